@@ -1,0 +1,66 @@
+# Angel's Share: `make help` says what there is. Every target does the set-up it needs.
+
+PYTHON ?= python3
+# Where pip finds torch. Empty: the configured index, whose Linux build holds CUDA (gigabytes).
+#   CPU only:   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   CUDA 13.0:  make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all test-lowest check lint types format bench tables clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
+	    | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  PYTHON=python3.12   another interpreter (3.11 or newer)'
+	@echo '  TORCH_INDEX=URL     another build of torch, see the top of the Makefile'
+
+setup: $(READY)  ## make .venv with the tested versions; again only when its inputs change
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is older than Python 3.11: name another one with PYTHON=..."; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[dev]'
+	@touch $@
+
+test: $(READY)  ## the fast tests, offline
+	$(RUN) -m pytest -n $(JOBS) -m 'not slow'
+
+test-all: $(READY)  ## all tests, the slow ones too
+	$(RUN) -m pytest -n $(JOBS)
+
+test-lowest:  ## all fast tests with the oldest versions that pyproject.toml allows, in a venv of their own
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest -n $(JOBS) -m 'not slow'
+
+check: lint types test  ## format, lint, types, tests: what must be green before a change lands
+
+lint: $(READY)  ## ruff: format and rules
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+
+types: $(READY)  ## mypy, strict, on the packages
+	$(RUN) -m mypy
+
+format: $(READY)  ## put the code into the one format
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+tables: $(READY)  ## Tables 1-4 from the results that are there
+	$(RUN) -m eval_harness tables
+
+clean:  ## everything that was made here; results stay
+	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""What every door does alike: read its flags, help at once, end in one line and an honest status.
+
+Status 0 done, 1 a run failed, 2 bad input, 130 and 143 interrupted with what was complete kept.
+"""
+
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from angels_share.errors import RunFailed, UserError
+from angels_share.files import explain, is_refusal
+from angels_share.flags import Flag, Options, parse
+from angels_share.training_flags import training_flags
+
+DONE, RUN_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+@dataclass(frozen=True)
+class Door:
+    """A command: its name, what it is for, its flags, and the function behind it."""
+
+    name: str
+    summary: str
+    flags: tuple[Flag, ...]
+    run: Callable[[Options], int]
+    examples: tuple[str, ...]
+    takes_training_flags: bool = False
+
+
+def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its status; nothing ends in a bare traceback."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help", "--help_all", "--help-all"} & set(words):
+        print(help_text(door, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
+        return DONE
+    try:
+        options = parse(door.flags, words, takes_training_flags=door.takes_training_flags)
+        return door.run(options)
+    except KeyboardInterrupt:
+        return _say(door, "interrupted; what was complete is still there", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  (the last one to hear of it: told, never swallowed)
+        return _say(door, *_line_and_status(error))
+
+
+def _line_and_status(error: Exception) -> tuple[str, int]:
+    if isinstance(error, UserError):
+        return str(error), BAD_INPUT
+    if isinstance(error, OSError) and error.filename is not None and is_refusal(error):
+        return f"{error.filename}: {explain(error)}", BAD_INPUT
+    if os.environ.get("ANGELS_SHARE_TRACEBACK"):
+        sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))
+    if isinstance(error, RunFailed):
+        return str(error), RUN_FAILED
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, OSError):
+        what = f"{error.filename or 'a file'}: {explain(error)}"
+    hint = "" if os.environ.get("ANGELS_SHARE_TRACEBACK") else _TRACEBACK_HINT
+    return f"failed: {what} (at {_place(error)}{hint})", RUN_FAILED
+
+
+_TRACEBACK_HINT = "; ANGELS_SHARE_TRACEBACK=1 shows all of it"
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"  # noqa: PTH119
+
+
+def _say(door: Door, message: str, status: int) -> int:
+    line = " ".join(without_secrets(message).split())
+    sys.stderr.write(f"{door.name}: {line}\n")
+    return status
+
+
+def without_secrets(text: str) -> str:
+    """The text with every token that the environment holds struck out."""
+    for name, value in os.environ.items():
+        secret = name.endswith(("_TOKEN", "_API_KEY", "_SECRET", "_PASSWORD"))
+        if secret and len(value) >= 8:
+            text = text.replace(value, "***")
+    return text
+
+
+def help_text(door: Door, *, everything: bool = False) -> str:
+    """Examples, our flags with their defaults; with `everything` TrainingArguments' flags too."""
+    lines = [f"{door.name}: {door.summary}", "", "Examples:"]
+    lines += [f"  {example}" for example in door.examples]
+    lines += ["", "Flags:", *(_flag_help(flag) for flag in door.flags)]
+    lines.append(_described("--config FILE", "flags from a YAML or JSON file; flags here win"))
+    if door.takes_training_flags and not everything:
+        lines += ["", "Every flag of TrainingArguments is taken too; --help_all lists them."]
+    if door.takes_training_flags and everything:
+        ours = {flag.name for flag in door.flags}
+        lines += ["", "Flags of transformers' TrainingArguments:"]
+        lines += [
+            _described(f"--{flag.name}", f"{flag.help} [{flag.default}]")
+            for flag in training_flags().values()
+            if flag.name not in ours
+        ]
+    return "\n".join(lines)
+
+
+def _flag_help(flag: Flag) -> str:
+    value = "|".join(flag.choices) or flag.metavar or flag.kind.__name__.upper()
+    if flag.kind is bool:
+        value = ""
+    if flag.many:
+        value = f"{value} [{value} ...]"
+    default = "" if flag.default is None or flag.default is False else f" [{_shown(flag.default)}]"
+    alias = f" (also --{flag.alias})" if flag.alias else ""
+    return _described(f"--{flag.name} {value}".rstrip(), f"{flag.help}{default}{alias}")
+
+
+def _shown(default: object) -> str:
+    return " ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
+
+
+def _described(left: str, right: str) -> str:
+    wrapped = textwrap.wrap(right, 64) or [""]
+    first = f"  {left:<30} {wrapped[0]}" if len(left) <= 30 else f"  {left}\n{'':33}{wrapped[0]}"
+    return "\n".join([first, *(f"{'':33}{line}" for line in wrapped[1:])])

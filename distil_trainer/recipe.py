@@ -1,0 +1,67 @@
+"""What to learn and how much of it: weights, presets, ablations. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from angels_share.errors import UserError
+
+# The published recipe. All of it but batch and masking is also the default, see DEFAULTS.
+PAPER: Mapping[str, Any] = {
+    "learning_rate": 5e-4,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.98,
+    "adam_epsilon": 1e-6,
+    "weight_decay": 0.0,
+    "max_grad_norm": 5.0,
+    "warmup_steps": 0.05,
+    "lr_scheduler_type": "linear",
+    "num_train_epochs": 3.0,
+    "per_device_train_batch_size": 5,
+    "gradient_accumulation_steps": 50,
+    "mask_scope": "batch",
+    "copy_head_transform": False,
+    "freeze_pos_embs": True,
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": PAPER}
+
+# What TrainingArguments would otherwise fill in for fine-tuning; a student starts far from its end.
+DEFAULTS: Mapping[str, Any] = {
+    name: PAPER[name]
+    for name in (
+        "learning_rate",
+        "adam_beta2",
+        "adam_epsilon",
+        "weight_decay",
+        "max_grad_norm",
+        "warmup_steps",
+        "num_train_epochs",
+    )
+}
+
+# Table 4: each row leaves one thing out of the triple loss.
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "no-ce": {"alpha_ce": 0.0},
+    "no-cos": {"alpha_cos": 0.0},
+    "no-mlm": {"alpha_mlm": 0.0, "alpha_clm": 0.0},
+    "random-init": {"student_init": "random"},
+}
+
+WEIGHTS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuses a loss of which nothing is left."""
+    if not any(weights[name] for name in WEIGHTS):
+        raise UserError(f"all weights are 0: one of {', '.join(WEIGHTS)} must be above 0")
+
+
+def parse_layers(text: str) -> list[int]:
+    """`0,2,4` as numbers."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--student_layers {text}: the teacher's layers by number, such as 0,2,4, are wanted"
+        ) from None

@@ -1,0 +1,1 @@
+"""Judging models: fine-tunes on a benchmark over several seeds, takes medians, makes the tables."""

@@ -1,0 +1,176 @@
+"""The harness's doors: their flags, and what is checked before anything heavy is imported."""
+
+import sys
+from pathlib import Path
+
+from angels_share.cli import DONE, Door, open_door
+from angels_share.errors import RunFailed, UserError
+from angels_share.files import require_writable_folder, write_atomically
+from angels_share.flags import Flag, Options, above_zero, not_negative
+from angels_share.names import locate, nearest
+from eval_harness.tasks import TASKS, tasks_named
+
+_NOT_YET = "is not built yet; README says what stands today"
+
+_SWEEP = (
+    Flag("num_seeds", "how many seeds: the first so many of 1, 2, 3, …", int, 5, check=above_zero),
+    Flag("seeds", "these seeds instead", int, many=True),
+    Flag("results_dir", "where results are kept and looked for", default="results"),
+    Flag(
+        "rerun",
+        "missing: only what has no valid result; always; never: only the tables",
+        default="missing",
+        choices=("missing", "always", "never"),
+    ),
+    Flag("limit", "at most so many training and evaluation examples", int, check=above_zero),
+    Flag("workers", "runs at a time", int, 1, check=above_zero),
+)
+
+
+def _glue(options: Options) -> int:
+    tasks_named(options.tasks)
+    for name in [*options.model, *([options.teacher] if options.teacher else [])]:
+        locate(name)
+    require_writable_folder(options.results_dir, "--results_dir")
+    raise RunFailed(f"fine-tuning on GLUE {_NOT_YET}")
+
+
+GLUE_DOOR = Door(
+    name="run_glue",
+    summary="fine-tunes models on GLUE and IMDb over several seeds, and prints Table 1",
+    flags=(
+        Flag(
+            "model",
+            "models: short names, folders or Hub ids",
+            many=True,
+            required=True,
+            alias="model_name_or_path",
+        ),
+        Flag(
+            "tasks",
+            "tasks; `all` is the nine of GLUE",
+            default=["all"],
+            many=True,
+            alias="task_name",
+        ),
+        Flag("teacher", "distil from this model while fine-tuning: the result is marked (D)"),
+        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json"),
+        *_SWEEP,
+    ),
+    run=_glue,
+    examples=(
+        "python run_glue.py --model distilbert",
+        "python run_glue.py --model bert distilbert --tasks cola rte --num_seeds 3 --workers 2",
+        "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 3e-5",
+    ),
+    takes_training_flags=True,
+)
+
+
+def _squad(options: Options) -> int:
+    for name in [options.model, *([options.teacher] if options.teacher else [])]:
+        locate(name)
+    for flag in ("train_file", "validation_file"):
+        path = options.values[flag]
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"--{flag} {path}: there is no such file")
+    if options.teacher and options.alpha_ce == options.alpha_squad == 0:
+        raise UserError("--alpha_ce and --alpha_squad are both 0: nothing is left to learn from")
+    require_writable_folder(options.results_dir, "--results_dir")
+    raise RunFailed(f"fine-tuning on SQuAD {_NOT_YET}")
+
+
+SQUAD_DOOR = Door(
+    name="run_squad_distill",
+    summary="fine-tunes on SQuAD, plainly or with a second step of distillation (D)",
+    flags=(
+        Flag("model", "a short name, folder or Hub id", required=True, alias="model_name_or_path"),
+        Flag("teacher", "distil from this model; fine-tuned first where it is no QA model yet"),
+        Flag("alpha_ce", "weight of the teacher's soft targets", float, 0.5, check=not_negative),
+        Flag("alpha_squad", "weight of the true answers", float, 0.5, check=not_negative),
+        Flag("temperature", "softens both distributions", float, 2.0, check=above_zero),
+        Flag("train_file", "SQuAD JSON to train on [the Hub's]"),
+        Flag("validation_file", "SQuAD JSON to evaluate on [the Hub's]"),
+        *_SWEEP,
+    ),
+    run=_squad,
+    examples=(
+        "python run_squad_distill.py --model distilbert --teacher bert",
+        "python run_squad_distill.py --model my-distil --train_file train-v1.1.json "
+        "--validation_file dev-v1.1.json",
+    ),
+    takes_training_flags=True,
+)
+
+
+def _tables(options: Options) -> int:
+    from eval_harness.paper import load_paper
+    from eval_harness.tables import tables, to_markdown
+
+    folder = Path(options.results_dir)
+    for table in tables(load_paper(folder)):
+        text = to_markdown(table)
+        write_atomically(folder / f"{table.name}.md", text)
+        print(text)  # noqa: T201
+    return DONE
+
+
+TABLES_DOOR = Door(
+    name="eval_harness tables",
+    summary="writes Tables 1-4 as markdown into the results folder, and prints them",
+    flags=(Flag("results_dir", "where results are", default="results"),),
+    run=_tables,
+    examples=("python -m eval_harness tables",),
+)
+
+
+def _tasks(options: Options) -> int:
+    for task in TASKS:
+        labels = ", ".join(task.labels) or "a number"
+        score = " and ".join(task.primary)
+        print(f"{task.name:6} {'/'.join(task.columns):22} {score:20} {labels}")  # noqa: T201
+    return DONE
+
+
+TASKS_DOOR = Door(
+    name="eval_harness tasks",
+    summary="lists the tasks: columns, measures whose mean is the score, labels",
+    flags=(),
+    run=_tasks,
+    examples=("python -m eval_harness tasks",),
+)
+
+ROOMS = {"tables": TABLES_DOOR, "tasks": TASKS_DOOR}
+
+
+def run_glue() -> int:
+    """The entry point of `run_glue`."""
+    return open_door(GLUE_DOOR)
+
+
+def run_squad_distill() -> int:
+    """The entry point of `run_squad_distill`."""
+    return open_door(SQUAD_DOOR)
+
+
+def main() -> int:
+    """The entry point of `python -m eval_harness ROOM`."""
+    return open_room(sys.argv[1:])
+
+
+def open_room(argv: list[str]) -> int:
+    """Opens the door that the first word names."""
+    if argv and argv[0] in ROOMS:
+        return open_door(ROOMS[argv[0]], argv[1:])
+    listing = "\n".join(f"  {name:8} {door.summary}" for name, door in ROOMS.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"python -m eval_harness ROOM [flags]\n\n{listing}")  # noqa: T201
+        return DONE
+    return open_door(_no_such_room(argv[0]), [])
+
+
+def _no_such_room(word: str) -> Door:
+    def run(options: Options) -> int:
+        raise UserError(f"there is no {word!r} here{nearest(word, ROOMS)} ({', '.join(ROOMS)})")
+
+    return Door("eval_harness", "", (), run, ())

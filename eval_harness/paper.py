@@ -1,0 +1,39 @@
+"""The published numbers, read from `results/reference/paper.json`; nothing here was measured."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from angels_share.errors import UserError
+from eval_harness.tasks import GLUE
+
+Row = Mapping[str, float]
+
+
+def load_paper(results_dir: Path | str) -> dict[str, Any]:
+    """The reference file of a results folder."""
+    path = Path(results_dir) / "reference" / "paper.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing: it comes with the repository; name that results folder"
+        ) from error
+    return content
+
+
+def macro_score(row: Row) -> float:
+    """GLUE's macro-score as the paper computes it: the plain mean of nine, WNLI included."""
+    return sum(row[task] for task in GLUE) / len(GLUE)
+
+
+def footnotes(paper: Mapping[str, Any], table: str) -> list[str]:
+    """The errata of a table as lines for under it."""
+    return [_footnote(slip) for slip in paper["errata"] if slip["table"] == table]
+
+
+def _footnote(slip: Mapping[str, Any]) -> str:
+    where = " ".join(str(slip[key]) for key in ("row", "column") if slip[key])
+    right = f", should be {slip['should_be']}" if slip["should_be"] is not None else ""
+    return f"Erratum: {where or 'caption'}: printed {slip['printed']}{right}: {slip['evidence']}."

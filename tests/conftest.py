@@ -1,0 +1,66 @@
+"""No network, no leftovers, no downloads: what every test stands on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+# Before anything else is imported: the Hub's client reads these once.
+sys.path.insert(0, str(HERE / "offline"))
+sys.path.insert(0, str(HERE))
+import sitecustomize  # noqa: E402
+
+if Path(sitecustomize.__file__).parent != HERE / "offline":  # the machine has one of its own
+    del sys.modules["sitecustomize"]
+    import sitecustomize
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(HERE / "offline"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+for token in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    os.environ.pop(token, None)
+# Bits depend on the number of threads; one is also the fastest for models this small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Every test has an empty Hub cache of its own, never the user's."""
+    from huggingface_hub import constants
+
+    cache = tmp_path_factory.mktemp("hub")
+    monkeypatch.setenv("HF_HOME", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data and weights, where the machine has one."""
+    folder = os.environ.get("DISTIL_DATA")
+    if not folder:
+        pytest.skip("DISTIL_DATA names no folder of real data")
+    return Path(folder)
+
+
+@pytest.fixture
+def run_door():
+    """Runs a command in a fresh process, in the repository's root."""
+
+    def run(*words, timeout=60, **environment):
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

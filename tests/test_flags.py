@@ -1,0 +1,162 @@
+"""Reading flags: the command line, `--config` files, and TrainingArguments' own flags."""
+
+import dataclasses
+
+import pytest
+
+from angels_share.errors import UserError
+from angels_share.flags import Flag, above_zero, is_share, not_negative, parse
+from angels_share.training_flags import REFUSED, training_flags
+
+FLAGS = (
+    Flag("alpha_ce", "a weight", float, 5.0, check=not_negative),
+    Flag("layers", "some numbers", int, many=True),
+    Flag("freeze", "a switch", bool),
+    Flag("fold", "a switch that is on", bool, default=True),
+    Flag("scope", "a choice", default="example", choices=("example", "batch")),
+    Flag("name", "a text", alias="name_or_path"),
+    Flag("resume", "a text or nothing", bare="latest"),
+)
+
+
+def read(*words, flags=FLAGS, training=True):
+    return parse(flags, words, takes_training_flags=training)
+
+
+def test_defaults_and_given_values():
+    """Prevents a default from passing for the user's choice, which presets may not override."""
+    options = read("--alpha-ce", "0.5", "--layers", "0", "2", "--freeze", "--fold", "False")
+    assert (options.alpha_ce, options.layers, options.freeze) == (0.5, [0, 2], True)
+    assert (options.fold, options.scope, options.name) == (False, "example", None)
+    assert options.given == {"alpha_ce", "layers", "freeze", "fold"}
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [(["--resume"], "latest"), (["--resume", "x/checkpoint-3"], "x/checkpoint-3"), ([], None)],
+)
+def test_a_flag_that_may_stand_alone(words, value):
+    """Prevents `--resume_from_checkpoint` from demanding the path that it could find itself."""
+    assert read(*words).resume == value
+
+
+def test_an_alias_fills_the_same_flag():
+    """Prevents two values for one thing."""
+    assert read("--name_or_path", "bert").name == "bert"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--alpha_ce", "-1"], "--alpha_ce -1.0: must be 0 or more"),
+        (["--alpha_ce", "much"], "invalid float value: 'much'"),
+        (["--layers", "1.5"], "invalid int value: '1.5'"),
+        (["--scope", "bach"], "did you mean 'batch'?"),
+        (["--freeze", "perhaps"], "neither true nor false"),
+        (["--alpha"], "did you mean --alpha_ce?"),
+        (["stray"], "what is 'stray'?"),
+        (["--hub_token", "hf_x"], "--hub_token is not taken"),
+        (["--learning_rate", "fast"], "invalid float value"),
+        (["--max_step", "3"], "did you mean --max_steps?"),
+    ],
+)
+def test_mistakes_name_the_flag_and_what_is_right(words, said):
+    """Prevents a mistyped flag from being ignored, and a message that doesn't say which one."""
+    with pytest.raises(UserError) as error:
+        read(*words)
+    assert said in str(error.value)
+    assert "hf_x" not in str(error.value)
+
+
+def test_a_required_flag_is_asked_for():
+    """Prevents a None that is only noticed later."""
+    with pytest.raises(UserError, match="--teacher is missing: who to learn from"):
+        read(flags=(Flag("teacher", "who to learn from", required=True),))
+
+
+def test_checks():
+    """Prevents a check that lets its own edge pass."""
+    assert above_zero(0)
+    assert above_zero(0.1) is None
+    assert not_negative(-0.1)
+    assert not_negative(0) is None
+    assert is_share(1.01)
+    assert is_share(1) is None
+
+
+def test_training_flags_pass_through_with_their_types():
+    """Prevents a number that reaches TrainingArguments as text, which it would not notice."""
+    options = read(
+        "--learning_rate", "3e-5", "--max_steps", "7", "--bf16", "--tf32", "false",
+        "--report_to", "tensorboard", "wandb", "--warmup_steps", "0.05",
+        "--no_dataloader_pin_memory", "--lr_scheduler_kwargs", '{"power": 2}',
+    )  # fmt: skip
+    assert options.training == {
+        "learning_rate": 3e-5,
+        "max_steps": 7,
+        "bf16": True,
+        "tf32": False,
+        "report_to": ["tensorboard", "wandb"],
+        "warmup_steps": 0.05,
+        "dataloader_pin_memory": False,
+        "lr_scheduler_kwargs": '{"power": 2}',
+    }
+    with pytest.raises(UserError, match="unknown flag --max_steps"):
+        read("--max_steps", "7", training=False)
+
+
+def test_training_flags_are_those_of_the_installed_class():
+    """Prevents a flag of TrainingArguments that we don't know because its source has changed."""
+    from transformers import TrainingArguments
+
+    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    assert set(training_flags()) == fields - set(REFUSED)
+    assert training_flags()["learning_rate"].accepts == (float,)
+    assert training_flags()["save_total_limit"].optional
+    assert "learning rate" in training_flags()["learning_rate"].help
+
+
+GOOD = "alpha_ce: 0.5\nlearning_rate: 0.0001\nbf16: true\nlayers: [0, 2]\nname: bert\n"
+
+
+def test_a_config_file_is_read(tmp_path):
+    """Prevents a file and the command line from meaning different things."""
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    options = read("--config", str(path), "--alpha_ce", "2")
+    assert (options.alpha_ce, options.layers, options.name) == (2.0, [0, 2], "bert")
+    assert options.training == {"learning_rate": 0.0001, "bf16": True}
+    assert "layers" in options.given
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("c.yaml", "learning_rate: 1e-4", "'1e-4' is text, a number is wanted (write 0.0001)"),
+        ("c.yaml", "lr: 0.1", "unknown key 'lr'"),
+        ("c.yaml", "alpha_cee: 1", "did you mean 'alpha_ce'?"),
+        ("c.yaml", "alpha_ce: 1\nalpha_ce: 2", "key 'alpha_ce' stands twice"),
+        ("c.json", '{"alpha_ce": 1, "alpha_ce": 2}', "key 'alpha_ce' stands twice"),
+        ("c.yaml", "name: x\nname_or_path: y", "are the same flag"),
+        ("c.yaml", "alpha_ce: true", "alpha_ce: True is true or false, a number is wanted"),
+        ("c.yaml", "freeze: 1", "freeze: 1 is a whole number, true or false is wanted"),
+        ("c.yaml", "layers: [0, x]", "--layers 'x': int is wanted"),
+        ("c.yaml", "max_steps: 1.5", "max_steps: 1.5 is a number, a whole number is wanted"),
+        ("c.yaml", "alpha_ce: -1", "--alpha_ce -1: must be 0 or more"),
+        ("c.yaml", "scope: all", "one of example, batch is wanted"),
+        ("c.yaml", "hub_token: hf_x", "hub_token is not taken"),
+        ("c.yaml", "- a\n- b", "lines of `flag: value` are wanted"),
+        ("c.yaml", "a: [1", "c.yaml"),
+        ("c.json", "{", "c.json:1: this is not JSON"),
+        ("missing.yaml", None, "No such file"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_config_file(tmp_path, name, text, said):
+    """Fault 15: prevents a run with a setting other than the one that the file means."""
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read("--config", str(path))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

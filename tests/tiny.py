@@ -1,0 +1,165 @@
+"""Tiny models and tokenizers, made in memory from a seed: what tests share, not downloads.
+
+Every model is in eval mode; two calls with the same arguments give the same weights.
+"""
+
+import torch
+import transformers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+LINES = (
+    "the old distillery stands by the river and the barrels sleep in the dark",
+    "every year the angels take their share of what the barrels hold",
+    "a small student learns from a large teacher what the teacher has learned",
+    "the teacher is slow and the student is fast and both read the same lines",
+    "rare words are masked more often than the words that everybody knows",
+    "nothing here was copied and nothing here was lost but the angels' share",
+)
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def wordpiece(lines=LINES, vocab_size=160):
+    """A BERT tokenizer (lower case, [CLS] and [SEP]) trained on a few lines."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(names, SPECIAL, strict=True)),
+    )
+
+
+def byte_bpe(lines=LINES, vocab_size=400, *, roberta=False):
+    """A byte-level BPE tokenizer: GPT-2's kind, or RoBERTa's with <s> and </s> around a line."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    if not roberta:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            model_max_length=64,
+            bos_token=special[0],
+            eos_token=special[0],
+            pad_token=special[0],
+        )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", tokenizer.token_to_id("</s>")), ("<s>", tokenizer.token_to_id("<s>"))
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        mask_token="<mask>",
+    )
+
+
+def _build(model_class, config, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config).eval()
+
+
+def bert(layers=4, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
+    """BertForMaskedLM (or `model_class`) of a few small layers."""
+    settings = {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": 64,
+    } | config
+    return _build(
+        model_class or transformers.BertForMaskedLM, transformers.BertConfig(**settings), seed
+    )
+
+
+def distilbert(layers=2, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
+    """DistilBertForMaskedLM (or `model_class`) of a few small layers."""
+    settings = {
+        "n_layers": layers,
+        "dim": hidden,
+        "n_heads": 2,
+        "hidden_dim": 2 * hidden,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": 64,
+    } | config
+    return _build(
+        model_class or transformers.DistilBertForMaskedLM,
+        transformers.DistilBertConfig(**settings),
+        seed,
+    )
+
+
+def roberta(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """RobertaForMaskedLM (or `model_class`); its ids are those of `byte_bpe(roberta=True)`."""
+    settings = {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": 66,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "type_vocab_size": 1,
+    } | config
+    return _build(
+        model_class or transformers.RobertaForMaskedLM, transformers.RobertaConfig(**settings), seed
+    )
+
+
+def gpt2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """GPT2LMHeadModel (or `model_class`); its ids are those of `byte_bpe()`."""
+    settings = {
+        "n_layer": layers,
+        "n_embd": hidden,
+        "n_head": 2,
+        "vocab_size": vocab_size,
+        "n_positions": 64,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    } | config
+    return _build(
+        model_class or transformers.GPT2LMHeadModel, transformers.GPT2Config(**settings), seed
+    )
+
+
+def folder(path, model, tokenizer):
+    """The model and its tokenizer as a folder that `from_pretrained` loads; returns the path."""
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
