@@ -3,6 +3,9 @@
 Every model is in eval mode; two calls with the same arguments give the same weights.
 """
 
+import string
+from collections import Counter
+
 import torch
 import transformers
 from tokenizers import (
@@ -26,16 +29,27 @@ LINES = (
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def _words_and_letters(lines, vocab_size):
+    """A vocabulary of the lines' letters and most frequent words.
+
+    The library's own trainer breaks ties another way in each process, and ids must be the same.
+    """
+    words = Counter(" ".join(lines).lower().replace("'", " ' ").split())
+    letters = sorted(set("".join(words)) | set(string.ascii_lowercase))
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *frequent]
+    unique = list(dict.fromkeys(tokens))
+    unique += [f"[unused{number}]" for number in range(vocab_size - len(unique))]
+    return {token: number for number, token in enumerate(unique[:vocab_size])}
+
+
 def wordpiece(lines=LINES, vocab_size=160):
-    """A BERT tokenizer (lower case, [CLS] and [SEP]) trained on a few lines."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A BERT tokenizer (lower case, [CLS] and [SEP]) made from a few lines."""
+    vocabulary = _words_and_letters(lines, vocab_size)
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(lines, trainer)
     cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")

@@ -1,0 +1,390 @@
+"""One row per architecture: where its embeddings, layers and head are, and what its student is.
+
+No other module knows the attribute names of transformers' models. A new architecture is one more
+`Family`; a student of another architecture than its teacher is one more `Conversion`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from angels_share.errors import UserError
+from angels_share.names import nearest
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Dotted names of a language model's modules; None where the architecture has no such part."""
+
+    body: str
+    word_embeddings: str
+    position_embeddings: str
+    type_embeddings: str | None
+    embedding_norm: str | None
+    layers: str
+    final_norm: str | None
+    transform: tuple[str, ...]
+    decoder: str
+
+    def of_body(self) -> tuple[str, ...]:
+        """Everything that the body's last hidden state comes from."""
+        parts = (
+            self.word_embeddings,
+            self.position_embeddings,
+            self.type_embeddings,
+            self.embedding_norm,
+            self.layers,
+            self.final_norm,
+        )
+        return tuple(part for part in parts if part)
+
+
+class Shape(NamedTuple):
+    """What a config says of a model's size, under one name for every architecture."""
+
+    depth: int
+    width: int
+    heads: int
+    ffn: int
+    vocabulary: int
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture.
+
+    Attributes:
+        model_type: Its name in a config.
+        lm_class: The name of transformers' class with its language-model head.
+        causal: Whether a token sees only what stands before it.
+        token_types: Whether its forward is given `token_type_ids`.
+        positions_after_padding: Whether position numbers begin after the padding token's id, which
+            takes `pad_token_id + 1` rows from the position table.
+        paths: Where its modules are.
+        transform_rows: What the head does to hidden rows [N, H] before the decoder.
+        ffn_field: The config's name of the feed-forward width; None there means 4 times the width.
+        student: The architecture that a student of it gets unless another is asked for.
+        layer_norm_eps: The LayerNorm epsilon where the code fixes it, None where the config says.
+    """
+
+    model_type: str
+    lm_class: str
+    causal: bool
+    token_types: bool
+    positions_after_padding: bool
+    paths: Paths
+    transform_rows: Callable[[PreTrainedModel, Tensor], Tensor]
+    ffn_field: str
+    student: str
+    layer_norm_eps: float | None = None
+
+    @property
+    def model_class(self) -> Any:
+        """The class of transformers with the language-model head."""
+        return getattr(transformers, self.lm_class)
+
+    def shape(self, config: PreTrainedConfig) -> Shape:
+        """The sizes in a config of this family (transformers itself aliases all but the ffn's)."""
+        reserved = config.pad_token_id + 1 if self.positions_after_padding else 0
+        return Shape(
+            depth=config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            ffn=getattr(config, self.ffn_field) or 4 * config.hidden_size,
+            vocabulary=config.vocab_size,
+            max_length=config.max_position_embeddings - reserved,
+        )
+
+    def new_model(self, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+        """A language model in eval mode, initialised as its architecture does it.
+
+        Its random numbers come from the seed alone, and the global generator isn't touched.
+        """
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: it would seed every GPU's generator as well.
+            torch.default_generator.manual_seed(seed)
+            return self.model_class(config).eval()
+
+    def body(self, model: PreTrainedModel) -> nn.Module:
+        """The model without its head: returns the last hidden state."""
+        body: nn.Module = model.get_submodule(self.paths.body)
+        return body
+
+    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """The stack of transformer layers."""
+        layers: nn.ModuleList = model.get_submodule(self.paths.layers)
+        return layers
+
+    def position_embeddings(self, model: PreTrainedModel) -> nn.Embedding:
+        """The table of learned positions."""
+        positions: nn.Embedding = model.get_submodule(self.paths.position_embeddings)
+        return positions
+
+    def transform(self, model: PreTrainedModel, hidden_rows: Tensor) -> Tensor:
+        """What the head does to hidden rows [N, H] before the decoder."""
+        return self.transform_rows(model, hidden_rows)
+
+    def decoder(self, model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
+        """The projection to the vocabulary: weight [V, H], and bias [V] where there is one."""
+        decoder: nn.Linear = model.get_submodule(self.paths.decoder)
+        return decoder.weight, decoder.bias
+
+    def model_inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
+        """What of a batch this architecture's forward takes.
+
+        Token types go only to a model that has them (GPT-2 would add their *word* embeddings), and
+        a causal model is told not to keep the keys and values that only generation needs.
+        """
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self.token_types else ()))
+        inputs: dict[str, Tensor | bool] = {name: batch[name] for name in names if name in batch}
+        return inputs | {"use_cache": False} if self.causal else inputs
+
+
+def _bert_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    transformed: Tensor = model.cls.predictions.transform(rows)
+    return transformed
+
+
+def _roberta_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    head = model.lm_head
+    transformed: Tensor = head.layer_norm(nn.functional.gelu(head.dense(rows)))
+    return transformed
+
+
+def _distilbert_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    transformed: Tensor = model.vocab_layer_norm(model.activation(model.vocab_transform(rows)))
+    return transformed
+
+
+def _no_transform(_model: PreTrainedModel, rows: Tensor) -> Tensor:
+    return rows
+
+
+BERT = Family(
+    model_type="bert",
+    lm_class="BertForMaskedLM",
+    causal=False,
+    token_types=True,
+    positions_after_padding=False,
+    paths=Paths(
+        body="bert",
+        word_embeddings="bert.embeddings.word_embeddings",
+        position_embeddings="bert.embeddings.position_embeddings",
+        type_embeddings="bert.embeddings.token_type_embeddings",
+        embedding_norm="bert.embeddings.LayerNorm",
+        layers="bert.encoder.layer",
+        final_norm=None,
+        transform=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+        decoder="cls.predictions.decoder",
+    ),
+    transform_rows=_bert_transform,
+    ffn_field="intermediate_size",
+    student="distilbert",
+)
+
+ROBERTA = Family(
+    model_type="roberta",
+    lm_class="RobertaForMaskedLM",
+    causal=False,
+    # It has a table of token types, of one row that is always used: its tokenizers make none.
+    token_types=False,
+    positions_after_padding=True,
+    paths=Paths(
+        body="roberta",
+        word_embeddings="roberta.embeddings.word_embeddings",
+        position_embeddings="roberta.embeddings.position_embeddings",
+        type_embeddings="roberta.embeddings.token_type_embeddings",
+        embedding_norm="roberta.embeddings.LayerNorm",
+        layers="roberta.encoder.layer",
+        final_norm=None,
+        transform=("lm_head.dense", "lm_head.layer_norm"),
+        decoder="lm_head.decoder",
+    ),
+    transform_rows=_roberta_transform,
+    ffn_field="intermediate_size",
+    student="roberta",
+)
+
+XLM_ROBERTA = replace(
+    ROBERTA, model_type="xlm-roberta", lm_class="XLMRobertaForMaskedLM", student="xlm-roberta"
+)
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    lm_class="DistilBertForMaskedLM",
+    causal=False,
+    token_types=False,
+    positions_after_padding=False,
+    paths=Paths(
+        body="distilbert",
+        word_embeddings="distilbert.embeddings.word_embeddings",
+        position_embeddings="distilbert.embeddings.position_embeddings",
+        type_embeddings=None,
+        embedding_norm="distilbert.embeddings.LayerNorm",
+        layers="distilbert.transformer.layer",
+        final_norm=None,
+        transform=("vocab_transform", "vocab_layer_norm"),
+        decoder="vocab_projector",
+    ),
+    transform_rows=_distilbert_transform,
+    ffn_field="hidden_dim",
+    student="distilbert",
+    layer_norm_eps=1e-12,
+)
+
+GPT2 = Family(
+    model_type="gpt2",
+    lm_class="GPT2LMHeadModel",
+    causal=True,
+    token_types=False,
+    positions_after_padding=False,
+    paths=Paths(
+        body="transformer",
+        word_embeddings="transformer.wte",
+        position_embeddings="transformer.wpe",
+        type_embeddings=None,
+        embedding_norm=None,
+        layers="transformer.h",
+        final_norm="transformer.ln_f",
+        transform=(),
+        decoder="lm_head",
+    ),
+    transform_rows=_no_transform,
+    ffn_field="n_inner",
+    student="gpt2",
+)
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family for family in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, GPT2)
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a teacher's layers and settings are called in a student of another architecture.
+
+    Attributes:
+        layer_modules: Names inside one layer, (teacher's, student's), each behind its dot.
+        config_fields: Names in the config, (teacher's, student's).
+    """
+
+    layer_modules: tuple[tuple[str, str], ...]
+    config_fields: tuple[tuple[str, str], ...]
+
+
+_SAME = Conversion(layer_modules=(("", ""),), config_fields=())
+
+_BERT_TO_DISTILBERT = Conversion(
+    layer_modules=(
+        (".attention.self.query", ".attention.q_lin"),
+        (".attention.self.key", ".attention.k_lin"),
+        (".attention.self.value", ".attention.v_lin"),
+        (".attention.output.dense", ".attention.out_lin"),
+        (".attention.output.LayerNorm", ".sa_layer_norm"),
+        (".intermediate.dense", ".ffn.lin1"),
+        (".output.dense", ".ffn.lin2"),
+        (".output.LayerNorm", ".output_layer_norm"),
+    ),
+    config_fields=(
+        ("vocab_size", "vocab_size"),
+        ("hidden_size", "dim"),
+        ("num_attention_heads", "n_heads"),
+        ("intermediate_size", "hidden_dim"),
+        ("hidden_act", "activation"),
+        ("hidden_dropout_prob", "dropout"),
+        ("attention_probs_dropout_prob", "attention_dropout"),
+        ("max_position_embeddings", "max_position_embeddings"),
+        ("initializer_range", "initializer_range"),
+        ("pad_token_id", "pad_token_id"),
+        ("bos_token_id", "bos_token_id"),
+        ("eos_token_id", "eos_token_id"),
+        ("tie_word_embeddings", "tie_word_embeddings"),
+        ("id2label", "id2label"),
+        ("label2id", "label2id"),
+        ("problem_type", "problem_type"),
+    ),
+)
+
+_CONVERSIONS: dict[tuple[str, str], Conversion] = {
+    (family.model_type, family.model_type): _SAME for family in FAMILIES.values()
+} | {("bert", "distilbert"): _BERT_TO_DISTILBERT}
+
+# Where a config came from, not what the model is; a copy must not claim them.
+_PROVENANCE = ("_name_or_path", "architectures", "auto_map", "transformers_version")
+
+
+def family_named(model_type: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        UserError: There is none.
+    """
+    if family := FAMILIES.get(model_type):
+        return family
+    known = ", ".join(sorted(FAMILIES))
+    raise UserError(
+        f"architecture {model_type!r} is not known: use one of {known}"
+        f"{nearest(model_type, FAMILIES)}"
+    )
+
+
+def family_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Family:
+    """The family of a model or of a config.
+
+    Raises:
+        UserError: Its architecture is not one of ours, or it is an encoder that runs as a decoder,
+            whose tokens see something else than its family's.
+    """
+    config = config_of(model_or_config)
+    family = family_named(config.model_type)
+    if getattr(config, "is_decoder", False) and not family.causal:
+        raise UserError(
+            f"a {config.model_type} with is_decoder=true is not supported: "
+            "set is_decoder to false in its config, or take a gpt2"
+        )
+    return family
+
+
+def config_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> PreTrainedConfig:
+    """The config, whichever of the two was given."""
+    return getattr(model_or_config, "config", model_or_config)
+
+
+def conversion(teacher: Family, student: Family) -> Conversion:
+    """How the teacher's layers and settings are called in the student.
+
+    Raises:
+        UserError: No student of this architecture can be made from this teacher.
+    """
+    if found := _CONVERSIONS.get((teacher.model_type, student.model_type)):
+        return found
+    possible = [to for origin, to in _CONVERSIONS if origin == teacher.model_type]
+    raise UserError(
+        f"a {teacher.model_type} teacher has no {student.model_type} student: "
+        f"use architecture {' or '.join(sorted(possible))}"
+    )
+
+
+def student_config(
+    teacher_config: PreTrainedConfig, teacher: Family, student: Family, depth: int
+) -> PreTrainedConfig:
+    """The teacher's settings as a float32 student's config, of another depth."""
+    if teacher is student:
+        values = teacher_config.to_dict()
+    else:
+        fields = conversion(teacher, student).config_fields
+        values = {new: getattr(teacher_config, old) for old, new in fields}
+    for name in _PROVENANCE:
+        values.pop(name, None)
+    config = student.model_class.config_class.from_dict(values)
+    config.num_hidden_layers = depth
+    config.dtype = torch.float32
+    return config
