@@ -1,0 +1,326 @@
+"""Where text comes from: files, folders, globs and Hub data sets, read strictly.
+
+Every reader yields one text at a time, so memory doesn't grow with a file, and stops with
+`file:line: reason` at the first thing that isn't clean text: a corpus that is read halfway, or in
+the wrong encoding, would train a worse student without a word.
+"""
+
+import codecs
+import csv
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import tqdm
+
+from angels_share.errors import UserError
+
+_BLOCK = 1 << 20
+# What is handed on at a time: enough to keep all cores busy tokenizing, some 50 MB of encodings.
+_CHUNK_CHARACTERS = 1 << 20
+# A csv field of more characters than this is a forgotten closing quote, not a document.
+_LONGEST_CSV_FIELD = 1 << 27
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+
+
+class Source(Protocol):
+    """Some text with a name, an identity that changes when the text does, and a way to read it."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+
+    @property
+    def identity(self) -> str:
+        """What the corpus fingerprint depends on."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many texts a progress bar should expect; None where only reading would tell."""
+
+    def texts(self) -> Iterator[str]:
+        """Every text in order; blank ones too, so that they can be counted."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """One .txt file (a line is a text), or a .jsonl, .csv or .parquet file with a text column."""
+
+    path: Path
+    text_column: str = "text"
+
+    @property
+    def name(self) -> str:
+        """The file's name alone: reports are published, and folders are private."""
+        return self.path.name
+
+    @property
+    def identity(self) -> str:
+        """Kind and content, wherever the file lies."""
+        return f"{self.path.suffix}:{self._scan[0]}"
+
+    @property
+    def rows(self) -> int | None:
+        """Lines of the file; for parquet its own count; unknown for csv, whose rows span lines."""
+        if self.path.suffix == ".parquet":
+            return int(_open_parquet(self.path).metadata.num_rows)
+        return None if self.path.suffix == ".csv" else self._scan[1]
+
+    def texts(self) -> Iterator[str]:
+        """Every text; a file without any is an error, because nobody means to train on it."""
+        empty = True
+        for text in _READERS[self.path.suffix](self.path, self.text_column):
+            empty = False
+            yield text
+        if empty:
+            raise UserError(f"{self.path}: no text in it (empty, or a header alone); leave it out")
+
+    @cached_property
+    def _scan(self) -> tuple[str, int]:
+        """The content's sha256 and its number of line ends, in one pass."""
+        digest, line_ends = hashlib.sha256(), 0
+        try:
+            with self.path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+                    line_ends += block.count(b"\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return digest.hexdigest(), line_ends
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """The train split of a Hub data set, `name` or `name:config`.
+
+    Streamed, it is read over the network and takes no disk; otherwise it is downloaded (or found
+    in the local cache) first.
+    """
+
+    name: str
+    text_column: str = "text"
+    streaming: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The name with the revision that the Hub, or the local cache, gave for it."""
+        return f"hub:{self.name}:{self._builder.hash}"
+
+    @property
+    def rows(self) -> int | None:
+        """What the data set's card says, where it says it."""
+        splits = self._builder.info.splits or {}
+        return splits["train"].num_examples if "train" in splits else None
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the train split."""
+        try:
+            for number, row in enumerate(self._rows(), 1):
+                yield _text_of(row, self.text_column, f"{self.name}: row {number}")
+        except (OSError, ValueError, KeyError) as error:  # the network, or no train split
+            raise self._failure(error) from error
+
+    def _rows(self) -> Any:
+        if self.streaming:
+            return self._builder.as_streaming_dataset(split="train")
+        self._builder.download_and_prepare()
+        return self._builder.as_dataset(split="train")
+
+    @cached_property
+    def _builder(self) -> Any:
+        import datasets  # two seconds, and only Hub data needs it
+
+        name, _, config = self.name.partition(":")
+        try:
+            return datasets.load_dataset_builder(name, config or None)
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> UserError:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return UserError(
+            f"{self.name}: neither a file or folder here nor readable from the Hub ({reason})"
+        )
+
+
+def find_sources(
+    names: Sequence[str], *, text_column: str = "text", streaming: bool = False
+) -> list[Source]:
+    """What each name stands for: a file, the files of a folder or glob, or a Hub data set.
+
+    Args:
+        names: paths, globs or Hub ids, in the order in which they are to be read.
+        text_column: the column of .jsonl, .csv, .parquet and Hub data that holds the text.
+        streaming: read Hub data sets over the network instead of downloading them first.
+
+    Raises:
+        UserError: nothing is there, or it is of a kind that has no reader.
+    """
+    found: dict[Path | str, Source] = {}
+    for name in names:
+        paths = _files_of(name)
+        if paths is None:
+            found[name] = HubSource(name, text_column, streaming)
+        else:
+            # Overlapping globs must not train twice on the same text.
+            found.update({path.resolve(): FileSource(path, text_column) for path in paths})
+    return list(found.values())
+
+
+def texts_of(sources: Sequence[Source]) -> Iterator[str]:
+    """All texts in order."""
+    return (text for source in sources for text in source.texts())
+
+
+def watched(sources: Sequence[Source]) -> Iterator[str]:
+    """All texts in order, with a progress bar."""
+    rows = [source.rows for source in sources]
+    total = None if None in rows else sum(count or 0 for count in rows)
+    texts = texts_of(sources)
+    yield from tqdm.tqdm(texts, total=total, unit=" texts", desc="corpus", leave=False)
+
+
+def text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts, a megabyte or so at a time."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text) + 1  # so that a million blank lines are a chunk too
+        if characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _files_of(name: str) -> list[Path] | None:
+    """The files that a name stands for, sorted; None if it can only be a Hub id."""
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in _READERS)
+    elif glob.has_magic(name) and not path.exists():
+        files = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  (absolute patterns too)
+    elif path.exists() or path.suffix in _READERS or not _HUB_ID.fullmatch(name):
+        files = [path]
+    else:
+        return None
+    if not files:
+        raise UserError(f"{name}: no text file there; readable are {', '.join(_READERS)}")
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: no such file")
+        if file.suffix not in _READERS:
+            raise UserError(f"{file}: unknown kind of text; readable are {', '.join(_READERS)}")
+    return files
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; a byte order mark and CRLF are accepted."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            if b"\0" in line:
+                raise UserError(f"{path}:{number}: holds a NUL byte; is it a text file?")
+            try:
+                yield number, line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert it first"
+                ) from error
+
+
+def _text_of(row: Any, column: str, where: str) -> str:
+    """A row's text, checked: it has one, it is a string, and a tokenizer can take it."""
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: {type(row).__name__} instead of an object with columns")
+    _require_column(row, column, where)
+    text = row[column]
+    if not isinstance(text, str):
+        raise UserError(f"{where}: column {column!r} holds {type(text).__name__}, not text")
+    if "\0" in text:
+        raise UserError(f"{where}: holds a NUL character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
+        raise UserError(f"{where}: character {error.start} is half a surrogate pair") from error
+    return text
+
+
+def _require_column(columns: Iterable[str], column: str, where: str) -> None:
+    if column not in columns:
+        raise UserError(f"{where}: no column {column!r}; there are {', '.join(map(repr, columns))}")
+
+
+def _read_txt(path: Path, _column: str) -> Iterator[str]:
+    for _, line in _lines(path):
+        yield line
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}:{number}: not JSON ({error.msg}, column {error.colno})"
+            ) from error
+        yield _text_of(row, column, f"{path}:{number}")
+
+
+def _read_csv(path: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(_LONGEST_CSV_FIELD)
+    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    header: list[str] | None = None
+    start = 1
+    try:
+        for fields in reader:
+            if header is None:
+                header = fields
+                _require_column(header, column, f"{path}:{start}")
+            elif fields:  # a blank line is no row
+                yield _text_of(_csv_row(header, fields, f"{path}:{start}"), column, str(path))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}:{start}: {error}; a quote that is not closed?") from error
+
+
+def _csv_row(header: list[str], fields: list[str], where: str) -> dict[str, str]:
+    if len(fields) != len(header):
+        raise UserError(f"{where}: {len(fields)} fields, the header has {len(header)}")
+    return dict(zip(header, fields, strict=True))
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[str]:
+    file = _open_parquet(path)
+    _require_column(file.schema_arrow.names, column, str(path))
+    number = 0
+    for batch in file.iter_batches(batch_size=256, columns=[column]):
+        for value in batch.column(0).to_pylist():
+            number += 1
+            yield _text_of({column: value}, column, f"{path}: row {number}")
+
+
+def _open_parquet(path: Path) -> Any:
+    import pyarrow.parquet  # not needed for plain text
+
+    try:
+        return pyarrow.parquet.ParquetFile(path, memory_map=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a parquet file ({error})") from error
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
