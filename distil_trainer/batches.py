@@ -8,6 +8,7 @@ corpus that is never whole.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -216,6 +217,14 @@ class EpochLoader(DataLoader[Example]):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
+@dataclass(frozen=True)
+class TextStream:
+    """A corpus that is read, tokenized and cleaned while it is trained on, and never written."""
+
+    sources: Sequence[Source]
+    maker: SequenceMaker
+
+
 class StreamedBatches(IterableDataset[list[Example]]):
     """Batches of one process' part of a corpus that is too large to be prepared, without end.
 
@@ -226,16 +235,15 @@ class StreamedBatches(IterableDataset[list[Example]]):
 
     def __init__(
         self,
-        sources: Sequence[Source],
-        maker: SequenceMaker,
+        stream: TextStream,
         *,
         process_index: int = 0,
         num_processes: int = 1,
         **plan: Any,
     ) -> None:
-        """Reads `sources` through `maker`; `plan` is how `BatchPlan` sizes and seeds batches."""
-        self._sources = sources
-        self._maker = maker
+        """Reads a stream; `plan` is how `BatchPlan` sizes and seeds batches."""
+        self._sources = stream.sources
+        self._maker = stream.maker
         self._process_index = process_index
         self._num_processes = num_processes
         self._plan = plan
@@ -284,13 +292,11 @@ def stream_loader(
     )
 
 
-def estimate_token_counts(
-    sources: Sequence[Source], maker: SequenceMaker, sequences: int = 100_000
-) -> Ints:
+def estimate_token_counts(stream: TextStream, sequences: int = 100_000) -> Ints:
     """How often each token occurs in the first sequences of a corpus that is streamed."""
-    counts = np.zeros(maker.vocab_size, dtype=np.int64)
+    counts = np.zeros(stream.maker.vocab_size, dtype=np.int64)
     seen = 0
-    for pieces in maker.sequences(text_chunks(texts_of(sources))):
+    for pieces in stream.maker.sequences(text_chunks(texts_of(stream.sources))):
         counts += np.bincount(pieces.tokens, minlength=len(counts))
         seen += len(pieces.lengths)
         if seen >= sequences:

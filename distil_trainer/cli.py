@@ -1,11 +1,22 @@
 """The door of distillation while pre-training: its flags, and what is checked before torch."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from angels_share.cli import Door, open_door
-from angels_share.errors import RunFailed, UserError
+from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_share, not_negative
 from angels_share.names import locate
-from distil_trainer.recipe import ABLATIONS, PRESETS, check_weights, parse_layers
+from distil_trainer.recipe import (
+    ABLATIONS,
+    PRESETS,
+    WEIGHTS,
+    check_weights,
+    default_weights,
+    parse_layers,
+)
 
 _WHO = (
     Flag(
@@ -32,14 +43,17 @@ _WHO = (
     ),
     Flag("fold_token_types", "add the type-0 embedding, else lost, to the positions", bool),
     Flag("freeze_pos_embs", "don't train the position table", bool),
+    Flag("tokenizer", "where another than the teacher's (or student's) folder holds it"),
 )
 
 _WHAT = (
-    Flag("alpha_ce", "weight of the teacher's soft targets", float, 5.0, check=not_negative),
+    Flag("preset", "`paper`: the published recipe to the letter", choices=tuple(PRESETS)),
+    Flag("ablation", "leave one thing out, or `all` in turn", choices=(*ABLATIONS, "all")),
+    Flag("alpha_ce", "weight of the teacher's soft targets [5]", float, check=not_negative),
     Flag("alpha_mlm", "weight of the masked words [2; 0 for GPT-2]", float, check=not_negative),
     Flag("alpha_clm", "weight of the next word [0; 2 for GPT-2]", float, check=not_negative),
-    Flag("alpha_mse", "weight of the squared distance of logits", float, 0.0, check=not_negative),
-    Flag("alpha_cos", "weight of the hidden states' angle", float, 1.0, check=not_negative),
+    Flag("alpha_mse", "weight of the squared distance of logits [0]", float, check=not_negative),
+    Flag("alpha_cos", "weight of the hidden states' angle [1]", float, check=not_negative),
     Flag("temperature", "softens teacher and student", float, 2.0, check=above_zero),
     Flag("restrict_ce_to_mask", "soft targets at the masked words only", bool),
     Flag("mlm_probability", "share of words that are masked", float, 0.15, check=is_share),
@@ -50,28 +64,53 @@ _WHAT = (
         default="example",
         choices=("example", "batch", "token"),
     ),
-    Flag("preset", "`paper`: the published recipe to the letter", choices=tuple(PRESETS)),
-    Flag("ablation", "leave one thing out, or `all` in turn", choices=(*ABLATIONS, "all")),
 )
 
 _WHERE = (
     Flag("corpus", "text: files, folders, globs, or a Hub data set", many=True, required=True),
     Flag("output_dir", "where the student goes", required=True, metavar="DIR"),
+    Flag("corpus_dir", "where the prepared corpus is kept [OUTPUT_DIR/corpus]", metavar="DIR"),
+    Flag("stream_corpus", "read it while training, never write it; wants --max_steps", bool),
+    Flag("text_column", "the column of .jsonl, .csv, .parquet or Hub data", default="text"),
+    Flag("max_seq_length", "tokens of the longest sequence", int, 512, check=above_zero),
+    Flag("min_tokens", "shorter sequences are dropped", int, 12, check=above_zero),
+    Flag("max_unknown", "sequences with this share of [UNK] are dropped", float, 0.5),
+    Flag("validation_fraction", "share that is held out", float, 0.005, check=is_share),
+    Flag("tokens_per_batch", "batches by tokens, not by sequences", int, check=above_zero),
     Flag(
         "resume_from_checkpoint",
         "go on from this checkpoint, or from the newest whole one",
         bare="latest",
     ),
+    Flag("allow_inexact_resume", "resume without a lost part, or with other settings", bool),
 )
 
 
-def _pretrain(options: Options) -> int:
-    if options.ablation != "all":
-        weights = {
-            name: options.values[name] if options.values[name] is not None else 2.0
-            for name in ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
-        }
-        check_weights(weights)
+def with_preset(options: Options) -> Options:
+    """The options with a preset's values in the place of the defaults; what was given wins."""
+    if options.preset is None:
+        return options
+    recipe: Mapping[str, Any] = PRESETS[options.preset]
+    unsaid = {name: value for name, value in recipe.items() if name not in options.given}
+    ours = {name: value for name, value in unsaid.items() if name in options.values}
+    theirs = {name: value for name, value in unsaid.items() if name not in ours}
+    return replace(
+        options,
+        values={**options.values, **ours},
+        training={**theirs, **options.training},
+    )
+
+
+def _pretrain(given: Options) -> int:
+    options = with_preset(given)
+    for ablation in ABLATIONS if options.ablation == "all" else (options.ablation or "none",):
+        chosen = {**options.values, **ABLATIONS[ablation]}
+        unsaid = {**default_weights("masked"), **default_weights("causal")}
+        check_weights(
+            {name: unsaid[name] if chosen[name] is None else chosen[name] for name in WEIGHTS}
+        )
+    if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
+        raise UserError("--stream_corpus has no end: say how many steps with --max_steps")
     if options.student_layers:
         parse_layers(options.student_layers)
     if options.teacher != ["none"]:
@@ -80,7 +119,9 @@ def _pretrain(options: Options) -> int:
     elif options.student is None:
         raise UserError("--teacher none wants --student FOLDER or --student config.json")
     require_writable_folder(options.output_dir, "--output_dir")
-    raise RunFailed("distillation is not built yet; README says what stands today")
+    from distil_trainer.pretrain import pretrain
+
+    return pretrain(replace(options, values={**options.values, "given": options.given}))
 
 
 PRETRAIN_DOOR = Door(
@@ -93,7 +134,7 @@ PRETRAIN_DOOR = Door(
         "python run_pretrain_distill.py --teacher my-bert --corpus texts/ --num_layers 3 "
         "--output_dir small",
         "python run_pretrain_distill.py --teacher none --student config.json --student_init random "
-        "--corpus my.txt --output_dir baseline",
+        "--tokenizer bert --corpus my.txt --output_dir baseline",
     ),
     takes_training_flags=True,
 )

@@ -1,7 +1,7 @@
 """What to learn and how much of it: weights, presets, ablations. Imports no torch."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from angels_share.errors import UserError
 
@@ -50,11 +50,24 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 
 WEIGHTS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
 
+Mode = Literal["masked", "causal", "task"]
+
+_WEIGHTS: Mapping[Mode, Mapping[str, float]] = {
+    "masked": {"alpha_ce": 5.0, "alpha_mlm": 2.0, "alpha_mse": 0.0, "alpha_cos": 1.0},
+    "causal": {"alpha_ce": 5.0, "alpha_clm": 2.0, "alpha_mse": 0.0, "alpha_cos": 1.0},
+    "task": {"alpha_ce": 0.5, "alpha_task": 0.5},
+}
+
+
+def default_weights(mode: Mode) -> Mapping[str, float]:
+    """The terms that a kind of student has, with their weights where nobody chose."""
+    return _WEIGHTS[mode]
+
 
 def check_weights(weights: Mapping[str, float]) -> None:
     """Refuses a loss of which nothing is left."""
-    if not any(weights[name] for name in WEIGHTS):
-        raise UserError(f"all weights are 0: one of {', '.join(WEIGHTS)} must be above 0")
+    if not any(weights.values()):
+        raise UserError(f"all weights are 0: one of {', '.join(weights)} must be above 0")
 
 
 def parse_layers(text: str) -> list[int]:

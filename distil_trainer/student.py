@@ -276,7 +276,7 @@ def check_pair(
     _check_sizes(small, large, needs_equal_width=needs_equal_width)
     _check_lengths(small.max_length, large.max_length, max_length)
     if student_tokenizer is not None and teacher_tokenizer is not None:
-        _check_vocabularies(student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab())
+        check_vocabularies(student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab())
 
 
 def _check_sizes(student: Shape, teacher: Shape, *, needs_equal_width: bool) -> None:
@@ -307,7 +307,7 @@ def _check_lengths(student: int, teacher: int, wanted: int | None) -> None:
         raise UserError(f"sequences of {wanted} tokens: {reads}, so use {shortest} or fewer")
 
 
-def _check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
+def check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
     """Compares the tokens themselves: permuted ids of one size would train on nonsense."""
     if student == teacher:
         return

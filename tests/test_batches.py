@@ -19,6 +19,7 @@ from distil_trainer.batches import (
     EpochLoader,
     MaskingCollator,
     StreamedBatches,
+    TextStream,
     estimate_token_counts,
     stream_loader,
 )
@@ -312,7 +313,10 @@ def test_streaming_processes_share_the_corpus(stream, tmp_path, processes, monke
     shares = [
         first_epoch(
             StreamedBatches(
-                sources, maker, process_index=i, num_processes=processes, tokens_per_batch=64
+                TextStream(sources, maker),
+                process_index=i,
+                num_processes=processes,
+                tokens_per_batch=64,
             )
         )
         for i in range(processes)
@@ -329,7 +333,7 @@ def test_streaming_processes_share_the_corpus(stream, tmp_path, processes, monke
 def test_streaming_workers_share_their_process_part(stream):
     """Two workers must read two halves, and go on into the next epoch in another order."""
     sources, maker = stream
-    batches = StreamedBatches(sources, maker, batch_size=1, seed=1)
+    batches = StreamedBatches(TextStream(sources, maker), batch_size=1, seed=1)
     expected = sorted(tokens for _, tokens in first_epoch(batches))
     total = len(expected)
     loaded = stream_loader(batches, list, num_workers=2)
@@ -344,8 +348,12 @@ def test_streaming_workers_share_their_process_part(stream):
 def test_streamed_batches_can_be_masked(stream):
     """The same collator serves a stream: its examples have numbers to draw masks by."""
     sources, maker = stream
-    loaded = stream_loader(StreamedBatches(sources, maker, tokens_per_batch=64), masking())
-    again = stream_loader(StreamedBatches(sources, maker, tokens_per_batch=64), masking())
+    loaded = stream_loader(
+        StreamedBatches(TextStream(sources, maker), tokens_per_batch=64), masking()
+    )
+    again = stream_loader(
+        StreamedBatches(TextStream(sources, maker), tokens_per_batch=64), masking()
+    )
     same(list(islice(loaded, 20)), list(islice(again, 20)))
 
 
@@ -353,7 +361,7 @@ def test_a_reader_without_text_is_refused(stream):
     """More processes than lines: the last one would wait for ever, and so would the others."""
     sources, maker = stream
     batches = StreamedBatches(
-        sources, maker, process_index=60, num_processes=61, tokens_per_batch=64
+        TextStream(sources, maker), process_index=60, num_processes=61, tokens_per_batch=64
     )
     with pytest.raises(UserError, match="no sequence for reader 61 of 61"):
         next(iter(batches))
@@ -365,4 +373,4 @@ def test_token_counts_are_estimated_from_the_first_sequences(stream, tmp_path):
     prepared = prepare_corpus(
         [str(sources[0].path)], tiny.wordpiece(), cache_dir=tmp_path, options=maker.options
     )
-    assert (estimate_token_counts(sources, maker) == prepared.token_counts).all()
+    assert (estimate_token_counts(TextStream(sources, maker)) == prepared.token_counts).all()

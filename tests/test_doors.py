@@ -17,9 +17,11 @@ DOORS = {door.name: door for door in (PRETRAIN_DOOR, GLUE_DOOR, SQUAD_DOOR, *ROO
 # Our own flags. A new one is a decision: add it here when it has been made.
 OUR_FLAGS = {
     "run_pretrain_distill": "teacher student student_layers num_layers student_init architecture "
-    "copy_head_transform fold_token_types freeze_pos_embs corpus output_dir "
-    "resume_from_checkpoint alpha_ce alpha_mlm alpha_clm alpha_mse alpha_cos temperature "
-    "restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope preset ablation",
+    "copy_head_transform fold_token_types freeze_pos_embs tokenizer corpus output_dir corpus_dir "
+    "stream_corpus text_column max_seq_length min_tokens max_unknown validation_fraction "
+    "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
+    "alpha_mse alpha_cos temperature restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
+    "preset ablation",
     "run_glue": "model tasks teacher data_dir num_seeds seeds results_dir rerun limit workers",
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature train_file "
     "validation_file num_seeds seeds results_dir rerun limit workers",

@@ -1,0 +1,282 @@
+"""What `run_pretrain_distill` does: teacher and corpus in, student and its record out.
+
+The doors' checks have been made; from here on torch is there.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from angels_share import __version__
+from angels_share.cli import DONE
+from angels_share.errors import UserError
+from angels_share.files import sha256_of_file, write_json
+from angels_share.flags import Options
+from angels_share.names import locate
+from distil_trainer.args import DistilTrainingArguments
+from distil_trainer.batches import TextStream
+from distil_trainer.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
+from distil_trainer.families import family_of
+from distil_trainer.loading import load_config, load_model, student_from_config
+from distil_trainer.recipe import ABLATIONS, parse_layers
+from distil_trainer.sources import find_sources
+from distil_trainer.student import check_vocabularies, make_student, plan_student
+from distil_trainer.tokenizing import load_tokenizer
+from distil_trainer.trainer import DistilTrainer
+
+RECORD = "distil.json"
+
+
+def pretrain(options: Options) -> int:
+    """Distils one student, or all of Table 4's one after the other; returns the door's status."""
+    if options.ablation != "all":
+        return _Job.of(options, Path(options.output_dir), options.ablation or "none").run()
+    status = DONE
+    for name in ABLATIONS:
+        folder = Path(options.output_dir) / name
+        if _is_complete(folder) and options.resume_from_checkpoint:
+            print(f"{folder}: complete, nothing to do")  # noqa: T201
+            continue
+        status = _Job.of(options, folder, name).run()
+        if status != DONE:
+            break
+    return status
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One student to make."""
+
+    options: Mapping[str, Any]
+    training: Mapping[str, Any]
+    folder: Path
+    ablation: str
+
+    @classmethod
+    def of(cls, options: Options, folder: Path, ablation: str) -> "_Job":
+        changed = {**options.values, **ABLATIONS[ablation]}
+        return cls(changed, options.training, folder, ablation)
+
+    def run(self) -> int:
+        if _is_complete(self.folder):
+            raise UserError(f"{self.folder} holds a finished student; choose another --output_dir")
+        arguments = self._arguments()
+        seed = arguments.seed
+        self._check_configs()
+        tokenizer = load_tokenizer(self._tokenizer_name())
+        self._check_tokenizers(tokenizer)
+        teachers = [load_model(name) for name in self._teacher_names()]
+        student = self._student(teachers, seed)
+        corpus = self._corpus(tokenizer, student, teachers)
+        held_out = corpus.validation if isinstance(corpus, Corpus) else None
+        trainer = DistilTrainer(
+            student,
+            arguments,
+            teacher=teachers,
+            train_dataset=corpus.train if isinstance(corpus, Corpus) else corpus,
+            eval_dataset=held_out if held_out else None,
+            processing_class=tokenizer,
+            token_counts=corpus.token_counts if isinstance(corpus, Corpus) else None,
+        )
+        trainer.train(resume_from_checkpoint=self._resume())
+        return self._finish(trainer, corpus)
+
+    def _teacher_names(self) -> list[str]:
+        names: list[str] = self.options["teacher"]
+        return [] if names == ["none"] else names
+
+    def _tokenizer_name(self) -> str:
+        """The one that was named, else the teacher's, else the student's own."""
+        if self.options["tokenizer"]:
+            return str(self.options["tokenizer"])
+        if names := self._teacher_names():
+            return names[0]
+        student = Path(self.options["student"])
+        return str(student.parent if student.suffix == ".json" else student)
+
+    def _arguments(self) -> DistilTrainingArguments:
+        names = (
+            "alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos", "temperature",
+            "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope",
+            "tokens_per_batch", "allow_inexact_resume",
+        )  # fmt: skip
+        ours = {name: self.options[name] for name in names}
+        if not self._teacher_names():
+            ours |= {"alpha_ce": 0.0, "alpha_mse": 0.0, "alpha_cos": 0.0}
+        return DistilTrainingArguments(output_dir=str(self.folder), **{**self.training, **ours})
+
+    def _check_configs(self) -> None:
+        """Everything that configs can tell, before any weight is read."""
+        configs = [load_config(name) for name in self._teacher_names()]
+        if configs and not self.options["student"]:
+            plan_student(configs[0], **self._plan(), init=self.options["student_init"])
+
+    def _plan(self) -> dict[str, Any]:
+        layers = self.options["student_layers"]
+        return {
+            "layers": parse_layers(layers) if layers else None,
+            "num_layers": self.options["num_layers"],
+            "architecture": self.options["architecture"],
+            "fold_token_types": self.options["fold_token_types"],
+        }
+
+    def _student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
+        if self.options["student"]:
+            student = self._given_student(teachers, seed)
+        else:
+            student = make_student(
+                teachers[0],
+                **self._plan(),
+                init=self.options["student_init"],
+                copy_head_transform=self.options["copy_head_transform"],
+                seed=seed,
+            )
+        if self.options["freeze_pos_embs"]:
+            positions = family_of(student).position_embeddings(student)
+            positions.requires_grad_(requires_grad=False)
+        return student
+
+    def _given_student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
+        given = str(self.options["student"])
+        if not given.endswith(".json"):
+            return load_model(given)
+        if self.options["student_init"] != "random":
+            raise UserError(
+                f"--student {given}: a config has no weights; say --student_init random"
+            )
+        return student_from_config(given, teachers[0].config if teachers else None, seed=seed)
+
+    def _check_tokenizers(self, tokenizer: Any) -> None:
+        """Several teachers, or a student from elsewhere, must read the same ids."""
+        others = self._teacher_names()[1:]
+        if self.options["student"] and not str(self.options["student"]).endswith(".json"):
+            others = [*others, str(self.options["student"])]
+        for name in others:
+            check_vocabularies(load_tokenizer(name).get_vocab(), tokenizer.get_vocab())
+
+    def _corpus(
+        self, tokenizer: Any, student: PreTrainedModel, teachers: list[PreTrainedModel]
+    ) -> Corpus | TextStream:
+        models = (student, *teachers)
+        readable = min(family_of(model).shape(model.config).max_length for model in models)
+        wanted = self.options["max_seq_length"]
+        if wanted > readable and "max_seq_length" in self.options["given"]:
+            raise UserError(f"--max_seq_length {wanted}: these models read {readable} at most")
+        options = CorpusOptions(
+            text_column=self.options["text_column"],
+            max_length=min(wanted, readable),
+            min_tokens=self.options["min_tokens"],
+            max_unknown=self.options["max_unknown"],
+            validation_fraction=self.options["validation_fraction"],
+        )
+        if self.options["stream_corpus"]:
+            sources = find_sources(
+                self.options["corpus"], text_column=options.text_column, streaming=True
+            )
+            return TextStream(sources, SequenceMaker(tokenizer, options))
+        folder = self.options["corpus_dir"] or Path(self.options["output_dir"]) / "corpus"
+        return prepare_corpus(self.options["corpus"], tokenizer, cache_dir=folder, options=options)
+
+    def _resume(self) -> str | None:
+        wanted: str | None = self.options["resume_from_checkpoint"]
+        has_any = any(self.folder.glob("checkpoint-*"))
+        return None if self.options["ablation"] == "all" and not has_any else wanted
+
+    def _finish(self, trainer: DistilTrainer, corpus: Corpus | TextStream) -> int:
+        """Writes the student and its record, and says so in one line."""
+        step = trainer.state.global_step
+        if trainer.stop_signal is not None:
+            self._write_record(trainer, corpus, "interrupted", {})
+            _say(trainer, f"interrupted at step {step}: {self.folder}/checkpoint-{step} is whole; "
+                          "the same command with --resume_from_checkpoint goes on")  # fmt: skip
+            return 128 + trainer.stop_signal
+        figures = trainer.evaluate() if trainer.eval_dataset is not None else {}
+        trainer.save_model(str(self.folder))
+        self._write_record(trainer, corpus, "complete", figures)
+        student = trainer.student
+        shape = family_of(student).shape(student.config)
+        perplexity = figures.get("eval_perplexity")
+        judged = f"; validation perplexity {perplexity:.4g}" if perplexity is not None else ""
+        _say(trainer, f"{self.folder}: {type(student).__name__} of {shape.depth} layers x "
+                      f"{shape.width}, {student.num_parameters() / 1e6:.1f} M parameters, "
+                      f"{step} steps{judged}")  # fmt: skip
+        return DONE
+
+    def _write_record(
+        self,
+        trainer: DistilTrainer,
+        corpus: Corpus | TextStream,
+        status: str,
+        figures: Mapping[str, float],
+    ) -> None:
+        if not trainer.args.should_save:
+            return
+        losses = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+        record = {
+            "status": status,
+            "step": trainer.state.global_step,
+            "ablation": self.ablation,
+            "teachers": [_identity(name) for name in self._teacher_names()],
+            "student": {
+                "architecture": type(trainer.student).__name__,
+                "given": self.options["student"],
+                "init": self.options["student_init"],
+                **{key: value for key, value in self._plan().items() if value},
+            },
+            "recipe": trainer.result_settings(),
+            "corpus": _described(corpus),
+            "validation": dict(figures),
+            "validation_history": losses,
+            "versions": _versions(),
+            "threads": torch.get_num_threads(),
+            "device": str(trainer.args.device),
+        }
+        write_json(self.folder / RECORD, record)
+
+
+def _described(corpus: Corpus | TextStream) -> dict[str, Any]:
+    """What was read, so that it can be read again."""
+    if isinstance(corpus, Corpus):
+        return {name: corpus.report[name] for name in ("fingerprint", "sources", "options")}
+    return {"streamed": [source.name for source in corpus.sources]}
+
+
+def _say(trainer: DistilTrainer, line: str) -> None:
+    if trainer.is_world_process_zero():
+        print(line, flush=True)  # noqa: T201
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _identity(name: str) -> dict[str, str | None]:
+    """What a teacher was, so that it can be found again: its revision, or its content's hash."""
+    located = locate(name)
+    weights = Path(located.source) / "model.safetensors"
+    content = sha256_of_file(weights) if weights.is_file() else None
+    return {
+        "name": name,
+        "source": located.source,
+        "revision": located.revision,
+        "sha256": content,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "accelerate", "tokenizers")
+    return {
+        "angels-share": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

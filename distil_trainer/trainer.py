@@ -1,0 +1,409 @@
+"""DistilTrainer: the Trainer that people know, with teachers.
+
+It normalises every term once, by its own count over the whole accumulated batch and all processes;
+says what each part of the loss is; and stops before the optimizer where a number is not finite.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import find_labels
+
+from angels_share.errors import RunFailed, UserError
+from distil_trainer.args import DistilTrainingArguments
+from distil_trainer.batches import (
+    BatchPlan,
+    CausalCollator,
+    EpochLoader,
+    MaskingCollator,
+    Sequences,
+    StreamedBatches,
+    TextStream,
+    stream_loader,
+)
+from distil_trainer.families import family_of
+from distil_trainer.figures import LABELS, Window, evaluation_figures, not_finite
+from distil_trainer.masking import Masker, MaskingOptions
+from distil_trainer.objective import Batch, LanguageModelObjective, Objective
+from distil_trainer.recipe import Mode
+from distil_trainer.resumable import ResumableTrainer, StopWhenAsked
+from distil_trainer.sequences import as_sequences, count_tokens
+from distil_trainer.student import check_pair
+from distil_trainer.task_objective import TaskObjective, check_task_pair, has_task_head
+
+# The terms that need a teacher.
+_OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
+
+
+class DistilTrainer(ResumableTrainer):
+    """Trains a student under one or more teachers, or under none.
+
+    What is distilled follows from the student's head: a language model learns from its corpus, a
+    model for a task from labelled batches. Everything else is the Trainer's.
+    """
+
+    # Our loss is normalised over the whole accumulated batch; the Trainer must not divide again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: DistilTrainingArguments,
+        *,
+        teacher: PreTrainedModel | Sequence[PreTrainedModel] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        token_counts: Any = None,
+        **trainer_settings: Any,
+    ) -> None:
+        """Checks the pair and builds the objective.
+
+        Args:
+            model: the student. It is trained in place.
+            args: weights, temperature, masks, and all that the Trainer takes.
+            teacher: one or several of one vocabulary, or none. Of several the first is compared by
+                hidden states, and all give soft targets. They are frozen and stay outside of what
+                is trained, saved or wrapped.
+            train_dataset: for a language model a prepared corpus' sequences, or a data set with
+                `input_ids`; for a task what the Trainer takes.
+            eval_dataset: likewise.
+            processing_class: the tokenizer; it names the mask and is saved with the student.
+            token_counts: how often each token occurs, for masks that favour rare words; counted
+                from the training data where it isn't given.
+            trainer_settings: what else the Trainer takes (callbacks, compute_metrics, …).
+        """
+        _refuse_silent_data_parallel(args)
+        self.teachers = _frozen(teacher)
+        mode = _mode_of(model)
+        self.weights = args.weights(mode)
+        self._check_teachers(model, mode)
+        self._token_counts = token_counts
+        self.objective = self._build_objective(model, args, mode)
+        self._alphas = {
+            name.removeprefix("alpha_"): self.weights[name] for name in self.objective.weight_names
+        }
+        if mode != "task":
+            train_dataset, eval_dataset = map(as_sequences, (train_dataset, eval_dataset))
+        self._stopper = StopWhenAsked()
+        self._window = Window(self._alphas)
+        super().__init__(
+            model=self.objective,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **trainer_settings,
+        )
+        self.label_names = find_labels(type(model))
+        self.add_callback(self._stopper)
+        for each in self.teachers:
+            each.to(self.args.device)
+        self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
+
+    # The objective
+
+    def _build_objective(
+        self, student: PreTrainedModel, args: DistilTrainingArguments, mode: Mode
+    ) -> Objective:
+        if mode == "task":
+            return TaskObjective(student, temperature=args.temperature)
+        return LanguageModelObjective(
+            student,
+            temperature=args.temperature,
+            restrict_to_mask=args.restrict_ce_to_mask,
+            soft=bool(self.weights["alpha_ce"] or self.weights["alpha_mse"]),
+        )
+
+    def _check_teachers(self, student: PreTrainedModel, mode: Mode) -> None:
+        wanted = [name for name in _OF_TEACHERS if self.weights[name]]
+        if wanted and not self.teachers:
+            raise UserError(f"{wanted[0]} {self.weights[wanted[0]]} wants a teacher; set it to 0")
+        for number, teacher in enumerate(self.teachers):
+            if mode == "task":
+                check_task_pair(student, teacher)
+                continue
+            compared = number == 0 and self.weights["alpha_cos"] > 0
+            # Sequences that are too long for either are refused once the data is known.
+            shortest = min(_max_length(student), _max_length(teacher))
+            check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
+
+    @property
+    def student(self) -> PreTrainedModel:
+        """The student, without what wraps it: what is saved and loaded."""
+        return self.objective.student
+
+    def result_settings(self) -> dict[str, Any]:
+        """The Trainer's settings, the recipe, and the data that a resumed run must share."""
+        names = ("temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
+                 "mask_scope", "tokens_per_batch")  # fmt: skip
+        ours = {name: getattr(self.args, name) for name in names}
+        data: dict[str, Any] = {}
+        if hasattr(self.train_dataset, "__len__"):
+            data["examples"] = len(self.train_dataset)
+        if hasattr(self.train_dataset, "lengths"):
+            data["tokens"] = int(np.asarray(self.train_dataset.lengths, dtype=np.int64).sum())
+        return {**super().result_settings(), **self.weights, **ours, **data}
+
+    # Data
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Length-bucketed, masked batches by our own loader; for a task the Trainer's."""
+        if self.objective.mode == "task" or self.train_dataset is None:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        if isinstance(self.train_dataset, TextStream):
+            return self._stream_loader(self.train_dataset)
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size)
+
+    def _stream_loader(self, stream: TextStream) -> DataLoader[Any]:
+        batches = StreamedBatches(
+            stream,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+            **self._batch_size(self.args.per_device_train_batch_size),
+        )
+        return stream_loader(
+            batches,
+            self._collator(),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+        )
+
+    def _batch_size(self, sequences: int) -> dict[str, Any]:
+        """How `BatchPlan` sizes and seeds batches."""
+        by_tokens = self.args.tokens_per_batch
+        return {
+            "batch_size": None if by_tokens else sequences,
+            "tokens_per_batch": by_tokens,
+            "seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        }
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """The same for evaluation, with the same masks every time."""
+        if self.objective.mode == "task":
+            loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+            return loader
+        dataset = as_sequences(self.eval_dataset if eval_dataset is None else eval_dataset)
+        if dataset is None:
+            raise UserError("evaluation needs an eval_dataset")
+        return self._loader(dataset, self.args.per_device_eval_batch_size)
+
+    def _loader(self, sequences: Sequences, batch_size: int) -> EpochLoader:
+        self._require_readable(sequences)
+        plan = BatchPlan(
+            sequences.lengths,
+            num_processes=self.args.world_size,
+            **self._batch_size(batch_size),
+        )
+        return EpochLoader(
+            sequences,
+            plan,
+            self._collator(),
+            process_index=self.args.process_index,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+
+    def _collator(self) -> MaskingCollator | CausalCollator:
+        tokenizer, config = self.processing_class, self.student.config
+        pad = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
+        if self.objective.mode == "causal":
+            return CausalCollator(pad or 0)
+        if tokenizer is None:
+            raise UserError("masked language modelling needs processing_class: the tokenizer")
+        if self._token_counts is None:
+            self._token_counts = count_tokens(self.train_dataset, config.vocab_size)
+        options = MaskingOptions(
+            probability=self.args.mlm_probability,
+            smoothing=self.args.mlm_smoothing,
+            scope=self.args.mask_scope,
+        )
+        masker = Masker.for_tokenizer(
+            tokenizer, options, seed=self.args.seed, token_counts=self._token_counts
+        )
+        return MaskingCollator(masker, pad)
+
+    def _require_readable(self, sequences: Sequences) -> None:
+        longest = int(np.max(sequences.lengths)) if len(sequences) else 0
+        for model in (self.student, *self.teachers):
+            if longest > _max_length(model):
+                raise UserError(
+                    f"the longest sequence has {longest} tokens and a {model.config.model_type} "
+                    f"here reads {_max_length(model)}: prepare the corpus with a smaller max_length"
+                )
+
+    # A step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The micro-batches of an update, and each term's count over all of them, everywhere."""
+        started = time.perf_counter()
+        batches = [self.objective.prepare(batch) for batch in islice(epoch_iterator, num_batches)]
+        self._window.waited += time.perf_counter() - started
+        zero = torch.zeros(len(self._alphas), dtype=torch.int64)
+        counts = sum((self.objective.counts(batch) for batch in batches), zero)
+        seen = sum(_attended(batch) for batch in batches)
+        padded = sum(batch["input_ids"].numel() for batch in batches if "input_ids" in batch)
+        vector = torch.cat([counts, torch.tensor([seen, padded])]).to(device, non_blocking=True)
+        totals: Tensor = self.accelerator.reduce(vector, reduction="sum")
+        self._window.open_update(totals)
+        return batches, totals[: len(self._alphas)]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """The weighted objective of a micro-batch, normalised over the whole accumulated batch.
+
+        Without counts (evaluation of a task) the batch's own are used, and only its labels.
+        """
+        if num_items_in_batch is None:
+            return self._labels_only(model, inputs, return_outputs=return_outputs)
+        # DDP averages gradients over the processes; counts are over all of them, so scale back up.
+        scale = self.accelerator.num_processes
+        weights = [
+            0.0 if alpha == 0 else scale * alpha / count
+            for alpha, count in zip(
+                self._alphas.values(), num_items_in_batch.clamp(min=1), strict=True
+            )
+        ]
+        outcome = model(inputs, self._ask_teachers(inputs), weights)
+        self._window.add(outcome.sums)
+        return (outcome.objective, outcome) if return_outputs else outcome.objective
+
+    def _labels_only(self, model: Any, inputs: Batch, *, return_outputs: bool) -> Any:
+        count = self.objective.counts(inputs)[1].clamp(min=1)
+        outcome = model(inputs, (), [0.0, 1 / float(count)])
+        return (outcome.objective, {"logits": outcome.logits}) if return_outputs else outcome[0]
+
+    def _ask_teachers(self, batch: Batch) -> list[Any]:
+        """The teachers' answers, if any term needs them."""
+        return self._ask_all(batch) if any(self.weights[name] for name in _OF_TEACHERS) else []
+
+    def _ask_all(self, batch: Batch) -> list[Any]:
+        with self.accelerator.autocast():
+            return [self.objective.ask(teacher, batch) for teacher in self.teachers]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Looks at every number of the update, in one wait for a GPU, before the optimizer does."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        local = self._window.sums
+        stop = local.new_tensor([1.0 if self.stop_signal else 0.0])
+        summed = self.accelerator.reduce(torch.cat([local, stop]), reduction="sum")
+        size = torch.as_tensor(norm, device=local.device).reshape(1)
+        parts = [part.double() for part in (summed, size, self._window.counts)]
+        values: list[float] = torch.cat(parts).tolist()
+        sums, rest = values[: len(local)], values[len(local) :]
+        self._window.close_update(sums, rest[2:])
+        self._stopper.asked = rest[0] > 0
+        if (culprit := not_finite(list(self._alphas), sums, rest[1])) is not None:
+            raise RunFailed(
+                f"step {self.state.global_step + 1} (seed {self.args.seed}): {culprit} is not "
+                "finite; stopped before the optimizer, nothing was changed. Lower the learning "
+                "rate, or look at the teacher"
+            )
+        return norm
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """The student's, forward and backward; the teacher's are not counted."""
+        return int(self._flops_per_token * _attended(inputs))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts of the loss, speed, padding and waiting since the last record."""
+        if "loss" in logs and self._window.updates:
+            logs.update(self._window.drain())
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self, dataloader: DataLoader[Any], description: str, *rest: Any, **named: Any
+    ) -> EvalLoopOutput:
+        """A language model's figures over the held-out text; a task's by the Trainer's own loop."""
+        if self.objective.mode == "task":
+            return super().evaluation_loop(dataloader, description, *rest, **named)
+        if not self.accelerator._models:  # evaluated before anything was trained
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.model.eval()
+        totals = torch.zeros(
+            2 * len(self._alphas) + 1, dtype=torch.float64, device=self.args.device
+        )
+        for batch in dataloader:
+            totals += self._evaluate_batch(self.objective.prepare(batch))
+            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        totals = self.accelerator.reduce(totals, reduction="sum")
+        figures = evaluation_figures(self._alphas, totals.tolist(), taught=bool(self.teachers))
+        prefix = named.get("metric_key_prefix", "eval")
+        metrics = {f"{prefix}_{name}": value for name, value in figures.items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # type: ignore[arg-type]
+
+    def _evaluate_batch(self, batch: Batch) -> Tensor:
+        """Sums of the terms, rows of agreement, counts of the terms."""
+        counts = self.objective.counts(batch).to(self.args.device)
+        batch = self._prepare_inputs(batch)
+        asked = self._ask_all(batch)
+        # The labels' cross-entropy is always a figure; hidden states compare only if widths do.
+        labels = list(self._alphas)[LABELS]
+        weights = [float(term == labels or alpha > 0) for term, alpha in self._alphas.items()]
+        outcome = self.model(batch, asked, weights, want_agreement=bool(asked))
+        return torch.cat([outcome.sums, outcome.agreement.reshape(1), counts]).double()
+
+
+def _mode_of(student: PreTrainedModel) -> Mode:
+    if has_task_head(student):
+        return "task"
+    return "causal" if family_of(student).causal else "masked"
+
+
+def _frozen(teacher: Any) -> list[PreTrainedModel]:
+    """Teachers that will not be trained, by nobody and by no accident."""
+    given = (
+        [] if teacher is None else [teacher] if isinstance(teacher, PreTrainedModel) else teacher
+    )
+    for each in given:
+        each.requires_grad_(requires_grad=False)
+        each.eval()
+        _require_finite_weights(each)
+    return list(given)
+
+
+def _require_finite_weights(teacher: PreTrainedModel) -> None:
+    for name, weight in teacher.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise UserError(
+                f"the teacher's {name} holds NaN or infinity: nothing can be learned from it"
+            )
+
+
+def _refuse_silent_data_parallel(args: DistilTrainingArguments) -> None:
+    if args.n_gpu > 1:
+        raise UserError(
+            f"{args.n_gpu} GPUs are visible to one process: start one each with "
+            f"`torchrun --nproc_per_node {args.n_gpu} ...`, or choose one with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _max_length(model: PreTrainedModel) -> int:
+    return family_of(model).shape(model.config).max_length
+
+
+def _attended(batch: Batch) -> int:
+    if "attended_rows" in batch:
+        return len(batch["attended_rows"])
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if mask is not None else batch["input_ids"].numel()

@@ -1,0 +1,348 @@
+"""A run that is stopped, killed or robbed of its files ends as if nothing had happened."""
+
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+import updates
+
+from angels_share.errors import RunFailed, UserError
+from distil_trainer import checkpoint
+from distil_trainer.checkpoint import complaint, find_checkpoint
+
+STEPS = 12  # two epochs of six
+
+
+def trainer_in(folder, **settings):
+    """A masked-LM distillation with dropout, of two epochs of six steps."""
+    teacher = updates.tiny.bert(layers=2)
+    arguments = {
+        "student": updates.make_student(teacher, num_layers=1),
+        "teacher": teacher,
+        "data": updates.sequences(160, count=24),
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "logging_steps": 100,
+    }
+    return updates.trainer_for("masked", folder, **(arguments | settings))
+
+
+def weights_of(trainer):
+    return {name: value.clone() for name, value in trainer.student.state_dict().items()}
+
+
+def assert_equal_bits(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), f"{name} differs"
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run that nobody interrupted, with a checkpoint after every step."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer = trainer_in(folder)
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    return folder, weights_of(trainer)
+
+
+def left_by(whole_run, folder, *steps):
+    """An output folder as an earlier run left it: with some of the checkpoints."""
+    for step in steps:
+        shutil.copytree(whole_run[0] / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+    return folder
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_resuming_after_any_step_changes_no_bit(whole_run, tmp_path, step):
+    """Fault 6: prevents masks, order, dropout or the optimizer from going on elsewhere."""
+    left_by(whole_run, tmp_path, step)
+    trainer = trainer_in(tmp_path, save_strategy="no")
+    trainer.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+
+
+@pytest.mark.parametrize("step", [4, 6, 9])
+def test_resuming_with_workers_changes_no_bit(whole_run, tmp_path, step):
+    """Fault 6: prevents workers from holding state that a resumed run lacks."""
+    left_by(whole_run, tmp_path, step)
+    trainer = trainer_in(tmp_path, save_strategy="no", dataloader_num_workers=2)
+    trainer.train(resume_from_checkpoint="latest")
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+
+
+def test_two_processes_resumed_inside_the_second_epoch(tmp_path):
+    """Fault 6: prevents the epoch from being forgotten when two processes resume."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+        "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", __file__, str(tmp_path),
+    ]  # fmt: skip
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    whole, resumed = (
+        safetensors.torch.load_file(tmp_path / f"{name}.safetensors")
+        for name in ("whole", "resumed")
+    )
+    assert_equal_bits(whole, resumed)
+
+
+def main(folder):
+    """Under torchrun: a whole run, and one resumed in the middle of its second epoch."""
+    for name, step in (("whole", None), ("resumed", 5)):
+        here = Path(folder) / name
+        if step is not None and int(os.environ["RANK"]) == 0:
+            source = Path(folder) / "whole" / f"checkpoint-{step}"
+            shutil.copytree(source, here / source.name)
+        if step is not None:
+            torch.distributed.barrier()
+        trainer = trainer_in(here, ddp_backend="gloo")
+        trainer.train(resume_from_checkpoint=step is not None)
+        if trainer.args.process_index == 0:
+            trainer.student.save_pretrained(here / "student")
+            file = here / "student" / "model.safetensors"
+            shutil.copy(file, Path(folder) / f"{name}.safetensors")
+
+
+# What a checkpoint may look like after something went wrong
+
+
+def flip_bytes(file):
+    content = bytearray(file.read_bytes())
+    content[-8:-4] = bytes(255 - byte for byte in content[-8:-4])
+    file.write_bytes(content)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "said"),
+    [
+        (truncate, "model.safetensors", "bytes instead of"),
+        (truncate, "optimizer.pt", "bytes instead of"),
+        (truncate, "trainer_state.json", "bytes instead of"),
+        (flip_bytes, "model.safetensors", "the checksum of model.safetensors is wrong"),
+        (Path.unlink, "optimizer.pt", "optimizer.pt is missing"),
+        (Path.unlink, "rng_state.pth", "rng_state.pth is missing"),
+        (Path.unlink, "manifest.json", "has no manifest.json"),
+        (truncate, "manifest.json", "manifest.json is torn"),
+    ],
+)
+def test_a_spoiled_checkpoint_is_seen_before_it_is_read(
+    whole_run, tmp_path, caplog, spoil, name, said
+):
+    """Faults 2, 3, 4: prevents a silent resume to another result; an older whole one is taken."""
+    left_by(whole_run, tmp_path, 3, 5)
+    spoil(tmp_path / "checkpoint-5" / name)
+    with caplog.at_level(logging.WARNING):
+        found = find_checkpoint(tmp_path, "latest")
+    assert found.step == 3
+    assert "checkpoint-5" in caplog.text
+    assert said in caplog.text
+    shutil.rmtree(tmp_path / "checkpoint-3")
+    with pytest.raises(UserError, match=r"no whole checkpoint: .*checkpoint-5") as error:
+        find_checkpoint(tmp_path, "latest")
+    assert said in str(error.value)
+
+
+def test_the_run_goes_on_from_the_older_checkpoint_to_the_same_end(whole_run, tmp_path):
+    """Fault 2: prevents a fallback that ends elsewhere."""
+    left_by(whole_run, tmp_path, 3, 5)
+    truncate(tmp_path / "checkpoint-5" / "optimizer.pt")
+    trainer = trainer_in(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+    assert complaint(tmp_path / "checkpoint-5") is None, "the torn one was replaced by a whole one"
+
+
+def test_a_checkpoint_named_by_the_user_is_not_silently_replaced(whole_run, tmp_path):
+    """Prevents another checkpoint than the one that was asked for from being used."""
+    left_by(whole_run, tmp_path, 3, 5)
+    truncate(tmp_path / "checkpoint-5" / "model.safetensors")
+    with pytest.raises(UserError, match="checkpoint-3 beside it is whole"):
+        find_checkpoint(tmp_path, str(tmp_path / "checkpoint-5"))
+    with pytest.raises(UserError, match="there is no such folder"):
+        find_checkpoint(tmp_path, str(tmp_path / "checkpoint-7"))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
+def test_a_missing_part_is_forgiven_only_when_asked(whole_run, tmp_path, name):
+    """Fault 3: prevents a run that silently goes on without its optimizer."""
+    left_by(whole_run, tmp_path, 5)
+    (tmp_path / "checkpoint-5" / name).unlink()
+    with pytest.raises(UserError, match="--allow_inexact_resume"):
+        trainer_in(tmp_path).train(resume_from_checkpoint=True)
+    trainer = trainer_in(tmp_path, allow_inexact_resume=True)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == STEPS
+
+
+def test_an_empty_newest_folder_and_an_incomplete_mark(whole_run, tmp_path, caplog):
+    """Fault 5: prevents an empty checkpoint-99 from hiding the good ones before it."""
+    left_by(whole_run, tmp_path, 4)
+    (tmp_path / "checkpoint-99").mkdir()
+    (tmp_path / "checkpoint-98").mkdir()
+    (tmp_path / "checkpoint-98" / "checkpoint-is-incomplete.txt").write_text("")
+    with caplog.at_level(logging.WARNING):
+        assert find_checkpoint(tmp_path, "latest").step == 4
+    assert "checkpoint-99" in caplog.text
+    assert "checkpoint-98" in caplog.text
+
+
+def test_nothing_to_resume_from(tmp_path):
+    """Prevents a resumed run from silently starting afresh."""
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        trainer_in(tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_a_fresh_start_loses_no_checkpoint(whole_run, tmp_path):
+    """Prevents a forgotten flag from overwriting hours of work."""
+    left_by(whole_run, tmp_path, 4)
+    with pytest.raises(UserError, match="holds checkpoints of an earlier run"):
+        trainer_in(tmp_path).train()
+    assert complaint(tmp_path / "checkpoint-4") is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 7}, {"temperature": 3.0}, {"learning_rate": 0.1}, {"alpha_ce": 1.0}]
+)
+def test_other_settings_are_another_run(whole_run, tmp_path, other):
+    """Prevents half a run with one learning rate and half with another from passing for one."""
+    left_by(whole_run, tmp_path, 4)
+    with pytest.raises(UserError, match=f"was made with {next(iter(other))}"):
+        trainer_in(tmp_path, **other).train(resume_from_checkpoint=True)
+
+
+def test_a_manifest_does_not_reach_outside(whole_run, tmp_path):
+    """Fault 18: prevents a checkpoint from somebody else from naming files elsewhere."""
+    left_by(whole_run, tmp_path, 4)
+    file = tmp_path / "checkpoint-4" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["files"]["../../outside"] = {"size": 1, "sha256": ""}
+    file.write_text(json.dumps(manifest))
+    assert complaint(file.parent) == "../../outside points outside of it"
+
+
+# Being stopped
+
+
+class Do(transformers.TrainerCallback):
+    """Does something in the middle of a step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_substep_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            self.action()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_saves(whole_run, tmp_path, number):
+    """Fault 7: prevents an interrupted run from losing its steps, or a bit."""
+    trainer = trainer_in(tmp_path, save_steps=100)
+    before = signal.getsignal(number)
+    trainer.add_callback(Do(4, lambda: os.kill(os.getpid(), number)))
+    trainer.train()
+    assert trainer.stop_signal == number
+    assert trainer.state.global_step == 5
+    assert signal.getsignal(number) is before
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-5"]
+    again = trainer_in(tmp_path)
+    again.train(resume_from_checkpoint=True)
+    assert again.stop_signal is None
+    assert_equal_bits(weights_of(again), whole_run[1])
+
+
+def in_a_fork(function, *arguments):
+    """Runs a function in a forked process, which costs no import; returns its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def killed_while_saving(folder, file):
+    """Trains until step 5 and dies in the middle of writing one of its files."""
+    trainer = trainer_in(folder)
+    save = torch.save
+
+    def half_a_file(state, path, *rest, **named):
+        save(state, path, *rest, **named)
+        if trainer.state.global_step == 5 and Path(path).name == file:
+            truncate(Path(path))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half_a_file
+    trainer.train()
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth"])
+def test_kill_9_while_a_checkpoint_is_written(whole_run, tmp_path, file):
+    """Fault 1: prevents half a checkpoint from being found, and anything from being lost."""
+    assert in_a_fork(killed_while_saving, tmp_path, file) == -signal.SIGKILL
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [*(f"checkpoint-{step}" for step in (1, 2, 3, 4)), "saving-checkpoint-5"]
+    assert find_checkpoint(tmp_path, "latest").step == 4
+    trainer = trainer_in(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+    assert not list(tmp_path.glob("saving-*"))
+
+
+def test_a_full_disk(whole_run, tmp_path, monkeypatch):
+    """Fault 12: prevents the last good checkpoint from being rotated away for half of a new one."""
+    trainer = trainer_in(tmp_path, save_total_limit=1)
+    save = torch.save
+
+    def no_space(state, path, *rest, **named):
+        if trainer.state.global_step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, path, *rest, **named)
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(RunFailed, match=r"step 4: the checkpoint .* the disk is full"):
+        trainer.train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    monkeypatch.setattr(torch, "save", save)
+    again = trainer_in(tmp_path)
+    again.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(again), whole_run[1])
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_complete(tmp_path):
+    """Fault 12: prevents more or fewer than `save_total_limit` whole checkpoints at the end."""
+    trainer_in(tmp_path, save_total_limit=2).train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
+        "checkpoint-11",
+        "checkpoint-12",
+    ]
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    """Prevents rotation from removing the checkpoint that was the best one."""
+    for step in range(1, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    checkpoint.rotate(tmp_path, 2, str(tmp_path / "checkpoint-2"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
