@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format bench tables clean
+.PHONY: help setup test test-all test-lowest check lint types format demo bench tables clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
@@ -58,9 +58,19 @@ format: $(READY)  ## put the code into the one format
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+demo: $(READY)  ## a first distillation on Python's own documentation, in ./demo, no network
+	$(RUN) examples/first_distil.py demo
+
+bench: $(READY)  ## speed and memory against a textbook implementation, side by side (30 min)
+	$(RUN) -m benchmarks.distil_step --size mini
+	$(RUN) -m benchmarks.distil_step --size mini --restrict
+	$(RUN) -m benchmarks.distil_step --size base
+	$(RUN) -m benchmarks.trainer_overhead
+	$(RUN) -m benchmarks.corpus_prep
+
 tables: $(READY)  ## Tables 1-4 from the results that are there
 	$(RUN) -m eval_harness tables
 
 clean:  ## everything that was made here; results stay
-	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf demo $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

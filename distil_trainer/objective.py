@@ -16,7 +16,13 @@ from transformers import PreTrainedModel
 from distil_trainer.families import Family, family_of
 from distil_trainer.losses import IGNORED, hidden_cosine
 from distil_trainer.recipe import Mode
-from distil_trainer.vocab_head import Decoder, HeadWeights, head_losses, order_rows
+from distil_trainer.vocab_head import (
+    Decoder,
+    HeadLosses,
+    HeadWeights,
+    head_losses,
+    order_rows,
+)
 
 Batch = dict[str, Any]
 
@@ -147,10 +153,9 @@ class LanguageModelObjective(Objective):
                 the number 0.0 switches a term off.
             want_agreement: also count where student and teacher put the same token first.
         """
-        ce, hard, mse, cos = weights
+        *head_weights, cos = weights
         hidden = last_hidden_state(self.student, self.family, batch).flatten(0, 1)
-        rows = self.family.transform(self.student, hidden.index_select(0, batch["head_rows"]))
-        head = self._head(rows, teachers, batch, HeadWeights(ce, hard, mse), agree=want_agreement)
+        head = self._head(hidden, teachers, batch, HeadWeights(*head_weights), agree=want_agreement)
         objective, cosine = head.objective, head.objective.new_zeros(())
         if not _is_off(cos):
             attended = batch["attended_rows"]
@@ -165,22 +170,27 @@ class LanguageModelObjective(Objective):
 
     def _head(
         self,
-        rows: Tensor,
+        hidden: Tensor,
         teachers: Sequence[TeacherStates],
         batch: Batch,
         weights: HeadWeights,
         *,
         agree: bool,
-    ) -> Any:
-        return head_losses(
-            rows,
+    ) -> HeadLosses:
+        positions, labels = batch["head_rows"], batch["head_labels"]
+        if not agree and all(map(_is_off, weights)):
+            # No logit is wanted, yet DDP wants a gradient, if only of zeros, for every parameter.
+            positions, labels, teachers = positions[:0], labels[:0], ()
+        losses: HeadLosses = head_losses(
+            self.family.transform(self.student, hidden.index_select(0, positions)),
             Decoder(*self.family.decoder(self.student)),
             [(teacher.rows, teacher.decoder) for teacher in teachers],
-            batch["head_labels"],
+            labels,
             weights=weights,
             temperature=self.temperature,
             want_agreement=agree,
         )
+        return losses
 
 
 def _is_off(weight: float | Tensor) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from angels_share import __version__
 from angels_share.cli import DONE
@@ -36,6 +37,8 @@ RECORD = "distil.json"
 
 def pretrain(options: Options) -> int:
     """Distils one student, or all of Table 4's one after the other; returns the door's status."""
+    # Loading and saving a file takes no ten seconds; the bars that matter are the Trainer's.
+    transformers_logging.disable_progress_bar()
     if options.ablation != "all":
         return _Job.of(options, Path(options.output_dir), options.ablation or "none").run()
     status = DONE

@@ -131,6 +131,24 @@ def test_a_weight_of_zero_costs_nothing(tmp_path):
     assert calls.calls == 1
 
 
+def test_hidden_states_alone_need_no_logits(tmp_path, monkeypatch):
+    """Prevents L_cos alone from paying for a vocabulary, or from leaving DDP without gradients."""
+    from distil_trainer import vocab_head
+
+    rows = []
+    add_up = vocab_head._sweep
+    monkeypatch.setattr(
+        vocab_head,
+        "_sweep",
+        lambda student, *rest: rows.append(len(student.hidden)) or add_up(student, *rest),
+    )
+    only = {"alpha_ce": 0.0, "alpha_mlm": 0.0, "alpha_mse": 0.0}
+    _, gradient, trainer = updates.one_update("masked", tmp_path, **only)
+    assert rows == [0]
+    assert len(gradient) == len(list(trainer.student.parameters()))
+    assert all(torch.isfinite(value).all() for value in gradient.values())
+
+
 def test_plain_training_without_a_teacher(tmp_path):
     """Prevents the baseline that people ask for from needing a teacher at all."""
     none = {"alpha_ce": 0.0, "alpha_mse": 0.0, "alpha_cos": 0.0}

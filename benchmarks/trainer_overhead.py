@@ -1,0 +1,133 @@
+"""DistilTrainer against a bare loop of the same step: what the Trainer around it costs.
+
+    python -m benchmarks.trainer_overhead
+
+Both train the same student on the same batches: loading and masking, teacher, body, head, losses,
+backward, clipping, fused AdamW. The bare loop calls the same objective by hand and does nothing
+else. They take turns; medians of the steps of all turns are compared. Sentences have lognormal
+lengths, so padding and the share of time spent waiting for batches are those of real text.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks import machine
+from benchmarks.distil_step import SIZES, Size
+from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
+from distil_trainer.batches import EpochLoader
+from distil_trainer.sequences import Rows
+
+
+class SpecialTokens:
+    """The little that the trainer asks of a tokenizer."""
+
+    pad_token_id, mask_token_id = 0, 103
+    all_special_ids = (0, 100, 101, 102, 103)
+
+
+class Clock(transformers.TrainerCallback):
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Called by the Trainer."""
+        self.ends.append(time.perf_counter())
+
+
+def make_trainer(size: Size, steps: int, folder: str) -> DistilTrainer:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        num_hidden_layers=size.depth,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+    )
+    teacher = transformers.BertForMaskedLM(config)
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(4.2, 0.5, 5000), 12, size.length).astype(int)
+    rows = [{"input_ids": rng.integers(1000, size.vocabulary, length)} for length in lengths]
+    arguments = DistilTrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        tokens_per_batch=size.tokens,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=max(steps - 1, 1),
+        use_cpu=True,
+    )
+    return DistilTrainer(
+        make_student(teacher),
+        arguments,
+        teacher=teacher,
+        train_dataset=Rows(rows),
+        processing_class=SpecialTokens(),
+    )
+
+
+def time_trainer(trainer: DistilTrainer) -> list[float]:
+    clock = Clock()
+    trainer.add_callback(clock)
+    trainer.train()
+    trainer.remove_callback(clock)
+    return list(np.diff(clock.ends))
+
+
+def time_bare_loop(trainer: DistilTrainer, steps: int) -> list[float]:
+    """The same steps, by hand."""
+    objective, (teacher,) = trainer.objective, trainer.teachers
+    student = trainer.student.train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, betas=(0.9, 0.98), fused=True)
+    alphas = [trainer.weights[name] for name in objective.weight_names]
+    loader = trainer.get_train_dataloader()
+    assert isinstance(loader, EpochLoader)
+    ends = []
+    for step, raw in enumerate(loader):
+        batch = objective.prepare(raw)
+        weights = [
+            alpha / max(int(count), 1) if alpha else 0.0
+            for alpha, count in zip(alphas, objective.counts(batch), strict=True)
+        ]
+        objective(batch, [objective.ask(teacher, batch)], weights).objective.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ends.append(time.perf_counter())
+        if step + 1 == steps:
+            break
+    return list(np.diff(ends))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=12, help="of each, in each turn")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    size = SIZES["mini", "cpu"]
+    times: dict[str, list[float]] = {"bare loop": [], "DistilTrainer": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.turns):
+            trainer = make_trainer(size, options.steps, folder)
+            times["bare loop"] += time_bare_loop(trainer, options.steps)
+            times["DistilTrainer"] += time_trainer(trainer)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    print(machine.describe("cpu"))
+    print("| | s/step | ratio |\n|---|---|---|")
+    for name, median in medians.items():
+        print(f"| {name} | {median:.3f} | {median / medians['bare loop']:.3f} |")
+    last = next(entry for entry in trainer.state.log_history if "wait_share" in entry)
+    print(f"waiting for batches: {last['wait_share']:.2%}; padding: {last['padding_share']:.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A first distillation, with no network and no download: `python examples/first_distil.py DIR`.
+
+The text is Python's own language reference, which comes with every Python. On it a small BERT is
+trained from nothing; then two students of half its depth see the same number of batches: one learns
+from the teacher by the triple loss and starts from its layers, the other from the text alone. What
+each has learned is the perplexity of held-out sentences. Everything goes through the same door that
+real models and real text go through; running it again goes on where it was interrupted.
+"""
+
+import argparse
+import json
+import pydoc_data.topics
+import re
+import sys
+from pathlib import Path
+
+from tokenizers import BertWordPieceTokenizer
+
+from angels_share.cli import DONE, open_door
+from angels_share.files import write_atomically, write_json
+from distil_trainer.cli import PRETRAIN_DOOR
+from distil_trainer.pretrain import RECORD
+
+VOCABULARY = 2000
+TEACHER = {
+    "model_type": "bert",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "max_position_embeddings": 128,
+}
+STUDENT = {
+    "model_type": "distilbert",
+    "vocab_size": VOCABULARY,
+    "dim": 128,
+    "n_layers": 2,
+    "n_heads": 4,
+    "hidden_dim": 512,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+
+
+def write_text(folder: Path) -> Path:
+    """One paragraph of the language reference a line."""
+    paragraphs = [
+        " ".join(paragraph.split())
+        for text in pydoc_data.topics.topics.values()
+        for paragraph in re.split(r"\n\s*\n", text)
+    ]
+    lines = [line for line in dict.fromkeys(paragraphs) if len(line) > 60]
+    return write_atomically(folder / "reference.txt", "\n".join(lines) + "\n")
+
+
+def write_tokenizer(folder: Path, corpus: Path) -> Path:
+    """A WordPiece vocabulary of the text, as a folder that AutoTokenizer loads."""
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train([str(corpus)], vocab_size=VOCABULARY, show_progress=False)
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
+    settings = {"tokenizer_class": "BertTokenizer", "model_max_length": 128, **names}
+    write_json(folder / "tokenizer_config.json", settings)
+    write_atomically(folder / "tokenizer.json", tokenizer.to_str())
+    return folder
+
+
+def train(folder: Path, name: str, corpus: Path, steps: int, *words: str) -> dict[str, float]:
+    """Makes one model unless it is there already, and returns its validation figures."""
+    out = folder / name
+    record = out / RECORD
+    if not record.exists() or json.loads(record.read_text())["status"] != "complete":
+        resume = ["--resume_from_checkpoint"] if any(out.glob("checkpoint-*")) else []
+        print(f"\n{name}: {steps} steps", flush=True)
+        status = open_door(
+            PRETRAIN_DOOR,
+            [
+                *words, *resume,
+                "--output_dir", str(out), "--corpus", str(corpus),
+                "--corpus_dir", str(folder / "corpus"), "--max_steps", str(steps),
+                "--tokens_per_batch", "4096", "--validation_fraction", "0.05",
+                "--learning_rate", "1e-3", "--seed", "11", "--save_steps", "100",
+                "--logging_steps", "100", "--report_to", "none",
+            ],
+        )  # fmt: skip
+        if status != DONE:
+            sys.exit(status)
+    figures: dict[str, float] = json.loads(record.read_text())["validation"]
+    return figures
+
+
+def main() -> None:
+    """Makes teacher, student and baseline, and compares them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where everything goes")
+    parser.add_argument("--teacher_steps", type=int, default=600)
+    parser.add_argument("--student_steps", type=int, default=200)
+    options = parser.parse_args()
+    folder: Path = options.folder
+    tokenizer = folder / "tokenizer"
+    if not (tokenizer / "tokenizer.json").exists():
+        write_tokenizer(tokenizer, write_text(folder))
+    corpus = folder / "reference.txt"
+    configs = {
+        name: str(write_json(folder / f"{name}.json", config))
+        for name, config in (("teacher", TEACHER), ("student", STUDENT))
+    }
+    plainly = ["--teacher", "none", "--student_init", "random", "--tokenizer", str(tokenizer)]
+    steps = options.student_steps
+    teacher = train(
+        folder, "teacher", corpus, options.teacher_steps,
+        *plainly, "--student", configs["teacher"],
+    )  # fmt: skip
+    distilled = train(folder, "student", corpus, steps, "--teacher", str(folder / "teacher"))
+    alone = train(folder, "alone", corpus, steps, *plainly, "--student", configs["student"])
+    print("\nOne seed each, on Python's language reference; lower is better.\n")
+    print("| model | steps | validation perplexity |\n|---|---|---|")
+    for title, count, figures in (
+        ("teacher, 4 layers x 128", options.teacher_steps, teacher),
+        ("student, 2 layers, distilled", steps, distilled),
+        ("student, 2 layers, from the text alone", steps, alone),
+    ):
+        print(f"| {title} | {count} | {figures['eval_perplexity']:.1f} |")
+    print(f"\nEverything is under {folder}; the student loads with from_pretrained.")
+
+
+if __name__ == "__main__":
+    main()
