@@ -21,7 +21,10 @@ PREFIX = "checkpoint-"
 STAGING = "saving-"
 
 # Without these nothing can go on; without the optimizer's or a generator's state it can, inexactly.
-_NEEDED = {"config.json", "model.safetensors", "trainer_state.json"}
+_NEEDED = frozenset({"config.json", "model.safetensors", "trainer_state.json"})
+_NEEDED_TO_BE_EXACT = _NEEDED | {"optimizer.pt", "scheduler.pt"}
+_GENERATORS = "rng_state"
+_LOADABLE = ("*.pt", "*.pth", "*.bin", "*.safetensors")
 _NAME = re.compile(rf"^{PREFIX}(\d+)$")
 _logger = logging.getLogger(__name__)
 
@@ -52,31 +55,41 @@ def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
         files[name] = {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
     write_json(staging / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
     target = staging.parent / f"{PREFIX}{step}"
-    shutil.rmtree(target, ignore_errors=True)  # a torn one: a whole one would have been resumed
+    replaced = staging.parent / f"{STAGING}replaced-{step}"
+    if target.exists():
+        target.rename(replaced)
     staging.rename(target)
     sync(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
     return target
 
 
-def rotate(output_dir: Path, keep: int | None, best: str | None) -> None:
-    """Removes the oldest checkpoints beyond `keep`, never the best one. The newest is complete."""
+def rotate(newest: Path, keep: int | None, best: str | None) -> None:
+    """Removes checkpoints beyond `keep`: those of an abandoned future first, then the oldest.
+
+    The newest (it is complete, or nothing would be removed) and the best always stay. Folders that
+    were never completed are not counted, and not touched: the next resume names them.
+    """
     if keep is None or keep < 1:
         return
-    folders = _numbered(output_dir)
-    protected = {Path(best).name} if best else set()
-    spare = [folder for folder in folders if folder.name not in protected]
-    for folder in spare[: max(len(folders) - max(keep, len(protected) + 1), 0)]:
-        shutil.rmtree(folder)
+    step = _step(newest)
+    whole = [path for path in _numbered(newest.parent) if (path / MANIFEST).is_file()]
+    by_age = sorted(whole, key=lambda path: (_step(path) <= step, _step(path)))
+    protected = {newest.name, *([Path(best).name] if best else [])}
+    spare = [path for path in by_age if path.name not in protected]
+    for path in spare[: max(len(whole) - max(keep, len(protected)), 0)]:
+        _logger.info("removed %s (save_total_limit %s)", path, keep)
+        shutil.rmtree(path)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
 
 
 def _numbered(output_dir: Path) -> list[Path]:
     """The checkpoint folders by rising step."""
-    found = [
-        (int(match[1]), path)
-        for path in (output_dir.iterdir() if output_dir.is_dir() else ())
-        if (match := _NAME.match(path.name)) and path.is_dir()
-    ]
-    return [path for _, path in sorted(found)]
+    folders = output_dir.iterdir() if output_dir.is_dir() else ()
+    return sorted((path for path in folders if path.is_dir() and _NAME.match(path.name)), key=_step)
 
 
 def complaint(folder: Path, *, inexact: bool = False) -> str | None:
@@ -91,25 +104,41 @@ def complaint(folder: Path, *, inexact: bool = False) -> str | None:
 
 def _complaints(folder: Path, *, inexact: bool) -> Iterator[str]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
+        files = _vouched_for(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except FileNotFoundError:
         yield f"it has no {MANIFEST}, so it was not completed (or not made here)"
         return
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         yield f"its {MANIFEST} is torn"
         return
-    for name, recorded in sorted(files.items()):
+    wanted = _NEEDED if inexact else _NEEDED_TO_BE_EXACT
+    yield from (f"its {MANIFEST} lacks {name}" for name in sorted(wanted - files.keys()))
+    if not inexact and not any(name.startswith(_GENERATORS) for name in files):
+        yield f"its {MANIFEST} lacks {_GENERATORS}"
+    for name, (size, digest) in sorted(files.items()):
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
             yield f"{name} points outside of it"
         elif not path.is_file():
             if not (inexact and name not in _NEEDED):
                 yield f"{name} is missing"
-        elif path.stat().st_size != recorded["size"]:
-            yield f"{name} has {path.stat().st_size} bytes instead of {recorded['size']}"
-        elif sha256_of_file(path) != recorded["sha256"]:
+        elif path.stat().st_size != size:
+            yield f"{name} has {path.stat().st_size} bytes instead of {size}"
+        elif sha256_of_file(path) != digest:
             yield f"the checksum of {name} is wrong"
+    for path in sorted(each for pattern in _LOADABLE for each in folder.glob(pattern)):
+        if path.name not in files:
+            yield f"its {MANIFEST} does not vouch for {path.name}"
+
+
+def _vouched_for(manifest: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    """Size and hash of each file; an error of any kind where the manifest isn't one."""
+    int(manifest["step"])
+    dict(manifest["settings"])
+    return {
+        name: (int(entry["size"]), str(entry["sha256"]))
+        for name, entry in manifest["files"].items()
+    }
 
 
 def load_verified(folder: Path) -> Checkpoint:
@@ -148,7 +177,7 @@ def find_checkpoint(output_dir: Path, wanted: str, *, inexact: bool = False) -> 
 
 
 def _inexact_hint(problem: str) -> str:
-    if "is missing" not in problem:
+    if "is missing" not in problem or any(f"{name} is missing" in problem for name in _NEEDED):
         return ""
     return " (--allow_inexact_resume goes on without it, to another result)"
 
@@ -159,15 +188,17 @@ def check_settings(
     """Refuses to go on with settings that would make another run of it, unless that was asked for.
 
     Raises:
-        UserError: names what differs.
+        UserError: names all that differs.
     """
-    names = sorted(set(settings) | set(checkpoint.settings))
-    different = [name for name in names if settings.get(name) != checkpoint.settings.get(name)]
+    was = checkpoint.settings
+    different = [
+        f"{name} {was.get(name)} (now {settings.get(name)})"
+        for name in sorted({*settings, *was})
+        if settings.get(name) != was.get(name)
+    ]
     if not different:
         return
-    name = different[0]
-    was, now = checkpoint.settings.get(name), settings.get(name)
-    line = f"{checkpoint.folder} was made with {name} {was}, this run has {now}"
+    line = f"{checkpoint.folder} was made with {', '.join(different)}"
     if not inexact:
         raise UserError(f"{line}: use the same, or --allow_inexact_resume")
     _logger.warning("%s: the result will be another one", line)

@@ -121,7 +121,7 @@ def _pretrain(given: Options) -> int:
     require_writable_folder(options.output_dir, "--output_dir")
     from distil_trainer.pretrain import pretrain
 
-    return pretrain(replace(options, values={**options.values, "given": options.given}))
+    return pretrain(options)
 
 
 PRETRAIN_DOOR = Door(

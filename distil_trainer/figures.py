@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-SOFT, LABELS = 0, 1
-"""Where an objective's soft targets and its true labels stand among its terms."""
+LABELS = 1
+"""Where an objective's true labels stand among its terms."""
 
 _MAX_EXPONENT = 700.0
 """Beyond it exp() overflows; a perplexity like that means nothing anyway."""
@@ -25,7 +26,6 @@ class Window:
         """
         self._terms = tuple(alphas)
         self._alphas = dict(alphas)
-        self.waited = 0.0
         self.sums = torch.zeros(len(self._terms))
         self.counts: Tensor = torch.zeros(len(self._terms) + 2)
         self._reset()
@@ -34,8 +34,29 @@ class Window:
         self.updates = 0
         self._means = [0.0] * len(self._terms)
         self._tokens = self._padded = self._labels = 0
-        self.waited = 0.0
-        self._since = time.perf_counter()
+        self._waited = 0.0
+        self._since: float | None = None
+
+    def begin(self) -> float:
+        """Batches are asked for: the clock runs from the first time that this is so."""
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now
+        return now
+
+    def end_waiting(self, since: float) -> None:
+        """The batches are there."""
+        self._waited += time.perf_counter() - since
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out of the clock what is not training: evaluation and saving."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._since is not None:
+                self._since += time.perf_counter() - started
 
     def open_update(self, counts: Tensor) -> None:
         """A new update begins: each term's count, attended tokens, and padded ones, everywhere."""
@@ -58,7 +79,8 @@ class Window:
 
     def drain(self) -> dict[str, float]:
         """The means per update since the last record, and a new beginning."""
-        elapsed = time.perf_counter() - self._since
+        now = time.perf_counter()
+        elapsed = now - (now if self._since is None else self._since)
         figures = {
             f"loss_{term}": mean / self.updates
             for term, mean in zip(self._terms, self._means, strict=True)
@@ -67,17 +89,18 @@ class Window:
         figures["tokens_per_second"] = round(self._tokens / max(elapsed, 1e-9), 1)
         figures["label_share"] = self._labels / max(self._tokens, 1)
         figures["padding_share"] = 1 - self._tokens / max(self._padded, 1)
-        figures["wait_share"] = self.waited / max(elapsed, 1e-9)
+        figures["wait_share"] = self._waited / max(elapsed, 1e-9)
         self._reset()
+        self._since = now
         return figures
 
 
 def not_finite(terms: Sequence[str], sums: Sequence[float], norm: float) -> str | None:
-    """The names of the terms whose sums are not finite, or the gradient; None if all is well."""
+    """`L_ce and L_cos are`, where their sums are not finite, or the gradient; None if all is."""
     wrong = [f"L_{term}" for term, total in zip(terms, sums, strict=True) if not _finite(total)]
     if wrong:
-        return " and ".join(wrong)
-    return None if _finite(norm) else "the gradient"
+        return f"{' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'}"
+    return None if _finite(norm) else "the gradient is"
 
 
 def _finite(value: float) -> bool:
@@ -105,5 +128,5 @@ def evaluation_figures(
     figures |= {f"loss_{term}": means[term] for term in shown}
     figures["perplexity"] = math.exp(min(means[labels], _MAX_EXPONENT))
     if taught:
-        figures["agreement"] = agreement / max(counts[SOFT], 1)
+        figures["agreement"] = agreement / max(counts[LABELS], 1)
     return figures

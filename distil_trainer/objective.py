@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     sums: Tensor
     """Of each of the objective's terms."""
     agreement: Tensor
-    """At how many rows student and teacher put the same token first; 0 where nobody asked."""
+    """At how many labelled rows both put the same token first; 0 where nobody asked."""
     logits: Any = None
     """What a task's metrics are computed from; a language model's logits never exist."""
 

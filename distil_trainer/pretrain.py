@@ -23,13 +23,14 @@ from angels_share.flags import Options
 from angels_share.names import locate
 from distil_trainer.args import DistilTrainingArguments
 from distil_trainer.batches import TextStream
+from distil_trainer.checks import OF_TEACHERS
 from distil_trainer.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
 from distil_trainer.families import family_of
 from distil_trainer.loading import load_config, load_model, student_from_config
 from distil_trainer.recipe import ABLATIONS, parse_layers
 from distil_trainer.sources import find_sources
 from distil_trainer.student import check_vocabularies, make_student, plan_student
-from distil_trainer.tokenizing import load_tokenizer
+from distil_trainer.tokenizing import has_tokenizer, load_tokenizer
 from distil_trainer.trainer import DistilTrainer
 
 RECORD = "distil.json"
@@ -58,6 +59,7 @@ class _Job:
     """One student to make."""
 
     options: Mapping[str, Any]
+    given: frozenset[str]
     training: Mapping[str, Any]
     folder: Path
     ablation: str
@@ -65,18 +67,18 @@ class _Job:
     @classmethod
     def of(cls, options: Options, folder: Path, ablation: str) -> "_Job":
         changed = {**options.values, **ABLATIONS[ablation]}
-        return cls(changed, options.training, folder, ablation)
+        return cls(changed, options.given, options.training, folder, ablation)
 
     def run(self) -> int:
         if _is_complete(self.folder):
             raise UserError(f"{self.folder} holds a finished student; choose another --output_dir")
         arguments = self._arguments()
-        seed = arguments.seed
-        self._check_configs()
+        config = self._check_configs(arguments)
         tokenizer = load_tokenizer(self._tokenizer_name())
-        self._check_tokenizers(tokenizer)
+        self._check_tokenizers(tokenizer, config)
+        identities = [_identity(name) for name in self._teacher_names()]
         teachers = [load_model(name) for name in self._teacher_names()]
-        student = self._student(teachers, seed)
+        student = self._student(teachers, arguments.seed)
         corpus = self._corpus(tokenizer, student, teachers)
         held_out = corpus.validation if isinstance(corpus, Corpus) else None
         trainer = DistilTrainer(
@@ -89,11 +91,14 @@ class _Job:
             token_counts=corpus.token_counts if isinstance(corpus, Corpus) else None,
         )
         trainer.train(resume_from_checkpoint=self._resume())
-        return self._finish(trainer, corpus)
+        return self._finish(trainer, {"teachers": identities, "corpus": _described(corpus)})
 
     def _teacher_names(self) -> list[str]:
         names: list[str] = self.options["teacher"]
         return [] if names == ["none"] else names
+
+    def _given_config(self) -> bool:
+        return str(self.options["student"]).endswith(".json")
 
     def _tokenizer_name(self) -> str:
         """The one that was named, else the teacher's, else the student's own."""
@@ -102,7 +107,7 @@ class _Job:
         if names := self._teacher_names():
             return names[0]
         student = Path(self.options["student"])
-        return str(student.parent if student.suffix == ".json" else student)
+        return str(student.parent if self._given_config() else student)
 
     def _arguments(self) -> DistilTrainingArguments:
         names = (
@@ -110,16 +115,33 @@ class _Job:
             "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope",
             "tokens_per_batch", "allow_inexact_resume",
         )  # fmt: skip
-        ours = {name: self.options[name] for name in names}
+        ours = {name: self.options[name] for name in names if self.options[name] is not None}
         if not self._teacher_names():
-            ours |= {"alpha_ce": 0.0, "alpha_mse": 0.0, "alpha_cos": 0.0}
+            for name in OF_TEACHERS:
+                if name in self.given and self.options[name]:
+                    raise UserError(
+                        f"--{name} {self.options[name]} wants a teacher; --teacher none"
+                    )
+                ours[name] = 0.0
         return DistilTrainingArguments(output_dir=str(self.folder), **{**self.training, **ours})
 
-    def _check_configs(self) -> None:
-        """Everything that configs can tell, before any weight is read."""
-        configs = [load_config(name) for name in self._teacher_names()]
-        if configs and not self.options["student"]:
-            plan_student(configs[0], **self._plan(), init=self.options["student_init"])
+    def _check_configs(self, arguments: DistilTrainingArguments) -> Mapping[str, Any]:
+        """Everything that configs can tell, before any weight is read; what the student's says."""
+        names = self._teacher_names()
+        configs = [load_config(name) for name in names]
+        if self.options["student"] is None:
+            plan = plan_student(configs[0], **self._plan(), init=self.options["student_init"])
+            chosen = plan.config
+        elif self._given_config():
+            chosen = student_from_config(
+                str(self.options["student"]), configs[0] if configs else None
+            ).config
+        else:
+            chosen = load_config(str(self.options["student"]))
+        family = family_of(chosen)
+        arguments.weights("causal" if family.causal else "masked")
+        shape = family.shape(chosen)
+        return {"depth": shape.depth, "vocabulary": shape.vocabulary}
 
     def _plan(self) -> dict[str, Any]:
         layers = self.options["student_layers"]
@@ -148,21 +170,26 @@ class _Job:
 
     def _given_student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
         given = str(self.options["student"])
-        if not given.endswith(".json"):
+        if not self._given_config():
             return load_model(given)
         if self.options["student_init"] != "random":
-            raise UserError(
-                f"--student {given}: a config has no weights; say --student_init random"
-            )
+            raise UserError(f"--student {given}: a config has no weights: --student_init random")
         return student_from_config(given, teachers[0].config if teachers else None, seed=seed)
 
-    def _check_tokenizers(self, tokenizer: Any) -> None:
-        """Several teachers, or a student from elsewhere, must read the same ids."""
-        others = self._teacher_names()[1:]
-        if self.options["student"] and not str(self.options["student"]).endswith(".json"):
-            others = [*others, str(self.options["student"])]
+    def _check_tokenizers(self, tokenizer: Any, config: Mapping[str, Any]) -> None:
+        """All that read the corpus must read the same ids, and the student must have them all."""
+        others = [*self._teacher_names()]
+        if self.options["student"] and not self._given_config():
+            others.append(str(self.options["student"]))
         for name in others:
-            check_vocabularies(load_tokenizer(name).get_vocab(), tokenizer.get_vocab())
+            if name != self._tokenizer_name() and has_tokenizer(name):
+                check_vocabularies(load_tokenizer(name).get_vocab(), tokenizer.get_vocab())
+        highest = max(tokenizer.get_vocab().values())
+        if highest >= config["vocabulary"]:
+            raise UserError(
+                f"{self._tokenizer_name()}: its tokenizer has ids up to {highest} and the student "
+                f"a vocabulary of {config['vocabulary']}: make vocab_size {highest + 1} or more"
+            )
 
     def _corpus(
         self, tokenizer: Any, student: PreTrainedModel, teachers: list[PreTrainedModel]
@@ -170,7 +197,7 @@ class _Job:
         models = (student, *teachers)
         readable = min(family_of(model).shape(model.config).max_length for model in models)
         wanted = self.options["max_seq_length"]
-        if wanted > readable and "max_seq_length" in self.options["given"]:
+        if wanted > readable and "max_seq_length" in self.given:
             raise UserError(f"--max_seq_length {wanted}: these models read {readable} at most")
         options = CorpusOptions(
             text_column=self.options["text_column"],
@@ -192,17 +219,17 @@ class _Job:
         has_any = any(self.folder.glob("checkpoint-*"))
         return None if self.options["ablation"] == "all" and not has_any else wanted
 
-    def _finish(self, trainer: DistilTrainer, corpus: Corpus | TextStream) -> int:
+    def _finish(self, trainer: DistilTrainer, origins: Mapping[str, Any]) -> int:
         """Writes the student and its record, and says so in one line."""
         step = trainer.state.global_step
         if trainer.stop_signal is not None:
-            self._write_record(trainer, corpus, "interrupted", {})
+            self._write_record(trainer, origins, "interrupted", {})
             _say(trainer, f"interrupted at step {step}: {self.folder}/checkpoint-{step} is whole; "
                           "the same command with --resume_from_checkpoint goes on")  # fmt: skip
             return 128 + trainer.stop_signal
         figures = trainer.evaluate() if trainer.eval_dataset is not None else {}
         trainer.save_model(str(self.folder))
-        self._write_record(trainer, corpus, "complete", figures)
+        self._write_record(trainer, origins, "complete", figures)
         student = trainer.student
         shape = family_of(student).shape(student.config)
         perplexity = figures.get("eval_perplexity")
@@ -215,33 +242,41 @@ class _Job:
     def _write_record(
         self,
         trainer: DistilTrainer,
-        corpus: Corpus | TextStream,
+        origins: Mapping[str, Any],
         status: str,
         figures: Mapping[str, float],
     ) -> None:
         if not trainer.args.should_save:
             return
-        losses = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+        asked_for = ("student", "student_init", "student_layers", "num_layers", "architecture",
+                     "copy_head_transform", "fold_token_types", "freeze_pos_embs")  # fmt: skip
         record = {
             "status": status,
             "step": trainer.state.global_step,
             "ablation": self.ablation,
-            "teachers": [_identity(name) for name in self._teacher_names()],
+            **origins,
             "student": {
-                "architecture": type(trainer.student).__name__,
-                "given": self.options["student"],
-                "init": self.options["student_init"],
-                **{key: value for key, value in self._plan().items() if value},
+                "class": type(trainer.student).__name__,
+                "layers_of_the_teacher": self._layers_taken(trainer),
+                "asked_for": {name: self.options[name] for name in asked_for},
             },
             "recipe": trainer.result_settings(),
-            "corpus": _described(corpus),
             "validation": dict(figures),
-            "validation_history": losses,
+            "validation_history": [
+                entry for entry in trainer.state.log_history if "eval_loss" in entry
+            ],
             "versions": _versions(),
             "threads": torch.get_num_threads(),
             "device": str(trainer.args.device),
         }
         write_json(self.folder / RECORD, record)
+
+    def _layers_taken(self, trainer: DistilTrainer) -> list[int] | None:
+        """Which of the teacher's layers the student began as, if it did."""
+        if self.options["student"] or self.options["student_init"] != "teacher":
+            return None
+        plan = plan_student(trainer.teachers[0].config, **self._plan(), init="teacher")
+        return list(plan.layers)
 
 
 def _described(corpus: Corpus | TextStream) -> dict[str, Any]:
@@ -259,7 +294,7 @@ def _say(trainer: DistilTrainer, line: str) -> None:
 def _is_complete(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

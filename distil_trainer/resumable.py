@@ -9,14 +9,15 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from safetensors import SafetensorError
+from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
@@ -28,8 +29,12 @@ from distil_trainer import checkpoint
 _RESULT_SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
     "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "data_seed", "optim",
-    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim_args",
+    "lr_scheduler_kwargs", "dataloader_drop_last", "train_sampling_strategy",
 )  # fmt: skip
+
+# Signals are added up over the processes; a sum tells which there were.
+_SIGNAL_CODES = {signal.SIGINT: 1, signal.SIGTERM: 1_000_000}
 
 _logger = logging.getLogger(__name__)
 
@@ -38,12 +43,15 @@ class ResumableTrainer(Trainer):
     """Saves, verifies, resumes, and stops when it is told to."""
 
     stop_signal: int | None = None
-    """The signal that ended the last `train()`, if one did."""
+    """The signal that ended the last `train()` too early, the same in every process, or None."""
+    _signal_here: int | None = None
+    _stopped_at: int | None = None
 
     def result_settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run that it goes on with."""
         values = {name: _plain(getattr(self.args, name)) for name in _RESULT_SETTINGS}
-        return {**values, "processes": self.args.world_size}
+        precision = self.accelerator.mixed_precision
+        return {**values, "precision": precision, "processes": self.args.world_size}
 
     @property
     def student(self) -> Any:
@@ -65,20 +73,22 @@ class ResumableTrainer(Trainer):
             RunFailed: a number that is not finite, or a checkpoint that can't be written.
         """
         folder = self._folder_to_resume(resume_from_checkpoint)
-        self.stop_signal = None
+        self.stop_signal = self._signal_here = self._stopped_at = None
         with self._noting_signals():
             return super().train(resume_from_checkpoint=folder, **rest)
 
     def _folder_to_resume(self, wanted: Any) -> str | None:
         output_dir = Path(self.args.output_dir)
+        elsewhere = wanted and Path(str(wanted)).is_dir()
+        elsewhere = elsewhere and Path(str(wanted)).resolve().parent != output_dir.resolve()
+        if (elsewhere or not wanted) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
+            raise UserError(
+                f"{output_dir} holds checkpoints of an earlier run: --resume_from_checkpoint "
+                "goes on with it, another --output_dir starts afresh"
+            )
         if not wanted:
-            if self.args.should_save and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
-                raise UserError(
-                    f"{output_dir} holds checkpoints of an earlier run: --resume_from_checkpoint "
-                    "goes on with it, another --output_dir starts afresh"
-                )
             return None
-        inexact = getattr(self.args, "allow_inexact_resume", False)
+        inexact = self.args.allow_inexact_resume
         name = "latest" if wanted is True else str(wanted)
         found = checkpoint.find_checkpoint(output_dir, name, inexact=inexact)
         settings = dict(found.settings)
@@ -102,7 +112,7 @@ class ResumableTrainer(Trainer):
         before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
         def note(number: int, _frame: Any) -> None:
-            self.stop_signal = number
+            self._signal_here = number
             signal.signal(number, before[number])
 
         try:
@@ -113,31 +123,92 @@ class ResumableTrainer(Trainer):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _signal_code(self) -> int:
+        """What this process contributes to the sum that tells all of a signal to one."""
+        return _SIGNAL_CODES.get(signal.Signals(self._signal_here), 0) if self._signal_here else 0
+
+    def _hear_signals(self, codes: float) -> None:
+        """Learns from the sum over all processes whether to stop at the end of this step."""
+        if codes and self.state.global_step + 1 < self.state.max_steps:
+            termed = codes >= _SIGNAL_CODES[signal.SIGTERM]
+            self.stop_signal = int(signal.SIGTERM if termed else signal.SIGINT)
+
+    def _run_epoch(self, **named: Any) -> None:
+        """A run that was killed after its last step has nothing left to train."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**named)
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, *rest: Any, **named: Any) -> None:
+        """At the end of a step in which a signal was heard: saves, and ends the run.
+
+        The checkpoint comes first, since whoever sent the signal may not wait. An evaluation that
+        is due is still made, and saved, or the resumed run would know less than one that went on.
+        """
+        if self.stop_signal is None:
+            super()._maybe_log_save_evaluate(tr_loss, *rest, **named)
+            return
+        step = self.state.global_step
+        mid_epoch = not float(self.state.epoch or 0).is_integer()
+        if self._stopped_at == step and mid_epoch:
+            return  # the epoch ends only because the run does: nothing of it is due
+        due = self.control.should_evaluate
+        if self._stopped_at != step:
+            self._save_checkpoint(None, None)
+        self._stopped_at = step
+        self.control.should_save = False
+        super()._maybe_log_save_evaluate(tr_loss, *rest, **named)
+        if due:
+            self._save_checkpoint(None, None)
+        self.control.should_training_stop = True
+
+    def _finalize_training(self, *rest: Any) -> TrainOutput:
+        """An interrupted run isn't at its end: no best model is loaded, no checkpoint removed."""
+        if self.stop_signal is None:
+            return super()._finalize_training(*rest)
+        best, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
+        try:
+            return super()._finalize_training(*rest)
+        finally:
+            self.state.best_model_checkpoint = best
+
     # Saving
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Saves all that a resumed run needs, under its name only once it is complete."""
         output_dir, step = Path(self.args.output_dir), self.state.global_step
         staging = output_dir / f"{checkpoint.STAGING}{checkpoint.PREFIX}{step}"
-        if self.args.should_save:
-            checkpoint.staging_folder(output_dir, step)
-        self.accelerator.wait_for_everyone()
+        self._together(lambda: checkpoint.staging_folder(output_dir, step), staging, alone=True)
+        self._together(lambda: self._save_parts(staging), staging)
+        self._together(lambda: self._complete(staging, step), staging, alone=True)
+
+    def _complete(self, staging: Path, step: int) -> None:
+        settings = {**self.result_settings(), "threads": torch.get_num_threads()}
+        newest = checkpoint.complete(staging, step, settings)
+        best = self.state.best_model_checkpoint
+        checkpoint.rotate(newest, self.args.save_total_limit, best)
+
+    def _together(self, work: Callable[[], Any], staging: Path, *, alone: bool = False) -> None:
+        """Does a part of a save in every process (or in the first one alone), or fails in all."""
+        problem: Exception | None = None
         try:
-            self._save_parts(staging)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                settings = {**self.result_settings(), "threads": torch.get_num_threads()}
-                checkpoint.complete(staging, step, settings)
-                best = self.state.best_model_checkpoint
-                checkpoint.rotate(output_dir, self.args.save_total_limit, best)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            if self.args.should_save or not alone:
+                work()
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch: a full disk is Runtime…
+            problem = error
+        failed = torch.tensor(float(problem is not None), device=self.args.device)
+        if not self.accelerator.reduce(failed, reduction="sum").item():
+            return
+        if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
-            why = explain(error) if isinstance(error, OSError) else str(error).splitlines()[0]
-            raise RunFailed(
-                f"step {step}: the checkpoint in {output_dir} could not be written: {why}; "
-                "--resume_from_checkpoint goes on from the one before"
-            ) from error
-        self.accelerator.wait_for_everyone()
+        why = "another process failed" if problem is None else str(problem).splitlines()[0]
+        if isinstance(problem, OSError):
+            why = explain(problem)
+        raise RunFailed(
+            f"step {self.state.global_step}: the checkpoint in {staging.parent} could not be "
+            f"written: {why}; --resume_from_checkpoint goes on from the one before"
+        ) from problem
 
     def _save_parts(self, folder: Path) -> None:
         self.store_flos()
@@ -147,9 +218,10 @@ class ResumableTrainer(Trainer):
         self._save_rng_state(str(folder))
         if not self.args.should_save:
             return
-        if self.state.best_global_step:
-            best = Path(self.args.output_dir) / f"{checkpoint.PREFIX}{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best)
+        if best_step := self.state.best_global_step:
+            best = Path(self.args.output_dir) / f"{checkpoint.PREFIX}{best_step}"
+            if best_step == self.state.global_step or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
@@ -173,27 +245,10 @@ class ResumableTrainer(Trainer):
         safetensors.torch.load_model(self.student, file)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-class StopWhenAsked(TrainerCallback):
-    """Ends training, with a checkpoint, after the step in which all processes heard of a signal."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> TrainerControl:
-        """Asks the Trainer to save and stop."""
-        if self.asked:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
+        folder = Path(str(self.state.best_model_checkpoint))
+        if (problem := checkpoint.complaint(folder)) is not None:
+            raise RunFailed(f"the best checkpoint {folder} can't be loaded: {problem}")
+        self._load_from_checkpoint(str(folder))
 
 
 def _plain(value: Any) -> Any:

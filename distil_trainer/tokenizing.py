@@ -10,6 +10,7 @@ from angels_share.errors import UserError
 from angels_share.names import locate
 
 _CONFIG = "tokenizer_config.json"
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def load_tokenizer(name: str) -> Any:
@@ -18,12 +19,16 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         UserError: there is none, it wants to run code, or it names files outside its folder.
     """
-    located = locate(name)
-    if located.kind == "folder":
-        _check_folder(Path(located.source))
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # it may hold a tokenizer and no model
+        _check_folder(folder)
+        source, revision = str(folder), None
+    else:
+        located = locate(name)
+        source, revision = located.source, located.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            located.source, revision=located.revision, use_fast=True, trust_remote_code=False
+            source, revision=revision, use_fast=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         line = " ".join(str(error).split())
@@ -33,12 +38,17 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+def has_tokenizer(name: str) -> bool:
+    """Whether a folder holds a tokenizer; of a name on the Hub that is taken for granted."""
+    folder = Path(name).expanduser()
+    return not folder.is_dir() or any((folder / file).is_file() for file in _VOCABULARIES)
+
+
 def _check_folder(folder: Path) -> None:
     """Refuses what an untrusted folder could use to run code or to read files elsewhere."""
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.txt").is_file():
-        names = "tokenizer.json, nor a vocab.txt"
-        if not (folder / "vocab.json").is_file():
-            raise UserError(f"{folder}: holds no tokenizer ({names}); --tokenizer names another")
+    if not has_tokenizer(str(folder)):
+        files = ", ".join(_VOCABULARIES)
+        raise UserError(f"{folder}: holds no tokenizer ({files}); --tokenizer names another")
     for path in folder.glob("*token*.json"):
         if path.is_symlink() and folder.resolve() not in path.resolve().parents:
             raise UserError(f"{path}: is a link out of its folder, which is not followed")

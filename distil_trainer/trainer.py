@@ -4,7 +4,7 @@ It normalises every term once, by its own count over the whole accumulated batch
 says what each part of the loss is; and stops before the optimizer where a number is not finite.
 """
 
-import time
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import find_labels
 
 from angels_share.errors import RunFailed, UserError
@@ -29,18 +29,23 @@ from distil_trainer.batches import (
     TextStream,
     stream_loader,
 )
-from distil_trainer.families import family_of
+from distil_trainer.checks import (
+    OF_TEACHERS,
+    check_accelerator,
+    check_settings,
+    check_teachers,
+    frozen,
+    max_length,
+    mode_of,
+)
 from distil_trainer.figures import LABELS, Window, evaluation_figures, not_finite
+from distil_trainer.fingerprints import of_data, of_model
 from distil_trainer.masking import Masker, MaskingOptions
 from distil_trainer.objective import Batch, LanguageModelObjective, Objective
 from distil_trainer.recipe import Mode
-from distil_trainer.resumable import ResumableTrainer, StopWhenAsked
+from distil_trainer.resumable import ResumableTrainer
 from distil_trainer.sequences import as_sequences, count_tokens
-from distil_trainer.student import check_pair
-from distil_trainer.task_objective import TaskObjective, check_task_pair, has_task_head
-
-# The terms that need a teacher.
-_OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
+from distil_trainer.task_objective import TaskObjective
 
 
 class DistilTrainer(ResumableTrainer):
@@ -81,11 +86,11 @@ class DistilTrainer(ResumableTrainer):
                 from the training data where it isn't given.
             trainer_settings: what else the Trainer takes (callbacks, compute_metrics, …).
         """
-        _refuse_silent_data_parallel(args)
-        self.teachers = _frozen(teacher)
-        mode = _mode_of(model)
+        mode = mode_of(model)
+        check_settings(args, trainer_settings, mode)
+        self.teachers = frozen(teacher)
         self.weights = args.weights(mode)
-        self._check_teachers(model, mode)
+        check_teachers(model, self.teachers, self.weights, mode)
         self._token_counts = token_counts
         self.objective = self._build_objective(model, args, mode)
         self._alphas = {
@@ -93,8 +98,15 @@ class DistilTrainer(ResumableTrainer):
         }
         if mode != "task":
             train_dataset, eval_dataset = map(as_sequences, (train_dataset, eval_dataset))
-        self._stopper = StopWhenAsked()
         self._window = Window(self._alphas)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False  # every parameter has its gradient
+        # As they were given: a resumed run starts from the same.
+        self._identities = {
+            "student": of_model(model),
+            "teachers": [of_model(each) for each in self.teachers],
+            "data": of_data(train_dataset),
+        }
         super().__init__(
             model=self.objective,
             args=args,
@@ -103,11 +115,18 @@ class DistilTrainer(ResumableTrainer):
             processing_class=processing_class,
             **trainer_settings,
         )
+        check_accelerator(self.accelerator)
         self.label_names = find_labels(type(model))
-        self.add_callback(self._stopper)
         for each in self.teachers:
             each.to(self.args.device)
         self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
+
+    def train(self, resume_from_checkpoint: Any = None, **rest: Any) -> TrainOutput:
+        """Trains; see `ResumableTrainer.train`. What evaluation would refuse is refused now."""
+        evaluates = self.eval_dataset is not None and self.objective.mode != "task"
+        if evaluates and not isinstance(self.eval_dataset, dict):
+            self.get_eval_dataloader()
+        return super().train(resume_from_checkpoint, **rest)
 
     # The objective
 
@@ -123,19 +142,6 @@ class DistilTrainer(ResumableTrainer):
             soft=bool(self.weights["alpha_ce"] or self.weights["alpha_mse"]),
         )
 
-    def _check_teachers(self, student: PreTrainedModel, mode: Mode) -> None:
-        wanted = [name for name in _OF_TEACHERS if self.weights[name]]
-        if wanted and not self.teachers:
-            raise UserError(f"{wanted[0]} {self.weights[wanted[0]]} wants a teacher; set it to 0")
-        for number, teacher in enumerate(self.teachers):
-            if mode == "task":
-                check_task_pair(student, teacher)
-                continue
-            compared = number == 0 and self.weights["alpha_cos"] > 0
-            # Sequences that are too long for either are refused once the data is known.
-            shortest = min(_max_length(student), _max_length(teacher))
-            check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
-
     @property
     def student(self) -> PreTrainedModel:
         """The student, without what wraps it: what is saved and loaded."""
@@ -146,12 +152,10 @@ class DistilTrainer(ResumableTrainer):
         names = ("temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
                  "mask_scope", "tokens_per_batch")  # fmt: skip
         ours = {name: getattr(self.args, name) for name in names}
-        data: dict[str, Any] = {}
-        if hasattr(self.train_dataset, "__len__"):
-            data["examples"] = len(self.train_dataset)
-        if hasattr(self.train_dataset, "lengths"):
-            data["tokens"] = int(np.asarray(self.train_dataset.lengths, dtype=np.int64).sum())
-        return {**super().result_settings(), **self.weights, **ours, **data}
+        if isinstance(self.train_dataset, TextStream):
+            # Every reader has its own part of a stream, so their number is part of the order.
+            ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
+        return {**super().result_settings(), **self.weights, **ours, **self._identities}
 
     # Data
 
@@ -222,7 +226,8 @@ class DistilTrainer(ResumableTrainer):
         if tokenizer is None:
             raise UserError("masked language modelling needs processing_class: the tokenizer")
         if self._token_counts is None:
-            self._token_counts = count_tokens(self.train_dataset, config.vocab_size)
+            counted = self.eval_dataset if self.train_dataset is None else self.train_dataset
+            self._token_counts = count_tokens(counted, config.vocab_size)
         options = MaskingOptions(
             probability=self.args.mlm_probability,
             smoothing=self.args.mlm_smoothing,
@@ -236,10 +241,10 @@ class DistilTrainer(ResumableTrainer):
     def _require_readable(self, sequences: Sequences) -> None:
         longest = int(np.max(sequences.lengths)) if len(sequences) else 0
         for model in (self.student, *self.teachers):
-            if longest > _max_length(model):
+            if longest > max_length(model):
                 raise UserError(
                     f"the longest sequence has {longest} tokens and a {model.config.model_type} "
-                    f"here reads {_max_length(model)}: prepare the corpus with a smaller max_length"
+                    f"here reads {max_length(model)}: prepare the corpus with a smaller max_length"
                 )
 
     # A step
@@ -248,9 +253,9 @@ class DistilTrainer(ResumableTrainer):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor]:
         """The micro-batches of an update, and each term's count over all of them, everywhere."""
-        started = time.perf_counter()
+        started = self._window.begin()
         batches = [self.objective.prepare(batch) for batch in islice(epoch_iterator, num_batches)]
-        self._window.waited += time.perf_counter() - started
+        self._window.end_waiting(started)
         zero = torch.zeros(len(self._alphas), dtype=torch.int64)
         counts = sum((self.objective.counts(batch) for batch in batches), zero)
         seen = sum(_attended(batch) for batch in batches)
@@ -292,7 +297,7 @@ class DistilTrainer(ResumableTrainer):
 
     def _ask_teachers(self, batch: Batch) -> list[Any]:
         """The teachers' answers, if any term needs them."""
-        return self._ask_all(batch) if any(self.weights[name] for name in _OF_TEACHERS) else []
+        return self._ask_all(batch) if any(self.weights[name] for name in OF_TEACHERS) else []
 
     def _ask_all(self, batch: Batch) -> list[Any]:
         with self.accelerator.autocast():
@@ -302,21 +307,32 @@ class DistilTrainer(ResumableTrainer):
         """Looks at every number of the update, in one wait for a GPU, before the optimizer does."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         local = self._window.sums
-        stop = local.new_tensor([1.0 if self.stop_signal else 0.0])
+        stop = local.new_tensor([self._signal_code()])
         summed = self.accelerator.reduce(torch.cat([local, stop]), reduction="sum")
         size = torch.as_tensor(norm, device=local.device).reshape(1)
         parts = [part.double() for part in (summed, size, self._window.counts)]
         values: list[float] = torch.cat(parts).tolist()
         sums, rest = values[: len(local)], values[len(local) :]
         self._window.close_update(sums, rest[2:])
-        self._stopper.asked = rest[0] > 0
+        self._hear_signals(rest[0])
         if (culprit := not_finite(list(self._alphas), sums, rest[1])) is not None:
             raise RunFailed(
-                f"step {self.state.global_step + 1} (seed {self.args.seed}): {culprit} is not "
+                f"step {self.state.global_step + 1} (seed {self.args.seed}): {culprit} not "
                 "finite; stopped before the optimizer, nothing was changed. Lower the learning "
                 "rate, or look at the teacher"
             )
         return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Saves; the time that it takes is not the training's."""
+        with self._window.paused():
+            super()._save_checkpoint(model, trial)
+
+    def evaluate(self, *rest: Any, **named: Any) -> dict[str, float]:
+        """Evaluates; the time that it takes is not the training's."""
+        with self._window.paused():
+            figures: dict[str, float] = super().evaluate(*rest, **named)
+        return figures
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """The student's, forward and backward; the teacher's are not counted."""
@@ -348,9 +364,23 @@ class DistilTrainer(ResumableTrainer):
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         totals = self.accelerator.reduce(totals, reduction="sum")
         figures = evaluation_figures(self._alphas, totals.tolist(), taught=bool(self.teachers))
+        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        if wrong:
+            raise RunFailed(
+                f"step {self.state.global_step} (seed {self.args.seed}): {', '.join(wrong)} on the "
+                "held-out text is not finite"
+            )
         prefix = named.get("metric_key_prefix", "eval")
         metrics = {f"{prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # type: ignore[arg-type]
+
+    def prediction_step(self, model: Any, inputs: Batch, *rest: Any, **named: Any) -> Any:
+        """A task's prediction; a test split has no labels, and then there are only logits."""
+        if any(name in inputs for name in self.label_names):
+            return super().prediction_step(model, inputs, *rest, **named)
+        with torch.no_grad():
+            outcome = model(self._prepare_inputs(inputs), (), [0.0, 0.0])
+        return None, outcome.logits, None
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
         """Sums of the terms, rows of agreement, counts of the terms."""
@@ -362,44 +392,6 @@ class DistilTrainer(ResumableTrainer):
         weights = [float(term == labels or alpha > 0) for term, alpha in self._alphas.items()]
         outcome = self.model(batch, asked, weights, want_agreement=bool(asked))
         return torch.cat([outcome.sums, outcome.agreement.reshape(1), counts]).double()
-
-
-def _mode_of(student: PreTrainedModel) -> Mode:
-    if has_task_head(student):
-        return "task"
-    return "causal" if family_of(student).causal else "masked"
-
-
-def _frozen(teacher: Any) -> list[PreTrainedModel]:
-    """Teachers that will not be trained, by nobody and by no accident."""
-    given = (
-        [] if teacher is None else [teacher] if isinstance(teacher, PreTrainedModel) else teacher
-    )
-    for each in given:
-        each.requires_grad_(requires_grad=False)
-        each.eval()
-        _require_finite_weights(each)
-    return list(given)
-
-
-def _require_finite_weights(teacher: PreTrainedModel) -> None:
-    for name, weight in teacher.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise UserError(
-                f"the teacher's {name} holds NaN or infinity: nothing can be learned from it"
-            )
-
-
-def _refuse_silent_data_parallel(args: DistilTrainingArguments) -> None:
-    if args.n_gpu > 1:
-        raise UserError(
-            f"{args.n_gpu} GPUs are visible to one process: start one each with "
-            f"`torchrun --nproc_per_node {args.n_gpu} ...`, or choose one with CUDA_VISIBLE_DEVICES"
-        )
-
-
-def _max_length(model: PreTrainedModel) -> int:
-    return family_of(model).shape(model.config).max_length
 
 
 def _attended(batch: Batch) -> int:

@@ -108,7 +108,7 @@ def head_losses(
         labels: [L] true tokens of the first L rows.
         weights: Factors of the three terms in the objective.
         temperature: T of the soft targets.
-        want_agreement: Also count how often student and teacher agree on the likeliest token.
+        want_agreement: Also count at how many labelled rows both have one likeliest token.
     """
     request = _Request(labels, weights, temperature, want_agreement)
     objective, *totals = _Head.apply(  # type: ignore[no-untyped-call]  # apply has no types
@@ -146,7 +146,7 @@ class _Request:
             softened * _is_on(self.weights.ce),
             len(self.labels) * _is_on(self.weights.hard),
             softened * _is_on(self.weights.mse),
-            softened * self.want_agreement,
+            len(self.labels) * self.want_agreement,
         )
         # Filled rather than copied: a copy from the host would make a GPU wait.
         return [torch.full((), n, dtype=torch.int64, device=hidden.device) for n in counts]
@@ -312,8 +312,9 @@ def _visit(
         difference = (student - torch.stack(list(teachers)).mean(0)).mul_(temperature)
         mse[:] = difference.square().sum(-1)
         found.append(_Contribution(2, slice(None), difference))
-    if request.want_agreement:
-        agreement[:] = student.argmax(-1) == _average(teachers)[0].argmax(-1)
+    if request.want_agreement and len(labels):
+        first = [each[: len(labels)] for each in (student, *teachers)]
+        agreement[: len(labels)] = first[0].argmax(-1) == _average(first[1:])[0].argmax(-1)
     return found
 
 

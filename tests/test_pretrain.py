@@ -12,7 +12,7 @@ import transformers
 from angels_share.cli import open_door
 from angels_share.errors import UserError
 from angels_share.flags import parse
-from distil_trainer import pretrain
+from distil_trainer import pretrain, trainer
 from distil_trainer.cli import PRETRAIN_DOOR, with_preset
 from distil_trainer.tokenizing import load_tokenizer
 
@@ -115,7 +115,10 @@ def test_ablations_make_one_student_each(world):
     assert [weights["no-ce"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [0, 2, 1]
     assert [weights["no-cos"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [5, 2, 0]
     assert [weights["no-mlm"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [5, 0, 1]
-    assert record(world, "out/random-init")["student"]["init"] == "random"
+    students = {name: record(world, f"out/{name}")["student"] for name in weights}
+    assert students["random-init"]["asked_for"]["student_init"] == "random"
+    assert students["random-init"]["layers_of_the_teacher"] is None
+    assert students["none"]["layers_of_the_teacher"] == [0, 3]
     assert distil(world, "--ablation", "all", "--resume_from_checkpoint") == 0
 
 
@@ -174,9 +177,37 @@ def test_interrupted_and_resumed(world, monkeypatch, capsys):
     assert (world / "at-once" / "model.safetensors").read_bytes() == whole
 
 
+def test_permuted_ids_of_one_size(world, capsys):
+    """Fault 16: prevents --tokenizer from being another vocabulary than the teacher's own."""
+    other = tiny.wordpiece(lines=[line[::-1] for line in tiny.LINES])
+    other.save_pretrained(world / "tokens")
+    assert distil(world, "--tokenizer", str(world / "tokens")) == 2
+    assert "the tokenizers differ" in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_is_too_small(world, capsys):
+    """Prevents an index error from deep inside an embedding."""
+    config = {"model_type": "distilbert", "vocab_size": 100, "n_layers": 1, "dim": 32, "n_heads": 2}
+    (world / "config.json").write_text(json.dumps(config))
+    words = ["--student", str(world / "config.json"), "--student_init", "random"]
+    assert distil(world, *words, "--tokenizer", str(world / "teacher"), teacher="none") == 2
+    assert "make vocab_size 160 or more" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
+    """Fault 8: prevents a student whose validation is NaN from being called complete."""
+    nan = {"loss": float("nan"), "perplexity": 1.0}
+    monkeypatch.setattr(trainer, "evaluation_figures", lambda *_, **__: nan)
+    assert distil(world) == 1
+    assert "loss on the held-out text is not finite" in capsys.readouterr().err
+    assert not (world / "out" / "distil.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--alpha_ce", "0", "--alpha_mlm", "0", "--alpha_cos", "0"], "all weights are 0"),
+        (["--alpha_clm", "1"], "a masked student has no such term"),
         (["--student_layers", "0,4"], "0..3"),
         (["--student_layers", "0;1"], "--student_layers 0;1"),
         (["--num_layers", "5"], "4"),

@@ -336,12 +336,143 @@ def test_old_checkpoints_go_only_after_the_new_one_is_complete(tmp_path):
     ]
 
 
-def test_the_best_checkpoint_is_kept(tmp_path):
+def steps_in(folder):
+    return sorted(
+        int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*")
+    )
+
+
+def test_the_best_checkpoint_is_kept(whole_run, tmp_path):
     """Prevents rotation from removing the checkpoint that was the best one."""
-    for step in range(1, 6):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    checkpoint.rotate(tmp_path, 2, str(tmp_path / "checkpoint-2"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-5"]
+    left_by(whole_run, tmp_path, 1, 2, 3, 4, 5)
+    checkpoint.rotate(tmp_path / "checkpoint-5", 2, str(tmp_path / "checkpoint-2"))
+    assert steps_in(tmp_path) == [2, 5]
+
+
+def test_rotation_is_not_misled(whole_run, tmp_path):
+    """Prevents a torn or abandoned newer folder from pushing out the checkpoint just written."""
+    left_by(whole_run, tmp_path, 2, 8, 10)
+    (tmp_path / "checkpoint-99").mkdir()
+    trainer = trainer_in(tmp_path, save_total_limit=2, max_steps=-1)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert steps_in(tmp_path) == [11, 12, 99]
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+
+
+def test_another_output_folder_with_checkpoints(whole_run, tmp_path):
+    """Prevents a checkpoint elsewhere from being a way around the refusal to lose any."""
+    left_by(whole_run, tmp_path / "a", 5)
+    left_by(whole_run, tmp_path / "b", 8)
+    elsewhere = str(tmp_path / "a" / "checkpoint-5")
+    with pytest.raises(UserError, match="holds checkpoints of an earlier run"):
+        trainer_in(tmp_path / "b").train(resume_from_checkpoint=elsewhere)
+    trainer = trainer_in(tmp_path / "c")
+    trainer.train(resume_from_checkpoint=elsewhere)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+
+
+def test_a_manifest_that_leaves_something_out(whole_run, tmp_path):
+    """Prevents bytes that nobody vouched for from being loaded."""
+    left_by(whole_run, tmp_path, 4)
+    folder = tmp_path / "checkpoint-4"
+    file = folder / "manifest.json"
+    whole = json.loads(file.read_text())
+    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth"):
+        files = {key: value for key, value in whole["files"].items() if key != name}
+        file.write_text(json.dumps({**whole, "files": files}))
+        assert "lacks" in complaint(folder)
+    file.write_text(json.dumps({"step": 4, "settings": {}, "files": {"x": 1}}))
+    assert complaint(folder) == "its manifest.json is torn"
+    file.write_text(json.dumps(whole))
+    (folder / "stray.pt").write_text("")
+    assert complaint(folder) == "its manifest.json does not vouch for stray.pt"
+
+
+def test_a_run_killed_after_its_last_step_has_nothing_left_to_train(tmp_path):
+    """Prevents one more step than was asked for, where the last wasn't at an epoch's end."""
+    settings = {"max_steps": 4, "lr_scheduler_type": "constant"}
+    trainer = trainer_in(tmp_path, **settings)
+    trainer.train()
+    again = trainer_in(tmp_path, **settings)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4
+    assert_equal_bits(weights_of(again), weights_of(trainer))
+    assert steps_in(tmp_path) == [1, 2, 3, 4]
+
+
+EVALUATING = {
+    "best": {"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 2},
+    "epoch": {"save_strategy": "epoch", "eval_strategy": "epoch"},
+    "limit": {"save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 1},
+    "no": {"save_strategy": "no"},
+}
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_a_signal_whatever_is_saved_when(tmp_path, name, step):
+    """Fault 7: prevents a strategy of saving from losing a stopped run, or changing its end."""
+    best = {"metric_for_best_model": "loss", "load_best_model_at_end": True}
+    best = {} if name == "no" else best
+    settings = {**EVALUATING[name], **best}
+
+    def trainer_of(folder):
+        return trainer_in(tmp_path / folder, eval_data=updates.sequences(160), **settings)
+
+    whole = trainer_of("whole")
+    whole.train()
+    stopped = trainer_of("stopped")
+    stopped.add_callback(Do(step, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    stopped.train()
+    assert stopped.stop_signal == signal.SIGTERM
+    assert complaint(tmp_path / "stopped" / f"checkpoint-{step + 1}") is None
+    resumed = trainer_of("stopped")
+    resumed.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(resumed), weights_of(whole))
+    assert resumed.state.best_global_step == whole.state.best_global_step
+
+
+def test_a_signal_in_the_last_step_changes_nothing(tmp_path):
+    """Prevents a finished run from being called interrupted, without a checkpoint to go on from."""
+    trainer = trainer_in(tmp_path, max_steps=4, save_strategy="no")
+    trainer.add_callback(Do(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    trainer.train()
+    assert trainer.stop_signal is None
+    assert trainer.state.global_step == 4
+
+
+def full_disk(folder, limit):
+    """Trains in a process that may write no file larger than `limit` bytes."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    trainer = trainer_in(folder)
+    trainer.train_dataset  # noqa: B018  (built before the limit holds)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        trainer.train()
+    except RunFailed as error:
+        os._exit(7 if "could not be written" in str(error) else 8)
+
+
+def test_a_full_disk_while_weights_are_written(tmp_path):
+    """Fault 12: prevents half a checkpoint where safetensors, not torch, meets a disk's end."""
+    assert in_a_fork(full_disk, tmp_path, 20_000) == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["teacher", "data", "student"])
+def test_another_teacher_or_text_or_student_is_another_run(whole_run, tmp_path, what):
+    """Prevents half a run under one teacher and half under another from passing for one."""
+    left_by(whole_run, tmp_path, 4)
+    teacher = updates.tiny.bert(layers=2)
+    other = {
+        "teacher": {"teacher": updates.tiny.bert(layers=2, seed=9)},
+        "data": {"data": updates.sequences(150, count=24)},
+        "student": {"student": updates.make_student(teacher, num_layers=1, init="random")},
+    }[what]
+    with pytest.raises(UserError, match=f"was made with {what}"):
+        trainer_in(tmp_path, **other).train(resume_from_checkpoint=True)
 
 
 if __name__ == "__main__":

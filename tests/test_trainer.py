@@ -267,7 +267,7 @@ def test_nan_from_the_teacher(tmp_path):
     trainer = updates.trainer_for("masked", tmp_path, max_steps=9, alpha_mse=0.0)
     poison(trainer.teachers[0].bert, at_call=3, value=float("nan"))
     trainer.add_callback(updates.Gradients())
-    with pytest.raises(RunFailed, match=r"step 3 \(seed 42\): L_ce and L_cos is not finite"):
+    with pytest.raises(RunFailed, match=r"step 3 \(seed 42\): L_ce and L_cos are not finite"):
         trainer.train()
     assert trainer.state.global_step == 2
     assert all(torch.isfinite(value).all() for value in trainer.student.parameters())

@@ -73,7 +73,9 @@ def pair(kind):
     return teacher, student, _tasks(kind)
 
 
-def trainer_for(kind, output_dir, *, teacher=None, student=None, data=None, **settings):
+def trainer_for(
+    kind, output_dir, *, teacher=None, student=None, data=None, eval_data=None, **settings
+):
     """A trainer for a kind of objective with everything at its smallest."""
     made_teacher, made_student, made_data = pair(kind)
     data = made_data if data is None else data
@@ -98,6 +100,7 @@ def trainer_for(kind, output_dir, *, teacher=None, student=None, data=None, **se
         DistilTrainingArguments(**(arguments | settings)),
         teacher=made_teacher if teacher is None else teacher,
         train_dataset=data,
+        eval_dataset=eval_data,
         processing_class=tokenizer,
         **extra,
     )

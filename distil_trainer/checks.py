@@ -1,0 +1,98 @@
+"""What DistilTrainer refuses before it starts: pairs, settings and launches that aren't right."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from angels_share.errors import UserError
+from distil_trainer.args import DistilTrainingArguments
+from distil_trainer.families import family_of
+from distil_trainer.recipe import Mode
+from distil_trainer.student import check_pair
+from distil_trainer.task_objective import check_task_pair, has_task_head
+
+OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
+"""The weights of the terms that need a teacher."""
+
+_IGNORED = {
+    "data_collator": "batches of a language model are padded and masked here",
+    "compute_loss_func": "the loss is what the weights say",
+}
+
+
+def mode_of(student: PreTrainedModel) -> Mode:
+    """What is distilled follows from the student's head."""
+    if has_task_head(student):
+        return "task"
+    return "causal" if family_of(student).causal else "masked"
+
+
+def max_length(model: PreTrainedModel) -> int:
+    """Tokens of the longest sequence that a model reads."""
+    return family_of(model).shape(model.config).max_length
+
+
+def frozen(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[PreTrainedModel]:
+    """Teachers that will not be trained, by nobody and by no accident."""
+    if teacher is None:
+        return []
+    teachers = [teacher] if isinstance(teacher, PreTrainedModel) else list(teacher)
+    for each in teachers:
+        each.requires_grad_(requires_grad=False)
+        each.eval()
+        for name, weight in each.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise UserError(
+                    f"the teacher's {name} holds NaN or infinity: nothing can be learned from it"
+                )
+    return teachers
+
+
+def check_teachers(
+    student: PreTrainedModel,
+    teachers: Sequence[PreTrainedModel],
+    weights: Mapping[str, float],
+    mode: Mode,
+) -> None:
+    """Refuses terms that want a teacher where there is none, and teachers that don't fit."""
+    wanted = [name for name in OF_TEACHERS if weights[name]]
+    if wanted and not teachers:
+        raise UserError(f"{wanted[0]} {weights[wanted[0]]} wants a teacher; set it to 0")
+    for number, teacher in enumerate(teachers):
+        if mode == "task":
+            check_task_pair(student, teacher)
+            continue
+        compared = number == 0 and weights["alpha_cos"] > 0
+        # Sequences that are too long for either are refused once the data is known.
+        shortest = min(max_length(student), max_length(teacher))
+        check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
+
+
+def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], mode: Mode) -> None:
+    """Refuses what would silently be ignored, or silently do something else."""
+    if args.n_gpu > 1:
+        raise UserError(
+            f"{args.n_gpu} GPUs are visible to one process: start one each with "
+            f"`torchrun --nproc_per_node {args.n_gpu} ...`, or choose one with CUDA_VISIBLE_DEVICES"
+        )
+    if args.push_to_hub:
+        raise UserError(
+            "--push_to_hub is not supported yet: push the finished folder with `hf upload`"
+        )
+    if settings.get("model_init") is not None:
+        raise UserError("model_init is not supported: give the student itself")
+    for name, reason in _IGNORED.items():
+        if mode != "task" and settings.get(name) is not None:
+            raise UserError(f"{name} would be ignored: {reason}")
+
+
+def check_accelerator(accelerator: Any) -> None:
+    """Refuses what a launcher asked for behind the arguments' back."""
+    if accelerator.mixed_precision == "fp16":
+        raise UserError("mixed precision fp16 is not supported here: use bf16, or float32")
+    plugins = {"FSDP": "fsdp_plugin", "DeepSpeed": "deepspeed_plugin"}
+    for title, plugin in plugins.items():
+        if getattr(accelerator.state, plugin, None) is not None:
+            raise UserError(f"{title} is not supported yet: launch with DDP (torchrun)")
