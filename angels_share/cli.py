@@ -4,6 +4,7 @@ Status 0 done, 1 a run failed, 2 bad input, 130 and 143 interrupted with what wa
 """
 
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -60,20 +61,33 @@ def _share_the_cores() -> None:
 
 def _line_and_status(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError):
-        return str(error), BAD_INPUT
+        return _message(error), BAD_INPUT
     if isinstance(error, OSError) and error.filename is not None and is_refusal(error):
         return f"{error.filename}: {explain(error)}", BAD_INPUT
     if os.environ.get("ANGELS_SHARE_TRACEBACK"):
         sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))
     if isinstance(error, RunFailed):
-        return str(error), RUN_FAILED
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return _message(error), RUN_FAILED
+    what = ": ".join(filter(None, (type(error).__name__, _message(error))))
     if isinstance(error, OSError):
         what = f"{error.filename or 'a file'}: {explain(error)}"
     hint = "" if os.environ.get("ANGELS_SHARE_TRACEBACK") else _TRACEBACK_HINT
     return f"failed: {what} (at {_place(error)}{hint})", RUN_FAILED
 
 
+def _message(error: Exception) -> str:
+    """What an error says, also where it was raised in a worker of a DataLoader.
+
+    torch raises it again in the main process, with the worker's whole traceback as its message.
+    """
+    said = str(error)
+    if not _FROM_A_WORKER.match(said):
+        return said
+    return said.strip().splitlines()[-1].partition(": ")[2]
+
+
+# What follows is the traceback, of the error's cause first where it has one.
+_FROM_A_WORKER = re.compile(r"Caught \w+ in .*\.\nOriginal ")
 _TRACEBACK_HINT = "; ANGELS_SHARE_TRACEBACK=1 shows all of it"
 
 
@@ -88,11 +102,15 @@ def _say(door: Door, message: str, status: int) -> int:
     return status
 
 
+# How the names of HF_TOKEN, AWS_SECRET_ACCESS_KEY or PGPASSWORD end. One that only holds such a
+# word, HF_TOKEN_PATH for example, says where a secret is.
+_SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "_PAT")
+
+
 def without_secrets(text: str) -> str:
-    """The text with every token that the environment holds struck out."""
+    """The text with every secret that the environment holds struck out."""
     for name, value in os.environ.items():
-        secret = name.endswith(("_TOKEN", "_API_KEY", "_SECRET", "_PASSWORD"))
-        if secret and len(value) >= 8:
+        if name.upper().endswith(_SECRET) and len(value) >= 8:
             text = text.replace(value, "***")
     return text
 

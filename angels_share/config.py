@@ -1,7 +1,8 @@
 """`--config file.yaml|json`: flags from a file, every key known, none twice, every type right."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,8 @@ def _load(path: Path) -> Any:
 def _no_key_twice(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     content: dict[Any, Any] = {}
     for key, value in pairs:
+        if not isinstance(key, Hashable):
+            raise ValueError(f"key {key!r} is no flag's name; lines of `flag: value` are wanted")  # noqa: TRY004  (JSON's hook and `_load` know ValueError)
         if key in content:
             raise ValueError(f"key {key!r} stands twice; keep one")
         content[key] = value
@@ -75,7 +78,7 @@ class _OnceLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key that stands twice, where PyYAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  (PyYAML's signature)
-        _no_key_twice([(self.construct_object(key, deep=deep), None) for key, _ in node.value])
+        _no_key_twice([(self.construct_object(key, deep=True), None) for key, _ in node.value])
         return super().construct_mapping(node, deep)
 
 
@@ -102,4 +105,10 @@ def _hint(value: Any, accepted: tuple[type, ...]) -> str:
         number = float(value)
     except ValueError:
         return ""
-    return f" (write {number:.12f}".rstrip("0").rstrip(".") + ")"
+    if not math.isfinite(number):
+        return ""
+    if number.is_integer() and abs(number) < 1e15:
+        return f" (write {int(number)})"
+    digits, e, exponent = repr(number).partition("e")
+    pointed = digits if "." in digits else f"{digits}.0"
+    return f" (write {pointed}{e}{exponent})" if float in accepted else ""

@@ -1,13 +1,16 @@
 """DistilTrainingArguments: TrainingArguments and what distillation adds, all of it validated."""
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
 
 from angels_share.errors import UserError
 from angels_share.flags import above_zero, not_negative
+from angels_share.names import nearest
+from distil_trainer.masking import MaskingOptions
 from distil_trainer.recipe import DEFAULTS, PRESETS, WEIGHTS, Mode, check_weights, default_weights
 
 # What Trainer would accept and then silently not do, or do wrongly, with this objective.
@@ -19,6 +22,58 @@ _UNSUPPORTED = {
     "label_smoothing_factor": "the teacher's soft targets are what smooths here",
     "auto_find_batch_size": "it would change the batches and so the result; set tokens_per_batch",
     "neftune_noise_alpha": "noise on the student's input would be no distillation",
+    "ignore_data_skip": "a resumed run would see other batches than the one that it goes on with",
+    "save_only_model": "without the optimizer and the rest no run could be resumed exactly",
+    "bf16_full_eval": "evaluation is in float32, or under autocast with bf16",
+    "fp16_full_eval": "evaluation is in float32, or under autocast with bf16",
+}
+
+
+def _number(value: object) -> str | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return None if is_number else f"{value!r} is no number"
+
+
+def _weight(value: Any) -> str | None:
+    return _number(value) or not_negative(value)
+
+
+def _positive(value: Any) -> str | None:
+    return _number(value) or above_zero(value)
+
+
+def _inner_share(value: Any) -> str | None:
+    return _positive(value) or (None if value < 1 else "must be below 1")
+
+
+def _positive_count(value: Any) -> str | None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return above_zero(value) if is_whole else f"{value!r} is no whole number"
+
+
+def _switch(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"{value!r} is neither True nor False"
+
+
+def _scope(value: object) -> str | None:
+    scopes = get_args(get_type_hints(MaskingOptions)["scope"])
+    if value in scopes:
+        return None
+    return f"{value!r} is none of {', '.join(scopes)}{nearest(str(value), scopes)}"
+
+
+# TrainingArguments takes any type for anything. What changes the result is checked: each says what
+# is wrong with a value, if something is.
+_CHECKS: Mapping[str, Callable[[Any], str | None]] = {
+    **dict.fromkeys((*WEIGHTS, "alpha_task"), _weight),
+    "learning_rate": _positive,
+    "temperature": _positive,
+    "restrict_ce_to_mask": _switch,
+    "mlm_probability": _inner_share,
+    "mlm_smoothing": _weight,
+    "mask_scope": _scope,
+    "tokens_per_batch": _positive_count,
+    "allow_inexact_resume": _switch,
 }
 
 
@@ -74,10 +129,10 @@ class DistilTrainingArguments(TrainingArguments):
     mlm_smoothing: float = 0.7
     mask_scope: str = "example"
     tokens_per_batch: int | None = None
-    allow_inexact_resume: bool = field(default=False)
+    allow_inexact_resume: bool = False
 
     def __post_init__(self) -> None:
-        self._check_numbers()
+        self._check_values()
         for name, reason in _UNSUPPORTED.items():
             if getattr(self, name):
                 raise UserError(f"--{name} is not supported here: {reason}")
@@ -85,26 +140,29 @@ class DistilTrainingArguments(TrainingArguments):
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DistilTrainingArguments":
-        """The arguments of a preset (`paper`); settings given here win."""
+        """The arguments of a preset (`paper`); settings given here win.
+
+        What a preset says of the student is no argument of training, so it is not in here: for
+        `paper` make it with `make_student(teacher, copy_head_transform=False,
+        freeze_positions=True)`.
+
+        Raises:
+            UserError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise UserError(
+                f"preset {name!r}: there is {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+            )
         known = {each.name for each in fields(cls)}
         recipe = {key: value for key, value in PRESETS[name].items() if key in known}
         return cls(**{**recipe, **settings})
 
-    def _check_numbers(self) -> None:
-        """TrainingArguments takes any type for anything; what changes the result is checked."""
-        for name in (*WEIGHTS, "alpha_task"):
-            if (value := getattr(self, name)) is not None:
-                self._require(name, _number(value) or not_negative(value))
-        for name in ("temperature", "learning_rate", "mlm_probability"):
-            value = getattr(self, name)
-            self._require(name, _number(value) or above_zero(value))
-        if self.tokens_per_batch is not None:
-            self._require("tokens_per_batch", above_zero(self.tokens_per_batch))
-
-    @staticmethod
-    def _require(name: str, complaint: str | None) -> None:
-        if complaint:
-            raise UserError(f"{name}: {complaint}")
+    def _check_values(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            left_open = value is None and each.default is None
+            if each.name in _CHECKS and not left_open and (wrong := _CHECKS[each.name](value)):
+                raise UserError(f"{each.name}: {wrong}")
 
     def weights(self, mode: Mode) -> dict[str, float]:
         """The weight of every term for what is being distilled, defaults filled in.
@@ -129,8 +187,3 @@ class DistilTrainingArguments(TrainingArguments):
             name: value for name, value in self.to_dict().items() if not name.endswith("_token")
         }
         return json.dumps(values, indent=2, sort_keys=True, default=str)
-
-
-def _number(value: object) -> str | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return None if is_number else f"{value!r} is no number"

@@ -7,6 +7,10 @@ that a resumed run would have to restore. `StreamedBatches` does what of this ca
 corpus that is never whole.
 """
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -182,6 +186,26 @@ class KeyedExamples(Dataset[Example]):
         return Example(key, self._sequences[key.example])
 
 
+def outlive_signals(_worker: int) -> None:
+    """Makes a worker go on when its process group is told to stop, until its parent says so.
+
+    A scheduler's SIGTERM and a terminal's SIGINT reach the workers too; without them the parent
+    could not end the step that it is in and save. SIGTERM can't just be ignored: with it Python's
+    own exit ends what a loader has left behind, and waits until it has ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "linux":  # the others can't wait for a signal and see who sent it
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+
+
+def _leave_when_the_parent_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
 class EpochLoader(DataLoader[Example]):
     """Loads one process' share of a plan, epoch after epoch.
 
@@ -199,6 +223,7 @@ class EpochLoader(DataLoader[Example]):
         num_workers: int = 0,
         pin_memory: bool = False,
         persistent_workers: bool = False,
+        prefetch_factor: int | None = None,
     ) -> None:
         super().__init__(
             KeyedExamples(sequences),
@@ -207,6 +232,8 @@ class EpochLoader(DataLoader[Example]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=persistent_workers,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            worker_init_fn=outlive_signals,
             # iter() draws a seed for the workers, which is not to come out of the global generator:
             # a resumed run calls iter() more often.
             generator=torch.Generator(),
@@ -288,6 +315,7 @@ def stream_loader(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),
     )
 
@@ -324,15 +352,14 @@ def _pad(batch: Sequence[Example], pad_id: int) -> _Padded:
 def _batch(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) -> Batch:
     """The tensors of a batch.
 
-    The flat indices of attended tokens and of targets are found here, on the CPU, because looking
-    for them on a GPU would make the host wait for it at every step.
+    The flat indices of attended tokens are found here, on the CPU, because looking for them on a
+    GPU would make the host wait for it at every step.
     """
     arrays = {
         "input_ids": input_ids,
         "attention_mask": attended.astype(np.int64),
         "labels": labels,
         "attended_rows": np.flatnonzero(attended),
-        "target_rows": np.flatnonzero(labels != IGNORED),
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 

@@ -18,6 +18,11 @@ from distil_trainer.recipe import (
     parse_layers,
 )
 
+
+def _inside(value: float) -> str | None:
+    return None if 0 < value < 1 else "must lie between 0 and 1"
+
+
 _WHO = (
     Flag(
         "teacher",
@@ -56,7 +61,7 @@ _WHAT = (
     Flag("alpha_cos", "weight of the hidden states' angle [1]", float, check=not_negative),
     Flag("temperature", "softens teacher and student", float, 2.0, check=above_zero),
     Flag("restrict_ce_to_mask", "soft targets at the masked words only", bool),
-    Flag("mlm_probability", "share of words that are masked", float, 0.15, check=is_share),
+    Flag("mlm_probability", "share of words that are masked", float, 0.15, check=_inside),
     Flag("mlm_smoothing", "words weigh count^-this; 0: all alike", float, 0.7, check=not_negative),
     Flag(
         "mask_scope",

@@ -27,9 +27,13 @@ class Rows:
 def as_sequences(dataset: Any) -> Any:
     """A prepared corpus' sequences or a stream as they are; a data set with `input_ids` as such.
 
+    Several named data sets, to be evaluated on one after the other, are each taken so.
+
     Raises:
         UserError: it holds no token ids.
     """
+    if isinstance(dataset, dict):
+        return {name: as_sequences(each) for name, each in dataset.items()}
     if dataset is None or isinstance(dataset, TextStream) or hasattr(dataset, "lengths"):
         return dataset
     if hasattr(dataset, "column_names") and "input_ids" not in dataset.column_names:

@@ -24,7 +24,8 @@ from distil_trainer.objective import Batch, Objective, Outcome
 from distil_trainer.recipe import Mode
 
 _TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
-_LABELS = ("labels", "start_positions", "end_positions")
+_CLASS_LABELS = ("labels",)
+_ANSWER_LABELS = ("start_positions", "end_positions")
 
 
 class Answer(NamedTuple):
@@ -53,16 +54,37 @@ class TaskObjective(Objective):
     mode: Mode = "task"
 
     def __init__(self, student: PreTrainedModel, *, temperature: float) -> None:
+        """Holds the student.
+
+        Args:
+            student: a model with a task's head.
+            temperature: T of the soft targets.
+
+        Raises:
+            UserError: the task is one that isn't distilled here.
+        """
         super().__init__(student)
         self.temperature = temperature
-        self._answers_questions = type(student).__name__.endswith("ForQuestionAnswering")
-        self._regression = student.config.num_labels == 1 and not self._answers_questions
+        name = type(student).__name__
+        self._answers_questions = name.endswith("ForQuestionAnswering")
+        one_number = student.config.num_labels == 1
+        self._regression = one_number and name.endswith("ForSequenceClassification")
+        self._label_names = _ANSWER_LABELS if self._answers_questions else _CLASS_LABELS
         self._inputs = _inputs_of(student)
+        self._require_one_label()
+
+    def _require_one_label(self) -> None:
+        said = self.student.config.problem_type
+        done = "regression" if self._regression else "single_label_classification"
+        if said not in (None, done):
+            raise UserError(
+                f"the student's problem_type {said} is not supported: with its head and "
+                f"{self.student.config.num_labels} labels it would learn {done}"
+            )
 
     def counts(self, batch: Batch) -> Tensor:
         """Labels that there are; soft targets apply where there is a label."""
-        labels = self._labels(batch) if self._answers_questions else batch["labels"]
-        count = int((labels != IGNORED).sum())
+        count = int((self._labels(batch) != IGNORED).sum()) if self._is_labelled(batch) else 0
         return torch.tensor([count, count])
 
     @torch.no_grad()
@@ -75,33 +97,44 @@ class TaskObjective(Objective):
         batch: Batch,
         teachers: Sequence[Any],
         weights: Sequence[float | Tensor],
-        *,
-        want_agreement: bool = False,
     ) -> Outcome:
-        """The objective of one micro-batch, the sums of its terms, and the student's logits."""
+        """The objective of one micro-batch, the sums of its terms, and the student's logits.
+
+        Without labels, as in a test split, there are only logits, and the rest is 0.
+
+        Raises:
+            UserError: no labels to train on.
+        """
         output = self.student(**_chosen(batch, self._inputs))
+        if not self._is_labelled(batch):
+            return self._logits_only(batch, output)
         ours = self._answer(output, batch)
         hard = squared_error if self._regression else cross_entropy
         terms = [_nothing(ours.logits), hard(ours.logits, ours.labels)]
-        agreement = ours.logits.new_zeros(())
         if teachers:
-            theirs = [self._answer(teacher, batch) for teacher in teachers]
-            terms[0] = self._soft(ours, theirs)
-            if want_agreement and not self._regression:
-                same = ours.logits.argmax(-1) == theirs[0].logits.argmax(-1)
-                agreement = (same & (ours.labels != IGNORED)).sum()
+            terms[0] = self._soft(ours, [self._answer(teacher, batch) for teacher in teachers])
         objective = torch.stack(
             [weight * term.total for weight, term in zip(weights, terms, strict=True)]
         ).sum()
         sums = torch.stack([term.total.detach() for term in terms])
-        return Outcome(objective, sums, agreement, _logits(output))
+        return Outcome(objective, sums, torch.zeros_like(objective), _logits(output))
+
+    def _logits_only(self, batch: Batch, output: Any) -> Outcome:
+        if self.training:
+            raise UserError(
+                f"a batch of the training data holds {', '.join(batch)}, and no "
+                f"{' and '.join(self._label_names)}"
+            )
+        zero = torch.zeros((), device=batch["input_ids"].device)
+        return Outcome(zero, zero.repeat(len(self.weight_names)), zero, _logits(output))
+
+    def _is_labelled(self, batch: Batch) -> bool:
+        return all(name in batch for name in self._label_names)
 
     def _answer(self, output: Any, batch: Batch) -> Answer:
         if not self._answers_questions:
-            logits = output.logits
-            if self._regression:
-                return Answer(logits.reshape(-1), batch["labels"].reshape(-1), None)
-            return Answer(logits.flatten(0, -2), batch["labels"].reshape(-1), None)
+            logits = output.logits.reshape(-1) if self._regression else output.logits.flatten(0, -2)
+            return Answer(logits, self._labels(batch), None)
         logits = torch.cat([output.start_logits, output.end_logits])
         # Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
         attended = batch["attention_mask"].bool().repeat(2, 1)
@@ -109,10 +142,11 @@ class TaskObjective(Objective):
         allowed = batch["answer_mask"].bool().repeat(2, 1) if "answer_mask" in batch else None
         return Answer(logits, self._labels(batch), allowed)
 
-    @staticmethod
-    def _labels(batch: Batch) -> Tensor:
-        """Start and end positions; one outside the window is no label, as in transformers' head."""
-        labels = torch.cat([batch["start_positions"], batch["end_positions"]])
+    def _labels(self, batch: Batch) -> Tensor:
+        """One label a row; a position outside the window is none, as in transformers' head."""
+        labels = torch.cat([batch[name].reshape(-1) for name in self._label_names])
+        if not self._answers_questions:
+            return labels
         return labels.masked_fill(labels >= batch["input_ids"].shape[1], IGNORED)
 
     def _soft(self, ours: Answer, theirs: Sequence[Answer]) -> Term:
@@ -150,7 +184,8 @@ def check_task_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 def _inputs_of(model: PreTrainedModel) -> frozenset[str]:
     """What a model's forward can be given: a DistilBERT gets no token types, a BERT does."""
-    return frozenset(inspect.signature(model.forward).parameters) - set(_LABELS)
+    names = inspect.signature(model.forward).parameters
+    return frozenset(names) - {*_CLASS_LABELS, *_ANSWER_LABELS}
 
 
 def _chosen(batch: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class DistilTrainer(ResumableTrainer):
         self._alphas = {
             name.removeprefix("alpha_"): self.weights[name] for name in self.objective.weight_names
         }
+        if isinstance(train_dataset, dict):
+            raise UserError(f"train_dataset holds {', '.join(train_dataset)}: give one of them")
         if mode != "task":
             train_dataset, eval_dataset = map(as_sequences, (train_dataset, eval_dataset))
         self._window = Window(self._alphas)
@@ -196,6 +198,8 @@ class DistilTrainer(ResumableTrainer):
         if self.objective.mode == "task":
             loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
             return loader
+        if isinstance(eval_dataset, str):  # one of several, by its name
+            eval_dataset = self.eval_dataset[eval_dataset]
         dataset = as_sequences(self.eval_dataset if eval_dataset is None else eval_dataset)
         if dataset is None:
             raise UserError("evaluation needs an eval_dataset")
@@ -216,6 +220,7 @@ class DistilTrainer(ResumableTrainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
         )
 
     def _collator(self) -> MaskingCollator | CausalCollator:
@@ -227,6 +232,8 @@ class DistilTrainer(ResumableTrainer):
             raise UserError("masked language modelling needs processing_class: the tokenizer")
         if self._token_counts is None:
             counted = self.eval_dataset if self.train_dataset is None else self.train_dataset
+            if isinstance(counted, dict):
+                counted = next(iter(counted.values()))
             self._token_counts = count_tokens(counted, config.vocab_size)
         options = MaskingOptions(
             probability=self.args.mlm_probability,

@@ -93,8 +93,8 @@ def main() -> None:
     """Makes teacher, student and baseline, and compares them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where everything goes")
-    parser.add_argument("--teacher_steps", type=int, default=600)
-    parser.add_argument("--student_steps", type=int, default=200)
+    parser.add_argument("--teacher_steps", type=int, default=450)
+    parser.add_argument("--student_steps", type=int, default=150)
     options = parser.parse_args()
     folder: Path = options.folder
     tokenizer = folder / "tokenizer"

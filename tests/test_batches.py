@@ -1,7 +1,11 @@
 """Batches: nothing lost or repeated, as many in every epoch and process, any step replayable."""
 
 import pickle
+import subprocess
+import sys
+import time
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -195,7 +199,6 @@ def test_masking_batch_is_what_the_model_needs():
         assert (ids[mask == 0] == PAD).all()
         assert (labels[mask == 0] == -100).all()
         assert torch.equal(batch["attended_rows"], mask.flatten().nonzero().flatten())
-        assert torch.equal(batch["target_rows"], (labels.flatten() != -100).nonzero().flatten())
         quota = torch.ceil(0.15 * mask.sum(1)).clamp(max=mask.sum(1) - 2)
         assert torch.equal((labels != -100).sum(1), quota.long())
 
@@ -217,7 +220,6 @@ def test_causal_batch_has_every_token_as_its_label():
         attended = batch["attention_mask"] == 1
         assert torch.equal(batch["labels"][attended], batch["input_ids"][attended])
         assert (batch["labels"][~attended] == -100).all()
-        assert torch.equal(batch["target_rows"], batch["attended_rows"])
 
 
 @pytest.mark.parametrize("scope", ["example", "batch"])
@@ -251,6 +253,60 @@ def test_epochs_differ_and_evaluation_does_not():
     subject.set_epoch(1)
     shapes = [[tuple(b["input_ids"].shape) for b in epoch] for epoch in (first, list(subject))]
     assert shapes[0] != shapes[1]
+
+
+def tell(workers, signal_name):
+    """Sends a signal from another process than the workers' parent, as a scheduler would."""
+    pids = " ".join(str(worker.pid) for worker in workers)
+    subprocess.run(["/bin/sh", "-c", f"kill -{signal_name} {pids}"], check=True)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("signal_name", ["TERM", "INT"])
+def test_workers_outlive_a_signal_to_the_group(signal_name):
+    """Prevents a preemption from killing the workers, and with them the step that saves."""
+    expected = list(loader())
+    helped = iter(loader(num_workers=2, prefetch_factor=1))
+    first = next(helped)
+    tell(helped._workers, signal_name)
+    assert all(worker.is_alive() for worker in helped._workers)
+    same([first, *helped], expected)
+
+
+def test_streaming_workers_outlive_a_signal_to_the_group(stream):
+    """The same for a corpus that is streamed."""
+    sources, maker = stream
+    batches = StreamedBatches(TextStream(sources, maker), batch_size=1)
+    helped = iter(stream_loader(batches, list, num_workers=1))
+    next(helped)
+    tell(helped._workers, "TERM")
+    rest = [example for (example,) in islice(helped, 59)]
+    assert len({example.key.example for example in rest if example.key.epoch == 0}) == 59
+
+
+UNFINISHED = """
+from test_batches import loader
+batches = iter(loader(num_workers=2))
+next(batches)
+print("done")
+"""
+
+
+def test_a_script_with_an_unfinished_loader_ends():
+    """Prevents workers that obey no signal from keeping an interpreter from its exit, for ever."""
+    here = [sys.executable, "-c", UNFINISHED]
+    ended = subprocess.run(
+        here, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "done\n"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prefetching_needs_workers(workers):
+    """Prevents --dataloader_prefetch_factor without workers from ending in a ValueError."""
+    loaded = loader(num_workers=workers, prefetch_factor=5)
+    assert loaded.prefetch_factor == (5 if workers else None)
+    same(list(loaded), list(loader()))
 
 
 def test_global_generator_is_not_touched():

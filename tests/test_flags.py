@@ -3,8 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
+import yaml
 
-from angels_share.errors import UserError
+from angels_share.cli import Door, open_door, without_secrets
+from angels_share.config import typed
+from angels_share.errors import RunFailed, UserError
 from angels_share.flags import Flag, above_zero, is_share, not_negative, parse
 from angels_share.training_flags import REFUSED, training_flags
 
@@ -133,6 +137,10 @@ def test_a_config_file_is_read(tmp_path):
     ("name", "text", "said"),
     [
         ("c.yaml", "learning_rate: 1e-4", "'1e-4' is text, a number is wanted (write 0.0001)"),
+        ("c.yaml", "learning_rate: 1e-13", "a number is wanted (write 1.0e-13)"),
+        ("c.yaml", "learning_rate: 2.5e6", "a number is wanted (write 2500000)"),
+        ("c.yaml", "max_steps: 1e3", "a whole number is wanted (write 1000)"),
+        ("c.yaml", "? [alpha_ce]\n: 1", "c.yaml: key ['alpha_ce'] is no flag's name"),
         ("c.yaml", "lr: 0.1", "unknown key 'lr'"),
         ("c.yaml", "alpha_cee: 1", "did you mean 'alpha_ce'?"),
         ("c.yaml", "alpha_ce: 1\nalpha_ce: 2", "key 'alpha_ce' stands twice"),
@@ -160,3 +168,76 @@ def test_mistakes_in_a_config_file(tmp_path, name, text, said):
         read("--config", str(path))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["1e-13", "1e-4", "2.5e6", "1e300", "-3e-7", "7"])
+def test_the_hint_is_the_number_that_was_meant(text):
+    """Prevents a hint that YAML reads as text again, or as another number (1e-13 as 0)."""
+    with pytest.raises(UserError) as error:
+        typed(text, training_flags()["learning_rate"], "c.yaml: learning_rate")
+    hint = str(error.value).partition("(write ")[2].rstrip(")")
+    assert yaml.safe_load(hint) == float(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("max_steps", "1.5"), ("learning_rate", "nan"), ("learning_rate", "1e999"),
+     ("learning_rate", "fast")],
+)  # fmt: skip
+def test_no_hint_where_nothing_can_be_meant(name, text):
+    """Prevents advice that is refused in turn."""
+    with pytest.raises(UserError) as error:
+        typed(text, training_flags()[name], name)
+    assert "write" not in str(error.value)
+
+
+class Broken(torch.utils.data.Dataset):
+    """Fails in a worker with a given error and cause."""
+
+    def __init__(self, error, cause):
+        self._error, self._cause = error, cause
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        raise self._error from self._cause
+
+
+@pytest.mark.parametrize("cause", [None, ValueError("what was behind it")])
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("corpus: no text: give more"), 2, "corpus: no text: give more\n"),
+        (RunFailed("it ended: early"), 1, "it ended: early\n"),
+        (TypeError("no such: thing"), 1, "failed: TypeError: no such: thing (at "),
+        (TypeError(), 1, "failed: TypeError (at "),
+    ],
+)
+def test_a_workers_error_is_one_line_like_any_other(error, cause, status, line, capsys):
+    """Prevents a worker's whole traceback from becoming one line of a thousand characters."""
+    loader = torch.utils.data.DataLoader(Broken(error, cause), num_workers=1)
+    door = Door("a_door", "loads", (), lambda _: list(loader), ())
+    assert open_door(door, []) == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"a_door: {line}")
+    assert len(said) < 150
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("WANDB_API_KEY", True),
+        ("HF_TOKEN", True),
+        ("PGPASSWORD", True),
+        ("GITHUB_PAT", True),
+        ("HF_TOKEN_PATH", False),
+        ("PWD", False),
+    ],
+)
+def test_secrets_are_known_by_their_names(name, is_secret, monkeypatch):
+    """Fault 17: prevents a cloud's key in a log, and a path from becoming unreadable."""
+    monkeypatch.setenv(name, "/x/averysecretthing")
+    shown = without_secrets("seen: /x/averysecretthing")
+    assert shown == ("seen: ***" if is_secret else "seen: /x/averysecretthing")

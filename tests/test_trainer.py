@@ -12,7 +12,7 @@ import updates
 from torch.nn import functional
 
 from angels_share.errors import RunFailed, UserError
-from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
+from distil_trainer import DistilTrainer, DistilTrainingArguments, figures, make_student
 from distil_trainer.families import family_of
 
 
@@ -407,6 +407,75 @@ def test_several_gpus_without_torchrun(tmp_path, monkeypatch):
     monkeypatch.setattr(DistilTrainingArguments, "n_gpu", property(lambda _: 4))
     with pytest.raises(UserError, match="torchrun --nproc_per_node 4"):
         updates.trainer_for("masked", tmp_path)
+
+
+def test_several_held_out_texts(tmp_path):
+    """Prevents a dictionary of data sets, which the Trainer takes, from being read as rows."""
+    texts = {"near": updates.sequences(160), "far": updates.sequences(160, longest=40)}
+    trainer = updates.trainer_for("masked", tmp_path, eval_data=texts)
+    figures = trainer.evaluate()
+    assert figures["eval_near_loss"] != figures["eval_far_loss"]
+    with pytest.raises(UserError, match="train_dataset holds near, far"):
+        updates.trainer_for("masked", tmp_path, data=texts)
+
+
+def test_evaluation_before_any_training_data(tmp_path):
+    """Prevents a trainer that only evaluates from needing a training set."""
+    trainer = updates.trainer_for("masked", tmp_path, eval_data=updates.sequences(160))
+    trainer.train_dataset = None
+    assert trainer.evaluate()["eval_perplexity"] > 1
+
+
+def test_predicting_without_labels(tmp_path):
+    """Prevents a test split, which has no labels, from being unpredictable."""
+    trainer = updates.trainer_for("classification", tmp_path)
+    rows = [
+        {key: row[key] for key in ("input_ids", "attention_mask")} for row in trainer.train_dataset
+    ]
+    assert trainer.predict(rows).predictions.shape == (8, 3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"model_init": lambda: None}, {"data_collator": list}, {"compute_loss_func": lambda *_: 0}],
+)
+def test_what_would_be_ignored_is_refused(settings, tmp_path):
+    """Prevents a setting of the Trainer's that has no effect here from passing in silence."""
+    teacher, student, data = updates.pair("masked")
+    arguments = DistilTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(UserError, match=next(iter(settings))):
+        DistilTrainer(student, arguments, teacher=teacher, train_dataset=data, **settings)
+
+
+def test_a_launcher_that_asks_for_half_precision(tmp_path, monkeypatch):
+    """Prevents `accelerate launch --mixed_precision fp16` from being a way around the refusal."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(UserError, match="fp16"):
+        updates.trainer_for("masked", tmp_path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_clock_runs_only_while_training(monkeypatch):
+    """Prevents tokens per second that count the time before training, or of an evaluation."""
+    now = [100.0]
+    monkeypatch.setattr(figures.time, "perf_counter", lambda: now[0])
+    window = figures.Window({"ce": 1.0, "mlm": 1.0})
+    now[0] += 50  # between the construction and the first step
+    asked = window.begin()
+    now[0] += 1
+    window.end_waiting(asked)
+    with window.paused():
+        now[0] += 30
+    now[0] += 3
+    window.close_update([2.0, 3.0], [10, 2, 80, 100])
+    record = window.drain()
+    assert record["tokens_per_second"] == 80 / 4
+    assert record["wait_share"] == 1 / 4
+    assert record["padding_share"] == pytest.approx(0.2)
+    assert (record["loss_ce"], record["loss_mlm"]) == (0.2, 1.5)
 
 
 def test_sequences_that_are_too_long(tmp_path):
