@@ -157,7 +157,8 @@ def _options(
     for flag in flags:
         if flag.required and flag.name not in chosen:
             raise UserError(f"--{flag.name} is missing: {flag.help}")
-        values[flag.name] = chosen.get(flag.name, flag.default)
+        unsaid = False if flag.kind is bool and flag.default is None else flag.default
+        values[flag.name] = chosen.get(flag.name, unsaid)
         if chosen.get(flag.name) is not None:
             _check(flag, chosen[flag.name])
     passed = {name: value for name, value in chosen.items() if name in training}
