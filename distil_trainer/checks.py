@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
 from distil_trainer.args import DistilTrainingArguments
+from distil_trainer.batches import Sequences
 from distil_trainer.families import family_of
 from distil_trainer.recipe import Mode
 from distil_trainer.student import check_pair
@@ -86,6 +88,17 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
     for name, reason in _IGNORED.items():
         if mode != "task" and settings.get(name) is not None:
             raise UserError(f"{name} would be ignored: {reason}")
+
+
+def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) -> None:
+    """Refuses sequences that are longer than a model's position table."""
+    longest = int(np.max(sequences.lengths)) if len(sequences) else 0
+    for model in models:
+        if longest > max_length(model):
+            raise UserError(
+                f"the longest sequence has {longest} tokens and a {model.config.model_type} "
+                f"here reads {max_length(model)}: prepare the corpus with a smaller max_length"
+            )
 
 
 def check_accelerator(accelerator: Any) -> None:

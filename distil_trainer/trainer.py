@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,8 +34,8 @@ from distil_trainer.checks import (
     check_settings,
     check_teachers,
     frozen,
-    max_length,
     mode_of,
+    require_readable,
 )
 from distil_trainer.figures import LABELS, Window, evaluation_figures, not_finite
 from distil_trainer.fingerprints import of_data, of_model
@@ -206,7 +205,7 @@ class DistilTrainer(ResumableTrainer):
         return self._loader(dataset, self.args.per_device_eval_batch_size)
 
     def _loader(self, sequences: Sequences, batch_size: int) -> EpochLoader:
-        self._require_readable(sequences)
+        require_readable(sequences, (self.student, *self.teachers))
         plan = BatchPlan(
             sequences.lengths,
             num_processes=self.args.world_size,
@@ -244,15 +243,6 @@ class DistilTrainer(ResumableTrainer):
             tokenizer, options, seed=self.args.seed, token_counts=self._token_counts
         )
         return MaskingCollator(masker, pad)
-
-    def _require_readable(self, sequences: Sequences) -> None:
-        longest = int(np.max(sequences.lengths)) if len(sequences) else 0
-        for model in (self.student, *self.teachers):
-            if longest > max_length(model):
-                raise UserError(
-                    f"the longest sequence has {longest} tokens and a {model.config.model_type} "
-                    f"here reads {max_length(model)}: prepare the corpus with a smaller max_length"
-                )
 
     # A step
 
