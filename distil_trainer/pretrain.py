@@ -90,6 +90,8 @@ class _Job:
             processing_class=tokenizer,
             token_counts=corpus.token_counts if isinstance(corpus, Corpus) else None,
         )
+        if isinstance(corpus, Corpus):
+            _say(trainer, _summary(corpus.report))
         trainer.train(resume_from_checkpoint=self._resume())
         return self._finish(trainer, {"teachers": identities, "corpus": _described(corpus)})
 
@@ -282,8 +284,20 @@ class _Job:
 def _described(corpus: Corpus | TextStream) -> dict[str, Any]:
     """What was read, so that it can be read again."""
     if isinstance(corpus, Corpus):
-        return {name: corpus.report[name] for name in ("fingerprint", "sources", "options")}
+        kept = ("fingerprint", "sources", "options", "train", "validation", "tally")
+        return {name: corpus.report[name] for name in kept}
     return {"streamed": [source.name for source in corpus.sources]}
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    """What became of the text, in one line."""
+    train, held_out, tally = report["train"], report["validation"], report["tally"]
+    return (
+        f"corpus: {tally['texts']:,} texts, {tally['cut']:,} of them cut; trained on "
+        f"{train['sequences']:,} sequences of {train['tokens']:,} tokens, held out "
+        f"{held_out['sequences']:,}; dropped {tally['blank']:,} blank, {tally['short']:,} short, "
+        f"{tally['unknown']:,} mostly unknown"
+    )
 
 
 def _say(trainer: DistilTrainer, line: str) -> None:

@@ -62,7 +62,13 @@ def test_from_text_to_a_student(world, capsys):
     assert written["corpus"]["fingerprint"]
     assert written["validation"]["eval_perplexity"] > 1
     assert written["versions"]["transformers"] == transformers.__version__
-    last = capsys.readouterr().out.strip().splitlines()[-1]
+    printed = capsys.readouterr().out
+    assert "corpus: 200 texts, 0 of them cut; trained on" in printed
+    assert (
+        written["corpus"]["train"]["sequences"] + written["corpus"]["validation"]["sequences"]
+        == 200
+    )
+    last = printed.strip().splitlines()[-1]
     assert str(world / "out") in last
     assert "2 layers x 32" in last
     assert "validation perplexity" in last
