@@ -52,8 +52,8 @@ def _share_the_cores() -> None:
 
     They meet thousands of times in a step. GNU OpenMP makes them spin for milliseconds at each
     meeting, which is free on an idle machine and ruinous on a shared one: with a busy neighbour on
-    two cores, a step's vocabulary head took 10 s so, 1.4 s with 3,000 rounds and 1.9 s with 8,000, 0.5 to
-    0.6 s with any of them where the machine was idle. It is read when torch is imported.
+    two cores a step's vocabulary head took 10 s so, 1.4 s with 3,000 rounds of spinning and 1.9 s
+    with 8,000; on an idle one 0.5 to 0.6 s with any. It is read when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
