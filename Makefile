@@ -61,7 +61,7 @@ format: $(READY)  ## put the code into the one format
 demo: $(READY)  ## a first distillation on Python's own documentation, in ./demo, no network
 	$(RUN) examples/first_distil.py demo
 
-bench: $(READY)  ## speed and memory against a textbook implementation, side by side (30 min)
+bench: $(READY)  ## speed and memory against a textbook implementation, side by side (ten minutes or so)
 	$(RUN) -m benchmarks.distil_step --size mini
 	$(RUN) -m benchmarks.distil_step --size mini --restrict
 	$(RUN) -m benchmarks.distil_step --size base

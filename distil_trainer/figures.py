@@ -97,14 +97,12 @@ class Window:
 
 def not_finite(terms: Sequence[str], sums: Sequence[float], norm: float) -> str | None:
     """`L_ce and L_cos are`, where their sums are not finite, or the gradient; None if all is."""
-    wrong = [f"L_{term}" for term, total in zip(terms, sums, strict=True) if not _finite(total)]
+    wrong = [
+        f"L_{term}" for term, total in zip(terms, sums, strict=True) if not math.isfinite(total)
+    ]
     if wrong:
         return f"{' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'}"
-    return None if _finite(norm) else "the gradient is"
-
-
-def _finite(value: float) -> bool:
-    return math.isfinite(value)
+    return None if math.isfinite(norm) else "the gradient is"
 
 
 def evaluation_figures(

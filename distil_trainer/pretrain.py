@@ -29,7 +29,7 @@ from distil_trainer.families import family_of
 from distil_trainer.loading import load_config, load_model, student_from_config
 from distil_trainer.recipe import ABLATIONS, parse_layers
 from distil_trainer.sources import find_sources
-from distil_trainer.student import check_vocabularies, make_student, plan_student
+from distil_trainer.student import check_pair, check_vocabularies, make_student, plan_student
 from distil_trainer.tokenizing import has_tokenizer, load_tokenizer
 from distil_trainer.trainer import DistilTrainer
 
@@ -73,9 +73,9 @@ class _Job:
         if _is_complete(self.folder):
             raise UserError(f"{self.folder} holds a finished student; choose another --output_dir")
         arguments = self._arguments()
-        config = self._check_configs(arguments)
+        vocabulary = self._check_configs(arguments)
         tokenizer = load_tokenizer(self._tokenizer_name())
-        self._check_tokenizers(tokenizer, config)
+        self._check_tokenizers(tokenizer, vocabulary)
         identities = [_identity(name) for name in self._teacher_names()]
         teachers = [load_model(name) for name in self._teacher_names()]
         student = self._student(teachers, arguments.seed)
@@ -127,8 +127,8 @@ class _Job:
                 ours[name] = 0.0
         return DistilTrainingArguments(output_dir=str(self.folder), **{**self.training, **ours})
 
-    def _check_configs(self, arguments: DistilTrainingArguments) -> Mapping[str, Any]:
-        """Everything that configs can tell, before any weight is read; what the student's says."""
+    def _check_configs(self, arguments: DistilTrainingArguments) -> int:
+        """Refuses what configs alone can tell; returns the size of the student's vocabulary."""
         names = self._teacher_names()
         configs = [load_config(name) for name in names]
         if self.options["student"] is None:
@@ -141,9 +141,14 @@ class _Job:
         else:
             chosen = load_config(str(self.options["student"]))
         family = family_of(chosen)
-        arguments.weights("causal" if family.causal else "masked")
+        weights = arguments.weights("causal" if family.causal else "masked")
         shape = family.shape(chosen)
-        return {"depth": shape.depth, "vocabulary": shape.vocabulary}
+        for number, config in enumerate(configs):
+            compared = number == 0 and weights["alpha_cos"] > 0
+            # Sequences are cut to what all of them read.
+            shortest = min(shape.max_length, family_of(config).shape(config).max_length)
+            check_pair(chosen, config, needs_equal_width=compared, max_length=shortest)
+        return shape.vocabulary
 
     def _plan(self) -> dict[str, Any]:
         layers = self.options["student_layers"]
@@ -178,7 +183,7 @@ class _Job:
             raise UserError(f"--student {given}: a config has no weights: --student_init random")
         return student_from_config(given, teachers[0].config if teachers else None, seed=seed)
 
-    def _check_tokenizers(self, tokenizer: Any, config: Mapping[str, Any]) -> None:
+    def _check_tokenizers(self, tokenizer: Any, vocabulary: int) -> None:
         """All that read the corpus must read the same ids, and the student must have them all."""
         others = [*self._teacher_names()]
         if self.options["student"] and not self._given_config():
@@ -187,10 +192,10 @@ class _Job:
             if name != self._tokenizer_name() and has_tokenizer(name):
                 check_vocabularies(load_tokenizer(name).get_vocab(), tokenizer.get_vocab())
         highest = max(tokenizer.get_vocab().values())
-        if highest >= config["vocabulary"]:
+        if highest >= vocabulary:
             raise UserError(
                 f"{self._tokenizer_name()}: its tokenizer has ids up to {highest} and the student "
-                f"a vocabulary of {config['vocabulary']}: make vocab_size {highest + 1} or more"
+                f"a vocabulary of {vocabulary}: make vocab_size {highest + 1} or more"
             )
 
     def _corpus(

@@ -202,7 +202,7 @@ class ResumableTrainer(Trainer):
             return
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
-        why = "another process failed" if problem is None else str(problem).splitlines()[0]
+        why = " ".join(str(problem or "another process failed").split())[:200]
         if isinstance(problem, OSError):
             why = explain(problem)
         raise RunFailed(

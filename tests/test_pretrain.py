@@ -200,6 +200,20 @@ def test_a_vocabulary_that_is_too_small(world, capsys):
     assert "make vocab_size 160 or more" in capsys.readouterr().err
 
 
+def test_a_student_of_another_width(world, monkeypatch, capsys):
+    """Prevents L_cos between unequal widths, noticed only after the corpus was prepared."""
+    config = {"model_type": "distilbert", "n_layers": 2, "dim": 16, "n_heads": 2, "hidden_dim": 32}
+    (world / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    words = ["--student", str(world / "config.json"), "--student_init", "random"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "load_model", None)
+        assert distil(world, *words) == 2
+    assert "set alpha_cos to 0" in capsys.readouterr().err
+    assert not (world / "prepared").exists()
+    assert distil(world, *words, "--alpha_cos", "0") == 0
+    assert transformers.AutoConfig.from_pretrained(world / "out").dim == 16
+
+
 def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
     """Fault 8: prevents a student whose validation is NaN from being called complete."""
     nan = {"loss": float("nan"), "perplexity": 1.0}

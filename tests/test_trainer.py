@@ -214,10 +214,20 @@ def test_the_teacher_is_not_in_the_checkpoint(tmp_path):
 def test_works_with(settings, tmp_path):
     """Prevents a setting that people use from failing, or from training something else."""
     plain = updates.one_update("masked", tmp_path, per_device_train_batch_size=8)[0]
+    layers = []
+    teacher, student, _ = updates.pair("masked")
+    student.distilbert.transformer.layer[0].ffn.lin1.register_forward_hook(
+        lambda *_: layers.append(None)
+    )
+    split = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
     with_it = updates.one_update(
-        "masked", tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=4, **settings
+        "masked", tmp_path, teacher=teacher, student=student, **split, **settings
     )[0]
     assert with_it == pytest.approx(plain, rel=0.02 if "bf16" in settings else 1e-4)
+    batches = len(layers) // (2 if "gradient_checkpointing" in settings else 1)
+    assert batches >= 3, "several micro-batches made the update, each recomputed if it was to be"
+    if "tokens_per_batch" not in settings:
+        assert batches == 4
 
 
 @pytest.mark.slow
