@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.names import Located, locate, nearest
+from angels_share.untrusted import refuse_code, require_safetensors
 from distil_trainer.families import Family, family_named, family_of
 
 Task = Literal["lm", "classification", "qa"]
@@ -28,8 +29,6 @@ _TASK_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
 }
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 # What belongs to the ids that a model reads; a config that leaves it out means the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 _UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
@@ -48,7 +47,7 @@ def load_config(name: str) -> PreTrainedConfig:
 def _config_at(name: str, located: Located) -> PreTrainedConfig:
     try:
         values, _ = PreTrainedConfig.get_config_dict(located.source, revision=located.revision)
-        _refuse_code(name, values)
+        refuse_code(name, values)
         if not isinstance(model_type := values.get("model_type"), str):
             raise UserError(f"{name}: its config.json has no model_type")
         family_named(model_type)
@@ -82,7 +81,7 @@ def load_model(
     family = family_of(config)
     model_class = family.model_class if task == "lm" else getattr(transformers, _TASK_CLASSES[task])
     if located.kind == "folder":
-        _require_safetensors(Path(located.source), model_class.__name__)
+        require_safetensors(Path(located.source), model_class.__name__)
     model, report = _from_pretrained(model_class, name, located, config, dtype)
     _check_sizes(name, report["mismatched_keys"])
     _check_body(name, family, report["missing_keys"] | report["unexpected_keys"])
@@ -125,53 +124,6 @@ def _unreported() -> Iterator[None]:
 
 def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
-
-
-def _refuse_code(name: str, config: dict[str, Any]) -> None:
-    """Refuses a config that names code to be fetched and run.
-
-    Loading it without that code would be worse than refusing: it may look like a plain BERT and
-    compute something else.
-    """
-    attention = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
-    # A kernel's name bears a slash where it means a Hub repository of compiled code.
-    if "/" in attention:
-        found = f"attn_implementation {attention!r}"
-    elif "auto_map" in config:
-        found = "auto_map"
-    else:
-        return
-    raise UserError(
-        f"{name}: its config.json names code of its own ({found}), which is never run: "
-        "if the architecture is a plain one, remove that entry"
-    )
-
-
-def _require_safetensors(folder: Path, class_name: str) -> None:
-    """Refuses a folder whose weights are pickled (reading them can run code) or lie outside it."""
-    if (folder / _WEIGHTS).is_file():
-        return
-    if (index := folder / _INDEX).is_file():
-        _check_index(index)
-        return
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"{folder}: holds only pickled weights ({pickles[0]}), which can run code when read: "
-            f"if you trust them, convert them once with {class_name}.from_pretrained("
-            f"{str(folder)!r}, use_safetensors=False).save_pretrained(NEW_FOLDER)"
-        )
-    raise UserError(f"{folder}: holds no weights: {_WEIGHTS} is missing")
-
-
-def _check_index(index: Path) -> None:
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{index}: is not an index of weights: {_one_line(error)}") from error
-    for shard in sorted(map(str, shards)):
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise UserError(f"{index}: names {shard!r}, which is not a safetensors file beside it")
 
 
 def _check_sizes(name: str, mismatched: set[tuple[str, Sequence[int], Sequence[int]]]) -> None:

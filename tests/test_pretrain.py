@@ -12,9 +12,9 @@ import transformers
 from angels_share.cli import open_door
 from angels_share.errors import UserError
 from angels_share.flags import parse
+from angels_share.tokenizing import load_tokenizer
 from distil_trainer import pretrain, trainer
 from distil_trainer.cli import PRETRAIN_DOOR, with_preset
-from distil_trainer.tokenizing import load_tokenizer
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from angels_share.errors import UserError
 from angels_share.names import locate
 
@@ -19,6 +17,8 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         UserError: there is none, it wants to run code, or it names files outside its folder.
     """
+    from transformers import AutoTokenizer
+
     folder = Path(name).expanduser()
     if folder.is_dir():  # it may hold a tokenizer and no model
         _check_folder(folder)

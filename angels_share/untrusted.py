@@ -1,0 +1,59 @@
+"""What a model's folder from outside may not do: run code, or have files read elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from angels_share.errors import UserError
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def refuse_code(name: str, config: dict[str, Any]) -> None:
+    """Refuses a config that names code to be fetched and run.
+
+    Loading it without that code would be worse than refusing: it may look like a plain BERT and
+    compute something else.
+    """
+    attention = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
+    # A kernel's name bears a slash where it means a Hub repository of compiled code.
+    if "/" in attention:
+        found = f"attn_implementation {attention!r}"
+    elif "auto_map" in config:
+        found = "auto_map"
+    else:
+        return
+    raise UserError(
+        f"{name}: its config.json names code of its own ({found}), which is never run: "
+        "if the architecture is a plain one, remove that entry"
+    )
+
+
+def require_safetensors(folder: Path, class_name: str) -> None:
+    """Refuses a folder whose weights are pickled (reading them can run code) or lie outside it."""
+    if (folder / _WEIGHTS).is_file():
+        return
+    if (index := folder / _INDEX).is_file():
+        _check_index(index)
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder}: holds only pickled weights ({pickles[0]}), which can run code when read: "
+            f"if you trust them, convert them once with {class_name}.from_pretrained("
+            f"{str(folder)!r}, use_safetensors=False).save_pretrained(NEW_FOLDER)"
+        )
+    raise UserError(f"{folder}: holds no weights: {_WEIGHTS} is missing")
+
+
+def _check_index(index: Path) -> None:
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{index}: is not an index of weights: {' '.join(str(error).split())}"
+        ) from error
+    for shard in sorted(map(str, shards)):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise UserError(f"{index}: names {shard!r}, which is not a safetensors file beside it")
