@@ -30,11 +30,13 @@ _MEASURES: dict[Measure, Callable[[Labels, Labels], float]] = {
 
 
 def measure(task: Task, predictions: Labels, labels: Labels) -> dict[str, float]:
-    """Every measure of a task and its score (the plain mean of the primary ones), from 0 to 1.
+    """Every measure of a task and its score (the plain mean of the primary ones); 1 is perfect.
 
     Predictions are class ids, or numbers on the labels' scale for a regression.
     """
     if len(predictions) != len(labels) or len(labels) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
-    values: dict[str, float] = {name: _MEASURES[name](predictions, labels) for name in task.primary}
-    return {**values, "score": sum(values.values()) / len(values)}
+    measures = (*task.primary, *task.also)
+    values: dict[str, float] = {name: _MEASURES[name](predictions, labels) for name in measures}
+    score = sum(values[name] for name in task.primary) / len(task.primary)
+    return {**values, "score": score}

@@ -1,7 +1,8 @@
 """One row per task: where its texts and labels are and how it is scored. Imports no torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from angels_share.errors import UserError
 from angels_share.names import nearest
@@ -13,8 +14,27 @@ Measure = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 class Task:
     """A classification or regression task: its columns, labels and measures.
 
-    `primary` are the measures whose plain mean is the task's score in Table 1; `labels` stand in
-    the order of their ids and are empty for a regression.
+    Attributes:
+        name: what it is called on the command line and among the results.
+        title: what it is called in tables.
+        columns: the Hub's names of its one or two texts.
+        labels: names of the classes in the order of their ids; empty for a regression.
+        primary: the measures whose plain mean is the task's score in Table 1.
+        also: measures that are reported and do not count.
+        scale: the lowest and the highest label of a regression.
+        evaluation: the splits that are evaluated; the first one's score is Table 1's.
+        test: splits without labels, for GLUE's server.
+        hub: the data set's id on the Hub.
+        config: which of that data set's configurations.
+        folder: the task's folder among GLUE's own files.
+        files: paths of the splits of a task of one's own.
+        label_column: the Hub's name of the label.
+        citation: whose task it is.
+        majority: what the commonest training label scores on the first evaluated split, in
+            percent; None where that is undefined or was not measured.
+        fine_tuning: settings that differ from the ones that all tasks share.
+        higher_is_better: the direction of the score.
+        version: raised when the same name comes to mean other data or measures.
     """
 
     name: str
@@ -22,6 +42,20 @@ class Task:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     primary: tuple[Measure, ...]
+    also: tuple[Measure, ...] = ()
+    scale: tuple[float, float] | None = None
+    evaluation: tuple[str, ...] = ("validation",)
+    test: tuple[str, ...] = ("test",)
+    hub: str | None = "nyu-mll/glue"
+    config: str | None = None
+    folder: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    label_column: str = "label"
+    citation: str = ""
+    majority: float | None = None
+    fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    higher_is_better: bool = True
+    version: int = 1
 
     @property
     def is_regression(self) -> bool:
@@ -33,35 +67,133 @@ _ENTAILMENT = ("entailment", "not_entailment")
 _PAIR = ("sentence1", "sentence2")
 
 TASKS = (
-    Task("cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), ("matthews",)),
     Task(
-        "mnli",
-        "MNLI",
-        ("premise", "hypothesis"),
-        ("entailment", "neutral", "contradiction"),
-        ("accuracy",),
+        name="cola",
+        title="CoLA",
+        columns=("sentence",),
+        labels=("unacceptable", "acceptable"),
+        primary=("matthews",),
+        also=("accuracy",),
+        config="cola",
+        folder="CoLA",
+        citation="Warstadt et al. 2019, arXiv:1805.12471",
+        majority=0.0,
     ),
-    Task("mrpc", "MRPC", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy")),
-    Task("qnli", "QNLI", ("question", "sentence"), _ENTAILMENT, ("accuracy",)),
     Task(
-        "qqp",
-        "QQP",
-        ("question1", "question2"),
-        ("not_duplicate", "duplicate"),
-        ("f1", "accuracy"),
+        name="mnli",
+        title="MNLI",
+        columns=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+        primary=("accuracy",),
+        evaluation=("validation_matched", "validation_mismatched"),
+        test=("test_matched", "test_mismatched"),
+        config="mnli",
+        folder="MNLI",
+        citation="Williams et al. 2018, arXiv:1704.05426",
     ),
-    Task("rte", "RTE", _PAIR, _ENTAILMENT, ("accuracy",)),
-    Task("sst2", "SST-2", ("sentence",), ("negative", "positive"), ("accuracy",)),
-    Task("stsb", "STS-B", _PAIR, (), ("pearson", "spearman")),
-    Task("wnli", "WNLI", _PAIR, ("not_entailment", "entailment"), ("accuracy",)),
-    Task("imdb", "IMDb", ("text",), ("neg", "pos"), ("accuracy",)),
+    Task(
+        name="mrpc",
+        title="MRPC",
+        columns=_PAIR,
+        labels=("not_equivalent", "equivalent"),
+        primary=("f1", "accuracy"),
+        config="mrpc",
+        folder="MRPC",
+        citation="Dolan and Brockett 2005, https://aclanthology.org/I05-5002",
+        majority=74.8,
+    ),
+    Task(
+        name="qnli",
+        title="QNLI",
+        columns=("question", "sentence"),
+        labels=_ENTAILMENT,
+        primary=("accuracy",),
+        config="qnli",
+        folder="QNLI",
+        citation="Rajpurkar et al. 2016, arXiv:1606.05250, recast by Wang et al. 2019",
+    ),
+    Task(
+        name="qqp",
+        title="QQP",
+        columns=("question1", "question2"),
+        labels=("not_duplicate", "duplicate"),
+        primary=("f1", "accuracy"),
+        config="qqp",
+        folder="QQP",
+        citation="Iyer et al. 2017, First Quora Dataset Release: Question Pairs",
+    ),
+    Task(
+        name="rte",
+        title="RTE",
+        columns=_PAIR,
+        labels=_ENTAILMENT,
+        primary=("accuracy",),
+        config="rte",
+        folder="RTE",
+        citation="Dagan et al. 2006 and the challenges 2, 3 and 5 after it, arXiv:1804.07461",
+        majority=52.7,
+    ),
+    Task(
+        name="sst2",
+        title="SST-2",
+        columns=("sentence",),
+        labels=("negative", "positive"),
+        primary=("accuracy",),
+        config="sst2",
+        folder="SST-2",
+        citation="Socher et al. 2013, https://aclanthology.org/D13-1170",
+        majority=50.9,
+    ),
+    Task(
+        name="stsb",
+        title="STS-B",
+        columns=_PAIR,
+        labels=(),
+        primary=("pearson", "spearman"),
+        scale=(0.0, 5.0),
+        config="stsb",
+        folder="STS-B",
+        citation="Cer et al. 2017, arXiv:1708.00055",
+    ),
+    Task(
+        name="wnli",
+        title="WNLI",
+        columns=_PAIR,
+        labels=("not_entailment", "entailment"),
+        primary=("accuracy",),
+        config="wnli",
+        folder="WNLI",
+        citation="Levesque et al. 2012, recast by Wang et al. 2019, arXiv:1804.07461",
+        majority=56.3,
+    ),
+    Task(
+        name="imdb",
+        title="IMDb",
+        columns=("text",),
+        labels=("neg", "pos"),
+        primary=("accuracy",),
+        evaluation=("test",),
+        test=(),
+        hub="stanfordnlp/imdb",
+        config="plain_text",
+        citation="Maas et al. 2011, https://aclanthology.org/P11-1015",
+        majority=50.0,
+        fine_tuning={"max_seq_length": 512, "per_device_train_batch_size": 16},
+    ),
 )
 
 GLUE = tuple(task.name for task in TASKS if task.name != "imdb")
 
 
 def task_named(name: str) -> Task:
-    """The row of a task, or a UserError that suggests the nearest one."""
+    """The row of a task, or a UserError that suggests the nearest one.
+
+    A name that ends in .yaml or .yml is the file of a task of one's own.
+    """
+    if name.endswith((".yaml", ".yml")):
+        from eval_harness.own_tasks import read_task  # it knows this file
+
+        return read_task(name)
     for task in TASKS:
         if name == task.name:
             return task
@@ -69,7 +201,12 @@ def task_named(name: str) -> Task:
     raise UserError(f"unknown task {name!r}{nearest(name, known)} (known: {', '.join(known)}, all)")
 
 
-def tasks_named(names: list[str]) -> tuple[Task, ...]:
+def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:
     """The rows of several tasks, each once and in the order given; `all` is the nine of GLUE."""
     wanted = [each for name in names for each in (GLUE if name == "all" else (name,))]
-    return tuple(task_named(name) for name in dict.fromkeys(wanted))
+    tasks = [task_named(name) for name in dict.fromkeys(wanted)]
+    called: dict[str, Task] = {}
+    for task in tasks:
+        if called.setdefault(task.name, task) is not task:
+            raise UserError(f"two tasks are called {task.name!r}: rename one in its file")
+    return tuple(tasks)
