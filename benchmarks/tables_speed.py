@@ -1,0 +1,126 @@
+"""CPU time of `python -m eval_harness tables` over many results, imports and all.
+
+    python -m benchmarks.tables_speed
+    python -m benchmarks.tables_speed --results 10000 --rounds 3
+
+The results are small ones of made-up models, nine tasks and five seeds each, with twenty losses in
+their history, as `publish` writes them; none has a teacher, so no interval is to be made. What was
+written is in the page cache when it is read: this is the processor's share, not the disk's.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from eval_harness.results import Predictions, TaskResult
+from eval_harness.runs import Model, Settings
+from eval_harness.settings import FINE_TUNING
+from eval_harness.store import path_of, publish
+from eval_harness.tasks import GLUE
+
+ROOT = Path(__file__).parent.parent
+SEEDS = (11, 22, 33, 44, 55)
+
+
+def main() -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        shutil.copytree(ROOT / "results" / "reference", root / "reference")
+        write_results(root, arguments.results)
+        rounds = [tables(root) for _ in range(arguments.rounds)]
+    cpu, wall = (statistics.median(each) for each in zip(*rounds, strict=True))
+    print(f"{arguments.results:,} results, {os.cpu_count()} cores, medians of {len(rounds)}")
+    print(f"tables          {cpu:12.2f} s of CPU, {wall:.2f} s on the clock")
+
+
+def tables(root: Path) -> tuple[float, float]:
+    """Seconds of CPU and on the clock of one command, in a process of its own."""
+    before, start = children(), time.perf_counter()
+    command = [sys.executable, "-m", "eval_harness", "tables", "--results_dir", str(root)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return children() - before, time.perf_counter() - start
+
+
+def children() -> float:
+    """The CPU time of all processes that were waited for so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write_results(root: Path, wanted: int) -> None:
+    """One through `publish`, and the others as it would write them, without the disk's flushes."""
+    sample = a_result(0, GLUE[0], SEEDS[0])
+    publish(root, sample, a_prediction())
+    written = path_of(root, sample.key)
+    data = written.with_suffix(".parquet").read_bytes()
+    record = json.loads(written.read_text())
+    shutil.rmtree(root / "runs")
+    for number in range(wanted):
+        model, rest = divmod(number, len(GLUE) * len(SEEDS))
+        result = a_result(model, GLUE[rest // len(SEEDS)], SEEDS[rest % len(SEEDS)])
+        path = path_of(root, result.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".parquet")
+        beside.write_bytes(data)
+        said = {**record["predictions"], "name": beside.name}
+        ours = {
+            "model": vars(result.model),
+            "task": result.task,
+            "seed": result.seed,
+            "settings": vars(result.settings),
+            "score": result.score,
+            "predictions": said,
+        }
+        path.write_text(json.dumps({**record, **ours}, indent=1, sort_keys=True) + "\n")
+
+
+def a_result(number: int, task: str, seed: int) -> TaskResult:
+    """A made-up model's."""
+    score = 0.5 + (number * 7 + seed) % 40 / 100
+    row = {
+        "recipe": 1,
+        "overrides": {},
+        "limit": None,
+        "dtype": "float32",
+        "choose": "last",
+        "method": None,
+    }
+    own = {"version": 1, "data": f"{task:0<16}", "values": dict(FINE_TUNING), "inputs": {}}
+    return TaskResult(
+        model=Model(f"model-{number}", f"model-{number}", f"{number:08x}", f"models/{number}"),
+        task=task,
+        seed=seed,
+        settings=Settings(row, own),
+        score=score,
+        scores={"validation": {"accuracy": score, "score": score}},
+        marks=[],
+        data={"source": "nyu-mll/glue", "revision": "0" * 40, "content": own["data"]},
+        provenance={"version": "0.1.0", "commit": "0" * 40, "libraries": {"torch": "2.13.0"}},
+        times={"total": 60.5, "train": 50.25, "evaluate": 3.5},
+        history=[{"step": step, "loss": 0.6931471805599453} for step in range(20)],
+        finished="2026-01-01T00:00:00+00:00",
+    )
+
+
+def a_prediction() -> Predictions:
+    labels = np.zeros(4, dtype=np.int64)
+    return Predictions(["validation"] * 4, list("0123"), labels, np.zeros((4, 2), np.float32))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Results: typed, with their provenance; what one looks like as JSON. Imports no torch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from types import NoneType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval_harness.runs import Model, Settings
+
+SCHEMA = 1
+
+
+class NewerSchemaError(ValueError):
+    """A record of a version of this program that is still to come."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of each evaluation example, in the order of the data."""
+
+    split: Sequence[str]
+    ids: Sequence[str]
+    labels: NDArray[Any]
+    """Class ids, or numbers for a regression; NaN in a test split, whose labels nobody has."""
+    logits: NDArray[np.float32]
+    """[examples, classes]; one column for a regression."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What one run gave, and all that one must know to trust or repeat it.
+
+    Attributes:
+        model: what was judged.
+        task: the task's name.
+        seed: of head, order and dropout.
+        settings: every setting that changes the number.
+        score: the primary score from 0 to 1 on the first evaluated split; None where it is not
+            defined (a correlation with constant predictions).
+        scores: every measure by split, None where it is not defined.
+        marks: what a reader must know of this run: "degenerate", "best of 3 epochs on dev".
+        data: source, revision, content hash, number of examples by split, overlap of train and dev.
+        provenance: code, libraries, hardware, threads, device, dtype; `seeds`, where a sweep made
+            it, are all that the sweep was asked for.
+        times: seconds by stage.
+        history: the training loss by step.
+        finished: when, in UTC, ISO 8601.
+        predictions: name, size and sha256 of the file beside it; filled in when it is saved.
+        schema: the version of this record.
+    """
+
+    model: Model
+    task: str
+    seed: int
+    settings: Settings
+    score: float | None
+    scores: Mapping[str, Mapping[str, float | None]]
+    marks: Sequence[str]
+    data: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    times: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
+    finished: str
+    predictions: Mapping[str, Any] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """Where it lies under `runs/`, without the ending."""
+        return f"{self.model.key}/{self.task}/{self.settings.hash}/seed-{self.seed}"
+
+
+Record = dict[str, Any]
+UPGRADES: dict[int, Callable[[Record], Record]] = {}
+"""From each older schema to the next one; a record passes through as many as it needs."""
+
+_Kinds = tuple[type, ...]
+_NUMBER: _Kinds = (int, float)
+_RESULT: dict[str, _Kinds] = {
+    "schema": (int,),
+    "model": (dict,),
+    "task": (str,),
+    "seed": (int,),
+    "settings": (dict,),
+    "score": (*_NUMBER, NoneType),
+    "scores": (dict,),
+    "marks": (list,),
+    "data": (dict,),
+    "provenance": (dict,),
+    "times": (dict,),
+    "history": (list,),
+    "finished": (str,),
+    "predictions": (dict,),
+}
+_MODEL: dict[str, _Kinds] = {
+    **dict.fromkeys(("name", "slug", "digest", "source"), (str,)),
+    **dict.fromkeys(("revision", "teacher"), (str, NoneType)),
+}
+_SETTINGS: dict[str, _Kinds] = {"row": (dict,), "task": (dict,)}
+_PREDICTIONS: dict[str, _Kinds] = {"name": (str,), "size": (int,), "sha256": (str,)}
+
+
+def to_record(result: TaskResult) -> Record:
+    """Plain data, as it is written."""
+    return asdict(result)
+
+
+def from_record(
+    record: Any, settings_of: Callable[[Record, Record], Settings] = Settings
+) -> TaskResult:
+    """A result from what was read; older schemas are upgraded first.
+
+    Args:
+        record: JSON's value.
+        settings_of: makes the settings; a reader of many files shares one object among them.
+
+    Raises:
+        ValueError: what is wrong with it, in half a line.
+    """
+    record = _upgraded(record)
+    _require(record, _RESULT, "")
+    _require(record["model"], _MODEL, "model.")
+    _require(record["settings"], _SETTINGS, "settings.")
+    _require(record["predictions"], _PREDICTIONS, "predictions.")
+    _require_scores(record["score"], record["scores"])
+    return TaskResult(
+        **{
+            **record,
+            "model": Model(**record["model"]),
+            "settings": settings_of(record["settings"]["row"], record["settings"]["task"]),
+            "marks": tuple(record["marks"]),
+            "history": tuple(record["history"]),
+        }
+    )
+
+
+def _upgraded(read: Any) -> Record:
+    if type(read) is not dict or type(read.get("schema")) is not int:
+        raise ValueError("is not a result: it has no schema")
+    record: Record = read
+    if record["schema"] > SCHEMA:
+        raise NewerSchemaError(
+            f"was written by a newer version (schema {record['schema']}, known up to {SCHEMA}): "
+            "update"
+        )
+    while record["schema"] < SCHEMA:
+        if record["schema"] not in UPGRADES:
+            raise ValueError(f"schema {record['schema']} never was")
+        record = {**UPGRADES[record["schema"]](record), "schema": record["schema"] + 1}
+    return record
+
+
+def _require(record: Record, kinds: Mapping[str, _Kinds], where: str) -> None:
+    """Exactly these fields, of exactly these types: JSON's true is not a number here."""
+    if record.keys() != kinds.keys():
+        raise ValueError(_odd_field(record, kinds, where))
+    for name, allowed in kinds.items():
+        if type(record[name]) not in allowed:
+            raise ValueError(f"{where}{name} is a {type(record[name]).__name__}")
+
+
+def _odd_field(record: Record, kinds: Mapping[str, _Kinds], where: str) -> str:
+    if missing := sorted(kinds.keys() - record.keys()):
+        return f"{where}{missing[0]} is missing"
+    return f"{where}{min(record.keys() - kinds.keys())} is no field of a result"
+
+
+def _require_scores(score: float | None, scores: Record) -> None:
+    """Shares from -1 to 1: a percentage or 1e999 would pass for a number otherwise."""
+    if not _is_share(score):
+        raise ValueError(f"score {score} is not between -1 and 1")
+    for split, measures in scores.items():
+        if type(measures) is not dict:
+            raise ValueError(f"scores.{split} is a {type(measures).__name__}")
+        for name, value in measures.items():
+            if not _is_share(value):
+                raise ValueError(f"scores.{split}.{name} {value!r} is not between -1 and 1")
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (type(value) in _NUMBER and -1 <= value <= 1)
+
+
+def not_finite(value: Any, where: str = "") -> str | None:
+    """The path of the first NaN or infinity in plain data, and what stands there."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{where} is {value}"
+    if isinstance(value, Mapping):
+        inside = ((f"{where}.{name}" if where else str(name), each) for name, each in value.items())
+    elif isinstance(value, list | tuple):
+        inside = ((f"{where}[{number}]", each) for number, each in enumerate(value))
+    else:
+        return None
+    return next(filter(None, (not_finite(each, path) for path, each in inside)), None)
+
+
+assert _RESULT.keys() == {field.name for field in fields(TaskResult)}

@@ -1,0 +1,83 @@
+"""Results and predictions made up in a test, with every field that a real one has."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from angels_share.names import known_as
+from eval_harness.results import Predictions, TaskResult
+from eval_harness.runs import Model, Settings
+from eval_harness.store import publish
+
+ROW = {
+    "recipe": 1,
+    "overrides": {},
+    "limit": None,
+    "dtype": "float32",
+    "choose": "last",
+    "method": None,
+}
+HUB = {"source": "nyu-mll/glue", "revision": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"}
+
+
+def model(name="distilbert", digest="0123abcd", teacher=None):
+    row = known_as(name)
+    return Model(name, name, digest, row.repo_id if row else name, digest * 5, teacher)
+
+
+def distilled_from(teacher, **options):
+    given = {"alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0, **options}
+    return {
+        "name": "distil",
+        "factory": "distil_trainer.harness:make_trainer",
+        "options": {"teacher_model": teacher.key, **given},
+    }
+
+
+def settings(task="rte", content=None, values=None, inputs=None, **row):
+    content = content or f"{task:0<16}"
+    values = {"learning_rate": 3e-5, "num_train_epochs": 3.0, **(values or {})}
+    own = {"version": 1, "data": content, "values": values, "inputs": inputs or {}}
+    return Settings({**ROW, **row}, own)
+
+
+def result(of=None, task="rte", seed=1, score=0.6, scores=None, given=None, **more):
+    given = given or settings(task)
+    made = TaskResult(
+        model=of or model(),
+        task=task,
+        seed=seed,
+        settings=given,
+        score=score,
+        scores=scores or {"validation": {"accuracy": score, "score": score}},
+        marks=(),
+        data={**HUB, "content": given.task["data"], "examples": {"validation": 4}, "overlap": 0},
+        provenance={
+            "version": "0.1.0",
+            "commit": None,
+            "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
+            "machine": {"cores": 2},
+            "threads": 2,
+            "device": "cpu",
+        },
+        times={"train": 1.5},
+        history=({"step": 1, "loss": 0.7},),
+        finished="2026-01-01T00:00:00+00:00",
+    )
+    return replace(made, **more)
+
+
+def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
+    """Logits that choose `said`, or are `said` where the labels are numbers."""
+    labels = np.asarray(labels)
+    said = labels if said is None else np.asarray(said)
+    if labels.dtype.kind == "f":
+        logits = said.astype(np.float32)[:, None]
+    else:
+        logits = np.eye(max(labels.max(), said.max()) + 1, dtype=np.float32)[said]
+    return Predictions([split] * len(labels), [str(i) for i in range(len(labels))], labels, logits)
+
+
+def put(root, *results, said=None):
+    for each in results:
+        assert publish(root, each, said or predictions())
