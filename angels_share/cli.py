@@ -43,6 +43,9 @@ def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
         return door.run(options)
     except KeyboardInterrupt:
         return _say(door, "interrupted; what was complete is still there", INTERRUPTED)
+    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except Exception as error:  # noqa: BLE001  (the last one to hear of it: told, never swallowed)
         return _say(door, *_line_and_status(error))
 

@@ -27,6 +27,8 @@ class ShortName:
     repo_id: str
     older_ids: tuple[str, ...] = ()
     paper_row: str | None = None
+    teacher: str | None = None
+    """The short name of the model that it was distilled from."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,24 +44,37 @@ SHORT_NAMES = (
         "distilbert/distilbert-base-uncased",
         ("distilbert-base-uncased",),
         "DistilBERT",
+        "bert",
     ),
-    ShortName("distilbert-cased", "distilbert/distilbert-base-cased", ("distilbert-base-cased",)),
+    ShortName(
+        "distilbert-cased",
+        "distilbert/distilbert-base-cased",
+        ("distilbert-base-cased",),
+        teacher="bert-cased",
+    ),
     ShortName(
         "distilbert-squad",
         "distilbert/distilbert-base-uncased-distilled-squad",
         ("distilbert-base-uncased-distilled-squad",),
         "DistilBERT (D)",
+        "bert",
     ),
     ShortName(
         "distilbert-cased-squad",
         "distilbert/distilbert-base-cased-distilled-squad",
         ("distilbert-base-cased-distilled-squad",),
+        teacher="bert-cased",
     ),
     ShortName("roberta", "FacebookAI/roberta-base", ("roberta-base",)),
-    ShortName("distilroberta", "distilbert/distilroberta-base", ("distilroberta-base",)),
+    ShortName(
+        "distilroberta",
+        "distilbert/distilroberta-base",
+        ("distilroberta-base",),
+        teacher="roberta",
+    ),
     ShortName("xlm-roberta", "FacebookAI/xlm-roberta-base", ("xlm-roberta-base",)),
     ShortName("gpt2", "openai-community/gpt2"),
-    ShortName("distilgpt2", "distilbert/distilgpt2"),
+    ShortName("distilgpt2", "distilbert/distilgpt2", teacher="gpt2"),
     ShortName(
         "mbert", "google-bert/bert-base-multilingual-cased", ("bert-base-multilingual-cased",)
     ),
@@ -67,6 +82,7 @@ SHORT_NAMES = (
         "distilmbert",
         "distilbert/distilbert-base-multilingual-cased",
         ("distilbert-base-multilingual-cased",),
+        teacher="mbert",
     ),
     ShortName(
         "bert-german", "dbmdz/bert-base-german-cased", ("google-bert/bert-base-german-dbmdz-cased",)
@@ -75,6 +91,7 @@ SHORT_NAMES = (
         "distilbert-german",
         "distilbert/distilbert-base-german-cased",
         ("distilbert-base-german-cased",),
+        teacher="bert-german",
     ),
 )
 

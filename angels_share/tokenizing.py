@@ -11,8 +11,10 @@ _CONFIG = "tokenizer_config.json"
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The fast tokenizer of a folder, a short name or a Hub id.
+
+    With a revision it is a Hub id that was located before.
 
     Raises:
         UserError: there is none, it wants to run code, or it names files outside its folder.
@@ -22,7 +24,9 @@ def load_tokenizer(name: str) -> Any:
     folder = Path(name).expanduser()
     if folder.is_dir():  # it may hold a tokenizer and no model
         _check_folder(folder)
-        source, revision = str(folder), None
+        source = str(folder)
+    elif revision is not None:
+        source = name
     else:
         located = locate(name)
         source, revision = located.source, located.revision

@@ -106,7 +106,7 @@ class DistilTrainer(ResumableTrainer):
         self._identities = {
             "student": of_model(model),
             "teachers": [of_model(each) for each in self.teachers],
-            "data": of_data(train_dataset),
+            "data": None if mode == "task" else of_data(train_dataset),
         }
         super().__init__(
             model=self.objective,

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import require_writable_folder, write_atomically
+from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.names import locate, nearest
-from eval_harness.tasks import TASKS, tasks_named
+from eval_harness.settings import FINE_TUNING
+from eval_harness.tasks import TASKS
 
 _NOT_YET = "is not built yet; README says what stands today"
 
@@ -23,16 +24,26 @@ _SWEEP = (
         choices=("missing", "always", "never"),
     ),
     Flag("limit", "at most so many training and evaluation examples", int, check=above_zero),
-    Flag("workers", "runs at a time", int, 1, check=above_zero),
+    Flag(
+        "workers",
+        "processes, each with one run at a time [one per GPU, else one]",
+        int,
+        check=above_zero,
+    ),
+    Flag("threads", "of each worker [its share of the cores]", int, check=above_zero),
+    Flag(
+        "choose",
+        "which epoch counts; best looks at dev after each, and is marked",
+        default="last",
+        choices=("last", "best"),
+    ),
 )
 
 
 def _glue(options: Options) -> int:
-    tasks_named(options.tasks)
-    for name in [*options.model, *([options.teacher] if options.teacher else [])]:
-        locate(name)
-    require_writable_folder(options.results_dir, "--results_dir")
-    raise RunFailed(f"fine-tuning on GLUE {_NOT_YET}")
+    from eval_harness.glue import judge
+
+    return judge(options)
 
 
 GLUE_DOOR = Door(
@@ -48,20 +59,27 @@ GLUE_DOOR = Door(
         ),
         Flag(
             "tasks",
-            "tasks; `all` is the nine of GLUE",
+            "tasks; `all` is the nine of GLUE; a .yaml file is a task of one's own",
             default=["all"],
             many=True,
             alias="task_name",
         ),
         Flag("teacher", "distil from this model while fine-tuning: the result is marked (D)"),
-        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json"),
+        Flag("alpha_ce", "weight of the teacher's soft targets", float, 0.5, check=not_negative),
+        Flag("alpha_task", "weight of the true labels", float, 0.5, check=not_negative),
+        Flag("temperature", "softens both distributions", float, 2.0, check=above_zero),
+        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]"),
+        Flag("data_revision", "the commit of the data sets on the Hub [the newest]"),
+        Flag("max_seq_length", "tokens that are read [128; IMDb 512]", int, check=above_zero),
+        Flag("predict_test", "also write the test splits' answers for GLUE's server", bool),
         *_SWEEP,
     ),
     run=_glue,
     examples=(
         "python run_glue.py --model distilbert",
         "python run_glue.py --model bert distilbert --tasks cola rte --num_seeds 3 --workers 2",
-        "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 3e-5",
+        "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 5e-5",
+        "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
     ),
     takes_training_flags=True,
 )
@@ -104,13 +122,9 @@ SQUAD_DOOR = Door(
 
 
 def _tables(options: Options) -> int:
-    from eval_harness.paper import load_paper
-    from eval_harness.tables import tables, to_markdown
+    from eval_harness.tables import write_tables
 
-    folder = Path(options.results_dir)
-    for table in tables(load_paper(folder)):
-        text = to_markdown(table)
-        write_atomically(folder / f"{table.name}.md", text)
+    for text in write_tables(options.results_dir):
         print(text)  # noqa: T201
     return DONE
 
@@ -126,15 +140,30 @@ TABLES_DOOR = Door(
 
 def _tasks(options: Options) -> int:
     for task in TASKS:
-        labels = ", ".join(task.labels) or "a number"
-        score = " and ".join(task.primary)
-        print(f"{task.name:6} {'/'.join(task.columns):22} {score:20} {labels}")  # noqa: T201
+        majority = "" if task.majority is None else f"{task.majority:.1f}"
+        labels = ", ".join(task.labels) or f"a number, {task.scale}"
+        own = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
+        print(f"{task.name:6} {task.title}: {task.citation}")  # noqa: T201
+        rest = {
+            "columns": "/".join(task.columns),
+            "labels": labels,
+            "score": " and ".join(task.primary) + ", higher is better",
+            "commonest label scores": majority,
+            "evaluated on": ", ".join(task.evaluation),
+            "on the Hub": f"{task.hub}, {task.config}",
+            "its own defaults": own,
+        }
+        for name, value in rest.items():
+            if value:
+                print(f"       {name}: {value}")  # noqa: T201
+    shared = ", ".join(f"{name} {value}" for name, value in FINE_TUNING.items())
+    print(f"\nFine-tuning of all (ours: the paper's was never published): {shared}")  # noqa: T201
     return DONE
 
 
 TASKS_DOOR = Door(
     name="eval_harness tasks",
-    summary="lists the tasks: columns, measures whose mean is the score, labels",
+    summary="lists the tasks: columns, labels, score, majority, where they come from",
     flags=(),
     run=_tasks,
     examples=("python -m eval_harness tasks",),

@@ -22,9 +22,10 @@ OUR_FLAGS = {
     "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
     "alpha_mse alpha_cos temperature restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
     "preset ablation",
-    "run_glue": "model tasks teacher data_dir num_seeds seeds results_dir rerun limit workers",
+    "run_glue": "model tasks teacher alpha_ce alpha_task temperature data_dir data_revision "
+    "max_seq_length predict_test num_seeds seeds results_dir rerun limit workers threads choose",
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature train_file "
-    "validation_file num_seeds seeds results_dir rerun limit workers",
+    "validation_file num_seeds seeds results_dir rerun limit workers threads choose",
     "eval_harness tables": "results_dir",
     "eval_harness tasks": "",
 }

@@ -1,0 +1,227 @@
+"""One run: fine-tunes a model on a task from one seed, and says what it predicts.
+
+`run_task` is also what a sweep's workers call. The model as published, the tokenizer and the
+tokenized data are kept between runs; a copy of the model is all that a run changes.
+"""
+
+import importlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import PreTrainedModel, Trainer
+
+from angels_share.errors import RunFailed, UserError
+from angels_share.tokenizing import load_tokenizer
+from eval_harness.checkpoints import Pristine, load_pristine, save_weights
+from eval_harness.data import TaskData, load_task
+from eval_harness.encoding import Encoded, encode
+from eval_harness.fine_tuner import Report, train
+from eval_harness.judge import Judge, Verdict
+from eval_harness.provenance import provenance
+from eval_harness.results import Predictions, TaskResult
+from eval_harness.runs import Run
+
+_T = TypeVar("_T")
+_PLAIN = "eval_harness.fine_tuner:make_trainer"
+
+
+def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
+    """Fine-tunes, predicts, measures.
+
+    Args:
+        run: what to do; nothing that changes the number stands elsewhere.
+        report: is told the share of the run's steps that is done.
+
+    Raises:
+        RunFailed: the run went wrong: a number that isn't finite, data that changed meanwhile.
+        UserError: the model or the data can't be used.
+    """
+    clock = Clock()
+    with clock.stage("total"):
+        with clock.stage("prepare"):
+            prepared = _prepared(run)
+            model = prepared.pristine.copy(run.seed).to(_device())
+        judge = Judge(run, model, prepared.data, prepared.encoded, prepared.pad_id)
+        with clock.stage("train"):
+            history = _train(run, model, prepared, judge, report)
+        with clock.stage("evaluate"):
+            verdict = judge.verdict()
+        if run.keep_weights:
+            save_weights(Path(run.keep_weights), model, prepared.tokenizer)
+    return _result(run, prepared, verdict, history, clock.seconds), verdict.predictions
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Takes the time of a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 3)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What runs of one model on one task share."""
+
+    data: TaskData
+    tokenizer: Any
+    encoded: Mapping[str, Encoded]
+    pristine: Pristine
+    pad_id: int
+
+
+def _train(
+    run: Run, model: PreTrainedModel, prepared: Prepared, judge: Judge, report: Report
+) -> Sequence[Mapping[str, float]]:
+    method = run.method
+    with tempfile.TemporaryDirectory() as scratch:
+        return train(
+            model,
+            _factory(method.factory if method else _PLAIN),
+            run.settings.task["values"],
+            prepared.encoded[prepared.data.train.name],
+            seed=run.seed,
+            pad_id=prepared.pad_id,
+            scratch=Path(scratch),
+            report=report,
+            at_epoch_end=judge.look if run.settings.row["choose"] == "best" else None,
+            options=method.options if method else {},
+            folders=method.folders if method else {},
+        )
+
+
+def _factory(name: str) -> Callable[..., Trainer]:
+    """What a method's name stands for."""
+    module, _, function = name.partition(":")
+    try:
+        factory: Callable[..., Trainer] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"method {name!r}: 'package.module:function' is wanted: {error}") from error
+    return factory
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# What is kept between runs: of each kind the last one, since a sweep keeps like runs together.
+
+_kept: dict[str, tuple[Any, Any]] = {}
+
+
+def _keep(kind: str, key: Any, make: Callable[[], _T]) -> _T:
+    if kind not in _kept or _kept[kind][0] != key:
+        _kept.pop(kind, None)  # before there are two of them
+        _kept[kind] = (key, make())
+    kept: _T = _kept[kind][1]
+    return kept
+
+
+def _prepared(run: Run) -> Prepared:
+    data = _data(run)
+    model = run.model
+    tokenizer = _keep("tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision))
+    pad_id = _pad_id(tokenizer)
+    encoded = _encoded(run, data, tokenizer)
+    pristine = _keep("model", (model.key, run.task), lambda: load_pristine(model, run.task, pad_id))
+    _check_fit(run, pristine.model, encoded)
+    return Prepared(data, tokenizer, encoded, pristine, pad_id)
+
+
+def _data(run: Run) -> TaskData:
+    limit = run.settings.row["limit"]
+    folder = Path(run.data_dir) if run.data_dir else None
+    wanted = run.settings.task["data"]
+    key = (run.task, folder, limit, run.data_revision, run.predict_test, wanted)
+    data = _keep("data", key, lambda: load_task(
+        run.task, folder, limit=limit, revision=run.data_revision, test=run.predict_test
+    ))  # fmt: skip
+    if data.content != wanted:
+        raise RunFailed(
+            f"{data.source}: what it holds for {run.task.title} changed since the sweep began; "
+            "run the command again"
+        )
+    return data
+
+
+def _encoded(run: Run, data: TaskData, tokenizer: Any) -> dict[str, Encoded]:
+    """The token ids of every split, by its name."""
+    longest = run.settings.task["values"]["max_seq_length"]
+    key = (run.model.key, run.task, data.content, len(data.test), longest)
+    parts = (data.train, *data.evaluation, *data.test)
+    return _keep("encoded", key, lambda: {
+        part.name: encode(part, tokenizer, longest) for part in parts
+    })  # fmt: skip
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """What batches are padded with; GPT-2 has no such token, and what ends a text serves."""
+    found = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if found is None else found)
+
+
+def _check_fit(run: Run, model: PreTrainedModel, encoded: Mapping[str, Encoded]) -> None:
+    """Refuses ids and lengths that the model has no embedding for: an index error, else."""
+    largest = max(int(part.ids.max()) for part in encoded.values())
+    if largest >= model.config.vocab_size:
+        raise UserError(
+            f"{run.model.name}: its tokenizer gives id {largest} and its vocab_size is "
+            f"{model.config.vocab_size}: they do not belong together"
+        )
+    positions = getattr(model.config, "max_position_embeddings", None)
+    longest = max(int(part.lengths.max()) for part in encoded.values())
+    # RoBERTa's positions begin behind the padding's.
+    first = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
+    if positions is not None and longest + first > positions:
+        raise UserError(
+            f"{run.model.name} reads {positions - first} tokens and {run.task.title} has "
+            f"{longest}: --max_seq_length {positions - first}"
+        )
+
+
+def _result(
+    run: Run,
+    prepared: Prepared,
+    verdict: Verdict,
+    history: Sequence[Mapping[str, float]],
+    seconds: Mapping[str, float],
+) -> TaskResult:
+    data = prepared.data
+    parts = (data.train, *data.evaluation, *data.test)
+    return TaskResult(
+        model=run.model,
+        task=run.task.name,
+        seed=run.seed,
+        settings=run.settings,
+        score=verdict.scores[data.evaluation[0].name]["score"],
+        scores=verdict.scores,
+        marks=verdict.marks,
+        data={
+            "source": data.source,
+            "revision": data.revision,
+            "content": data.content,
+            "examples": {part.name: len(part) for part in parts},
+            "overlap": data.overlap,
+        },
+        provenance={
+            **provenance(_device()),
+            "new_weights": list(prepared.pristine.new),
+            "seeds": list(run.seeds),
+        },
+        times=seconds,
+        history=history,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,153 @@
+"""How models are fine-tuned, and which settings make two numbers two numbers. Imports no torch.
+
+The hyper-parameters behind the paper's Tables 1 and 2 were never published. These are ours: the
+middle of the grid that BERT's authors searched, the same for every task and model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from angels_share.errors import UserError
+from eval_harness.runs import Method, Settings
+from eval_harness.tasks import Task
+
+RECIPE = 1
+"""The version of the harness's arithmetic: raise it when equal settings give another number."""
+
+FINE_TUNING: Mapping[str, Any] = {
+    "learning_rate": 3e-5,
+    "num_train_epochs": 3.0,
+    "per_device_train_batch_size": 32,
+    "gradient_accumulation_steps": 1,
+    "max_seq_length": 128,
+    "warmup_steps": 0.1,
+    "lr_scheduler_type": "linear",
+    "optim": "adamw_torch_fused",
+    "weight_decay": 0.01,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "bf16": False,
+    "train_sampling_strategy": "group_by_length",
+}
+
+# Flags of TrainingArguments that change no number.
+_NEUTRAL = frozenset({
+    "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "use_cpu",
+    "torch_empty_cache_steps", "skip_memory_metrics", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+})  # fmt: skip
+
+_OURS = "the harness does that itself"
+_NO_CHECKPOINTS = "a run of the harness writes no checkpoints: what was killed is run again"
+_REFUSED = {
+    "output_dir": "results go to --results_dir",
+    "seed": "use --seeds or --num_seeds",
+    "data_seed": "use --seeds: the data's order follows the run's seed",
+    "do_train": _OURS,
+    "do_eval": _OURS,
+    "do_predict": "use --predict_test",
+    "eval_strategy": "dev is looked at once, at the end; --choose best looks after every epoch",
+    "eval_steps": "dev is looked at once, at the end; --choose best looks after every epoch",
+    "eval_delay": "dev is looked at once, at the end; --choose best looks after every epoch",
+    "eval_on_start": "dev is looked at once, at the end; --choose best looks after every epoch",
+    "metric_for_best_model": "--choose best goes by the task's own score",
+    "greater_is_better": "--choose best goes by the task's own score",
+    "load_best_model_at_end": "use --choose best",
+    "save_strategy": _NO_CHECKPOINTS,
+    "save_steps": _NO_CHECKPOINTS,
+    "save_total_limit": _NO_CHECKPOINTS,
+    "save_only_model": _NO_CHECKPOINTS,
+    "save_on_each_node": _NO_CHECKPOINTS,
+    "resume_from_checkpoint": "run the same command again: what has a result is not run twice",
+    "push_to_hub": "push a finished folder with `hf upload`",
+    "hub_model_id": "push a finished folder with `hf upload`",
+    "hub_strategy": "push a finished folder with `hf upload`",
+    "fp16": "use --bf16, or float32",
+    "fp16_full_eval": "evaluation is in the precision of training",
+    "bf16_full_eval": "evaluation is in the precision of training",
+    "fsdp": "a run is one process: --workers shares runs out",
+    "fsdp_config": "a run is one process: --workers shares runs out",
+    "deepspeed": "a run is one process: --workers shares runs out",
+    "auto_find_batch_size": "it would change the batches and so the number",
+    "remove_unused_columns": _OURS,
+    "disable_tqdm": "the sweep has one bar",
+    "report_to": "results are files; a run reports to nobody else",
+    "logging_steps": "the loss is recorded twenty times a run",
+    "logging_strategy": "the loss is recorded twenty times a run",
+    "logging_first_step": "the loss is recorded twenty times a run",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run",
+}
+
+
+def check_overrides(given: Mapping[str, Any]) -> None:
+    """Refuses flags of TrainingArguments that a run here doesn't have, and impossible values.
+
+    Raises:
+        UserError: names the flag and what to use instead.
+    """
+    for name, value in given.items():
+        if name in _REFUSED:
+            raise UserError(f"--{name} is not taken here: {_REFUSED[name]}")
+        positive = ("learning_rate", "num_train_epochs", "max_seq_length",
+                    "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
+        if name in positive and value <= 0:
+            raise UserError(f"--{name} {value}: must be above 0")
+
+
+def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user set that changes the number; 3 and 3.0 epochs are the same setting."""
+    return {
+        name: float(value) if isinstance(FINE_TUNING.get(name), float) else value
+        for name, value in sorted(given.items())
+        if name not in _NEUTRAL
+    }
+
+
+def settings_of(
+    task: Task,
+    given: Mapping[str, Any],
+    *,
+    content: str,
+    limit: int | None,
+    choose: str = "last",
+    method: Method | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Settings:
+    """Every setting that changes the number of a run.
+
+    Args:
+        task: whose own defaults apply below what the user gave.
+        given: flags of TrainingArguments, and `max_seq_length`.
+        content: the hash of what the data says.
+        limit: how many examples there are at most.
+        choose: "last" or "best": which epoch's predictions count.
+        method: another way to train than plain fine-tuning.
+        inputs: what the method reads that differs from task to task: the run of a teacher.
+    """
+    chosen = _typed(given)
+    values = {**FINE_TUNING, **task.fine_tuning, **chosen}
+    how = None
+    if method is not None:
+        how = {
+            "name": method.name, "factory": method.factory, "options": dict(method.options),
+        }  # fmt: skip
+    row = {
+        "recipe": RECIPE,
+        "overrides": {
+            name: value for name, value in chosen.items() if FINE_TUNING.get(name) != value
+        },
+        "limit": limit,
+        "dtype": "bfloat16" if values["bf16"] else "float32",
+        "choose": choose,
+        "method": how,
+    }
+    own = {
+        "version": task.version,
+        "data": content,
+        "values": values,
+        "inputs": dict(inputs or {}),
+    }
+    return Settings(row, own)
