@@ -75,17 +75,15 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Examples as one batch."""
-        lengths = [len(example["input_ids"]) for example in examples]
-        shape = (len(examples), max(lengths))
-        batch = {"input_ids": torch.full(shape, self.pad_id)}
-        batch["attention_mask"] = torch.zeros(shape, dtype=torch.int64)
-        if "token_type_ids" in examples[0]:
-            batch["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
-        for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-            batch["attention_mask"][row, :length] = 1
-            for name in ("input_ids", "token_type_ids"):
-                if name in batch:
-                    batch[name][row, :length] = torch.as_tensor(example[name])
+        # Filled by numpy: a tensor for each example would be most of a small model's overhead.
+        lengths = np.array([len(example["input_ids"]) for example in examples])
+        attended = np.arange(lengths.max()) < lengths[:, None]
+        batch = {"attention_mask": torch.from_numpy(attended.astype(np.int64))}
+        for name, padding in (("input_ids", self.pad_id), ("token_type_ids", 0)):
+            if name in examples[0]:
+                padded = np.full(attended.shape, padding, dtype=np.int64)
+                padded[attended] = np.concatenate([example[name] for example in examples])
+                batch[name] = torch.from_numpy(padded)
         if "labels" in examples[0]:
             labels = np.asarray([example["labels"] for example in examples])
             dtype = torch.float32 if labels.dtype.kind == "f" else torch.int64
