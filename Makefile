@@ -67,6 +67,9 @@ bench: $(READY)  ## speed and memory against a textbook implementation, side by 
 	$(RUN) -m benchmarks.distil_step --size base
 	$(RUN) -m benchmarks.trainer_overhead
 	$(RUN) -m benchmarks.corpus_prep
+	$(RUN) -m benchmarks.tables_speed
+	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.fine_tune
+	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.sweep_rate
 
 tables: $(READY)  ## Tables 1-4 from the results that are there
 	$(RUN) -m eval_harness tables

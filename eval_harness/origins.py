@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.names import cache_folder, locate
+from angels_share.names import Located, cache_folder, locate
 from eval_harness.columns import ENDINGS, IDS, Columns, read_columns, require_rows
 from eval_harness.glue_files import file_of, is_there, read_glue
 from eval_harness.tasks import Task
@@ -129,7 +129,7 @@ def _on_hub(task: Task, splits: Sequence[str], revision: str | None) -> Origin:
         raise UserError(f"revision {revision!r}: the 40 hex digits of a commit are wanted")
     source = f"hub:{task.hub}" + (f"/{task.config}" if task.config else "")
     if revision is None or not _snapshot(task.hub, revision).is_dir():
-        located = locate(task.hub, what="dataset")  # answers within two seconds
+        located = _located(task.hub)
         revision = revision or located.revision
         if located.kind == "folder":
             raise UserError(f"{task.hub} is a folder here and a data set on the Hub: rename it")
@@ -140,6 +140,13 @@ def _on_hub(task: Task, splits: Sequence[str], revision: str | None) -> Origin:
         return Origin(source, revision, lambda split: _read_tables(task, folder, split))
     data = _download(task, revision)
     return Origin(source, revision, lambda split: [_of_dataset(task, data, split, source)])
+
+
+def _located(hub: str) -> Located:
+    try:
+        return locate(hub, what="dataset")  # answers within two seconds
+    except UserError as error:
+        raise UserError(f"{error}; --data_dir names a folder of GLUE's own files") from error
 
 
 def _snapshot(hub: str, revision: str) -> Path:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from transformers import PreTrainedModel, Trainer
 
 from angels_share.errors import RunFailed, UserError
@@ -47,7 +46,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
     with clock.stage("total"):
         with clock.stage("prepare"):
             prepared = _prepared(run)
-            model = prepared.pristine.copy(run.seed).to(_device())
+            model = prepared.pristine.copy(run.seed)
         judge = Judge(run, model, prepared.data, prepared.encoded, prepared.pad_id)
         with clock.stage("train"):
             history = _train(run, model, prepared, judge, report)
@@ -55,7 +54,13 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
             verdict = judge.verdict()
         if run.keep_weights:
             save_weights(Path(run.keep_weights), model, prepared.tokenizer)
-    return _result(run, prepared, verdict, history, clock.seconds), verdict.predictions
+    made_with = {
+        **provenance(model.device),  # where the Trainer put it
+        "new_weights": list(prepared.pristine.new),
+        "seeds": list(run.seeds),
+    }
+    record = {"history": history, "times": clock.seconds, "provenance": made_with}
+    return _result(run, prepared.data, verdict, record), verdict.predictions
 
 
 class Clock:
@@ -111,10 +116,6 @@ def _factory(name: str) -> Callable[..., Trainer]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"method {name!r}: 'package.module:function' is wanted: {error}") from error
     return factory
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # What is kept between runs: of each kind the last one, since a sweep keeps like runs together.
@@ -192,14 +193,7 @@ def _check_fit(run: Run, model: PreTrainedModel, encoded: Mapping[str, Encoded])
         )
 
 
-def _result(
-    run: Run,
-    prepared: Prepared,
-    verdict: Verdict,
-    history: Sequence[Mapping[str, float]],
-    seconds: Mapping[str, float],
-) -> TaskResult:
-    data = prepared.data
+def _result(run: Run, data: TaskData, verdict: Verdict, record: Mapping[str, Any]) -> TaskResult:
     parts = (data.train, *data.evaluation, *data.test)
     return TaskResult(
         model=run.model,
@@ -216,12 +210,6 @@ def _result(
             "examples": {part.name: len(part) for part in parts},
             "overlap": data.overlap,
         },
-        provenance={
-            **provenance(_device()),
-            "new_weights": list(prepared.pristine.new),
-            "seeds": list(run.seeds),
-        },
-        times=seconds,
-        history=history,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        **record,
     )
