@@ -162,6 +162,8 @@ def _options(
         if chosen.get(flag.name) is not None:
             _check(flag, chosen[flag.name])
     passed = {name: value for name, value in chosen.items() if name in training}
+    for name, value in passed.items():
+        _check_choice(name, value, training[name].choices)
     return Options(values, passed, frozenset(chosen))
 
 
@@ -170,9 +172,13 @@ def _check(flag: Flag, value: Any) -> None:
         accepted = (int, float) if flag.kind is float else flag.kind
         if not isinstance(item, accepted):
             raise UserError(f"--{flag.name} {item!r}: {flag.kind.__name__} is wanted")
-        if flag.choices and item not in flag.choices:
-            allowed = ", ".join(flag.choices)
-            near = nearest(str(item), flag.choices)
-            raise UserError(f"--{flag.name} {item}: one of {allowed} is wanted{near}")
+        _check_choice(flag.name, item, flag.choices)
         if flag.check and (complaint := flag.check(item)):
             raise UserError(f"--{flag.name} {item}: {complaint}")
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if choices and value not in choices:
+        allowed = ", ".join(choices)
+        near = nearest(str(value), choices)
+        raise UserError(f"--{name} {value}: one of {allowed} is wanted{near}")

@@ -1,6 +1,7 @@
 """Tokenizers from outside: fast ones only, and nothing is read outside of their folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def _check_folder(folder: Path) -> None:
     """Refuses what an untrusted folder could use to run code or to read files elsewhere."""
     if not has_tokenizer(str(folder)):
         files = ", ".join(_VOCABULARIES)
-        raise UserError(f"{folder}: holds no tokenizer ({files}); --tokenizer names another")
+        raise UserError(
+            f"{folder}: holds no tokenizer ({files}); copy those of its teacher into it"
+        )
     for path in folder.glob("*token*.json"):
         if path.is_symlink() and folder.resolve() not in path.resolve().parents:
             raise UserError(f"{path}: is a link out of its folder, which is not followed")
@@ -69,3 +72,14 @@ def _check_folder(folder: Path) -> None:
         names_file = key.endswith("_file") and isinstance(value, str)
         if names_file and (Path(value).is_absolute() or ".." in Path(value).parts):
             raise UserError(f"{file}: {key} {value!r} lies outside of the folder; remove it")
+
+
+def check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
+    """Compares the tokens themselves: permuted ids of one size would train on nonsense."""
+    if student == teacher:
+        return
+    token = min(student.items() ^ teacher.items(), key=lambda entry: (entry[1], entry[0]))[0]
+    raise UserError(
+        f"the tokenizers differ: token {token!r} is id {student.get(token, 'none')} for the "
+        f"student and {teacher.get(token, 'none')} for the teacher, so use the teacher's tokenizer"
+    )

@@ -34,6 +34,7 @@ class TrainingFlag:
     optional: bool
     default: str
     help: str
+    choices: tuple[str, ...] = ()
 
 
 @cache
@@ -42,14 +43,19 @@ def training_flags() -> Mapping[str, TrainingFlag]:
     package = importlib.util.find_spec("transformers")
     assert package is not None
     assert package.origin is not None
-    source = Path(package.origin).with_name("training_args.py").read_text(encoding="utf-8")
-    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    fields = next(node.body for node in classes if node.name == "TrainingArguments")
-    flags = [_flag(node) for node in fields if isinstance(node, ast.AnnAssign)]
+    folder = Path(package.origin).parent
+    classes = {
+        node.name: node
+        for file in ("trainer_utils.py", "training_args.py")
+        for node in ast.parse((folder / file).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    fields = classes["TrainingArguments"].body
+    flags = [_flag(node, classes) for node in fields if isinstance(node, ast.AnnAssign)]
     return {flag.name: flag for flag in flags if flag.name not in REFUSED}
 
 
-def _flag(node: ast.AnnAssign) -> TrainingFlag:
+def _flag(node: ast.AnnAssign, classes: Mapping[str, ast.ClassDef]) -> TrainingFlag:
     assert isinstance(node.target, ast.Name)
     default, text = "", ""
     for keyword in node.value.keywords if isinstance(node.value, ast.Call) else []:
@@ -59,7 +65,14 @@ def _flag(node: ast.AnnAssign) -> TrainingFlag:
             text = _help_in(keyword.value)
     kinds = _kinds(node.annotation)
     types = tuple(sorted({_TYPES.get(kind, str) for kind in kinds - {"None"}}, key=str))
-    return TrainingFlag(node.target.id, types, "None" in kinds, default, text)
+    choices = tuple(word for kind in kinds if kind in classes for word in _members(classes[kind]))
+    return TrainingFlag(node.target.id, types, "None" in kinds, default, text, choices)
+
+
+def _members(enum: ast.ClassDef) -> list[str]:
+    """The words that an enum stands for."""
+    values = [node.value for node in enum.body if isinstance(node, ast.Assign)]
+    return [str(value.value) for value in values if isinstance(value, ast.Constant)]
 
 
 def _kinds(annotation: ast.expr) -> set[str]:

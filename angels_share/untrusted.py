@@ -1,6 +1,9 @@
 """What a model's folder from outside may not do: run code, or have files read elsewhere."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +60,25 @@ def _check_index(index: Path) -> None:
     for shard in sorted(map(str, shards)):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise UserError(f"{index}: names {shard!r}, which is not a safetensors file beside it")
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keeps transformers from printing a bar, and a table of what one line of ours then says."""
+    from transformers.utils import logging as theirs
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    had_bar = theirs.is_progress_bar_enabled()
+    # Not by its level: raised, it makes transformers complain of other things.
+    logger.addFilter(_is_error)
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_error)
+        if had_bar:
+            theirs.enable_progress_bar()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from angels_share.errors import UserError
 from distil_trainer.args import DistilTrainingArguments
-from distil_trainer.loading import load_model
+from distil_trainer.loading import load_fine_tuned
 from distil_trainer.trainer import DistilTrainer
 
 
@@ -30,10 +31,12 @@ def make_trainer(
     """
     names = ("alpha_ce", "alpha_task", "temperature")
     weights = {name: options[name] for name in names}
+    teacher = _teacher(folders["teacher"])
+    _check_length(teacher, trainer_settings["train_dataset"].lengths)
     return DistilTrainer(
         model,
         DistilTrainingArguments(**arguments, **weights),
-        teacher=_teacher(folders["teacher"]),
+        teacher=teacher,
         **trainer_settings,
     )
 
@@ -41,4 +44,14 @@ def make_trainer(
 @lru_cache(maxsize=1)
 def _teacher(folder: str) -> PreTrainedModel:
     """Loaded once for all the seeds that learn from it."""
-    return load_model(folder, task="classification")
+    return load_fine_tuned(folder)
+
+
+def _check_length(teacher: PreTrainedModel, lengths: Any) -> None:
+    """Refuses texts that are longer than a teacher's position table."""
+    reads = getattr(teacher.config, "max_position_embeddings", None)
+    if reads is not None and 0 < reads < int(max(lengths)):
+        raise UserError(
+            f"the teacher reads {reads} tokens and the longest text has {int(max(lengths))}: "
+            f"--max_seq_length {reads}"
+        )

@@ -5,8 +5,7 @@ Weights are read from safetensors only, and nobody's code is ever run.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.names import Located, locate, nearest
-from angels_share.untrusted import refuse_code, require_safetensors
+from angels_share.untrusted import refuse_code, require_safetensors, unreported
 from distil_trainer.families import Family, family_named, family_of
 
 Task = Literal["lm", "classification", "qa"]
@@ -89,11 +88,33 @@ def load_model(
     return model
 
 
+def load_fine_tuned(folder: str) -> PreTrainedModel:
+    """A model with a finished head for classification or regression, of any architecture.
+
+    Raises:
+        UserError: it can't be loaded without running code, or some of its weights are missing.
+    """
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+        refuse_code(folder, values)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{folder}: its config cannot be used: {_one_line(error)}") from error
+    require_safetensors(Path(folder), "AutoModelForSequenceClassification")
+    located = Located(folder, folder, None, "folder")
+    model_class = transformers.AutoModelForSequenceClassification
+    model, report = _from_pretrained(model_class, folder, located, config, torch.float32)
+    _check_sizes(folder, report["mismatched_keys"])
+    if missing := report["missing_keys"]:
+        raise UserError(f"{folder}: lacks {len(missing)} weights, {min(missing)} first")
+    return model
+
+
 def _from_pretrained(
     model_class: Any, name: str, located: Located, config: PreTrainedConfig, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
     try:
-        with _unreported():
+        with unreported():
             model, report = model_class.from_pretrained(
                 located.source,
                 config=config,
@@ -108,22 +129,6 @@ def _from_pretrained(
     except _UNREADABLE as error:
         raise UserError(f"{name}: its weights cannot be loaded: {_one_line(error)}") from error
     return model, report
-
-
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """Keeps transformers from printing a table of what one line of ours then says."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    # Not by its level: raised, it makes transformers complain of other things.
-    logger.addFilter(_is_error)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_error)
-
-
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
 
 
 def _check_sizes(name: str, mismatched: set[tuple[str, Sequence[int], Sequence[int]]]) -> None:

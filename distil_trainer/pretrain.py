@@ -21,7 +21,7 @@ from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
 from angels_share.names import locate
-from angels_share.tokenizing import has_tokenizer, load_tokenizer
+from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.args import DistilTrainingArguments
 from distil_trainer.batches import TextStream
 from distil_trainer.checks import OF_TEACHERS
@@ -30,7 +30,7 @@ from distil_trainer.families import family_of
 from distil_trainer.loading import load_config, load_model, student_from_config
 from distil_trainer.recipe import ABLATIONS, parse_layers
 from distil_trainer.sources import find_sources
-from distil_trainer.student import check_pair, check_vocabularies, make_student, plan_student
+from distil_trainer.student import check_pair, make_student, plan_student
 from distil_trainer.trainer import DistilTrainer
 
 RECORD = "distil.json"

@@ -4,7 +4,7 @@
 weights are read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from angels_share.errors import UserError
+from angels_share.tokenizing import check_vocabularies
 from distil_trainer.families import (
     Family,
     Shape,
@@ -305,14 +306,3 @@ def _check_lengths(student: int, teacher: int, wanted: int | None) -> None:
         raise UserError(f"{reads}: limit sequences to {shortest} tokens or fewer")
     if wanted is not None and wanted > shortest:
         raise UserError(f"sequences of {wanted} tokens: {reads}, so use {shortest} or fewer")
-
-
-def check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
-    """Compares the tokens themselves: permuted ids of one size would train on nonsense."""
-    if student == teacher:
-        return
-    token = min(student.items() ^ teacher.items(), key=lambda entry: (entry[1], entry[0]))[0]
-    raise UserError(
-        f"the tokenizers differ: token {token!r} is id {student.get(token, 'none')} for the "
-        f"student and {teacher.get(token, 'none')} for the teacher, so use the teacher's tokenizer"
-    )

@@ -1,17 +1,16 @@
 """A model as it was published, with a new head for a task: loaded once, copied for every run."""
 
 import copy
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -20,17 +19,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    is_progress_bar_enabled,
-)
 
 from angels_share.errors import UserError
-from angels_share.untrusted import refuse_code
+from angels_share.untrusted import refuse_code, unreported
 from eval_harness.runs import Model
 from eval_harness.tasks import Task
 
+_POSITIONS = ("position_embeddings", "wpe")
+# Their answer is read at the end of a row, which is padding here.
+_UNSUITED = ("xlnet",)
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 
 
@@ -41,6 +38,19 @@ class Pristine:
     model: PreTrainedModel
     new: tuple[str, ...]
     """Names of the modules that the checkpoint doesn't have, the head's among them."""
+    pad_id: int
+    """What batches are padded with."""
+
+    @property
+    def reads(self) -> int | None:
+        """Tokens of the longest text that has positions, if they are counted."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith(_POSITIONS):
+                # RoBERTa's and its kin's begin behind the padding's.
+                return module.num_embeddings - (
+                    0 if module.padding_idx is None else module.padding_idx + 1
+                )
+        return None
 
     def copy(self, seed: int) -> PreTrainedModel:
         """A model of its own for a run: the body as published, all that is new from the seed."""
@@ -55,20 +65,23 @@ class Pristine:
         return model
 
 
-def load_pristine(where: Model, task: Task, pad_id: int) -> Pristine:
+def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> Pristine:
     """Loads a model for a task's labels. Its head always starts new, also where it has one.
 
     Args:
         where: what to load.
         task: whose labels the head has.
-        pad_id: what batches are padded with.
+        tokenizer: says what batches are padded with, where the model's config doesn't.
 
     Raises:
         UserError: it can't be loaded without running code, or its body is incomplete.
     """
-    config = _config(where, task, pad_id)
+    config = _config(where, task)
+    config.finetuning_task = task.name  # what a kept model says that it is for
+    if config.pad_token_id is None:
+        config.pad_token_id = _pad_id(where, tokenizer)
     try:
-        with _unreported():
+        with unreported():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 where.source,
                 revision=where.revision,
@@ -82,15 +95,18 @@ def load_pristine(where: Model, task: Task, pad_id: int) -> Pristine:
     except _UNREADABLE as error:
         raise UserError(f"{where.name}: cannot be loaded: {_one_line(error)}") from error
     mismatched = {key for key, *_ in report["mismatched_keys"]}
-    _check_body(where, model, report["missing_keys"], mismatched)
-    return Pristine(model, tuple(_new_modules(model, report["missing_keys"])))
+    _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
+    new = tuple(_new_modules(model, report["missing_keys"]))
+    return Pristine(model, new, config.pad_token_id)
 
 
-def _config(where: Model, task: Task, pad_id: int) -> PreTrainedConfig:
+def _config(where: Model, task: Task) -> PreTrainedConfig:
     names = task.labels or ("score",)
     try:
         values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
         refuse_code(where.name, values)
+        if values.get("model_type") in _UNSUITED:
+            raise UserError(f"{where.name}: {values['model_type']} models are not judged here")
         return AutoConfig.from_pretrained(
             where.source,
             revision=where.revision,
@@ -99,23 +115,35 @@ def _config(where: Model, task: Task, pad_id: int) -> PreTrainedConfig:
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
             problem_type="regression" if task.is_regression else "single_label_classification",
-            pad_token_id=pad_id,
         )
     except _UNREADABLE as error:
         raise UserError(f"{where.name}: its config cannot be used: {_one_line(error)}") from error
 
 
+def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:
+    """GPT-2 has no token for padding; what ends a text serves."""
+    for found in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            return int(found)
+    raise UserError(f"{where.name}: neither config nor tokenizer names a token to pad with")
+
+
 def _check_body(
-    where: Model, model: PreTrainedModel, missing: Iterable[str], mismatched: Iterable[str]
+    where: Model, model: PreTrainedModel, differing: Iterable[str], mismatched: Iterable[str]
 ) -> None:
-    """Refuses a body that would silently be half random. A pooler is often left out, rightly."""
+    """Refuses a body that would silently be half random, or be cut. A pooler may come or go."""
     prefix = f"{model.base_model_prefix}."
-    wrong = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
-    wrong += [key for key in mismatched if key.startswith(prefix)]
+    optional = (".pooler.", "position_ids")
+    wrong = {
+        key
+        for key in differing
+        if key.startswith(prefix) and not any(part in key for part in optional)
+    }
+    wrong |= {key for key in mismatched if key.startswith(prefix)}
     if wrong:
         raise UserError(
             f"{where.name}: its weights do not fit its config.json: {len(wrong)} of the body's are "
-            f"missing or of another size, {min(wrong)} first"
+            f"missing, left over or of another size, {min(wrong)} first"
         )
 
 
@@ -128,25 +156,6 @@ def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str
             yield name
 
 
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """Keeps transformers from printing a bar, and a table of what is known to start new."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(_is_error)
-    had_bar = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_error)
-        if had_bar:
-            enable_progress_bar()
-
-
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -156,7 +165,8 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary)
+        with unreported():
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from angels_share.errors import UserError
 from eval_harness.data import Split
 
 _CHUNK = 10_000  # texts at a time: the tokenizer's own objects are far larger than their ids
@@ -47,7 +48,17 @@ class Encoded:
 
 
 def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
-    """A split's texts (one or two each) cut to so many tokens, the longer of two first."""
+    """A split's texts (one or two each) cut to so many tokens, the longer of two first.
+
+    Raises:
+        UserError: so few tokens leave no room for the texts.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=len(split.texts) > 1)
+    if max_length < special + len(split.texts):
+        raise UserError(
+            f"--max_seq_length {max_length}: {special} of them go to special tokens, which leaves "
+            f"no word of {len(split.texts)} text(s)"
+        )
     ids, types, lengths = [], [], []
     for first in range(0, len(split), _CHUNK):
         texts = [list(column[first : first + _CHUNK]) for column in split.texts]

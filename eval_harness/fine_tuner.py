@@ -156,9 +156,12 @@ def _arguments(
     steps = values.get("max_steps", 0)
     if steps <= 0:
         steps = int(values["num_train_epochs"] * max(examples / batch, 1))
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return {
-        **{name: value for name, value in values.items() if name != "max_seq_length"},
+        # Said, since bf16 is refused on a CPU that wasn't asked for.
+        "use_cpu": not on_gpu,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        **{name: value for name, value in values.items() if name != "max_seq_length"},
         "output_dir": str(scratch),
         "seed": seed,
         "logging_steps": max(steps // 20, 1),

@@ -13,11 +13,12 @@ from angels_share.cli import DONE, RUN_FAILED
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Options
+from angels_share.tokenizing import check_vocabularies, load_tokenizer
 from eval_harness.data import TaskData, load_task
 from eval_harness.jobs import Job, unique
 from eval_harness.models import identify, is_fine_tuned_for
 from eval_harness.runs import Method, Model, Run
-from eval_harness.settings import check_overrides, settings_of
+from eval_harness.settings import check_overrides, neutral, settings_of
 from eval_harness.store import InvalidResult, load, path_of, read_predictions
 from eval_harness.submission import write_submission
 from eval_harness.sweep import sweep
@@ -70,6 +71,8 @@ def plan(options: Options) -> Plan:
     tasks = tasks_named(options.tasks)
     models = tuple(identify(name) for name in dict.fromkeys(options.model))
     teacher = identify(options.teacher) if options.teacher else None
+    if teacher is not None:
+        _check_teacher(teacher, models)
     data = {task.name: Extent.of(_load(task, options)) for task in tasks}
     return Plan(root, models, teacher, tasks, _seeds(options), given, data, options)
 
@@ -94,6 +97,17 @@ def _seeds(options: Options) -> tuple[int, ...]:
     if options.seeds and "num_seeds" in options.given:
         raise UserError("--seeds and --num_seeds both say which seeds: give one of them")
     return tuple(dict.fromkeys(options.seeds or range(1, options.num_seeds + 1)))
+
+
+def _check_teacher(teacher: Model, models: Iterable[Model]) -> None:
+    """Refuses soft targets over ids that mean other words, before hours of fine-tuning."""
+    theirs = load_tokenizer(teacher.source, teacher.revision).get_vocab()
+    for model in models:
+        ours = load_tokenizer(model.source, model.revision).get_vocab()
+        try:
+            check_vocabularies(ours, theirs)
+        except UserError as error:
+            raise UserError(f"{model.name} and its teacher {teacher.name}: {error}") from error
 
 
 def _load(task: Task, options: Options) -> TaskData:
@@ -131,11 +145,23 @@ def _teacher_job(what: Plan, task: Task) -> _Teacher:
     """Fine-tunes a teacher with the first seed and keeps its weights, unless it is fine-tuned."""
     assert what.teacher is not None
     if is_fine_tuned_for(what.teacher, task):
-        return _Teacher(None, what.teacher.key, what.teacher.source)
+        return _Teacher(None, what.teacher.key, _folder_of(what.teacher))
     run = _run(what, what.teacher, task, what.seeds[0], None)
+    if what.teacher not in what.models:
+        run = replace(run, seeds=what.seeds[:1])  # nobody asked for more of it
     folder = what.root / "models" / run.key
     job = _job(what, replace(run, keep_weights=str(folder)), None)
     return _Teacher(job, run.key, str(folder))
+
+
+def _folder_of(model: Model) -> str:
+    """Where just this revision is, so that no worker asks the Hub for a newer one."""
+    if model.revision is None:
+        return model.source
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.txt"]
+    return str(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
 
 
 def _run(what: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:
@@ -152,9 +178,17 @@ def _run(what: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
     )
     folder = str(Path(options.data_dir).expanduser().resolve()) if options.data_dir else None
     return Run(
-        model, task, seed, settings, method, folder, options.data_revision,
-        seeds=what.seeds, predict_test=options.predict_test,
-    )  # fmt: skip
+        model,
+        task,
+        seed,
+        settings,
+        method,
+        neutral=neutral(what.given),
+        data_dir=folder,
+        data_revision=options.data_revision,
+        seeds=what.seeds,
+        predict_test=options.predict_test,
+    )
 
 
 def _method(what: Plan, teacher: _Teacher) -> Method:
@@ -212,23 +246,26 @@ def judge(options: Options) -> int:
         threads=options.threads,
         rerun=options.rerun,
     )
-    if options.predict_test:
-        _write_submissions(what, [job.run for job in wanted])
     for text in write_tables(what.root, {job.run.model.key for job in wanted}):
         print(text)  # noqa: T201
+    if options.predict_test:
+        for task in what.tasks:
+            _write_submissions(what, task, [job.run for job in wanted if job.run.task == task])
     return RUN_FAILED if outcome.failed else DONE
 
 
-def _write_submissions(what: Plan, runs: Iterable[Run]) -> None:
+def _write_submissions(what: Plan, task: Task, runs: Iterable[Run]) -> None:
     """Files for GLUE's server, one folder for each model, setting and seed."""
+    if task.name not in GLUE:
+        return
+    tests = _load(task, what.options).test
     for run in runs:
         path = path_of(what.root, run.key)
-        if not path.is_file() or run.task.name not in GLUE:
-            continue
-        result = load(path)
-        predictions = read_predictions(what.root, result)
+        if not path.is_file() or _lacks_something(what, run):
+            continue  # a run that failed, or wasn't done again: the sweep has said so
+        predictions = read_predictions(what.root, load(path))
         settings = run.settings.row_hash
         folder = what.root / "submissions" / run.model.key / settings / f"seed-{run.seed}"
-        for part in _load(run.task, what.options).test:
+        for part in tests:
             chosen = [name == part.name for name in predictions.split]
-            print(write_submission(folder, run.task, part, predictions.logits[chosen]))  # noqa: T201
+            print(write_submission(folder, task, part, predictions.logits[chosen]))  # noqa: T201

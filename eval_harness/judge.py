@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed
@@ -20,6 +21,8 @@ from eval_harness.runs import Run
 from eval_harness.tasks import Task
 
 _BATCH = 64
+_SPREAD = 0.01
+"""Of the labels' own: a regression that spreads its answers less has learned next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,34 @@ class Judge:
         self._run, self._model, self._data = run, model, data
         self._encoded, self._pad_id = encoded, pad_id
         self._looks: list[Verdict] = []
+        self._weights: list[dict[str, Tensor]] = []
 
     def look(self) -> None:
         """Judges the model as it is now; dropout and the random numbers stay as they were."""
         training = self._model.training
         self._looks.append(self._judge())
         self._model.train(training)
+        if self._run.keep_weights is not None and self._best() == len(self._looks) - 1:
+            state = self._model.state_dict()
+            self._weights = [{name: value.cpu().clone() for name, value in state.items()}]
 
     def verdict(self) -> Verdict:
-        """The last epoch's verdict, or the best one's, marked as such."""
+        """The last epoch's verdict, or the best one's, marked: the model then is that epoch's."""
         if not self._looks:
             return self._judge()
+        best = self._best()
+        for weights in self._weights:
+            self._model.load_state_dict(weights)
+        chosen = self._looks[best]
+        mark = f"epoch {best + 1} of {len(self._looks)}, the best on dev"
+        return Verdict(chosen.predictions, chosen.scores, (*chosen.marks, mark))
+
+    def _best(self) -> int:
+        """The first of the looks with the best score."""
         first = self._data.evaluation[0].name
         found = [look.scores[first]["score"] for look in self._looks]
         scores = [-math.inf if score is None else score for score in found]
-        best = scores.index(max(scores))
-        chosen = self._looks[best]
-        mark = f"epoch {best + 1} of {len(scores)}, the best on dev"
-        return Verdict(chosen.predictions, chosen.scores, (*chosen.marks, mark))
+        return scores.index(max(scores))
 
     def _judge(self) -> Verdict:
         parts = [*self._data.evaluation, *self._data.test]
@@ -73,13 +86,14 @@ class Judge:
                 continue
             answers = answers_of(self._run.task, values)
             scores[part.name] = _defined(measure(self._run.task, answers, part.labels))
-            if len(np.unique(answers)) == 1:
+            if _is_degenerate(self._run.task, answers, part.labels):
                 marks.append(f"degenerate: one answer for all of {part.name}")
         return Verdict(_joined(parts, logits), scores, tuple(marks))
 
     def _logits(self, encoded: Encoded) -> NDArray[np.float32]:
         values = self._run.settings.task["values"]
-        found = logits_of(self._model, encoded, self._pad_id, bf16=values["bf16"])
+        size = self._run.neutral.get("per_device_eval_batch_size", _BATCH)
+        found = logits_of(self._model, encoded, self._pad_id, batch_size=size, bf16=values["bf16"])
         if not np.isfinite(found).all():
             raise RunFailed(f"{self._run}: the model's predictions are not finite")
         return found
@@ -87,13 +101,18 @@ class Judge:
 
 @torch.inference_mode()
 def logits_of(
-    model: PreTrainedModel, encoded: Encoded, pad_id: int, *, bf16: bool = False
+    model: PreTrainedModel,
+    encoded: Encoded,
+    pad_id: int,
+    *,
+    batch_size: int = _BATCH,
+    bf16: bool = False,
 ) -> NDArray[np.float32]:
     """A model's logits for every example, in the data's order; draws no random number."""
     model.eval()
     collate, names, device = Collator(pad_id), accepted(model), model.device
     found: NDArray[np.float32] = np.empty((len(encoded), model.config.num_labels), np.float32)
-    for indices in by_length(encoded, _BATCH):
+    for indices in by_length(encoded, batch_size):
         batch = collate([encoded[int(index)] for index in indices])
         inputs = {name: value.to(device) for name, value in features_for(names, batch).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -105,6 +124,13 @@ def logits_of(
 def answers_of(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:
     """Class ids, or numbers: what the measures take."""
     return logits[:, 0].astype(np.float64) if task.is_regression else logits.argmax(axis=1)
+
+
+def _is_degenerate(task: Task, answers: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Whether a model says the same of everything, as a fine-tuning that collapsed does."""
+    if task.is_regression:
+        return bool(answers.std() < _SPREAD * labels.std())
+    return len(np.unique(answers)) == 1
 
 
 def _defined(measures: Mapping[str, float]) -> dict[str, float | None]:

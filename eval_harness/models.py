@@ -7,14 +7,17 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
-from angels_share.names import Located, known_as, locate
+from angels_share.names import Located, ShortName, known_as, locate
+from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
 from eval_harness.runs import Model
-from eval_harness.tasks import Task
+from eval_harness.tasks import TASKS, Task
 
 # What decides what a model computes; its README doesn't.
 _CONTENT = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer.json",
-            "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")  # fmt: skip
+            "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
+            "special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model",
+            "tokenizer.model")  # fmt: skip
 _RECORD = "distil.json"
 
 
@@ -25,21 +28,23 @@ def identify(name: str) -> Model:
         UserError: there is none, or it holds no weights that can be read without running code.
     """
     located = locate(name)
-    if located.kind == "folder":
-        require_safetensors(Path(located.source), "AutoModel")
     row = known_as(name)
+    if located.kind == "folder":
+        row = None  # whatever it is called, it is the user's own
+        require_safetensors(Path(located.source), "AutoModel")
+        if not has_tokenizer(located.source):
+            raise UserError(f"{located.source}: holds no tokenizer: copy its teacher's into it")
     return Model(
-        name=_shown_name(name, located),
+        name=_shown_name(name, located, row),
         slug=_slug(row.short if row else Path(located.source).resolve().name),
         digest=_digest(located),
         source=str(Path(located.source).resolve()) if located.kind == "folder" else located.source,
         revision=located.revision,
-        teacher=_teacher_of(name, located),
+        teacher=_teacher_of(located, row),
     )
 
 
-def _shown_name(name: str, located: Located) -> str:
-    row = known_as(name)
+def _shown_name(name: str, located: Located, row: ShortName | None) -> str:
     if row is not None:
         return row.short
     return Path(located.source).resolve().name if located.kind == "folder" else name
@@ -57,9 +62,8 @@ def _digest(located: Located) -> str:
     return hash_of({path.name: sha256_of_file(path) for path in files})
 
 
-def _teacher_of(name: str, located: Located) -> str | None:
+def _teacher_of(located: Located, row: ShortName | None) -> str | None:
     """Whom it was distilled from: by our table of names, or by the record in its folder."""
-    row = known_as(name)
     if row is not None:
         return row.teacher
     record = Path(located.source) / _RECORD
@@ -81,12 +85,19 @@ def _shown(name: str) -> str:
 
 
 def is_fine_tuned_for(model: Model, task: Task) -> bool:
-    """Whether a model has a head for just this task's labels, by their names."""
+    """Whether a model has a head for just this task.
+
+    It says so itself where the harness wrote it. Else its labels' names must be this task's, and no
+    other one's: RTE and QNLI have the same.
+    """
     config = _config(model)
-    classes = config.get("architectures") or [""]
+    if not (config.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
+        return False
+    if written := config.get("finetuning_task"):
+        return bool(written == task.name)
     names = config.get("id2label") or {}
     labels = tuple(names[key] for key in sorted(names, key=int))
-    return classes[0].endswith("ForSequenceClassification") and labels == task.labels
+    return labels == task.labels and [each.labels for each in TASKS].count(labels) <= 1
 
 
 def _config(model: Model) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def read_task(path: Path | str) -> Task:
         raise UserError(f"{file}: there is no such file; a task of one's own is a YAML file")
     row = _Row(file, read_config(file, _KEYS))
     title = row.given.get("title", row.name())
-    evaluation = row.texts("evaluation", ["validation"])
+    evaluation = row.evaluation()
     files = row.files(evaluation)
     return Task(
         name=row.name(),
@@ -110,7 +110,7 @@ class _Row:
         name = str(self.need("name", "what the task is called"))
         if not _NAME.fullmatch(name):
             raise self.refuse("name", f"{name!r}: small letters, digits, - _ . are wanted")
-        if name in ("all", *(task.name for task in TASKS)):
+        if name in ("all", "mnli-mm", *(task.name for task in TASKS)):
             raise self.refuse("name", f"{name!r} is there already; choose another")
         return name
 
@@ -124,6 +124,12 @@ class _Row:
         if not values and default != []:
             raise self.refuse(key, "the list is empty")
         return tuple(values)
+
+    def evaluation(self) -> tuple[str, ...]:
+        splits = self.texts("evaluation", ["validation"])
+        if "train" in splits:
+            raise self.refuse("evaluation", "'train' is what is learned from")
+        return splits
 
     def columns(self) -> tuple[str, ...]:
         columns = self.texts("columns")
@@ -142,6 +148,9 @@ class _Row:
         labels = self.texts("labels") if "labels" in self.given else ()
         if len(labels) == 1:
             raise self.refuse("labels", "one label alone leaves nothing to tell apart")
+        for number, label in enumerate(labels):
+            if label.isdecimal() and label != str(number):
+                raise self.refuse("labels", f"{label!r} stands at {number}: a name or its own id?")
         return labels
 
     def scale(self) -> tuple[float, float] | None:

@@ -34,7 +34,9 @@ def _fixed() -> dict[str, Any]:
         "version": __version__,
         "commit": _commit(root),
         # Tells changed files from committed ones, which a commit alone doesn't.
-        "sources": hash_of({path.name: sha256_of_file(path) for path in files}),
+        "sources": hash_of(
+            {str(path.relative_to(root)): sha256_of_file(path) for path in files}
+        ),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "machine": {
             "python": platform.python_version(),

@@ -47,7 +47,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         with clock.stage("prepare"):
             prepared = _prepared(run)
             model = prepared.pristine.copy(run.seed)
-        judge = Judge(run, model, prepared.data, prepared.encoded, prepared.pad_id)
+        judge = Judge(run, model, prepared.data, prepared.encoded, prepared.pristine.pad_id)
         with clock.stage("train"):
             history = _train(run, model, prepared, judge, report)
         with clock.stage("evaluate"):
@@ -85,7 +85,6 @@ class Prepared:
     tokenizer: Any
     encoded: Mapping[str, Encoded]
     pristine: Pristine
-    pad_id: int
 
 
 def _train(
@@ -96,10 +95,10 @@ def _train(
         return train(
             model,
             _factory(method.factory if method else _PLAIN),
-            run.settings.task["values"],
+            {**run.settings.task["values"], **run.neutral},
             prepared.encoded[prepared.data.train.name],
             seed=run.seed,
-            pad_id=prepared.pad_id,
+            pad_id=prepared.pristine.pad_id,
             scratch=Path(scratch),
             report=report,
             at_epoch_end=judge.look if run.settings.row["choose"] == "best" else None,
@@ -135,11 +134,11 @@ def _prepared(run: Run) -> Prepared:
     data = _data(run)
     model = run.model
     tokenizer = _keep("tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision))
-    pad_id = _pad_id(tokenizer)
     encoded = _encoded(run, data, tokenizer)
-    pristine = _keep("model", (model.key, run.task), lambda: load_pristine(model, run.task, pad_id))
-    _check_fit(run, pristine.model, encoded)
-    return Prepared(data, tokenizer, encoded, pristine, pad_id)
+    key = (model.key, run.task)
+    pristine = _keep("model", key, lambda: load_pristine(model, run.task, tokenizer))
+    _check_fit(run, pristine, encoded)
+    return Prepared(data, tokenizer, encoded, pristine)
 
 
 def _data(run: Run) -> TaskData:
@@ -168,28 +167,20 @@ def _encoded(run: Run, data: TaskData, tokenizer: Any) -> dict[str, Encoded]:
     })  # fmt: skip
 
 
-def _pad_id(tokenizer: Any) -> int:
-    """What batches are padded with; GPT-2 has no such token, and what ends a text serves."""
-    found = tokenizer.pad_token_id
-    return int(tokenizer.eos_token_id if found is None else found)
-
-
-def _check_fit(run: Run, model: PreTrainedModel, encoded: Mapping[str, Encoded]) -> None:
+def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, Encoded]) -> None:
     """Refuses ids and lengths that the model has no embedding for: an index error, else."""
     largest = max(int(part.ids.max()) for part in encoded.values())
-    if largest >= model.config.vocab_size:
+    known = pristine.model.config.vocab_size
+    if largest >= known:
         raise UserError(
-            f"{run.model.name}: its tokenizer gives id {largest} and its vocab_size is "
-            f"{model.config.vocab_size}: they do not belong together"
+            f"{run.model.name}: its tokenizer gives id {largest} and its vocab_size is {known}: "
+            "they do not belong together"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
     longest = max(int(part.lengths.max()) for part in encoded.values())
-    # RoBERTa's positions begin behind the padding's.
-    first = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
-    if positions is not None and longest + first > positions:
+    if pristine.reads is not None and longest > pristine.reads:
         raise UserError(
-            f"{run.model.name} reads {positions - first} tokens and {run.task.title} has "
-            f"{longest}: --max_seq_length {positions - first}"
+            f"{run.model.name} reads {pristine.reads} tokens and {run.task.title} has {longest}: "
+            f"--max_seq_length {pristine.reads}"
         )
 
 

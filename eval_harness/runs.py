@@ -79,6 +79,7 @@ class Run:
         seed: of head, order and dropout.
         settings: every setting that changes the number.
         method: another way to train than plain fine-tuning.
+        neutral: flags of TrainingArguments that are passed on, such as the workers of a loader.
         data_dir: where the task's data is; the Hub where it is None.
         data_revision: of the data set on the Hub.
         keep_weights: the folder that the fine-tuned model is written to.
@@ -91,6 +92,7 @@ class Run:
     seed: int
     settings: Settings
     method: Method | None = None
+    neutral: Mapping[str, Any] = field(default_factory=dict, hash=False)
     data_dir: str | None = None
     data_revision: str | None = None
     keep_weights: str | None = None

@@ -4,10 +4,13 @@ The hyper-parameters behind the paper's Tables 1 and 2 were never published. The
 middle of the grid that BERT's authors searched, the same for every task and model.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.names import nearest
+from angels_share.training_flags import training_flags
 from eval_harness.runs import Method, Settings
 from eval_harness.tasks import Task
 
@@ -32,54 +35,50 @@ FINE_TUNING: Mapping[str, Any] = {
     "train_sampling_strategy": "group_by_length",
 }
 
-# Flags of TrainingArguments that change no number.
-_NEUTRAL = frozenset({
-    "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_persistent_workers", "dataloader_prefetch_factor", "use_cpu",
-    "torch_empty_cache_steps", "skip_memory_metrics", "gradient_checkpointing",
-    "gradient_checkpointing_kwargs",
+# What else of TrainingArguments changes the number of a run.
+_ALSO = frozenset({
+    "max_steps", "lr_scheduler_kwargs", "optim_args", "optim_target_modules", "tf32",
+    "label_smoothing_factor", "neftune_noise_alpha", "full_determinism", "dataloader_drop_last",
+    "torch_compile", "torch_compile_backend", "torch_compile_mode",
 })  # fmt: skip
 
-_OURS = "the harness does that itself"
+NEUTRAL = frozenset({
+    "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_prefetch_factor", "use_cpu", "torch_empty_cache_steps", "log_level",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+})  # fmt: skip
+"""Flags of TrainingArguments that are passed on and change no number."""
+
+_ONE_LOOK = "dev is looked at once, at the end; --choose best looks after every epoch"
 _NO_CHECKPOINTS = "a run of the harness writes no checkpoints: what was killed is run again"
+_ONE_PROCESS = "a run is one process: --workers shares runs out"
 _REFUSED = {
     "output_dir": "results go to --results_dir",
     "seed": "use --seeds or --num_seeds",
     "data_seed": "use --seeds: the data's order follows the run's seed",
-    "do_train": _OURS,
-    "do_eval": _OURS,
     "do_predict": "use --predict_test",
-    "eval_strategy": "dev is looked at once, at the end; --choose best looks after every epoch",
-    "eval_steps": "dev is looked at once, at the end; --choose best looks after every epoch",
-    "eval_delay": "dev is looked at once, at the end; --choose best looks after every epoch",
-    "eval_on_start": "dev is looked at once, at the end; --choose best looks after every epoch",
-    "metric_for_best_model": "--choose best goes by the task's own score",
-    "greater_is_better": "--choose best goes by the task's own score",
+    "eval_strategy": _ONE_LOOK,
+    "eval_steps": _ONE_LOOK,
     "load_best_model_at_end": "use --choose best",
+    "metric_for_best_model": "--choose best goes by the task's own score",
     "save_strategy": _NO_CHECKPOINTS,
     "save_steps": _NO_CHECKPOINTS,
     "save_total_limit": _NO_CHECKPOINTS,
-    "save_only_model": _NO_CHECKPOINTS,
-    "save_on_each_node": _NO_CHECKPOINTS,
     "resume_from_checkpoint": "run the same command again: what has a result is not run twice",
     "push_to_hub": "push a finished folder with `hf upload`",
-    "hub_model_id": "push a finished folder with `hf upload`",
-    "hub_strategy": "push a finished folder with `hf upload`",
     "fp16": "use --bf16, or float32",
-    "fp16_full_eval": "evaluation is in the precision of training",
-    "bf16_full_eval": "evaluation is in the precision of training",
-    "fsdp": "a run is one process: --workers shares runs out",
-    "fsdp_config": "a run is one process: --workers shares runs out",
-    "deepspeed": "a run is one process: --workers shares runs out",
-    "auto_find_batch_size": "it would change the batches and so the number",
-    "remove_unused_columns": _OURS,
-    "disable_tqdm": "the sweep has one bar",
+    "fsdp": _ONE_PROCESS,
+    "deepspeed": _ONE_PROCESS,
     "report_to": "results are files; a run reports to nobody else",
     "logging_steps": "the loss is recorded twenty times a run",
-    "logging_strategy": "the loss is recorded twenty times a run",
-    "logging_first_step": "the loss is recorded twenty times a run",
-    "logging_nan_inf_filter": "a loss that is not finite ends the run",
 }
+_ABOVE_ZERO = (
+    "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
+)  # fmt: skip
+_NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoothing_factor")
+_SAMPLING = ("group_by_length", "random", "sequential")
 
 
 def check_overrides(given: Mapping[str, Any]) -> None:
@@ -89,12 +88,26 @@ def check_overrides(given: Mapping[str, Any]) -> None:
         UserError: names the flag and what to use instead.
     """
     for name, value in given.items():
-        if name in _REFUSED:
-            raise UserError(f"--{name} is not taken here: {_REFUSED[name]}")
-        positive = ("learning_rate", "num_train_epochs", "max_seq_length",
-                    "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
-        if name in positive and value <= 0:
+        if name not in FINE_TUNING and name not in _ALSO and name not in NEUTRAL:
+            reason = _REFUSED.get(name, "it means nothing here, or the harness sees to it itself")
+            raise UserError(f"--{name} is not taken here: {reason}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name} {value}: a finite number is wanted")
+        if name in _ABOVE_ZERO and value <= 0:
             raise UserError(f"--{name} {value}: must be above 0")
+        if name in _NOT_BELOW_ZERO and value < 0:
+            raise UserError(f"--{name} {value}: must be 0 or more")
+    sampling = given.get("train_sampling_strategy", _SAMPLING[0])
+    if sampling not in _SAMPLING:
+        raise UserError(
+            f"--train_sampling_strategy {sampling}: one of {', '.join(_SAMPLING)} is wanted"
+            f"{nearest(sampling, _SAMPLING)}"
+        )
+
+
+def neutral(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user set that is passed on and changes no number."""
+    return {name: value for name, value in given.items() if name in NEUTRAL}
 
 
 def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,8 +115,15 @@ def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: float(value) if isinstance(FINE_TUNING.get(name), float) else value
         for name, value in sorted(given.items())
-        if name not in _NEUTRAL
+        if name not in NEUTRAL and not _is_default(name, value)
     }
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a flag that isn't among ours was only spelt out."""
+    if name in FINE_TUNING:
+        return False
+    return repr(value) == training_flags()[name].default
 
 
 def settings_of(
@@ -146,6 +166,9 @@ def settings_of(
     }
     own = {
         "version": task.version,
+        "labels": list(task.labels),
+        "measures": [*task.primary, *task.also],
+        "columns": list(task.columns),
         "data": content,
         "values": values,
         "inputs": dict(inputs or {}),

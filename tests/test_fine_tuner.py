@@ -5,9 +5,12 @@ import pytest
 import tiny
 import torch
 import transformers
+from transformers import Trainer
 
+from angels_share.errors import UserError
+from eval_harness.data import Split
 from eval_harness.encoding import Collator, Encoded, by_length, encode
-from eval_harness.fine_tuner import FineTuner, accepted, features_for, make_trainer
+from eval_harness.fine_tuner import accepted, features_for, make_trainer
 from eval_harness.judge import logits_of
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -121,8 +124,6 @@ def test_evaluation_batches_hold_everything_once_and_little_padding():
 
 def test_encoding_is_the_tokenizers_own():
     """Prevents ids that differ from what the tokenizer says of each example alone."""
-    from eval_harness.data import Split
-
     tokenizer = tiny.wordpiece()
     firsts, seconds = list(tiny.LINES), list(reversed(tiny.LINES))
     split = Split("train", list("012345"), (firsts, seconds), np.arange(6))
@@ -156,6 +157,14 @@ def test_features_leave_the_labels_out():
     assert set(features_for(names, batch)) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_the_trainer_does_not_divide_again():
-    """Prevents a version of transformers that ignores the contract from scaling silently."""
-    assert FineTuner.loss_is_scaled_for_ga is True
+def test_the_trainer_still_asks_whether_to_divide():
+    """Prevents a version of transformers that ignores our normalisation without a word."""
+    assert "loss_is_scaled_for_ga" in vars(Trainer)
+
+
+def test_too_few_tokens_are_refused():
+    """Prevents a length that leaves no word, which the tokenizer takes without complaint."""
+    split = Split("train", list("012345"), (tiny.LINES, tiny.LINES), None)
+    with pytest.raises(UserError, match="--max_seq_length 4: 3 of them"):
+        encode(split, tiny.wordpiece(), 4)
+    assert max(encode(split, tiny.wordpiece(), 5).lengths) == 5

@@ -80,7 +80,7 @@ def test_a_teacher_that_knows_the_task_is_taken_as_it_is(world, tmp_path):
     tuned = tiny.bert(
         2, model_class=transformers.BertForSequenceClassification,
         id2label={0: "entailment", 1: "not_entailment"},
-        label2id={"entailment": 0, "not_entailment": 1},
+        label2id={"entailment": 0, "not_entailment": 1}, finetuning_task="rte",
     )  # fmt: skip
     tiny.folder(tmp_path / "tuned", tuned, tiny.wordpiece(worlds.WORDS))
     words = ("--teacher", str(tmp_path / "tuned"), "--num_seeds", "1", "--tasks", "rte")
@@ -102,6 +102,22 @@ def test_mistakes_are_told_before_any_work(world, tmp_path, words, said):
     """Prevents an hour of work before a refusal."""
     with pytest.raises(UserError, match=said):
         planned(world, tmp_path, *words)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_at_once(world, tmp_path):
+    """Fault 16. Prevents hours of a teacher's fine-tuning before ids that mean other words."""
+    tokens = tiny.wordpiece([*worlds.WORDS[:-1], "zebra"])
+    tiny.folder(tmp_path / "other", tiny.bert(2), tokens)
+    with pytest.raises(UserError, match="distilbert and its teacher other: the tokenizers differ"):
+        planned(world, tmp_path, "--teacher", str(tmp_path / "other"))
+
+
+def test_flags_that_change_no_number_are_passed_on(world, tmp_path):
+    """Prevents a flag that is accepted and then dropped."""
+    (job, *_) = jobs(planned(world, tmp_path, "--dataloader_num_workers", "2", "--use_cpu"))
+    assert job.run.neutral == {"dataloader_num_workers": 2, "use_cpu": True}
+    (plain, *_) = jobs(planned(world, tmp_path))
+    assert plain.run.key == job.run.key
 
 
 def test_a_launcher_is_refused(world, tmp_path, monkeypatch):

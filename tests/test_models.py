@@ -4,13 +4,14 @@ import pytest
 
 from angels_share.errors import UserError
 from eval_harness.models import identify, is_fine_tuned_for
-from eval_harness.tasks import task_named
+from eval_harness.tasks import GLUE, task_named
 
 
 def model_folder(path, weights=b"weights", **config):
     path.mkdir(parents=True, exist_ok=True)
     (path / "model.safetensors").write_bytes(weights)
     (path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    (path / "vocab.txt").write_text("[PAD]\n[UNK]\nword\n")
     return path
 
 
@@ -52,8 +53,27 @@ def test_a_student_knows_its_teacher(tmp_path):
     assert identify(str(folder)).teacher == "my-bert"
     record.write_text(json.dumps({"teachers": []}))
     assert identify(str(folder)).teacher is None
+    named_like_one = model_folder(tmp_path / "distilbert")
+    assert identify(str(named_like_one)).teacher is None
     record.write_text("{")
     with pytest.raises(UserError, match=r"distil\.json: is no record"):
+        identify(str(folder))
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "special_tokens_map.json", "spiece.model"])
+def test_the_digest_is_of_the_tokenizer_too(tmp_path, file):
+    """Prevents other ids under the same key: these files decide them."""
+    folder = model_folder(tmp_path / "model")
+    before = identify(str(folder)).digest
+    (folder / file).write_text("{}")
+    assert identify(str(folder)).digest != before
+
+
+def test_a_folder_without_a_tokenizer_is_refused_at_once(tmp_path):
+    """Prevents a sweep whose every run fails for the same reason."""
+    folder = model_folder(tmp_path / "model")
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="holds no tokenizer"):
         identify(str(folder))
 
 
@@ -66,12 +86,25 @@ def test_pickled_weights_are_refused_at_once(tmp_path):
 
 
 def test_a_teacher_is_finished_only_for_its_own_labels(tmp_path):
-    """Prevents soft targets from a head for another task, or with its labels in another order."""
+    """Prevents soft targets from a head for another task, or with its labels in another order.
+
+    RTE and QNLI have the same labels, so names alone prove nothing there.
+    """
     head = {"architectures": ["BertForSequenceClassification"]}
     names = {"0": "entailment", "1": "not_entailment"}
-    rte = identify(str(model_folder(tmp_path / "rte", id2label=names, **head)))
-    assert is_fine_tuned_for(rte, task_named("rte"))
-    assert not is_fine_tuned_for(rte, task_named("wnli"))
-    assert not is_fine_tuned_for(rte, task_named("sst2"))
+    rte = model_folder(tmp_path / "rte", id2label=names, finetuning_task="rte", **head)
+    known = {task: is_fine_tuned_for(identify(str(rte)), task_named(task)) for task in GLUE}
+    assert [task for task, it_is in known.items() if it_is] == ["rte"]
+    nobodys = identify(str(model_folder(tmp_path / "pairs", id2label=names, **head)))
+    assert not any(is_fine_tuned_for(nobodys, task_named(task)) for task in GLUE)
+    names = {"0": "negative", "1": "positive"}
+    sst2 = identify(str(model_folder(tmp_path / "sst2", id2label=names, **head)))
+    assert is_fine_tuned_for(sst2, task_named("sst2"))
+    swapped = identify(str(model_folder(
+        tmp_path / "swapped", id2label={"0": "positive", "1": "negative"}, **head
+    )))  # fmt: skip
+    assert not is_fine_tuned_for(swapped, task_named("sst2"))
+    numbers = model_folder(tmp_path / "stsb", finetuning_task="stsb", **head)
+    assert is_fine_tuned_for(identify(str(numbers)), task_named("stsb"))
     plain = identify(str(model_folder(tmp_path / "plain", architectures=["BertForMaskedLM"])))
     assert not is_fine_tuned_for(plain, task_named("rte"))

@@ -10,6 +10,7 @@ import worlds
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness import runner
+from eval_harness.judge import logits_of
 from eval_harness.runner import run_task
 from eval_harness.runs import Method
 
@@ -94,7 +95,6 @@ def test_half_precision_checkpoints_are_tuned_in_float32(world, tmp_path):
     """Prevents fine-tuning in the dtype that a checkpoint happens to be stored in."""
     half = tiny.bert(2).half()
     tiny.folder(tmp_path / "half", half, tiny.wordpiece(worlds.WORDS))
-    seen = []
     run = worlds.run_on(world / "glue", tmp_path / "half")
     ran(run)
     seen = {weight.dtype for weight in runner._kept["model"][1].model.parameters()}
@@ -107,6 +107,52 @@ def test_one_answer_for_all_is_marked(world):
     still = {"learning_rate": 1e-12}
     result, _ = ran(worlds.run_on(world / "glue", world / "bert", given=still))
     assert any(mark.startswith("degenerate") for mark in result.marks)
+
+
+def test_a_regression_that_collapsed_is_marked(world, monkeypatch):
+    """Prevents a constant with some rounding noise from passing for a regression."""
+    noise = np.random.default_rng(0).normal(2.0, 1e-4, (24, 1)).astype("f4")
+    monkeypatch.setattr("eval_harness.judge.logits_of", lambda *_a, **_k: noise)
+    result, _ = ran(worlds.run_on(world / "glue", world / "bert", "stsb"))
+    assert any(mark.startswith("degenerate") for mark in result.marks)
+
+
+def test_kept_weights_are_those_that_were_scored(world, tmp_path):
+    """Prevents a teacher of the last epoch under the result of the best one."""
+    given = {"num_train_epochs": 6, "learning_rate": 6e-3}
+    run = worlds.run_on(
+        world / "glue", world / "bert", given=given, choose="best", seed=3,
+        keep_weights=str(tmp_path / "kept"),
+    )  # fmt: skip
+    result, predictions = ran(run)
+    assert "epoch 6 of 6" not in " ".join(result.marks)  # else nothing is seen here
+    encoded = runner._kept["encoded"][1]["validation"]
+    kept = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept")
+    np.testing.assert_allclose(logits_of(kept, encoded, 0), predictions.logits, atol=1e-5)
+    assert kept.config.finetuning_task == "rte"
+
+
+def test_bf16_is_an_autocast_that_leaves_no_trace(world):
+    """Prevents bf16 from being refused on a CPU, or from touching the next run in the process."""
+    plain, _ = ran(worlds.run_on(world / "glue", world / "bert"))
+    half, _ = ran(worlds.run_on(world / "glue", world / "bert", given={"bf16": True}))
+    again, _ = ran(worlds.run_on(world / "glue", world / "bert"))
+    assert half.settings.row["dtype"] == "bfloat16"
+    assert half.history != plain.history
+    assert again.history == plain.history
+
+
+def test_positions_begin_where_the_published_model_has_them(world, tmp_path):
+    """Prevents RoBERTa's positions from moving because a tokenizer pads with another id."""
+    tokenizer = tiny.byte_bpe(worlds.WORDS, roberta=True)
+    model = tiny.roberta(2)
+    tokenizer.pad_token = "<mask>"
+    tiny.folder(tmp_path / "roberta", model, tokenizer)
+    ran(worlds.run_on(world / "glue", tmp_path / "roberta"))
+    pristine = runner._kept["model"][1]
+    assert tokenizer.pad_token_id != 1
+    assert pristine.pad_id == pristine.model.config.pad_token_id == 1
+    assert pristine.reads == 64
 
 
 def test_an_undefined_score_is_none_and_no_nan(world, monkeypatch):
@@ -190,6 +236,13 @@ def test_what_does_not_fit_is_refused(world, tmp_path):
     )
     with pytest.raises(UserError, match="weights do not fit"):
         ran(worlds.run_on(world / "glue", tmp_path / "holes"))
+    shallow = tiny.folder(tmp_path / "shallow", tiny.bert(2), tiny.wordpiece(worlds.WORDS))
+    config = (shallow / "config.json").read_text()
+    (shallow / "config.json").write_text(
+        config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 1')
+    )
+    with pytest.raises(UserError, match="left over"):
+        ran(worlds.run_on(world / "glue", shallow))
 
 
 def test_data_that_changed_meanwhile_is_not_scored(world, tmp_path):

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from angels_share.errors import UserError
+from angels_share.training_flags import training_flags
+from eval_harness import settings as settings_room
 from eval_harness.runs import Method
 from eval_harness.settings import FINE_TUNING, check_overrides, settings_of
 from eval_harness.tasks import task_named
@@ -45,6 +49,7 @@ def test_what_changes_the_number_changes_the_key(other):
         {"num_train_epochs": 3},
         {"dataloader_num_workers": 2},
         {"per_device_eval_batch_size": 1},
+        {"label_smoothing_factor": 0.0},
     ],
 )
 def test_what_changes_nothing_keeps_the_key(given):
@@ -67,6 +72,18 @@ def test_a_tasks_own_defaults_yield_to_the_user():
     assert asked.hash != settings(task=IMDB).hash
 
 
+def test_what_a_task_means_is_in_the_key():
+    """Prevents an own task's old score from standing under the measure that it has now."""
+    stars = replace(RTE, name="stars")
+    for other in (
+        replace(stars, primary=("f1",)),
+        replace(stars, labels=RTE.labels[::-1]),
+        replace(stars, columns=RTE.columns[::-1]),
+        replace(stars, version=2),
+    ):
+        assert settings(task=other).hash != settings(task=stars).hash
+
+
 def test_methods_folders_are_no_part_of_the_key():
     """Prevents another machine's path to the same teacher from making another key."""
     here, there = (Method("distil", "m:f", {"a": 1}, {"teacher": path}) for path in ("/a", "/b"))
@@ -82,6 +99,12 @@ def test_methods_folders_are_no_part_of_the_key():
         ("fp16", True, "bf16"),
         ("learning_rate", 0.0, "above 0"),
         ("num_train_epochs", -1, "above 0"),
+        ("max_steps", 0, "above 0"),
+        ("warmup_steps", -1, "0 or more"),
+        ("learning_rate", float("nan"), "finite"),
+        ("train_sampling_strategy", "group_by_lenght", "did you mean 'group_by_length'"),
+        ("dataloader_persistent_workers", True, "not taken here"),
+        ("run_name", "a", "not taken here"),
     ],
 )
 def test_flags_that_are_not_for_here_name_the_way(name, value, said):
@@ -92,10 +115,11 @@ def test_flags_that_are_not_for_here_name_the_way(name, value, said):
 
 def test_every_default_and_refusal_is_a_flag_there_is():
     """Prevents a default or a refusal that a new version of transformers made meaningless."""
-    from angels_share.training_flags import REFUSED, training_flags
-    from eval_harness import settings as room
-
-    known = {*training_flags(), *REFUSED, "max_seq_length"}
+    known = {*training_flags(), "max_seq_length"}
     assert set(FINE_TUNING) <= known
-    assert known >= room._NEUTRAL
-    assert set(room._REFUSED) <= known
+    assert known >= settings_room.NEUTRAL
+    assert known >= settings_room._ALSO
+    assert set(settings_room._REFUSED) <= known
+    overlap = settings_room.NEUTRAL & {*FINE_TUNING, *settings_room._ALSO}
+    assert not overlap
+    assert not settings_room._REFUSED.keys() & settings_room.NEUTRAL

@@ -61,4 +61,4 @@ def run_on(folder, model, task="rte", *, seed=1, given=None, method=None, **rest
         row, {**FAST, **(given or {})}, content=data.content, limit=None, method=method,
         choose=rest.pop("choose", "last"),
     )  # fmt: skip
-    return Run(identify(str(model)), row, seed, settings, method, str(folder), **rest)
+    return Run(identify(str(model)), row, seed, settings, method, data_dir=str(folder), **rest)
