@@ -1,0 +1,91 @@
+"""SQuAD's measures, exact match and F1, as its official scripts take them. No torch.
+
+The two versions differ where nothing is left of an answer once articles and punctuation are gone:
+SQuAD 1.1 gives an F1 of 0 even if both sides say nothing, SQuAD 2.0 gives 1.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of each question, in order: 1 is perfect."""
+
+    exact: NDArray[np.float64]
+    f1: NDArray[np.float64]
+
+
+def normalized(text: str) -> str:
+    """Lower case, no ASCII punctuation, no English articles, single blanks."""
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def scores_of(texts: Sequence[str], answers: Sequence[Sequence[str]], *, version2: bool) -> Scores:
+    """Every answer against the gold ones of its question; the best of these counts.
+
+    Args:
+        texts: what was answered; empty for "no answer".
+        answers: the gold answers; none where there is no answer.
+        version2: whether SQuAD 2.0's rules hold; in SQuAD 1.1 every question has gold answers.
+    """
+    if len(texts) != len(answers):
+        raise ValueError(f"{len(texts)} answers to {len(answers)} questions")
+    pairs = [
+        _best(normalized(text), _golds(golds, version2=version2), version2=version2)
+        for text, golds in zip(texts, answers, strict=True)
+    ]
+    exact, f1 = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    return Scores(exact, f1)
+
+
+def summary(
+    scores: Scores, answers: Sequence[Sequence[str]], *, version2: bool
+) -> dict[str, float]:
+    """Means over all questions; of SQuAD 2.0 also over those with and those without an answer.
+
+    A mean over no question is left out.
+    """
+    every = np.ones(len(answers), dtype=bool)
+    parts = {"": every}
+    if version2:
+        has_answer = np.array([bool(golds) for golds in answers], dtype=bool)
+        parts |= {"has_answer_": has_answer, "no_answer_": ~has_answer}
+    return {
+        f"{part}{name}": float(values[chosen].mean())
+        for part, chosen in parts.items()
+        if chosen.any()
+        for name, values in (("exact_match", scores.exact), ("f1", scores.f1))
+    }
+
+
+def _golds(answers: Iterable[str], *, version2: bool) -> list[str]:
+    """Normalized, each once; SQuAD 2.0 knows none that says nothing, but "no answer" instead."""
+    golds = dict.fromkeys(normalized(answer) for answer in answers)
+    return [gold for gold in golds if gold] or [""] if version2 else list(golds)
+
+
+def _best(text: str, golds: Sequence[str], *, version2: bool) -> tuple[float, float]:
+    exact = float(text in golds)
+    return exact, max(_f1(text.split(), gold.split(), version2=version2) for gold in golds)
+
+
+def _f1(text: Sequence[str], gold: Sequence[str], *, version2: bool) -> float:
+    """Of the words in common, each as often as both have it."""
+    if version2 and not (text and gold):
+        return float(text == gold)
+    common = (Counter(text) & Counter(gold)).total()
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(text), common / len(gold)
+    return 2 * precision * recall / (precision + recall)
