@@ -43,6 +43,10 @@ def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
         return door.run(options)
     except KeyboardInterrupt:
         return _say(door, "interrupted; what was complete is still there", INTERRUPTED)
+    except SystemExit as end:
+        if end.code != TERMINATED:
+            raise
+        return _say(door, "terminated; what was complete is still there", TERMINATED)
     except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -2,9 +2,10 @@
 
     DISTIL_DATA=folder python -m benchmarks.sweep_rate
 
-Each sweep does the same small runs (tiny-bert on WNLI, limited) through `run_glue`'s own sweep,
-worker processes, claims and result files included. The start of the workers is told apart, since
-it is paid once: the rate is taken from when the first result was there to the last one.
+Each sweep does the same small runs (tiny-bert on WNLI, whole) through `run_glue`'s own sweep,
+worker processes, claims and result files included. Their start is paid once and left out: of N
+workers the N earliest results aren't counted, and time begins with the last of those. A worker that
+was slow to start may not have made one of them; its start is then in the rate.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def jobs_for(root: Path, count: int) -> list[Job]:
 
 
 def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
-    """Runs an hour once all have begun, and the seconds of everything."""
+    """Runs an hour from the result that is the workers' number to the last; all the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         outcome = sweep(
@@ -44,7 +45,6 @@ def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
         seconds = time.perf_counter() - started
         assert not outcome.failed, outcome.failed
         written = sorted(path.stat().st_mtime for path in Path(folder).glob("runs/**/seed-*.json"))
-    # The first result of each worker marks the end of its start.
     begun = written[workers - 1]
     return 3600 * (len(written) - workers) / (written[-1] - begun), seconds
 

@@ -4,6 +4,7 @@ Imports no torch: what has a result already is answered in seconds.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,12 +246,15 @@ def judge(options: Options) -> int:
         workers=options.workers,
         threads=options.threads,
         rerun=options.rerun,
+        devices=[] if options.training.get("use_cpu") else None,
     )
     for text in write_tables(what.root, {job.run.model.key for job in wanted}):
         print(text)  # noqa: T201
     if options.predict_test:
         for task in what.tasks:
             _write_submissions(what, task, [job.run for job in wanted if job.run.task == task])
+    for line in outcome.summary():
+        sys.stderr.write(f"run_glue: {line}\n")
     return RUN_FAILED if outcome.failed else DONE
 
 

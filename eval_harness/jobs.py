@@ -96,6 +96,12 @@ class Queue:
         """What can't be done without this run; it is in the queue no more."""
         return self._blocked.pop(key, [])
 
+    def rest(self) -> list[Job]:
+        """All that nobody has begun; none of it is in the queue any more."""
+        waiting = [*self._ready.values(), *self._blocked.values()]
+        self._ready, self._blocked = {}, {}
+        return [job for jobs in waiting for job in jobs]
+
     def _add(self, job: Job) -> None:
         self._ready.setdefault(job.group, deque()).append(job)
 

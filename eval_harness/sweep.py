@@ -3,23 +3,21 @@
 Nothing is remembered but results: whatever was killed, the next sweep does what has no valid one.
 """
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import tqdm
 
-from angels_share.cli import TERMINATED
 from angels_share.errors import RunFailed
+from angels_share.files import explain
 from eval_harness.claims import LAPSE_SECONDS
 from eval_harness.crew import Crew, Worker
+from eval_harness.interrupts import Interrupts
 from eval_harness.jobs import Job, Queue, unique
 from eval_harness.runs import Run
 from eval_harness.worker import Ended, Order, Place, Ready, Share, stamp, unfinished
@@ -52,12 +50,22 @@ class Outcome:
     Attributes:
         done: have a result since this sweep began, made here or elsewhere.
         skipped: had one before.
-        failed: have none.
+        failed: were to be done and weren't.
+        missing: have none, and `rerun="never"` was asked for.
     """
 
     done: tuple[Run, ...] = ()
     skipped: tuple[Run, ...] = ()
     failed: tuple[Failure, ...] = ()
+    missing: tuple[Run, ...] = ()
+
+    def summary(self) -> list[str]:
+        """Lines for people: every failure, then how many; none where nothing failed."""
+        if not self.failed:
+            return []
+        total = len(self.done) + len(self.skipped) + len(self.failed) + len(self.missing)
+        count = f"{len(self.failed)} of {_runs(total)} failed; the same command does them again"
+        return [*(f"failed: {failure}" for failure in self.failed), count]
 
 
 def sweep(
@@ -73,7 +81,8 @@ def sweep(
 ) -> Outcome:
     """Does the runs that are wanted and saves their results; one that fails stops no other.
 
-    Failures are told at the end, on standard error.
+    Failures stand in what is returned, for whoever asked to tell; where the sweep ends by an
+    exception those until then are written to standard error.
 
     Args:
         root: the results folder, which other machines may be working on too.
@@ -81,24 +90,37 @@ def sweep(
         work: "package.module:function", which a worker calls as `function(run, report)`.
         workers: processes; one per GPU where there are GPUs, else one, by default.
         rerun: "missing" does what has no valid result, "always" all, "never" nothing.
-        devices: what CUDA_VISIBLE_DEVICES may name; all GPUs by default.
+        devices: what CUDA_VISIBLE_DEVICES may name; all GPUs by default, none where it is empty.
         threads: of each worker; its share of the cores by default.
         lapse: seconds after which another machine's claim counts no more if nobody touched it.
 
     Raises:
         KeyboardInterrupt: the workers are stopped; what was complete is there. SystemExit (143)
             on SIGTERM likewise.
-        RunFailed: no worker can start.
+        RunFailed: no worker can start; once one could, what is left fails instead.
     """
     wanted = unique(jobs)
+    if rerun == "never":
+        return _looked_up(root, wanted)
     todo, skipped = _divided(root, wanted, rerun)
     if not todo:
         return Outcome(skipped=tuple(skipped))
-    crew = Crew(Place(root, work, "", lapse), workers, threads, devices)
-    foreman = _Foreman(root, todo, crew)
-    with _stopped_by_sigterm():
+    with Interrupts() as interrupts:
+        crew = Crew(Place(root, work, "", lapse), workers, threads, devices, interrupts)
+        foreman = _Foreman(root, todo, crew)
         foreman.work()
     return Outcome(tuple(foreman.done), tuple(skipped), tuple(foreman.failures))
+
+
+def _looked_up(root: Path, wanted: Sequence[Job]) -> Outcome:
+    """What there is already, and how much there isn't."""
+    there: list[Run] = []
+    missing: list[Run] = []
+    for job in wanted:
+        (there if unfinished(root, job.key) is None else missing).append(job.run)
+    if missing:
+        _say(f"no result for {len(missing)} of {_runs(len(wanted))}; --rerun missing does them")
+    return Outcome(skipped=tuple(there), missing=tuple(missing))
 
 
 def _divided(root: Path, wanted: Sequence[Job], rerun: str) -> tuple[list[Job], list[Run]]:
@@ -108,12 +130,12 @@ def _divided(root: Path, wanted: Sequence[Job], rerun: str) -> tuple[list[Job], 
     todo, skipped = [], []
     for job in wanted:
         problem = unfinished(root, job.key)
-        if problem is None and not (job.again and rerun == "missing"):
+        if problem is None and not job.again:
             skipped.append(job.run)
-        elif rerun == "missing":
-            todo.append(job)
-            if problem:
-                _say(f"{problem}; runs again")
+            continue
+        todo.append(job)
+        if problem:
+            _say(f"{problem}; runs again")
     return todo, skipped
 
 
@@ -130,8 +152,11 @@ class _Foreman:
         self._queue, self._hopeless = Queue(todo, there), needed - there
         self._held: dict[str, tuple[Job, float]] = {}
         self._holders: dict[str, str] = {}
+        self._could_start = False
+        self._over = ""
         self._passed = 0.0
-        self._bar = _bar(sum(job.cost for job in todo))
+        self._total = sum(job.cost for job in todo)
+        self._bar = _bar(self._total)
 
     def work(self) -> None:
         """Until every run has ended, one way or another."""
@@ -146,7 +171,7 @@ class _Foreman:
         finally:
             self._crew.stop(at_once=not is_through)
             self._bar.close()
-            for failure in self.failures:
+            for failure in () if is_through else self.failures:
                 _say(f"failed: {failure}")
         assert len(self.done) + len(self.failures) == len(self._todo), "runs that need each other"
 
@@ -161,7 +186,10 @@ class _Foreman:
         waiting = len(self._queue) or len(self._due())
         starting = sum(not worker.is_ready for worker in crew.workers)
         for _ in range(min(waiting - starting, crew.size - len(crew.workers))):
-            crew.start()
+            try:
+                crew.start()
+            except OSError as error:
+                self._cannot_start(f"a worker can't be started: {explain(error)}")
         return bool(len(self._queue) or self._held or self._at_work())
 
     def _next_for(self, worker: Worker) -> Job | None:
@@ -183,53 +211,56 @@ class _Foreman:
 
     def _listen(self) -> None:
         """Waits until a worker says something or dies, a second at most."""
-        sources: dict[Any, Worker] = {}
+        sources: list[Any] = []
         for worker in self._crew.workers:
-            sources[worker.connection] = sources[worker.process.sentinel] = worker
-        heard = wait(list(sources), min(_TICK_SECONDS, _POLL_SECONDS))
-        for worker in dict.fromkeys(sources[each] for each in heard):
+            sources.append(worker.process.sentinel)
+            if worker.leaves_by is None:
+                sources.append(worker.connection)
+        wait(sources, min(_TICK_SECONDS, _POLL_SECONDS))
+        for worker in list(self._crew.workers):
             self._hear(worker)
 
     def _hear(self, worker: Worker) -> None:
-        is_alive = (
-            worker.process.is_alive()
-        )  # asked first: what it said before it died still counts
-        try:
-            while worker.connection.poll():
-                self._note(worker, worker.connection.recv())
-        except (EOFError, ConnectionResetError):
-            is_alive = False
-        if not is_alive:
+        is_dead = worker.is_dead()  # asked first: what it said before it died still counts
+        for message in worker.said():
+            self._note(worker, message)
+        if is_dead:
             self._bury(worker)
 
     def _note(self, worker: Worker, message: Ready | Share | Ended) -> None:
         match message:
             case Ready(problem) if problem:
-                raise RunFailed(problem)
+                worker.problem = problem
+                worker.hang_up()
             case Ready():
-                worker.is_ready = True
+                worker.is_ready = self._could_start = True
             case Share(share):
                 worker.share = share
             case Ended():
                 self._ended(worker, message)
 
     def _ended(self, worker: Worker, ended: Ended) -> None:
-        job, worker.job, worker.is_spoilt = worker.job, None, ended.spoilt
+        job, worker.job = worker.job, None
         assert job is not None, "a worker ended what it never began"
+        if ended.spoilt:
+            worker.hang_up()
         if ended.trace:
             _say(ended.trace)
-        if ended.how == "done":
-            self._succeeded(job)
-        elif ended.how == "failed":
-            self._failed(job, ended.line)
-        else:
+        if ended.how in ("done", "found"):
+            self._succeeded(job, here=ended.how == "done")
+        elif ended.how == "held":
             self._put_off(job, ended.line)
+        else:
+            self._failed(job, ended.line)
+        if ended.how == "unsaved":
+            self._give_up(ended.line)
 
     def _bury(self, worker: Worker) -> None:
         reason, job = worker.how_it_died(), worker.job
         self._crew.dismiss(worker)
         if not worker.is_ready:
-            raise RunFailed(f"a worker ended before it could begin: {reason}")
+            died = f"a worker ended before it could begin: it {reason}"
+            self._cannot_start(worker.problem or died)
         if job is None:
             return
         if unfinished(self._root, job.key, self._before[job.key]) is None:
@@ -237,16 +268,38 @@ class _Foreman:
         else:
             self._failed(job, f"its worker {reason}")
 
+    def _cannot_start(self, reason: str) -> None:
+        """Goes on with fewer workers; where there never was one, nothing would come of it."""
+        if not self._could_start:
+            raise RunFailed(reason)
+        self._crew.size -= 1
+        if self._crew.size:
+            _say(f"{reason}; the sweep goes on with one worker less")
+        else:
+            self._give_up(f"no worker is left, and {reason}")
+
+    def _give_up(self, reason: str) -> None:
+        """Begins nothing any more; what is under way may end."""
+        if not self._over:
+            _say(f"{reason}; nothing more is begun")
+        self._over = f"not begun: {reason}"
+        held, self._held = [job for job, _ in self._held.values()], {}
+        for job in [*self._queue.rest(), *held]:
+            self._failed(job, self._over)
+
     # The books
 
-    def _succeeded(self, job: Job) -> None:
+    def _succeeded(self, job: Job, *, here: bool = True) -> None:
         self.done.append(job.run)
-        self._passed += job.cost
+        if here:
+            self._passed += job.cost
+        else:
+            self._total -= job.cost
         self._queue.done(job.key)
 
     def _failed(self, job: Job, reason: str) -> None:
         self.failures.append(Failure(job.run, reason))
-        self._passed += job.cost
+        self._total -= job.cost
         self._lose(job.key, f"it needs {job.run}, which failed")
 
     def _lose(self, key: str, reason: str) -> None:
@@ -255,6 +308,9 @@ class _Foreman:
             self._failed(job, f"not done: {reason}")
 
     def _put_off(self, job: Job, holder: str) -> None:
+        if self._over:
+            self._failed(job, self._over)
+            return
         self._held[job.key] = (job, time.monotonic() + _POLL_SECONDS)
         if self._holders.get(job.key) != holder:
             self._holders[job.key] = holder
@@ -265,7 +321,9 @@ class _Foreman:
         ended = len(self.done) + len(self.failures)
         failed = f", {len(self.failures)} failed" if self.failures else ""
         self._bar.set_postfix_str(f"{ended}/{len(self._todo)} runs{failed}", refresh=False)
-        self._bar.update(self._passed + under_way - self._bar.n)
+        # What took no time counts nowhere: it would be progress, and time left a lie.
+        self._bar.total = max(self._total, 0.0)
+        self._bar.update(min(self._passed + under_way, self._bar.total) - self._bar.n)
 
 
 def _bar(total: float) -> Any:
@@ -285,27 +343,5 @@ def _say(text: str) -> None:
     tqdm.tqdm.write(text, file=sys.stderr)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, on its way to the status that says so."""
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the workers too; a second one ends this process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before: Any = signal.getsignal(signal.SIGTERM)
-
-    def stop(_number: int, _frame: Any) -> NoReturn:
-        signal.signal(signal.SIGTERM, before)
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Terminated:
-        _say("terminated; what was complete is still there")
-        raise SystemExit(TERMINATED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

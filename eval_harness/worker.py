@@ -4,12 +4,13 @@ What makes the runs is named, not imported: this module imports no torch, so the
 may use are known before it is. Models and tokenized data stay in that module's own caches.
 """
 
+import errno
 import importlib
 import os
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from angels_share.cli import without_secrets
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain
+from angels_share.files import explain, is_refusal
 from eval_harness.claims import Claims, Holder
 from eval_harness.results import Predictions, TaskResult
 from eval_harness.runs import Run
@@ -28,6 +29,7 @@ Stamp = tuple[int, int]
 """What tells a result's file from the one that takes its place."""
 
 _REPORT_SECONDS = 0.2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,16 @@ class Ended:
     """What became of an order.
 
     Attributes:
-        how: "done": there is a result, whoever made it; "held": somebody else is at it.
+        how: "done": its result was made; "found": it was there, made by somebody else meanwhile;
+            "held": somebody else is at it; "unsaved": it failed, and every other run would, since
+            the results folder takes nothing any more.
         line: why it failed, or who holds it.
         trace: the traceback, where it was asked for.
         spoilt: the worker ends too: after an error that nobody foresaw, a GPU's for example, or out
             of memory, the next run is better off in a new process.
     """
 
-    how: Literal["done", "held", "failed"]
+    how: Literal["done", "found", "held", "failed", "unsaved"]
     line: str = ""
     trace: str = ""
     spoilt: bool = False
@@ -121,10 +125,10 @@ def serve(connection: Connection, place: Place) -> None:
     parent = _Parent(connection)
     try:
         work = _resolved(place.work)
-    except UserError as error:
-        parent.send(Ready(str(error)))
+        claims = Claims(place.root, place.lapse)
+    except (UserError, OSError) as error:
+        parent.send(Ready(_line(error)))
         return
-    claims = Claims(place.root, place.lapse)
     parent.send(Ready())
     while (order := parent.receive()) is not None:
         ended = _attempt(order, place, claims, work, parent.report)
@@ -172,13 +176,17 @@ def _attempt(
     order: Order, place: Place, claims: Claims, work: Work, report: Callable[[float], None]
 ) -> Ended:
     try:
-        claim = claims.take(order.run.key, place.token)
+        with _writing_to(place.root):
+            claim = claims.take(order.run.key, place.token)
         if isinstance(claim, Holder):
             return Ended("held", str(claim))
         with claim:
             # Asked after the claim is ours: who had it publishes before giving it back.
-            if unfinished(place.root, order.run.key, order.before) is not None:
-                _run(order, place.root, work, report)
+            if unfinished(place.root, order.run.key, order.before) is None:
+                return Ended("found")
+            _run(order, place.root, work, report)
+    except _NoRoom as error:
+        return Ended("unsaved", _line(error))
     except Exception as error:  # noqa: BLE001  (one run's failure: told, and the others go on)
         asked = os.environ.get("ANGELS_SHARE_TRACEBACK")
         trace = "".join(traceback.format_exception(error)) if asked else ""
@@ -192,7 +200,24 @@ def _run(order: Order, root: Path, work: Work, report: Callable[[float], None]) 
     assert result.key == order.run.key, f"{result.key} came of {order.run.key}"
     # Only the result that was to be replaced is: another's, made meanwhile, was the first.
     replace = order.before is not None and order.before == stamp(root, order.run.key)
-    publish(root, result, predictions, replace=replace)
+    with _writing_to(root):
+        publish(root, result, predictions, replace=replace)
+
+
+class _NoRoom(RunFailed):
+    """The results folder takes nothing: on a full disk, or one that can only be read."""
+
+
+@contextmanager
+def _writing_to(root: Path) -> Iterator[None]:
+    """Names the results folder where a disk's no names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _NoRoom(f"{root}: {explain(error)}") from error
+        error.filename = error.filename or str(root)
+        raise
 
 
 def _line(error: Exception) -> str:
@@ -201,7 +226,9 @@ def _line(error: Exception) -> str:
         return _clean(str(error))
     said = str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        said = f"{error.filename or 'a file'}: {explain(error)}"
+        said = ": ".join(filter(None, (str(error.filename or ""), explain(error))))
+        if is_refusal(error) or error.errno in _NO_ROOM:
+            return _clean(said)
     what = ": ".join(filter(None, (type(error).__name__, said)))
     frames: Any = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"

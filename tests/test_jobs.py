@@ -29,6 +29,17 @@ def test_what_others_wait_for_comes_first():
     assert queue.take(None, set()) is teacher
 
 
+def test_what_is_left_is_left_no_more():
+    """Prevents a sweep that gave up from beginning something, or from forgetting what it didn't."""
+    first, other, student = job("rte", 1), job("cola", 1), job("rte", 2, needs="a teacher's")
+    queue = Queue([first, student, other])
+    queue.take(None, set())
+    assert {each.key for each in queue.rest()} | {first.key} == {
+        each.key for each in (first, other, student)
+    }
+    assert (len(queue), queue.failed("a teacher's"), queue.rest()) == (0, [], [])
+
+
 def test_one_run_wanted_twice_is_one_run():
     """Prevents a teacher that is judged too from being fine-tuned twice, or losing its weights."""
     plain, other = job("rte", 1), job("rte", 2)

@@ -1,43 +1,20 @@
-"""Sweeps: what is missing is done, once, whatever fails or is killed."""
+"""Sweeps: what is missing is done, once, in order, by whom it should be."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-from work_for_sweeps import WORK, job, notes, result_of, wait_for, wait_until
+from sweeps import another_sweep, numbers, quick, reasons, seeds  # noqa: F401  (quick: for all)
+from work_for_sweeps import SEEN, WORK, job, notes, result_of, wait_for, wait_until
 
 import eval_harness.sweep
 from eval_harness.claims import Claims
 from eval_harness.crew import cores, visible_gpus
 from eval_harness.store import find, load, path_of, publish
 from eval_harness.sweep import sweep
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Workers find the work beside this file, and what others are at is looked at often."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]]))
-    monkeypatch.setattr(eval_harness.sweep, "_POLL_SECONDS", 0.05)
-
-
-def seeds(runs):
-    return sorted(one.seed for one in runs)
-
-
-def reasons(outcome):
-    return {failure.run.seed: failure.reason for failure in outcome.failed}
-
-
-def numbers(folder):
-    return sorted(note["seed"] for note in notes(folder))
-
 
 # What is done
 
@@ -57,12 +34,19 @@ def test_only_what_is_missing_is_done(tmp_path, capsys):
     assert not list((tmp_path / "claims").glob("*.json"))
 
 
-def test_rerun_always_replaces_and_never_does_nothing(tmp_path):
-    """Prevents an old number from outliving --rerun always, and a run under --rerun never."""
+def test_rerun_always_replaces_and_never_does_nothing(tmp_path, capsys):
+    """Prevents an old number from outliving --rerun always, and a run under --rerun never.
+
+    What --rerun never leaves undone doesn't go unmentioned.
+    """
     jobs = [job("rte", seed) for seed in (1, 2)]
     publish(tmp_path, *result_of(jobs[0].run, score=0.9))
     outcome = sweep(tmp_path, jobs, work=WORK, rerun="never")
     assert (outcome.done, seeds(outcome.skipped), outcome.failed) == ((), [1], ())
+    assert seeds(outcome.missing) == [2]
+    assert capsys.readouterr().err == "no result for 1 of 2 runs; --rerun missing does them\n"
+    assert sweep(tmp_path, jobs[:1], work=WORK, rerun="never").missing == ()
+    assert capsys.readouterr().err == ""
     outcome = sweep(tmp_path, jobs, work=WORK, rerun="always")
     assert (seeds(outcome.done), outcome.skipped) == ([1, 2], ())
     assert load(path_of(tmp_path, jobs[0].key)).score == 0.5
@@ -89,72 +73,6 @@ def test_a_torn_result_is_named_and_done_again(tmp_path, capsys):
     assert f"{torn}: is torn" in (said := capsys.readouterr().err)
     assert "; runs again" in said
     assert load(torn).seed == 1
-
-
-# What fails
-
-
-def test_one_failing_run_stops_no_other(tmp_path, capsys):
-    """Prevents a night's sweep from ending with its first bad run, or from hiding it."""
-    jobs = [
-        job("rte", 1),
-        job("rte", 2, diverges="at 3e-4"),
-        job("rte", 3, breaks="by zero"),
-        job("rte", 4, killed_by=int(signal.SIGKILL)),
-        job("rte", 5, killed_by=int(signal.SIGTERM)),
-        job("rte", 6),
-    ]
-    outcome = sweep(tmp_path, jobs, work=WORK)
-    assert seeds(outcome.done) == [1, 6]
-    found = reasons(outcome)
-    assert found[2] == "step 7: the loss is not finite at 3e-4"
-    assert found[3].startswith("ZeroDivisionError: by zero (at work_for_sweeps.py:")
-    assert found[4] == "its worker was killed by signal 9 (out of memory?)"
-    assert found[5] == "its worker was killed by signal 15"
-    said = capsys.readouterr().err
-    assert "failed: distilbert on RTE, seed 2: step 7: the loss is not finite at 3e-4" in said
-    assert "6/6 runs, 4 failed" in said
-    assert "Traceback" not in said
-    assert not list((tmp_path / "claims").glob("*.json"))
-
-
-def test_secrets_are_in_no_reason_and_no_traceback(tmp_path, monkeypatch, capsys):
-    """Fault 17: prevents a token from reaching the terminal or a log by way of a worker."""
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmn")
-    monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
-    sweep(tmp_path, [job("rte", 1, breaks="at https://hf_abcdefghijklmn@hub")], work=WORK)
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError: at https://***@hub (at work_for_sweeps.py:" in said
-    assert "Traceback" in said
-    assert "hf_abcdefghijklmn" not in said
-
-
-def test_work_that_cannot_be_imported_ends_the_sweep(tmp_path):
-    """Prevents workers from being started for ever, each to fail alike."""
-    with pytest.raises(eval_harness.sweep.RunFailed, match=r"^no_such:work: a worker can't import"):
-        sweep(tmp_path, [job()], work="no_such:work")
-
-
-@pytest.mark.parametrize("where", [("fsync", 1), ("replace", 1), ("replace", 2), ("fsync", 3)])
-def test_a_worker_killed_while_it_writes_a_result(tmp_path, where):
-    """Fault 10: prevents a torn result, a lost neighbour, and more than one run done again."""
-    log = str(tmp_path / "log")
-    jobs = [
-        job("rte", seed, log=log, **(
-            {"killed_at": where, "marker": str(tmp_path / "killed")} if seed == 2 else {}
-        ))
-        for seed in (1, 2, 3)
-    ]  # fmt: skip
-    first = sweep(tmp_path, jobs, work=WORK)
-    assert (seeds(first.done), list(reasons(first))) == ([1, 3], [2])
-    found = find(tmp_path)
-    assert sorted(result.seed for result in found.results) == [1, 3]
-    assert found.invalid, "what the killed worker left isn't named"
-    second = sweep(tmp_path, jobs, work=WORK)
-    assert (seeds(second.done), seeds(second.skipped)) == ([2], [1, 3])
-    assert numbers(log) == [1, 2, 2, 3]
-    found = find(tmp_path)
-    assert (len(found.results), found.invalid) == (3, ())
 
 
 # What waits for what
@@ -186,6 +104,68 @@ def test_what_needs_a_failed_run_is_not_done(tmp_path):
     assert found[3].endswith("it needs bert-0123abcd/rte/00000000/seed-1, which has no result")
 
 
+# The bar
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the bar has and what it runs to, each time that it moves."""
+    make, states = eval_harness.sweep._bar, []
+
+    def recorded(total):
+        bar = make(total)
+        update = bar.update
+        bar.update = lambda by: (update(by), states.append((bar.n, bar.total)))
+        return bar
+
+    monkeypatch.setattr(eval_harness.sweep, "_bar", recorded)
+    return states
+
+
+def test_only_what_was_done_here_moves_the_bar(tmp_path, shown):
+    """Prevents time left from shrinking to nothing after failures, which took no time."""
+    bad = job("rte", 1, diverges="", cost=10.0)
+    jobs = [bad, job("rte", 2, cost=5.0), job("rte", 3, needs=bad.key, cost=7.0),
+            job("rte", 4, cost=20.0)]  # fmt: skip
+    claim = Claims(tmp_path).take(jobs[3].key, "elsewhere").__enter__()
+
+    def finish():
+        wait_for(path_of(tmp_path, jobs[1].key))
+        publish(tmp_path, *result_of(jobs[3].run))
+        claim.__exit__(None, None, None)
+
+    elsewhere = threading.Thread(target=finish)
+    elsewhere.start()
+    outcome = sweep(tmp_path, jobs, work=WORK)
+    elsewhere.join()
+    assert (seeds(outcome.done), sorted(reasons(outcome))) == ([2, 4], [1, 3])
+    assert shown[-1] == (5.0, 5.0)
+
+
+def test_the_bar_ends_at_its_end(tmp_path, shown):
+    """Prevents a warning of the bar's: sums of the same numbers differ by their order."""
+    first = job("rte", 3, cost=0.1)
+    jobs = [job("rte", 1, cost=0.3), job("rte", 2, needs=first.key, cost=0.2), first]
+    assert len(sweep(tmp_path, jobs, work=WORK).done) == 3
+    assert shown[-1] == (0.6, 0.6)
+    assert all(0 <= now <= total for now, total in shown)
+
+
+def test_workers_have_no_bars_of_their_own(tmp_path):
+    """Prevents the bar of the whole from being torn by those of models that are loaded."""
+    log = str(tmp_path / "log")
+    sweep(tmp_path, [job(log=log)], work=WORK)
+    (note,) = notes(log)
+    names = [name for name in SEEN if name.startswith("HF_")]
+    code = (
+        "from transformers.utils.logging import is_progress_bar_enabled as theirs\n"
+        "from datasets.utils import are_progress_bars_disabled as are_off\n"
+        "raise SystemExit(theirs() or not are_off())"
+    )
+    environment = {**os.environ, **{name: note[name] for name in names}}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+
+
 # Who does it
 
 
@@ -215,17 +195,34 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path):
     assert {note["CUDA_VISIBLE_DEVICES"] for note in notes(log)} == {"4", "GPU-5f"}
 
 
+def test_no_device_is_no_gpu(tmp_path, monkeypatch):
+    """Prevents --use_cpu from leaving the GPUs in sight."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    log = str(tmp_path / "log")
+    sweep(tmp_path, [job(log=log)], work=WORK, devices=[])
+    assert [note["CUDA_VISIBLE_DEVICES"] for note in notes(log)] == [""]
+
+
+LISTED = """\
+GPU 0: NVIDIA H200 (UUID: GPU-5d5b)
+  MIG 3g.71gb     Device  0: (UUID: MIG-c6d4)
+  MIG 3g.71gb     Device  1: (UUID: MIG-cba6)
+GPU 1: NVIDIA H200 (UUID: GPU-77aa)
+"""
+
+
 def test_gpus_are_counted_without_torch(tmp_path, monkeypatch):
     """Prevents a sweep from seeing GPUs that it was not given, or seconds of imports to count."""
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: GPU-a)'\necho 'GPU 1: H200 (UUID: b)'\n")
+    tool.write_text(f"#!/bin/sh\necho '{LISTED}'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for value, seen in [("", []), ("-1", []), ("3", ["3"]), ("0, 2", ["0", "2"])]:
+    for value, seen in [("", []), ("-1", []), ("3", ["3"]), ("0, 2", ["0", "2"]),
+                        ("1,-1,2", ["1"])]:  # fmt: skip
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert visible_gpus() == seen
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert visible_gpus() == ["0", "1"]
+    assert visible_gpus() == ["MIG-c6d4", "MIG-cba6", "GPU-77aa"]
     tool.write_text("#!/bin/sh\necho 'no driver' >&2\nexit 9\n")
     assert visible_gpus() == []
     tool.unlink()
@@ -284,31 +281,6 @@ def test_the_first_finished_file_counts(tmp_path):
     assert load(path_of(tmp_path, slow.key)).score == 0.75
 
 
-SWEEP = """
-import json, sys
-from pathlib import Path
-from work_for_sweeps import WORK, job
-import eval_harness.sweep
-eval_harness.sweep._POLL_SECONDS = 0.05
-if __name__ == "__main__":
-    root, count, workers, do = sys.argv[1:]
-    tasks = ("rte", "cola", "sst2", "mrpc")
-    jobs = [job(tasks[n % 4], n, **json.loads(do)) for n in range(int(count))]
-    out = eval_harness.sweep.sweep(Path(root), jobs, work=WORK, workers=int(workers))
-    assert not out.failed, out.failed
-    print(len(out.done), len(out.skipped))
-"""
-
-
-def another_sweep(tmp_path, count, workers, **do):
-    """A sweep in a process of its own, and a process group of its own: another machine."""
-    script = tmp_path / "sweep_elsewhere.py"
-    script.write_text(SWEEP)
-    words = [sys.executable, script, tmp_path, str(count), str(workers), json.dumps(do)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
 @pytest.mark.slow
 def test_eight_processes_share_a_folder(tmp_path):
     """Fault 11: prevents lost results, duplicates, and two live workers on one run."""
@@ -321,67 +293,3 @@ def test_eight_processes_share_a_folder(tmp_path):
     done = [note["key"] for note in notes(log)]
     assert len(done) == len(set(done)) == 1600
     assert len({note["pid"] for note in notes(log)}) == 8
-
-
-# Ends
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def begun(tmp_path, **do):
-    """A sweep of four runs whose two workers are in the middle of the first two."""
-    log = tmp_path / "log"
-    parent = another_sweep(tmp_path, 4, 2, log=str(log), wait_for=str(tmp_path / "gate"), **do)
-    wait_until(lambda: log.exists() and len(notes(log)) == 2, "nobody began")
-    return parent, [note["pid"] for note in notes(log)]
-
-
-def test_workers_whose_parent_was_killed_finish_their_run(tmp_path):
-    """Prevents workers that hang around for ever, and the loss of a run that was nearly through."""
-    parent, workers = begun(tmp_path)
-    parent.kill()
-    parent.wait()
-    (tmp_path / "gate").touch()
-    wait_until(lambda: not any(map(is_alive, workers)), "a worker hangs around")
-    assert "Traceback" not in parent.communicate()[1]
-    assert len(find(tmp_path).results) == 2
-    assert not list((tmp_path / "claims").glob("*.json"))
-
-
-def test_a_sweep_killed_whole_goes_on_where_it_was(tmp_path):
-    """Prevents more than the runs in flight from being lost to a kill -9 of everything."""
-    parent, workers = begun(tmp_path)
-    os.killpg(parent.pid, signal.SIGKILL)
-    parent.communicate()
-    wait_until(lambda: not any(map(is_alive, workers)), "kill -9 didn't")
-    (tmp_path / "gate").touch()
-    again = another_sweep(
-        tmp_path, 4, 2, log=str(tmp_path / "log"), wait_for=str(tmp_path / "gate")
-    )
-    out, _ = again.communicate(timeout=60)
-    assert out == "4 0\n"
-    assert len(find(tmp_path).results) == 4
-
-
-@pytest.mark.parametrize(
-    ("number", "status", "last"),
-    [(signal.SIGINT, -signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, 143, "terminated; ")],
-)
-def test_an_interrupted_sweep_leaves_nobody_behind(tmp_path, number, status, last):
-    """Prevents orphans, held claims and tracebacks of every worker after Ctrl-C or SIGTERM."""
-    parent, workers = begun(tmp_path)
-    if number == signal.SIGINT:
-        os.killpg(parent.pid, number)  # as a terminal does
-    else:
-        parent.send_signal(number)
-    _, said = parent.communicate(timeout=60)
-    assert parent.returncode == status
-    assert said.splitlines()[-1].startswith(last)
-    assert said.count("Traceback") == (number == signal.SIGINT)
-    assert not any(map(is_alive, workers))
-    assert not list((tmp_path / "claims").glob("*.json"))

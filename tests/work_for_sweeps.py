@@ -3,6 +3,7 @@
 Runs are made here too; `do` becomes a part of their settings, and `work` reads it.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -17,6 +18,10 @@ from eval_harness.runs import Run
 from eval_harness.tasks import tasks_named
 
 WORK = "work_for_sweeps:work"
+SEEN = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS",
+)  # fmt: skip
 
 
 def run(task="rte", seed=1, model="distilbert", **do):
@@ -42,6 +47,8 @@ def work(one, report):
     report(0.5)
     if "wait_for" in do:
         wait_for(do["wait_for"])
+    if "hangs_at_exit" in do:
+        atexit.register(time.sleep, 600)
     if "diverges" in do:
         raise RunFailed(f"step 7: the loss is not finite {do['diverges']}")
     if "breaks" in do:
@@ -51,6 +58,8 @@ def work(one, report):
     if "killed_at" in do and not Path(do["marker"]).exists():
         Path(do["marker"]).touch()
         die_at(*do["killed_at"])
+    if "no_room" in do:
+        refuse(*do["no_room"])
     return result_of(one, float(Path(do["score"]).read_text()) if "score" in do else 0.5)
 
 
@@ -68,10 +77,19 @@ def die_at(name, count):
     setattr(owner, name, counted)
 
 
+def refuse(name, number):
+    """From here on a function of the operating system's says no, and as it does names no file."""
+
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    setattr(os, name, refused)
+
+
 def note(folder, one):
     """What a worker sees, in a file of its own: many processes may write at once."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-    seen = {name: os.environ.get(name) for name in names}
+    seen = {name: os.environ.get(name) for name in SEEN}
+    seen["is_deaf"] = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     said = {"key": one.key, "task": one.task.name, "seed": one.seed, "pid": os.getpid(), **seen}
     Path(folder).mkdir(exist_ok=True)
     new = Path(folder) / f".{os.getpid()}"
