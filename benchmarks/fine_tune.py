@@ -144,9 +144,9 @@ def overhead(run: Run) -> None:
     )
 
 
-def fixed(run: Run, content: str) -> None:
+def fixed(run: Run, content: str, limit: int | None) -> None:
     given = {"max_steps": 1, "per_device_train_batch_size": 1}
-    short = replace(run, settings=settings_of(run.task, given, content=content, limit=None))
+    short = replace(run, settings=settings_of(run.task, given, content=content, limit=limit))
     times = []
     for seed in range(4):
         result, _ = runner.run_task(replace(short, seed=seed), lambda _share: None)
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["cola", "sst2"])
     parser.add_argument("--limit", type=int, help="training examples")
     parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3, help="0: only what the harness costs")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     arguments = parser.parse_args()
     root = os.environ.get("DISTIL_DATA")
@@ -180,10 +180,10 @@ def main() -> None:
         run = Run(model, task, 1, settings, data_dir=str(folder))
         lengths = [len(" ".join(pair).split()) for pair in zip(*data.train.texts, strict=True)]
         print(f"{task.title}: {len(data.train)} examples of {np.mean(lengths):.1f} words")
-        compare(run, data, arguments.turns)
+        if arguments.turns:
+            compare(run, data, arguments.turns)
         overhead(run)
-        if arguments.limit is None:
-            fixed(run, data.content)
+        fixed(run, data.content, arguments.limit)
 
 
 if __name__ == "__main__":

@@ -67,15 +67,15 @@ def write_results(root: Path, wanted: int) -> None:
     sample = a_result(0, GLUE[0], SEEDS[0])
     publish(root, sample, a_prediction())
     written = path_of(root, sample.key)
-    data = written.with_suffix(".parquet").read_bytes()
     record = json.loads(written.read_text())
+    data = written.with_name(record["predictions"]["name"]).read_bytes()
     shutil.rmtree(root / "runs")
     for number in range(wanted):
         model, rest = divmod(number, len(GLUE) * len(SEEDS))
         result = a_result(model, GLUE[rest // len(SEEDS)], SEEDS[rest % len(SEEDS)])
         path = path_of(root, result.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".parquet")
+        beside = path.with_name(record["predictions"]["name"].replace(written.stem, path.stem))
         beside.write_bytes(data)
         said = {**record["predictions"], "name": beside.name}
         ours = {
@@ -100,7 +100,15 @@ def a_result(number: int, task: str, seed: int) -> TaskResult:
         "choose": "last",
         "method": None,
     }
-    own = {"version": 1, "data": f"{task:0<16}", "values": dict(FINE_TUNING), "inputs": {}}
+    own = {
+        "version": 1,
+        "labels": ["no", "yes"],
+        "measures": ["accuracy"],
+        "columns": ["sentence"],
+        "data": f"{task:0<16}",
+        "values": dict(FINE_TUNING),
+        "inputs": {},
+    }
     return TaskResult(
         model=Model(f"model-{number}", f"model-{number}", f"{number:08x}", f"models/{number}"),
         task=task,
@@ -110,7 +118,14 @@ def a_result(number: int, task: str, seed: int) -> TaskResult:
         scores={"validation": {"accuracy": score, "score": score}},
         marks=[],
         data={"source": "nyu-mll/glue", "revision": "0" * 40, "content": own["data"]},
-        provenance={"version": "0.1.0", "commit": "0" * 40, "libraries": {"torch": "2.13.0"}},
+        provenance={
+            "version": "0.1.0",
+            "commit": "0" * 40,
+            "libraries": {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6"},
+            "threads": 1,
+            "device": "cpu",
+            "seeds": list(SEEDS),
+        },
         times={"total": 60.5, "train": 50.25, "evaluate": 3.5},
         history=[{"step": step, "loss": 0.6931471805599453} for step in range(20)],
         finished="2026-01-01T00:00:00+00:00",

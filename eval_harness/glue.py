@@ -23,6 +23,7 @@ from eval_harness.settings import check_overrides, neutral, settings_of
 from eval_harness.store import InvalidResult, load, path_of, read_predictions
 from eval_harness.submission import write_submission
 from eval_harness.sweep import sweep
+from eval_harness.tables import write_by_name
 from eval_harness.tasks import GLUE, Task, tasks_named
 
 DISTIL = "distil_trainer.harness:make_trainer"
@@ -236,8 +237,6 @@ def _cost(what: Plan, run: Run) -> float:
 def judge(options: Options) -> int:
     """Does the runs that are missing, writes the tables, prints what was asked about."""
     what = plan(options)
-    from eval_harness.tables import write_tables  # pandas: not before a mistyped name is told
-
     wanted = unique(jobs(what))
     outcome = sweep(
         what.root,
@@ -248,14 +247,23 @@ def judge(options: Options) -> int:
         rerun=options.rerun,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    for text in write_tables(what.root, {job.run.model.key for job in wanted}):
-        print(text)  # noqa: T201
+    written = write_by_name(what.root, {job.run.model.key for job in wanted})
+    for name in _asked_about(what.tasks):
+        if name in written:
+            print(written[name])  # noqa: T201
     if options.predict_test:
         for task in what.tasks:
             _write_submissions(what, task, [job.run for job in wanted if job.run.task == task])
     for line in outcome.summary():
         sys.stderr.write(f"run_glue: {line}\n")
     return RUN_FAILED if outcome.failed else DONE
+
+
+def _asked_about(tasks: Iterable[Task]) -> list[str]:
+    """The tables that show these tasks: IMDb's column is in Table 2."""
+    names = {task.name for task in tasks}
+    shown = {"table1": names - {"imdb"}, "table2": names & {"imdb"}}
+    return [*(table for table, those in shown.items() if those), "not counted"]
 
 
 def _write_submissions(what: Plan, task: Task, runs: Iterable[Run]) -> None:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from eval_harness.tasks import Measure, Task
 
-RECIPE = 1
+RECIPE = 2
 """Raise it when equal predictions give another interval: kept ones are then made again."""
 RESAMPLES = 1000
 _NUMBERS_AT_ONCE = 4_000_000
+_UNDEFINED = 0.025
+"""With more resamples than this without a share, an end of the middle 95 % may be one of them."""
 
 Numbers = NDArray[np.float64]
 Column = NDArray[Any]
@@ -33,17 +35,29 @@ class Paired:
     teacher: Column
 
 
-def limits(tasks: Sequence[Paired], seed: int) -> list[float] | None:
-    """The middle 95 % of the shares, in percent; None where no resample has a share."""
-    shares = bootstrap(tasks, seed)
-    shares = shares[np.isfinite(shares)]
-    if not len(shares):
-        return None
-    return [round(100 * float(limit), 6) for limit in np.percentile(shares, (2.5, 97.5))]
+@dataclass(frozen=True)
+class Interval:
+    """The middle 95 % of the shares retained, in percent, or why there is no such thing."""
+
+    percent: tuple[float, float] | None
+    why: str = ""
+
+
+def limits(tasks: Sequence[Paired], seed: int) -> Interval:
+    """An interval, unless too many resamples have no share that means anything."""
+    student, teacher = bootstrap(tasks, seed)
+    defined = np.isfinite(student) & np.isfinite(teacher)
+    if (undefined := 1 - defined.mean()) > _UNDEFINED:
+        return Interval(None, f"in {100 * undefined:.1f} % of the resamples a score is not defined")
+    sound = defined & (teacher > 0)
+    if 1 - sound.mean() > _UNDEFINED:
+        return Interval(None, "the teacher's own interval reaches down to 0")
+    low, high = np.percentile(student[sound] / teacher[sound], (2.5, 97.5))
+    return Interval((round(100 * float(low), 6), round(100 * float(high), 6)))
 
 
 def bootstrap(tasks: Sequence[Paired], seed: int, resamples: int = RESAMPLES) -> Numbers:
-    """The share retained in each resample; NaN where it is not defined."""
+    """Student's and teacher's sums of medians, [2, resamples]; NaN where one isn't defined."""
     totals = np.zeros((2, resamples))
     for number, paired in enumerate(tasks):
         random = np.random.default_rng([seed, number])
@@ -57,7 +71,7 @@ def bootstrap(tasks: Sequence[Paired], seed: int, resamples: int = RESAMPLES) ->
         )
         totals[0] += np.median(scores[:, :seeds], axis=1)
         totals[1] += np.median(scores[:, seeds:], axis=1)
-    return _divided(totals[0], totals[1], np.nan)
+    return totals
 
 
 def draws(random: np.random.Generator, size: int, resamples: int) -> Iterator[Numbers]:

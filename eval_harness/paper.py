@@ -24,6 +24,13 @@ def macro_score(row: Row) -> float:
     return sum(row[task] for task in GLUE) / len(GLUE)
 
 
+def corrected(paper: Mapping[str, Any], table: str, name: str) -> dict[str, float]:
+    """A row's numbers, a misprint replaced by what it should be."""
+    slips = [slip for slip in paper["errata"] if (slip["table"], slip["row"]) == (table, name)]
+    right = {slip["column"]: slip["should_be"] for slip in slips if slip["should_be"] is not None}
+    return {**paper[table]["rows"][name], **right}
+
+
 def footnotes(paper: Mapping[str, Any], table: str) -> list[str]:
     """The errata of a table as lines for under it."""
     return [_footnote(slip) for slip in paper["errata"] if slip["table"] == table]

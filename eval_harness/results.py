@@ -1,8 +1,8 @@
-"""Results: typed, with their provenance; what one looks like as JSON. Imports no torch."""
+"""Results: typed, with their provenance; what they look like in files. Imports no torch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import Any
 
@@ -102,6 +102,24 @@ _MODEL: dict[str, _Kinds] = {
 }
 _SETTINGS: dict[str, _Kinds] = {"row": (dict,), "task": (dict,)}
 _PREDICTIONS: dict[str, _Kinds] = {"name": (str,), "size": (int,), "sha256": (str,)}
+_METHOD: dict[str, _Kinds] = {"name": (str,), "factory": (str,), "options": (dict,)}
+
+# What the tables read of the open parts, wherever it is there.
+_ROW: dict[str, _Kinds] = {"overrides": (dict,), "choose": (str,), "method": (dict, NoneType)}
+_TASK: dict[str, _Kinds] = {"values": (dict,), "inputs": (dict,)}
+_DATA: dict[str, _Kinds] = {
+    "source": (str,),
+    "revision": (str, NoneType),
+    "content": (str,),
+    "overlap": (int,),
+}
+_PROVENANCE: dict[str, _Kinds] = {
+    "version": (str,),
+    "libraries": (dict,),
+    "threads": (int,),
+    "device": (str,),
+    "seeds": (list,),
+}
 
 
 def to_record(result: TaskResult) -> Record:
@@ -109,32 +127,94 @@ def to_record(result: TaskResult) -> Record:
     return asdict(result)
 
 
-def from_record(
-    record: Any, settings_of: Callable[[Record, Record], Settings] = Settings
-) -> TaskResult:
-    """A result from what was read; older schemas are upgraded first.
+def from_record(read: Any, known: Settings | None = None) -> TaskResult:
+    """A result from JSON's value; older schemas are upgraded first.
 
     Args:
-        record: JSON's value.
-        settings_of: makes the settings; a reader of many files shares one object among them.
+        read: JSON's value.
+        known: the settings of another result, which stand in the place of equal ones: thousands of
+            results share a few.
 
     Raises:
         ValueError: what is wrong with it, in half a line.
     """
-    record = _upgraded(record)
+    record = _upgraded(read)
     _require(record, _RESULT, "")
     _require(record["model"], _MODEL, "model.")
     _require(record["settings"], _SETTINGS, "settings.")
     _require(record["predictions"], _PREDICTIONS, "predictions.")
     _require_scores(record["score"], record["scores"])
+    _require_open_parts(record)
+    settings = Settings(**record["settings"])
     return TaskResult(
         **{
             **record,
             "model": Model(**record["model"]),
-            "settings": settings_of(record["settings"]["row"], record["settings"]["task"]),
+            "settings": known if known is not None and settings == known else settings,
             "marks": tuple(record["marks"]),
             "history": tuple(record["history"]),
         }
+    )
+
+
+def _require_open_parts(record: Record) -> None:
+    """What a table reads of the parts that may hold anything, so that no file can stop a table."""
+    row, provenance = record["settings"]["row"], record["provenance"]
+    _require_kinds(row, _ROW, "settings.row.")
+    _require_kinds(record["settings"]["task"], _TASK, "settings.task.")
+    _require_kinds(record["data"], _DATA, "data.")
+    _require_kinds(provenance, _PROVENANCE, "provenance.")
+    if row.get("method") is not None:
+        _require(row["method"], _METHOD, "settings.row.method.")
+    _require_each(record["marks"], str, "marks")
+    _require_each(provenance.get("seeds", ()), int, "provenance.seeds")
+    _require_each(provenance.get("libraries", {}).values(), str, "provenance.libraries")
+
+
+def _require_kinds(record: Record, kinds: Mapping[str, _Kinds], where: str) -> None:
+    for name, allowed in kinds.items():
+        if name in record and type(record[name]) not in allowed:
+            raise ValueError(f"{where}{name} is a {type(record[name]).__name__}")
+
+
+def _require_each(values: Iterable[Any], kind: type, where: str) -> None:
+    for value in values:
+        if type(value) is not kind:
+            raise ValueError(f"{where} holds a {type(value).__name__}")
+
+
+def to_parquet(predictions: Predictions) -> bytes:
+    """Predictions as they are written."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    logits = np.asarray(predictions.logits, dtype=np.float32)
+    starts = np.arange(len(logits) + 1, dtype=np.int32) * logits.shape[1]
+    table = pa.table(
+        {
+            "split": pa.array(predictions.split, pa.string()),
+            "id": pa.array(predictions.ids, pa.string()),
+            "label": pa.array(np.asarray(predictions.labels)),
+            "logits": pa.ListArray.from_arrays(pa.array(starts), pa.array(logits.ravel())),
+        }
+    )
+    stream = pa.BufferOutputStream()
+    parquet.write_table(table, stream)
+    return bytes(stream.getvalue())
+
+
+def from_parquet(data: bytes) -> Predictions:
+    """What `to_parquet` wrote."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = parquet.read_table(pa.BufferReader(data)).combine_chunks()
+    logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        table["split"].to_pylist(),
+        table["id"].to_pylist(),
+        table["label"].to_numpy(),
+        logits.reshape(len(table), -1),
     )
 
 
@@ -158,9 +238,7 @@ def _require(record: Record, kinds: Mapping[str, _Kinds], where: str) -> None:
     """Exactly these fields, of exactly these types: JSON's true is not a number here."""
     if record.keys() != kinds.keys():
         raise ValueError(_odd_field(record, kinds, where))
-    for name, allowed in kinds.items():
-        if type(record[name]) not in allowed:
-            raise ValueError(f"{where}{name} is a {type(record[name]).__name__}")
+    _require_kinds(record, kinds, where)
 
 
 def _odd_field(record: Record, kinds: Mapping[str, _Kinds], where: str) -> str:
@@ -196,6 +274,3 @@ def not_finite(value: Any, where: str = "") -> str | None:
     else:
         return None
     return next(filter(None, (not_finite(each, path) for path, each in inside)), None)
-
-
-assert _RESULT.keys() == {field.name for field in fields(TaskResult)}

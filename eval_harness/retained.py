@@ -6,7 +6,7 @@ all that it depends on.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Retained:
     interval: tuple[float, float] | None
     why_no_interval: str = ""
 
+    @property
+    def tasks_of_one_seed(self) -> tuple[str, ...]:
+        """Where the teacher's score is a single run's."""
+        return tuple(task for task in self.tasks if len(self.teacher.cells[task].counted) == 1)
+
 
 def retained(row: Row, rows: Sequence[Row], root: Path) -> Retained | None:
     """A row against its teacher's row; None where there is none, or nothing in common."""
@@ -46,10 +51,11 @@ def retained(row: Row, rows: Sequence[Row], root: Path) -> Retained | None:
         return None
     share = 100 * (ours / theirs)
     try:
-        return Retained(teacher, tasks, share, _interval(row, teacher, tasks, root))
+        interval = _interval(row, teacher, tasks, root)
     except InvalidResult as error:
         name = error.path.relative_to(root).as_posix()
-        return Retained(teacher, tasks, share, None, f"{name} {error.reason}")
+        interval = intervals.Interval(None, f"{name} {error.reason}")
+    return Retained(teacher, tasks, share, interval.percent, interval.why)
 
 
 def _total(row: Row, tasks: Sequence[str]) -> float:
@@ -59,8 +65,8 @@ def _total(row: Row, tasks: Sequence[str]) -> float:
 def _teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """Of the rows of its teacher as it is, fine-tuned plainly, the one most like this row.
 
-    Another recipe or limit would compare two experiments; other hyper-parameters are the next best
-    thing to the same.
+    Another recipe, limit, choice of the epoch or dtype would compare two experiments; other
+    hyper-parameters are the next best thing to the same.
     """
     if row.model.teacher is None and not row.settings.get("method"):
         return None
@@ -72,13 +78,15 @@ def _teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
     return max(candidates, key=lambda other: _likeness(other, row), default=None)
 
 
+_SAME = ("recipe", "limit", "choose", "dtype")
+
+
 def _is_teacher(other: Row, row: Row) -> bool:
-    if other.settings.get("method") or any(
-        other.settings.get(key) != row.settings.get(key) for key in ("recipe", "limit")
-    ):
+    if other.settings.get("method"):
         return False
-    method = row.settings.get("method")
-    if method:
+    if any(other.settings.get(key) != row.settings.get(key) for key in _SAME):
+        return False
+    if method := row.settings.get("method"):
         return bool(other.model.key == method["options"].get("teacher_model"))
     if other.model.key == row.model.key:
         return False
@@ -88,10 +96,11 @@ def _is_teacher(other: Row, row: Row) -> bool:
     )
 
 
-def _likeness(other: Row, row: Row) -> tuple[bool, int, int, str]:
+def _likeness(other: Row, row: Row) -> tuple[bool, bool, int, int, str]:
     keys = (row.settings.keys() | other.settings.keys()) - {"method"}
     alike = all(row.settings.get(key) == other.settings.get(key) for key in keys)
-    return alike, len(_common(row, other)), len(other.results), other.label
+    of_a_time = other.part == row.part
+    return alike, of_a_time, len(_common(row, other)), len(other.results), other.label
 
 
 def _common(row: Row, other: Row) -> tuple[str, ...]:
@@ -107,9 +116,7 @@ def _common(row: Row, other: Row) -> tuple[str, ...]:
     )
 
 
-def _interval(
-    row: Row, teacher: Row, tasks: Sequence[str], root: Path
-) -> tuple[float, float] | None:
+def _interval(row: Row, teacher: Row, tasks: Sequence[str], root: Path) -> intervals.Interval:
     """The kept interval of exactly these predictions, or a new one."""
     inputs = {task: [_inputs(each.cells[task]) for each in (row, teacher)] for task in tasks}
     recipe = {"version": intervals.RECIPE, "resamples": intervals.RESAMPLES}
@@ -119,10 +126,9 @@ def _interval(
     kept = _kept(path, made_of)
     if kept is None:
         pairs = [_paired(task, row.cells[task], teacher.cells[task], root) for task in tasks]
-        kept = {"made_of": made_of, "percent": intervals.limits(pairs, int(name, 16))}
-        write_json(path, kept)
-    limits = kept["percent"]
-    return (limits[0], limits[1]) if limits else None
+        kept = intervals.limits(pairs, int(name, 16))
+        write_json(path, {"made_of": made_of, **asdict(kept)})
+    return kept
 
 
 def _inputs(cell: Cell) -> dict[str, str]:
@@ -135,15 +141,18 @@ def _counted(cell: Cell) -> list[TaskResult]:
     return [result for result, score in pairs if score is not None]
 
 
-def _kept(path: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | None:
+def _kept(path: Path, made_of: Mapping[str, Any]) -> intervals.Interval | None:
     """What was kept of exactly these inputs; whatever else is there is made again."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        low, high = kept["percent"] or (0.0, 0.0)
-        whole = kept["made_of"] == made_of and float(low) <= float(high)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["made_of"] != made_of:
+            return None
+        if kept["percent"] is None:
+            return intervals.Interval(None, str(kept["why"]))
+        low, high = map(float, kept["percent"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return kept if whole else None
+    return intervals.Interval((low, high)) if low <= high else None
 
 
 def _paired(task: str, student: Cell, teacher: Cell, root: Path) -> intervals.Paired:

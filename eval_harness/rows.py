@@ -1,31 +1,53 @@
-"""Results as the rows of a table: nothing in a cell differs but the seed. Imports no torch."""
+"""Results as the rows of a table: nothing in a cell differs but the seed. Imports no torch.
 
+A row is a model under settings. What belongs to its tasks may have changed meanwhile: their data,
+our defaults, how a task is read and scored. Results of before and after are never mixed: the newest
+are the row, and the older ones are further rows, each over all tasks.
+"""
+
+import json
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import groupby
+from itertools import count
 from typing import Any
 
 from angels_share.files import hash_of
 from eval_harness.results import TaskResult
-from eval_harness.runs import Model, Settings
+from eval_harness.runs import Model
 from eval_harness.store import RUNS, Found, Invalid
 
 MISMATCHED = "mnli-mm"
 _MISMATCHED_SPLIT = "validation_mismatched"
 
-_Lost = Mapping[tuple[str, str, int], set[int]]
-"""Seeds whose results don't count, by their folder."""
+_ADDED_LATER = ("labels", "measures", "columns")
+"""Settings of a task that the first results don't name."""
+
+_VERSION = "earlier version of the task"
+_DEFAULTS = "earlier defaults"
+_TEACHER = "another run of the teacher"
+_AGAIN = "an earlier run"
+_RESPECTS = {
+    "data": "other data",
+    "values": _DEFAULTS,
+    **dict.fromkeys(("version", *_ADDED_LATER), _VERSION),
+    "inputs": _TEACHER,
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What the seeds of one task gave, in the order of the seeds; None: it is not defined there."""
+    """What the seeds of one task gave, in the order of the seeds; None: it is not defined there.
+
+    `asked` are the seeds that there should be, as far as files tell.
+    """
 
     results: tuple[TaskResult, ...]
     scores: tuple[float | None, ...]
+    asked: frozenset[int]
 
     @property
     def counted(self) -> list[float]:
@@ -47,16 +69,16 @@ class Cell:
 class Row:
     """A model under settings: a cell for each task.
 
-    `seeds` are all that it was asked for, as far as files tell; `part` says what sets it apart
-    from another row of the same model and settings: other data, say.
+    `part` says what sets it apart from a newer row of the same model and settings; `told` are the
+    flags that its label names.
     """
 
     model: Model
     settings: Mapping[str, Any]
     cells: Mapping[str, Cell]
-    seeds: frozenset[int]
     part: str = ""
     label: str = field(default="", compare=False)
+    told: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def results(self) -> list[TaskResult]:
@@ -64,145 +86,245 @@ class Row:
         return [result for cell in self.cells.values() for result in cell.results]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A task's results under equal settings, one for each seed."""
+
+    settings: Mapping[str, Any]
+    results: tuple[TaskResult, ...]
+    lost: frozenset[int] = frozenset()
+    again: bool = False
+    """Whether newer runs of the same seeds took their place: then no seed is missing."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The hyper-parameters."""
+        values: Mapping[str, Any] = self.settings.get("values", {})
+        return values
+
+    def under(self, changed: Set[str]) -> str:
+        """Which generation of the defaults these are, told by the values that changed."""
+        return json.dumps({name: self.values.get(name) for name in sorted(changed)})
+
+    @property
+    def rank(self) -> tuple[str, int, str]:
+        """The newest is the greatest; of equally old ones that with the most seeds."""
+        newest = max(result.finished for result in self.results)
+        return newest, len(self.results), hash_of(self.settings)
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """What the newest sweep wanted, what is there, and what doesn't count."""
+        there = {result.seed for result in self.results}
+        if self.again:
+            return frozenset(there)
+        sweeps = [result for result in self.results if "seeds" in result.provenance]
+        newest = max(sweeps, key=lambda result: result.finished, default=None)
+        wanted = newest.provenance["seeds"] if newest else ()
+        return frozenset(there.union(self.lost, wanted))
+
+
+_Parts = Mapping[str, Sequence[_Part]]
+"""Each task's parts, the newest first."""
+
+
 def rows_of(found: Found) -> list[Row]:
     """The rows of what was found, each with a label that no other has, in the labels' order."""
-    folders = [list(group) for _, group in groupby(found.results, key=_folder)]
-    rows: dict[tuple[str, str], list[list[TaskResult]]] = defaultdict(list)
-    row_hashes = _RowHashes()
-    for results in folders:
-        rows[results[0].model.key, row_hashes.of(results[0].settings)].append(results)
-    lost = _lost(found.invalid, folders) if found.invalid else {}
-    return _labelled([row for key in sorted(rows) for row in _rows(rows[key], lost)])
+    folders: dict[str, list[TaskResult]] = defaultdict(list)
+    for key, result in found.by_key.items():
+        folders[key.rpartition("/")[0]].append(result)
+    lost = _lost(found.invalid)
+    rows: dict[tuple[str, str], dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
+    for name, results in folders.items():
+        first = results[0]
+        part = _Part(first.settings.task, tuple(results), frozenset(lost.get(name, ())))
+        rows[first.model.key, first.settings.row_hash][first.task].append(part)
+    return _labelled([row for key in sorted(rows) for row in _rows(rows[key])])
 
 
-def _folder(result: TaskResult) -> tuple[str, str, int]:
-    """Neighbours that share a folder share the object of their settings, too."""
-    return result.model.key, result.task, id(result.settings)
-
-
-class _RowHashes:
-    """The hash of a row's settings, made once for neighbours that share them."""
-
-    def __init__(self) -> None:
-        self._last: tuple[Mapping[str, Any] | None, str] = None, ""
-
-    def of(self, settings: Settings) -> str:
-        if settings.row != self._last[0]:
-            self._last = settings.row, settings.row_hash
-        return self._last[1]
-
-
-def _lost(
-    invalid: Sequence[Invalid], folders: Sequence[list[TaskResult]]
-) -> dict[tuple[str, str, int], set[int]]:
+def _lost(invalid: Sequence[Invalid]) -> dict[str, set[int]]:
     """The seeds of results that don't count, by the folder where they should be."""
-    known = {results[0].key.rpartition("/")[0]: _folder(results[0]) for results in folders}
-    lost: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+    lost: dict[str, set[int]] = defaultdict(set)
     for each in invalid:
         folder, _, name = each.path.removeprefix(f"{RUNS}/").rpartition("/")
         seed = name.removeprefix("seed-").removesuffix(".json")
-        if folder in known and seed.isdecimal():
-            lost[known[folder]].add(int(seed))
+        if seed.isdecimal():
+            lost[folder].add(int(seed))
     return lost
 
 
-def _rows(folders: Sequence[list[TaskResult]], lost: _Lost) -> list[Row]:
-    """One row, and one more for each task's results that differ in more than the seed.
+def _rows(folders: Mapping[str, list[_Part]]) -> list[Row]:
+    """The row of the newest results, and further ones of older results that are set apart alike."""
+    parts = {task: _parts(folders[task]) for task in sorted(folders)}
+    changed = _changed_defaults(parts)
+    main = _newest(parts, changed)
+    older: dict[tuple[str, str, int], dict[str, _Part]] = defaultdict(dict)
+    for task, each in parts.items():
+        for part in each:
+            if part is not main.get(task):
+                what = _apart(part, main.get(task)), part.under(changed)
+                place = next(n for n in count() if task not in older.get((*what, n), ()))
+                older[*what, place][task] = part
+    return [_row(main), *(_row(tasks, what) for (what, *_), tasks in older.items())]
 
-    The row gets those of which there are most.
+
+def _changed_defaults(parts: _Parts) -> set[str]:
+    """The hyper-parameters in which some task's results differ."""
+    return {
+        name
+        for newest, *others in parts.values()
+        for part in others
+        for name in newest.values.keys() | part.values.keys()
+        if newest.values.get(name) != part.values.get(name)
+    }
+
+
+def _newest(parts: _Parts, changed: Set[str]) -> dict[str, _Part]:
+    """The newest results of each task, all of one generation of our defaults.
+
+    Data and versions are each task's own, but defaults change for many tasks at once: a task that
+    was judged only before they did is not shown beside those that were judged after it.
     """
-    by_task: dict[str, list[list[TaskResult]]] = defaultdict(list)
-    for folder in folders:
-        by_task[folder[0].task].append(folder)
-    ranked = {task: _alike(by_task[task]) for task in sorted(by_task)}
-    rows = [_row([parts[0] for parts in ranked.values()], lost)]
-    for main, *others in ranked.values():
-        rows += [_row([other], lost, _difference(main[0], other[0])) for other in others]
-    return rows
+    if not changed:
+        return {task: each[0] for task, each in parts.items()}
+    newest = max((each[0] for each in parts.values()), key=lambda part: part.rank)
+    current = newest.under(changed)
+    chosen = {
+        task: next((part for part in each if part.under(changed) == current), each[0])
+        for task, each in parts.items()
+    }
+    left = [part for task, each in parts.items() for part in each if part is not chosen[task]]
+    earlier = {part.under(changed) for part in left} - {current}
+    return {task: part for task, part in chosen.items() if part.under(changed) not in earlier}
 
 
-def _alike(folders: list[list[TaskResult]]) -> list[list[TaskResult]]:
-    """A task's results by what differs but for the seed; the most first, of equals the lower hash.
-
-    Folders of students whose teachers differ in nothing but the seed go together, unless one of
-    the students' seeds would come twice.
-    """
-    if len(folders) == 1:
-        return folders
-    alike: dict[str, list[list[TaskResult]]] = defaultdict(list)
-    for folder in folders:
-        alike[hash_of(_without_seeds(folder[0].settings.task))].append(folder)
-    parts: list[list[TaskResult]] = []
-    for _, group in sorted(alike.items()):
-        together = [result for folder in group for result in folder]
-        once = len({result.seed for result in together}) == len(together)
-        parts += [together] if once else group
-    return sorted(parts, key=len, reverse=True)
+def _apart(part: _Part, main: _Part | None) -> str:
+    """What sets results apart from those of the row, which has none of a task left behind."""
+    if main is None:
+        return _DEFAULTS
+    names = sorted(part.settings.keys() | main.settings.keys())
+    differing = [name for name in names if part.settings.get(name) != main.settings.get(name)]
+    said = dict.fromkeys(_RESPECTS.get(name, "other settings") for name in differing)
+    if len(said) > 1:
+        said.pop(_TEACHER, None)  # whose run changes with every other setting
+    return ", ".join(said) or _AGAIN
 
 
-def _row(tasks: Sequence[list[TaskResult]], lost: _Lost, part: str = "") -> Row:
-    results = [result for task in tasks for result in task]
-    seeds = {result.seed for result in results}
-    seeds.update(*(result.provenance.get("seeds", ()) for result in results))
-    seeds.update(*(lost.get(folder, ()) for folder in set(map(_folder, results))))
-    cells = {name: cell for task in tasks for name, cell in _cells(task).items()}
-    return Row(results[0].model, results[0].settings.row, cells, frozenset(seeds), part)
+def _row(tasks: Mapping[str, _Part], part: str = "") -> Row:
+    first = next(iter(tasks.values())).results[0]
+    cells = {name: cell for each in tasks.values() for name, cell in _cells(each).items()}
+    return Row(first.model, first.settings.row, cells, part)
 
 
-def _without_seeds(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's settings, of a teacher's run all but its seed, which may go with the student's."""
-    inputs = {name: str(key).rpartition("/")[0] for name, key in task.get("inputs", {}).items()}
-    return {**task, "inputs": inputs}
-
-
-def _difference(main: TaskResult, other: TaskResult) -> str:
-    """What to call results that are not those of the row: by whatever differs."""
-    for stripped in (_without_seeds, dict):
-        ours, theirs = (_flat(stripped(each.settings.task)) for each in (main, other))
-        names = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
-        if names:
-            break
-    return ", ".join(f"{name.rpartition('.')[2]} {plain(theirs.get(name))}" for name in names)
-
-
-def _cells(results: Sequence[TaskResult]) -> dict[str, Cell]:
+def _cells(part: _Part) -> dict[str, Cell]:
     """A task's cell; MNLI gives two."""
-    ordered = tuple(sorted(results, key=lambda result: result.seed))
-    task = ordered[0].task
-    cells = {task: Cell(ordered, tuple(result.score for result in ordered))}
+    ordered = tuple(sorted(part.results, key=lambda result: result.seed))
+    task, asked = ordered[0].task, part.asked
+    cells = {task: Cell(ordered, tuple(result.score for result in ordered), asked)}
     if task == "mnli":
         second = [result.scores.get(_MISMATCHED_SPLIT, {}).get("score") for result in ordered]
-        cells[MISMATCHED] = Cell(ordered, tuple(second))
+        cells[MISMATCHED] = Cell(ordered, tuple(second), asked)
     return cells
 
 
-def _labelled(rows: list[Row]) -> list[Row]:
+def _parts(folders: Sequence[_Part]) -> list[_Part]:
+    """A task's results by their settings, the newest first.
+
+    What only an added field or a teacher's seed tells apart goes together.
+    """
+    if len(folders) == 1:
+        return [folders[0]]
+    alike: dict[str, list[_Part]] = defaultdict(list)
+    for folder in _completed(folders):
+        alike[hash_of(folder.settings)].append(folder)
+    joined = [_joined(group) for group in alike.values()]
+    return [layer for part in sorted(joined, key=lambda each: each.rank, reverse=True)
+            for layer in _layers(part)]  # fmt: skip
+
+
+def _completed(folders: Sequence[_Part]) -> list[_Part]:
+    """What an older result didn't name yet is what the next newer one says."""
+    newest_first = sorted(folders, key=lambda folder: folder.rank, reverse=True)
+    said = {
+        name: next((each.settings[name] for each in newest_first if name in each.settings), None)
+        for name in _ADDED_LATER
+    }
+    completed = []
+    for folder in newest_first:
+        said = {name: folder.settings.get(name, value) for name, value in said.items()}
+        inputs = _without_seeds(folder.settings.get("inputs", {}))
+        completed.append(replace(folder, settings={**folder.settings, **said, "inputs": inputs}))
+    return completed
+
+
+def _without_seeds(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """A teacher's seed may go with the student's."""
+    return {name: re.sub(r"/seed-\d+$", "", str(key)) for name, key in inputs.items()}
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    results = tuple(result for part in parts for result in part.results)
+    lost = frozenset[int]().union(*(part.lost for part in parts))
+    return _Part(parts[0].settings, results, lost)
+
+
+def _layers(part: _Part) -> list[_Part]:
+    """The newest result of each seed, then those before them that say something else."""
+    by_seed: dict[int, list[TaskResult]] = defaultdict(list)
+    for result in sorted(part.results, key=lambda each: (each.finished, each.key), reverse=True):
+        if all(result.scores != newer.scores for newer in by_seed[result.seed]):
+            by_seed[result.seed].append(result)
+    deepest = max(map(len, by_seed.values()))
+    layers = [[each[depth] for each in by_seed.values() if depth < len(each)]
+              for depth in range(deepest)]  # fmt: skip
+    newest = replace(part, results=tuple(layers[0]))
+    return [newest, *(_Part(part.settings, tuple(each), again=True) for each in layers[1:])]
+
+
+def _labelled(rows: Sequence[Row]) -> list[Row]:
     """Gives each row a name that says what it is, and no more than tells it from the others."""
-    digests: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        digests[row.model.name].add(row.model.key)
-    alike: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[_label(row, several=len(digests[row.model.name]) > 1)].append(row)
-    labelled = [
-        _with_label(row, ", ".join(filter(None, (label, extra))))
-        for label, group in alike.items()
-        for row, extra in zip(group, _telling_apart(group), strict=True)
+    several = _names_of_several(rows)
+    shared = _shared_overrides(rows)
+    told = [frozenset(row.settings.get("overrides", {})) - shared for row in rows]
+    alike: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        alike[_label(row, told[place], several=row.model.name in several)].append(place)
+    labels = [""] * len(rows)
+    for label, places in alike.items():
+        more = _telling_apart([rows[place] for place in places])
+        for place, extra in zip(places, more, strict=True):
+            labels[place] = ", ".join(filter(None, (label, extra)))
+    named = [
+        replace(row, label=label, told=flags)
+        for row, label, flags in zip(rows, _unique(labels), told, strict=True)
     ]
-    return sorted(labelled, key=lambda row: (row.model.name, row.model.key, row.label))
+    return sorted(named, key=lambda row: (row.model.name, row.model.key, row.label))
 
 
-def _with_label(row: Row, label: str) -> Row:
-    return Row(row.model, row.settings, row.cells, row.seeds, row.part, label)
+def _names_of_several(rows: Sequence[Row]) -> set[str]:
+    """The names that several models bear."""
+    keys: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        keys[row.model.name].add(row.model.key)
+    return {name for name, those in keys.items() if len(those) > 1}
 
 
-def _label(row: Row, *, several: bool) -> str:
+def _shared_overrides(rows: Sequence[Row]) -> set[str]:
+    """The flags that every row was given alike: they tell none from another."""
+    given = [
+        {(name, plain(value)) for name, value in row.settings.get("overrides", {}).items()}
+        for row in rows
+    ]
+    return {name for name, _ in set.intersection(*given)} if given else set()
+
+
+def _label(row: Row, told: Set[str], *, several: bool) -> str:
     """The model and what the user set: `bert (D), learning_rate 1e-4, limit 100`."""
     settings, method = row.settings, row.settings.get("method")
     name = f"{row.model.name} {row.model.digest}" if several else row.model.name
     if method:
         name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
-    said = [f"{key} {plain(value)}" for key, value in sorted(settings.get("overrides", {}).items())]
+    said = [f"{flag} {plain(settings['overrides'][flag])}" for flag in sorted(told)]
     if settings.get("limit") is not None:
         said.append(f"limit {settings['limit']}")
     if settings.get("choose", "last") != "last":
@@ -221,6 +343,16 @@ def _telling_apart(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _unique(labels: Sequence[str]) -> list[str]:
+    """The labels as they are printed, numbered where they are still equal."""
+    unique: dict[str, None] = {}
+    for label in map(one_line, labels):
+        names = (label if n == 1 else f"{label} ({n})" for n in count(1))
+        unique[next(name for name in names if name not in unique)] = None
+    assert len(unique) == len(labels), "two rows bear one label"
+    return list(unique)
+
+
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in values.items():
@@ -231,10 +363,21 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
+def one_line(text: str) -> str:
+    """What can be printed of a text: a model's name may hold anything that a folder's may."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+
+
 def plain(value: Any) -> str:
     """A setting as people write it: 1e-4, not 0.0001."""
-    if isinstance(value, float) and value != 0 and abs(value) < 1e-3:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    if isinstance(value, float) and value != 0 and abs(value) < 1e-2:
         return f"{Decimal(repr(value)).normalize():e}"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    if isinstance(value, list | tuple):
+        return "+".join(map(plain, value))
     return str(value)

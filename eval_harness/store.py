@@ -1,30 +1,31 @@
 """Where results are kept: written whole or not at all, found fast, nothing torn ever counted.
 
-    runs/<model>-<8 hex>/<task>/<8 hex of the settings>/seed-<n>.json, its predictions beside it
+    runs/<model>-<8 hex>/<task>/<8 hex of the settings>/seed-<n>.json
+    and beside it its predictions, seed-<n>.<8 hex of their content>.parquet
 
 Imports no torch.
 """
 
-import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, replacing, sync
+from angels_share.files import explain, replacing, sync, write_atomically
 from eval_harness.results import (
     NewerSchemaError,
     Predictions,
     TaskResult,
+    from_parquet,
     from_record,
     not_finite,
+    to_parquet,
     to_record,
 )
 from eval_harness.runs import Settings
@@ -52,16 +53,26 @@ class Invalid:
     path: str
     reason: str
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether it is no result: a process is writing it, or left it when it was killed."""
+        return self.path.endswith((".tmp", ".parquet"))
+
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a results folder holds, in the order of its paths."""
+    """What a results folder holds, in the order of its paths: results by their keys."""
 
-    results: tuple[TaskResult, ...] = ()
+    by_key: Mapping[str, TaskResult] = field(default_factory=dict)
     invalid: tuple[Invalid, ...] = ()
+
+    @property
+    def results(self) -> tuple[TaskResult, ...]:
+        """What counts."""
+        return tuple(self.by_key.values())
 
 
 def path_of(root: Path | str, key: str) -> Path:
@@ -75,7 +86,7 @@ def publish(
     """Saves a result with its predictions; False where a valid one is there already.
 
     The first that was finished counts, whoever else made the same run. Killed at any moment it
-    leaves no result or a whole one.
+    leaves no result or a whole one; one that is to be replaced stands until the new one does.
 
     Raises:
         RunFailed: a number is not finite.
@@ -87,10 +98,11 @@ def publish(
     path = path_of(root, result.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / _LOCK).acquire(poll_interval=0.01):
-        _remove_leftovers(path)
-        if not replace and _is_valid(path):
+        there = _counting(path)
+        _remove_others(path, _beside(there) if there else None)
+        if there and not replace:
             return False
-        _write(path, result, predictions)
+        _remove_others(path, _write(path, result, predictions))
     return True
 
 
@@ -101,9 +113,9 @@ def load(path: Path | str) -> TaskResult:
         InvalidResult: why it doesn't count.
     """
     path = Path(path)
-    result = _Reader().read(str(path))
-    if path.parts[-4:] != tuple(f"{result.key}.json".split("/")):
-        raise InvalidResult(path, _misplaced(result.key))
+    key, result = _Reader().read(str(path))
+    if path.parts[-4:] != tuple(f"{key}.json".split("/")):
+        raise InvalidResult(path, _misplaced(key))
     if wrong := _wrong_predictions(str(path), result):
         raise InvalidResult(path, wrong)
     return result
@@ -114,20 +126,15 @@ def find(root: Path | str) -> Found:
 
     Of two that claim one key and say different things neither counts.
     """
-    with _without_collection():
-        return _find(Path(root))
-
-
-def _find(root: Path) -> Found:
     reader, by_key, invalid = _Reader(), dict[str, TaskResult](), list[Invalid]()
     strays: list[tuple[str, str, TaskResult]] = []
-    for path, entry in _candidates(root, invalid):
+    predictions: list[str] = []
+    for path, entry in _candidates(Path(root), predictions, invalid):
         try:
-            result = reader.read(entry.path)
+            key, result = reader.read(entry.path)
         except InvalidResult as error:
             invalid.append(Invalid(path, error.reason))
             continue
-        key = reader.key_of(result)
         if path != f"{RUNS}/{key}.json":
             strays.append((path, key, result))
         elif wrong := _wrong_predictions(entry.path, result):
@@ -135,19 +142,8 @@ def _find(root: Path) -> Found:
         else:
             by_key[key] = result
     invalid += _judged(strays, by_key)
-    return Found(tuple(by_key.values()), tuple(sorted(invalid, key=lambda each: each.path)))
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Results are trees, without cycles: looking for cycles costs a third of the time here."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    invalid += _unnamed(predictions, by_key)
+    return Found(by_key, tuple(sorted(invalid, key=lambda each: each.path)))
 
 
 def read_predictions(root: Path | str, result: TaskResult) -> Predictions:
@@ -156,28 +152,19 @@ def read_predictions(root: Path | str, result: TaskResult) -> Predictions:
     Raises:
         InvalidResult: they are missing, or not those that the result was saved with.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    path = path_of(root, result.key).with_suffix(".parquet")
+    path = path_of(root, result.key).with_name(_beside(result))
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidResult(path, explain(error)) from error
-    if result.predictions is None or hashlib.sha256(data).hexdigest() != _sha256(result):
+    if hashlib.sha256(data).hexdigest() != (result.predictions or {})["sha256"]:
         raise InvalidResult(path, "is not what the result was saved with (another sha256)")
-    table = parquet.read_table(pa.BufferReader(data)).combine_chunks()
-    logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Predictions(
-        table["split"].to_pylist(),
-        table["id"].to_pylist(),
-        table["label"].to_numpy(),
-        logits.reshape(len(table), -1),
-    )
+    return from_parquet(data)
 
 
-def _sha256(result: TaskResult) -> str:
-    return str((result.predictions or {})["sha256"])
+def _beside(result: TaskResult) -> str:
+    """The name of a saved result's predictions."""
+    return str((result.predictions or {})["name"])
 
 
 def _require_finite(result: TaskResult, predictions: Predictions) -> None:
@@ -196,72 +183,60 @@ def _require_finite(result: TaskResult, predictions: Predictions) -> None:
         raise RunFailed(f"{result.key}: logits of example {example!r} aren't finite: not saved")
 
 
-def _is_valid(path: Path) -> bool:
+def _counting(path: Path) -> TaskResult | None:
+    """The result that is there, if it counts.
+
+    Raises:
+        NewerResult: one is there of which this version can't know whether it counts.
+    """
     try:
-        load(path)
+        return load(path)
     except NewerResult:
         raise
     except InvalidResult:
-        return False
-    return True
+        return None
 
 
-def _remove_leftovers(path: Path) -> None:
-    """What a killed process left of this very result; under the lock nobody else is writing it."""
-    ours = (f".{path.name}.", f".{path.stem}.parquet.")
+def _remove_others(path: Path, predictions: str | None) -> None:
+    """What else lies there of this very result: older predictions, what a killed process left.
+
+    Under the lock nobody else is writing it.
+    """
     for name in os.listdir(path.parent):  # noqa: PTH208  (one pass over thousands of seeds)
-        if name.startswith(ours) and name.endswith(".tmp"):
+        unfinished = name.startswith(f".{path.stem}.") and name.endswith(".tmp")
+        older = name.startswith(f"{path.stem}.") and name.endswith(".parquet")
+        if unfinished or (older and name != predictions):
             (path.parent / name).unlink()
 
 
-def _write(path: Path, result: TaskResult, predictions: Predictions) -> None:
-    """Both files are on the disk before the old result goes; then the predictions' name, then ours.
+def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
+    """Writes both files, the result last; gives the name of the predictions.
 
-    So a full disk leaves the old result, and a kill between the two names leaves none.
+    They are named by their content, so those of an older result stay its own until the new one has
+    taken its place: there is no moment without a result.
     """
-    beside, data = path.with_suffix(".parquet"), _parquet(predictions)
-    saved = {
-        "name": beside.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    data = to_parquet(predictions)
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{path.stem}.{sha256[:8]}.parquet"
+    saved = {"name": name, "size": len(data), "sha256": sha256}
     record = to_record(replace(result, predictions=saved))
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as new, replacing(beside) as new_predictions:
+    with replacing(path) as new:
         new.write_text(text + "\n", encoding="utf-8")
-        new_predictions.write_bytes(data)
-        sync(new)
-        sync(new_predictions)
-        path.unlink(missing_ok=True)
-
-
-def _parquet(predictions: Predictions) -> bytes:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    logits = np.asarray(predictions.logits, dtype=np.float32)
-    starts = np.arange(len(logits) + 1, dtype=np.int32) * logits.shape[1]
-    table = pa.table(
-        {
-            "split": pa.array(predictions.split, pa.string()),
-            "id": pa.array(predictions.ids, pa.string()),
-            "label": pa.array(np.asarray(predictions.labels)),
-            "logits": pa.ListArray.from_arrays(pa.array(starts), pa.array(logits.ravel())),
-        }
-    )
-    stream = pa.BufferOutputStream()
-    parquet.write_table(table, stream)
-    return bytes(stream.getvalue())
+        sync(new)  # a disk that is full says so here, before anything has changed
+        write_atomically(path.with_name(name), data)
+    return name
 
 
 def _wrong_predictions(path: str, result: TaskResult) -> str | None:
     """Why a result's predictions can't be its own; a look at their size, since a hash is slow."""
     saved = result.predictions or {}
-    name = f"seed-{result.seed}.parquet"
-    if saved["name"] != name:  # never a path that leads elsewhere
-        return f"names {saved['name']!r} as its predictions instead of {name}"
+    name, seed = saved["name"], f"seed-{result.seed}"
+    # Never a path that leads elsewhere. The first results' predictions have no hash in the name.
+    if "/" in name or name not in (f"{seed}.{saved['sha256'][:8]}.parquet", f"{seed}.parquet"):
+        return f"names {name!r} as its predictions instead of {seed}.<hash>.parquet"
     try:
-        size = os.lstat(f"{path.removesuffix('.json')}.parquet").st_size
+        size = os.lstat(f"{path.removesuffix(f'{seed}.json')}{name}").st_size
     except OSError as error:
         return f"its predictions {name}: {explain(error)}"
     if size != saved["size"]:
@@ -274,47 +249,68 @@ def _misplaced(key: str) -> str:
 
 
 class _Reader:
-    """Reads results; the settings that neighbours share become one object that is hashed once."""
+    """Reads results; the settings that the files of a folder share are hashed once."""
 
     def __init__(self) -> None:
-        self._settings: Settings | None = None
-        self._hash = ""
+        self._settings: dict[str, Settings] = {}
+        self._hashes: dict[str, str] = {}
 
-    def read(self, path: str) -> TaskResult:
-        """What a file says, wherever it lies."""
+    def read(self, path: str) -> tuple[str, TaskResult]:
+        """What a file says, wherever it lies, and its key."""
         try:
             with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (thousands of them)
                 text = stream.read().decode()
-            return from_record(json.loads(text, parse_constant=_refuse), self._shared)
+            folder = path.rpartition("/")[0]
+            result = from_record(_parsed(text), self._settings.get(folder))
+            settings = self._hash_of(result.settings, folder)
         except json.JSONDecodeError as error:
             torn = f"is torn: line {error.lineno}: {error.msg}" if text else "is empty"
             raise InvalidResult(path, torn) from error
         except NewerSchemaError as error:
             raise NewerResult(path, str(error)) from error
+        except RecursionError as error:
+            raise InvalidResult(path, "is nested too deep for a result") from error
         except ValueError as error:
             raise InvalidResult(path, " ".join(str(error).split())) from error
         except OSError as error:
             raise InvalidResult(path, explain(error)) from error
+        return f"{result.model.key}/{result.task}/{settings}/seed-{result.seed}", result
 
-    def key_of(self, result: TaskResult) -> str:
-        """The key of the result that was read last."""
-        if result.settings is not self._settings:
-            self._settings, self._hash = result.settings, result.settings.hash
-        return f"{result.model.key}/{result.task}/{self._hash}/seed-{result.seed}"
+    def _hash_of(self, settings: Settings, folder: str) -> str:
+        if self._settings.get(folder) is not settings:
+            _require_flat((settings.row, settings.task))
+            self._settings[folder], self._hashes[folder] = settings, settings.hash
+        return self._hashes[folder]
 
-    def _shared(self, row: dict[str, Any], task: dict[str, Any]) -> Settings:
-        last = self._settings
-        if last is not None and last.row == row and last.task == task:
-            return last
-        return Settings(row, task)
+
+def _parsed(text: str) -> Any:
+    """JSON's value; half a character, which JSON can spell, could be written nowhere again."""
+    value = json.loads(text, parse_constant=_refuse)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("holds half a character (a lone surrogate)") from error
+    return value
+
+
+def _require_flat(value: Any, depth: int = 8) -> None:
+    """Settings are shown in tables, and nobody's are deeper than a method's options."""
+    if depth == 0:
+        raise ValueError("settings are nested too deep")
+    if isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            _require_flat(each, depth - 1)
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"holds {constant}, which is no number")
 
 
-def _candidates(root: Path, invalid: list[Invalid]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every JSON file under `runs/` with its path from the root; what else lies there is named."""
+def _candidates(
+    root: Path, predictions: list[str], invalid: list[Invalid]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every JSON file under `runs/` with its path from the root; what else lies there is told."""
     top = root / RUNS
     skip = len(str(top)) - len(RUNS)
     for folder in _folders(str(top)) if top.is_dir() else ():
@@ -325,6 +321,8 @@ def _candidates(root: Path, invalid: list[Invalid]) -> Iterator[tuple[str, os.Di
                 invalid.append(Invalid(path, wrong))
             elif entry.name.endswith(".json"):
                 yield path, entry
+            elif entry.name.endswith(".parquet"):
+                predictions.append(path)
 
 
 def _folders(folder: str) -> Iterator[list[os.DirEntry[str]]]:
@@ -344,9 +342,18 @@ def _no_candidate(entry: os.DirEntry[str], names: set[str]) -> str | None:
     if entry.name.endswith(".tmp"):
         return "was being written: by a process that was killed, or is at it just now"
     stem, _, ending = entry.name.rpartition(".")
-    if ending == "parquet" and f"{stem}.json" not in names:
+    if ending == "parquet" and f"{stem.partition('.')[0]}.json" not in names:
         return "predictions without a result"
     return None
+
+
+def _unnamed(predictions: list[str], by_key: dict[str, TaskResult]) -> Iterator[Invalid]:
+    """Predictions beside a result that names others as its own."""
+    for path in predictions:
+        folder, _, name = path.rpartition("/")
+        result = by_key.get(f"{folder[len(RUNS) + 1 :]}/{name.partition('.')[0]}")
+        if result is not None and _beside(result) != name:
+            yield Invalid(path, "predictions of a result that was replaced, or is being written")
 
 
 def _judged(

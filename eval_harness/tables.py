@@ -1,19 +1,33 @@
 """Tables 1-4 as markdown: a pure function of files. Imports no torch, scikit-learn or scipy."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import gc
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from angels_share.files import write_atomically
-from eval_harness import table1
 from eval_harness.paper import footnotes, load_paper
-from eval_harness.retained import Retained
-from eval_harness.rows import Row, rows_of
-from eval_harness.store import Found, Invalid, find
-from eval_harness.tasks import GLUE
+from eval_harness.retained import retained
+from eval_harness.rows import one_line, rows_of
+from eval_harness.store import RUNS, Found, Invalid, find
+from eval_harness.table1 import (
+    MEAN_OF,
+    RETAINED,
+    Line,
+    cell_text,
+    columns_of,
+    glue_row,
+    mean_notes,
+    notes,
+    paper_row,
+    published_name,
+    retained_notes,
+    title_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +65,16 @@ class Table:
 class Ours:
     """What we measured: the rows to show, what each retained, and the files that don't count."""
 
-    rows: Sequence[Row] = ()
-    shares: Mapping[str, Retained | None] = field(default_factory=dict)
+    lines: Sequence[Line] = ()
     invalid: Sequence[Invalid] = ()
+
+    def of(self, models: Collection[str]) -> "Ours":
+        """What is of these models alone."""
+        folders = tuple(f"{RUNS}/{model}/" for model in models)
+        return Ours(
+            [line for line in self.lines if line.row.model.key in models],
+            [each for each in self.invalid if each.path.startswith(folders)],
+        )
 
 
 def write_tables(root: Path | str, models: Collection[str] | None = None) -> list[str]:
@@ -61,27 +82,60 @@ def write_tables(root: Path | str, models: Collection[str] | None = None) -> lis
 
     Args:
         root: the results folder.
-        models: keys of the models whose rows the returned tables show; the files show all.
+        models: keys of the models of which the answer speaks; the files speak of all.
 
     Returns:
-        The texts of Tables 1-4, then a line for each file that doesn't count.
+        The texts of Tables 1-4, then one line if there are files that don't count.
     """
-    folder = Path(root)
-    paper, found = load_paper(), find(folder)
-    ours = measured(found, folder)
+    return list(write_by_name(root, models).values())
+
+
+def write_by_name(root: Path | str, models: Collection[str] | None = None) -> dict[str, str]:
+    """`write_tables`, for those who want some of them: `table1` ... `table4`, `not counted`."""
+    with _without_collection():
+        return _write(load_paper(), Path(root), models)
+
+
+def _write(
+    paper: Mapping[str, Any], folder: Path, models: Collection[str] | None
+) -> dict[str, str]:
+    ours = measured(find(folder), folder)
     made = tables(paper, ours)
     for table in made:
         write_atomically(folder / f"{table.name}.md", to_markdown(table))
     if models is not None:
-        rows = [row for row in ours.rows if row.model.key in models]
-        made = tables(paper, replace(ours, rows=rows))
-    return [*map(to_markdown, made), *(f"not counted: {each}" for each in found.invalid)]
+        ours = ours.of(models)
+        made = tables(paper, ours)
+    texts = {table.name: to_markdown(table) for table in made}
+    if ours.invalid:
+        texts["not counted"] = _how_many(ours.invalid, folder)
+    return texts
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Results are trees, without cycles: looking for cycles costs a third of the time here."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _how_many(invalid: Sequence[Invalid], folder: Path) -> str:
+    """One line; each file stands in the notes of the table where it would count."""
+    places = dict.fromkeys(str(folder / f"{_table_of(each)}.md") for each in invalid)
+    files = f"{len(invalid)} file{'s' if len(invalid) > 1 else ''}"
+    return f"not counted: {files}; which and why: the notes of {' and '.join(places)}"
 
 
 def measured(found: Found, root: Path) -> Ours:
     """The rows of what was found; intervals that are new are made and kept under the root."""
     rows = rows_of(found)
-    return Ours(rows, table1.shares(rows, root), found.invalid)
+    lines = [Line(row, retained(row, rows, root)) for row in rows]
+    return Ours(lines, [each for each in found.invalid if not each.is_passing])
 
 
 def tables(paper: Mapping[str, Any], ours: Ours = Ours()) -> list[Table]:
@@ -110,72 +164,58 @@ def _table(
     notes: Sequence[str] = (),
 ) -> Table:
     cells = tuple(tuple(map(_cell, row)) for row in rows)
-    every = (paper[name]["what"], *footnotes(paper, name), *map(_one_line, notes))
-    return Table(name, title, tuple(columns), cells, every)
+    every = (paper[name]["what"], *footnotes(paper, name), *notes)
+    return Table(name, title, tuple(columns), cells, tuple(map(one_line, every)))
 
 
 def _cell(value: str | float | None) -> str:
     """One decimal for a score; a count or a text as it is; nothing for what isn't there."""
     if value is None:
         return ""
-    return f"{value:.1f}" if isinstance(value, float) else _one_line(str(value)).replace("|", "\\|")
-
-
-def _one_line(text: str) -> str:
-    """A model's name may hold anything that a folder's may."""
-    return " ".join(text.split())
-
-
-def _published(name: str) -> str:
-    return f"{name} (paper)"
+    return f"{value:.1f}" if isinstance(value, float) else one_line(str(value)).replace("|", "\\|")
 
 
 def _table1(paper: Mapping[str, Any], ours: Ours) -> Table:
-    tasks = table1.columns_of(ours.rows)
-    shown = [row for row in ours.rows if row.cells.keys() & set(tasks)]
-    published = [
-        {
-            "Model": _published(name),
-            "Score": row["score"],
-            **{table1.title_of(task): row[task] for task in GLUE},
-        }
-        for name, row in paper["table1"]["rows"].items()
-    ]
-    measured_here = [table1.glue_row(row, tasks, ours.shares.get(row.label)) for row in shown]
-    rows: list[Mapping[str, str | float | None]] = [*published, *measured_here]
-    titles = (table1.title_of(task) for task in tasks)
+    tasks = columns_of([line.row for line in ours.lines])
+    shown = [line for line in ours.lines if line.row.cells.keys() & set(tasks)]
+    ours_shown = [line.row for line in shown]
+    rows = [paper_row(paper, name, ours_shown) for name in paper["table1"]["rows"]]
+    rows += [glue_row(line, tasks) for line in shown]
+    titles = map(title_of, tasks)
     columns = [
         column
-        for column in ("Model", "n", "Score", *titles, table1.MEAN_OF, table1.RETAINED)
+        for column in ("Model", "n", "Score", *titles, MEAN_OF, RETAINED)
         if any(row.get(column) is not None for row in rows)
     ]
-    notes = (
-        *table1.notes(shown, tasks),
-        *table1.retained_notes(shown, ours.shares),
-        *_not_counted(ours.invalid, imdb=False),
+    said = (
+        *mean_notes(ours_shown),
+        *notes(ours_shown, tasks),
+        *retained_notes(shown),
+        *_not_counted(ours.invalid, "table1"),
     )
     cells = [[row.get(column) for column in columns] for row in rows]
-    return _table(paper, "table1", "Table 1: GLUE, dev sets", columns, cells, notes=notes)
+    return _table(paper, "table1", "Table 1: GLUE, dev sets", columns, cells, notes=said)
 
 
-def _not_counted(invalid: Sequence[Invalid], *, imdb: bool) -> list[str]:
+def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:
     """The files that don't count, each in the table where it would be."""
-    return [f"Not counted: {each}." for each in invalid if ("/imdb/" in each.path) == imdb]
+    return [f"Not counted: {each}." for each in invalid if _table_of(each) == table]
+
+
+def _table_of(invalid: Invalid) -> str:
+    return "table2" if "/imdb/" in invalid.path else "table1"
 
 
 def _table2(paper: Mapping[str, Any], ours: Ours) -> Table:
     rows: list[Cells] = [
-        (_published(name), f"{row['imdb']:.2f}" if row["imdb"] else None, *_squad(row))
+        (published_name(name), f"{row['imdb']:.2f}" if row["imdb"] else None, *_squad(row))
         for name, row in paper["table2"]["rows"].items()
     ]
-    shown = [row for row in ours.rows if "imdb" in row.cells]
-    rows += [
-        (row.label, table1.cell_text(row, "imdb", 2, always_count=True), None, None)
-        for row in shown
-    ]
+    shown = [line.row for line in ours.lines if "imdb" in line.row.cells]
+    rows += [(row.label, cell_text(row, "imdb", 2, always_count=True), None, None) for row in shown]
     columns = ("Model", "IMDb", "SQuAD EM", "SQuAD F1")
-    notes = (*table1.notes(shown, ["imdb"]), *_not_counted(ours.invalid, imdb=True))
-    return _table(paper, "table2", "Table 2: IMDb and SQuAD", columns, rows, notes=notes)
+    said = (*notes(shown, ["imdb"]), *_not_counted(ours.invalid, "table2"))
+    return _table(paper, "table2", "Table 2: IMDb and SQuAD", columns, rows, notes=said)
 
 
 def _squad(row: Mapping[str, float]) -> tuple[float, float]:
@@ -184,7 +224,7 @@ def _squad(row: Mapping[str, float]) -> tuple[float, float]:
 
 def _table3(paper: Mapping[str, Any]) -> Table:
     rows = [
-        (_published(name), row["parameters_millions"], row["seconds"])
+        (published_name(name), row["parameters_millions"], row["seconds"])
         for name, row in paper["table3"]["rows"].items()
     ]
     columns = ("Model", "Parameters (M)", "Seconds")
@@ -193,7 +233,7 @@ def _table3(paper: Mapping[str, Any]) -> Table:
 
 def _table4(paper: Mapping[str, Any]) -> Table:
     rows = [
-        (_published(ABLATIONS[name]), f"{change:+.2f}")
+        (published_name(ABLATIONS[name]), f"{change:+.2f}")
         for name, change in paper["table4"]["rows"].items()
     ]
     columns = ("Left out", "Change of score")

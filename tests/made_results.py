@@ -1,4 +1,4 @@
-"""Results and predictions made up in a test, with every field that a real one has."""
+"""Results made up in a test, with every field that a real one has, and how to read a table."""
 
 from dataclasses import replace
 
@@ -18,11 +18,23 @@ ROW = {
     "method": None,
 }
 HUB = {"source": "nyu-mll/glue", "revision": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"}
+PROVENANCE = {
+    "version": "0.1.0",
+    "commit": None,
+    "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "machine": {"cores": 2},
+    "threads": 2,
+    "device": "cpu",
+}
 
 
 def model(name="distilbert", digest="0123abcd", teacher=None):
     row = known_as(name)
     return Model(name, name, digest, row.repo_id if row else name, digest * 5, teacher)
+
+
+BERT = model("bert", "99999999")
+STUDENT = model("distilbert", "0123abcd", teacher="bert")
 
 
 def distilled_from(teacher, **options):
@@ -34,10 +46,18 @@ def distilled_from(teacher, **options):
     }
 
 
-def settings(task="rte", content=None, values=None, inputs=None, **row):
+def settings(task="rte", content=None, values=None, inputs=None, labels=None, **row):
     content = content or f"{task:0<16}"
     values = {"learning_rate": 3e-5, "num_train_epochs": 3.0, **(values or {})}
-    own = {"version": 1, "data": content, "values": values, "inputs": inputs or {}}
+    own = {
+        "version": 1,
+        "labels": labels or ["entailment", "not_entailment"],
+        "measures": ["accuracy"],
+        "columns": ["sentence1", "sentence2"],
+        "data": content,
+        "values": values,
+        "inputs": inputs or {},
+    }
     return Settings({**ROW, **row}, own)
 
 
@@ -52,14 +72,7 @@ def result(of=None, task="rte", seed=1, score=0.6, scores=None, given=None, **mo
         scores=scores or {"validation": {"accuracy": score, "score": score}},
         marks=(),
         data={**HUB, "content": given.task["data"], "examples": {"validation": 4}, "overlap": 0},
-        provenance={
-            "version": "0.1.0",
-            "commit": None,
-            "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
-            "machine": {"cores": 2},
-            "threads": 2,
-            "device": "cpu",
-        },
+        provenance=PROVENANCE,
         times={"train": 1.5},
         history=({"step": 1, "loss": 0.7},),
         finished="2026-01-01T00:00:00+00:00",
@@ -81,3 +94,29 @@ def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
 def put(root, *results, said=None):
     for each in results:
         assert publish(root, each, said or predictions())
+
+
+def seeds(*scores, of=None, task="rte", first=1, given=None, asked=None, day=1, **more):
+    provenance = {**PROVENANCE, **({"seeds": asked} if asked else {})}
+    finished = f"2026-01-{day:02}T00:00:00+00:00"
+    more = {"provenance": provenance, "finished": finished, **more}
+    return [
+        result(of or STUDENT, task, seed=seed, score=score, given=given, **more)
+        for seed, score in enumerate(scores, first)
+    ]
+
+
+def cells(text):
+    """A table's rows by their first cell: each a dictionary by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}
+
+
+def notes(text):
+    return [line[2:] for line in text.splitlines() if line.startswith("- ")]
+
+
+def note(text, start):
+    (found,) = [line for line in notes(text) if line.startswith(start)]
+    return found

@@ -99,15 +99,46 @@ def test_a_model_that_always_says_the_same(name):
         assert fast[0, 0] == pytest.approx(measure(task, said[:, 0], labels)["score"], abs=1e-12)
 
 
+def shares(pairs, seed):
+    student, teacher = intervals.bootstrap(pairs, seed)
+    return student / teacher
+
+
 def test_a_resample_without_a_score_is_left_out():
     """Prevents an undefined correlation from becoming 0, or an interval of NaN."""
-    labels, said = np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0], [2.5]])
+    labels = np.array([1.0, 2.0, 3.0, 3.5])
+    said = np.array([[1.0], [2.0], [2.5], [2.5]])
     pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
-    shares = intervals.bootstrap(pairs, 1)
-    assert np.isnan(shares).any()
-    assert intervals.limits(pairs, 1) == [100.0, 100.0]
-    constant = np.ones((3, 1))
-    assert intervals.limits([intervals.Paired(pairs[0].task, labels, constant, said)], 1) is None
+    undefined = np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean()
+    assert 0.025 < undefined < 1
+    few = intervals.limits(pairs, 1)
+    assert few.percent is None
+    assert few.why == f"in {100 * undefined:.1f} % of the resamples a score is not defined"
+    labels, said = np.arange(6.0), np.array([[0.0], [1.0], [2.0], [2.5], [3.5], [5.0]])
+    pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
+    assert 0 < np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean() < 0.025
+    assert intervals.limits(pairs, 1).percent == (100.0, 100.0)
+
+
+def test_where_no_resample_has_a_score_it_says_so():
+    """Prevents a share without an interval from standing there without a word."""
+    labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
+    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
+    nothing = intervals.limits(pairs, 1)
+    assert nothing.percent is None
+    assert "100.0 % of the resamples" in nothing.why
+
+
+def test_a_teacher_that_may_know_nothing_gives_no_interval():
+    """Prevents limits of shares whose divisor is 0, or changes its sign, in some resamples."""
+    labels = np.arange(300) % 2
+    weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
+    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
+    _, teacher = intervals.bootstrap(pairs, 1)
+    assert np.median(teacher) > 0
+    assert 0.025 < np.mean(teacher <= 0) < 0.5
+    found = intervals.limits(pairs, 1)
+    assert (found.percent, found.why) == (None, "the teacher's own interval reaches down to 0")
 
 
 def test_pieces_make_the_whole(monkeypatch):
@@ -115,9 +146,9 @@ def test_pieces_make_the_whole(monkeypatch):
     random = np.random.default_rng(2)
     labels, said = invented(task_named("rte"), 40, 4, random)
     pairs = [intervals.Paired(task_named("rte"), labels, said[:, :2], said[:, 2:])]
-    whole = intervals.bootstrap(pairs, 7)
+    whole = shares(pairs, 7)
     monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 40 * 37)
-    assert np.array_equal(intervals.bootstrap(pairs, 7), whole)
+    assert np.array_equal(shares(pairs, 7), whole)
     assert len(whole) == 1000
     assert len(np.unique(whole)) > 100
 
@@ -129,7 +160,7 @@ def test_the_interval_is_where_statistics_says():
     student, teacher = (random.random((2, size)) > np.array([[0.8], [0.9]])).astype(int)
     task = task_named("rte")
     pairs = [intervals.Paired(task, labels, student[:, None], teacher[:, None])]
-    low, high = intervals.limits(pairs, 5)
+    low, high = intervals.limits(pairs, 5).percent
     ours, theirs = 1 - student.mean(), 1 - teacher.mean()
     error = 100 * ours / theirs * np.sqrt((1 - ours) / ours / size + (1 - theirs) / theirs / size)
     assert low < 100 * ours / theirs < high
@@ -171,11 +202,21 @@ def test_an_interval_is_made_once(pair):
     marked = {**json.loads(content), "percent": [1.0, 2.0]}
     kept.write_text(json.dumps(marked))
     assert retained().interval == (1.0, 2.0)
-    kept.write_bytes(content[:50])
-    assert retained() == first
+    for broken in (content[:50], b"[]", b'{"percent": null}', b"[" * 200_000):
+        kept.write_bytes(broken)
+        assert retained() == first
     assert kept.read_bytes() == content
     kept.unlink()
     assert retained() == first
+
+
+def test_why_there_is_no_interval_is_kept(pair):
+    """Prevents a table that is made again from forgetting why a share has no interval."""
+    root, retained = pair
+    retained()
+    (kept,) = (root / "intervals").iterdir()
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "percent": None, "why": "so"}))
+    assert (retained().interval, retained().why_no_interval) == (None, "so")
 
 
 def test_new_predictions_need_a_new_interval(pair):
@@ -213,12 +254,12 @@ def test_damaged_predictions_give_no_interval(pair):
     share = retained().share
     next((root / "intervals").iterdir()).unlink()
     result = made.result(made.model("distilbert", teacher="bert"), seed=2)
-    path = path_of(root, result.key).with_suffix(".parquet")
+    (path,) = path_of(root, result.key).parent.glob("seed-2.*.parquet")
     data = path.read_bytes()
     path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     damaged = retained()
     assert (damaged.share, damaged.interval) == (share, None)
-    assert "seed-2.parquet is not what the result was saved with" in damaged.why_no_interval
+    assert f"{path.name} is not what the result was saved with" in damaged.why_no_interval
     assert list((root / "intervals").iterdir()) == []
 
 

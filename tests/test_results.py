@@ -50,6 +50,11 @@ def test_every_field_is_checked():
     assert results._RESULT.keys() == {field.name for field in fields(results.TaskResult)}
 
 
+def beside(path):
+    """The file of a result's predictions."""
+    return path.with_name(json.loads(path.read_text())["predictions"]["name"])
+
+
 def test_the_first_finished_counts(tmp_path, one):
     """Fault 11: prevents a run that came twice from changing a number that was already told."""
     before = one.read_bytes()
@@ -58,6 +63,7 @@ def test_the_first_finished_counts(tmp_path, one):
     assert one.read_bytes() == before
     assert publish(tmp_path, other, made.predictions(), replace=True)
     assert load(one).score == 0.9
+    assert sorted(one.parent.glob("*.parquet")) == [beside(one)]
 
 
 def test_what_is_torn_is_replaced(tmp_path, one):
@@ -106,20 +112,23 @@ def publish_until_killed(root, step, again):
     for name in ("write_bytes", "write_text", "replace", "unlink"):
         setattr(Path, name, dying(getattr(Path, name)))
     store.sync = files.sync = dying(files.sync)
-    publish(root, made.result(score=0.9), made.predictions(), replace=again)
+    other = made.predictions(said=[0, 1, 1, 1])
+    publish(root, made.result(score=0.9), other, replace=again)
 
 
 def unnamed(root, found):
     """The files that neither count nor are named."""
     there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    counted = {f"runs/{each.key}{end}" for each in found.results for end in (".json", ".parquet")}
+    counted = {f"runs/{key}.json" for key in found.by_key}
+    for key, each in found.by_key.items():
+        counted.add(f"runs/{key.rpartition('/')[0]}/{each.predictions['name']}")
     named = {each.path for each in found.invalid}
     return {path for path in there - counted - named if not path.endswith("/.lock")}
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_killed_at_any_moment(tmp_path, again):
-    """Fault 10: prevents a kill -9 from leaving a result that is half old and half new."""
+    """Fault 10: prevents a kill -9 from leaving half a result, or neither the old nor the new."""
     deaths, there = 0, []
     for step in range(100):
         root = tmp_path / str(step)
@@ -143,6 +152,30 @@ def test_killed_at_any_moment(tmp_path, again):
     assert deaths >= 6
     assert there[0] == ({0.6} if again else set())
     assert there[-1] == {0.9}
+    assert all(there) or not again, "a moment without a result"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failing_disk_leaves_the_old_result(tmp_path, one, monkeypatch, failing):
+    """Fault 12: prevents an I/O error between two files from losing the old result and the new."""
+    renames, rename = iter(range(1, 100)), Path.replace
+
+    def broken(self, target):
+        if next(renames) >= failing:
+            raise OSError(5, "Input/output error", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    other = made.predictions(said=[0, 1, 1, 1])
+    with pytest.raises(OSError, match="Input/output error"):
+        publish(tmp_path, made.result(score=0.9), other, replace=True)
+    monkeypatch.undo()
+    (left,) = find(tmp_path).results
+    assert left.score == 0.6
+    assert np.array_equal(read_predictions(tmp_path, left).logits, made.predictions().logits)
+    assert all("predictions of a result" in each.reason for each in find(tmp_path).invalid)
+    assert publish(tmp_path, made.result(score=0.9), other, replace=True)
+    assert find(tmp_path).invalid == ()
 
 
 def test_a_full_disk_leaves_the_old_result(tmp_path, one, monkeypatch):
@@ -185,6 +218,20 @@ def changed(**more):
     return change
 
 
+def inside(*path, **more):
+    """Changes something further in."""
+
+    def change(text):
+        record = json.loads(text)
+        part = record
+        for name in path:
+            part = part[name]
+        part.update(more)
+        return json.dumps(record)
+
+    return change
+
+
 TORN = {
     "empty": (lambda text: "", "is empty"),
     "cut": (lambda text: text[: len(text) // 2], "is torn: line"),
@@ -209,7 +256,33 @@ TORN = {
     "seed": (changed(seed=7), "says that it is distilbert-0123abcd/rte"),
     "elsewhere": (
         changed(predictions={"name": "../../x.parquet", "size": 1, "sha256": "0"}),
-        "names '../../x.parquet' as its predictions instead of seed-1.parquet",
+        "names '../../x.parquet' as its predictions instead of seed-1.<hash>.parquet",
+    ),
+    "hash": (
+        changed(predictions={"name": "seed-1./../x.parquet", "size": 1, "sha256": "/../x"}),
+        "names 'seed-1./../x.parquet' as its predictions",
+    ),
+    "deep": (lambda text: "[" * 200_000, "is nested too deep"),
+    "deep settings": (
+        inside("settings", "row", overrides={"a": json.loads("[" * 20 + "]" * 20)}),
+        "settings are nested too deep",
+    ),
+    "surrogate": (
+        lambda text: text.replace('"name": "distilbert"', r'"name": "\ud800"'),
+        "holds half a character",
+    ),
+    "marks": (changed(marks=[{"a": 1}]), "marks holds a dict"),
+    "seeds": (inside("provenance", seeds=5), "provenance.seeds is a int"),
+    "seeds' letters": (inside("provenance", seeds="12345"), "provenance.seeds is a str"),
+    "one of the seeds": (inside("provenance", seeds=["1"]), "provenance.seeds holds a str"),
+    "libraries": (inside("provenance", libraries=[]), "provenance.libraries is a list"),
+    "library": (inside("provenance", libraries={"a": 1}), "provenance.libraries holds a int"),
+    "overlap": (inside("data", overlap="6"), "data.overlap is a str"),
+    "values": (inside("settings", "task", values=[]), "settings.task.values is a list"),
+    "overrides": (inside("settings", "row", overrides=[]), "settings.row.overrides is a list"),
+    "method": (
+        inside("settings", "row", method={"name": "x", "factory": "a:b"}),
+        "settings.row.method.options is missing",
     ),
 }
 
@@ -233,25 +306,26 @@ def test_what_is_no_result_is_named(tmp_path, one, how):
 
 def test_predictions_belong_to_their_result(tmp_path, one):
     """Prevents an interval from being made of other predictions than those that were scored."""
-    beside = one.with_suffix(".parquet")
-    data = beside.read_bytes()
+    file = beside(one)
+    data = file.read_bytes()
     result = load(one)
-    beside.write_bytes(data[:-9] + b"x" + data[-8:])
+    file.write_bytes(data[:-9] + b"x" + data[-8:])
     assert load(one) == result  # the size is looked at, the hash where they are read
     with pytest.raises(InvalidResult, match="is not what the result was saved with"):
         read_predictions(tmp_path, result)
-    beside.write_bytes(data[:-9])
+    file.write_bytes(data[:-9])
     assert f"have {len(data) - 9} bytes instead of {len(data)}" in find(tmp_path).invalid[0].reason
-    beside.unlink()
-    assert "its predictions seed-1.parquet: No such file" in find(tmp_path).invalid[0].reason
+    file.unlink()
+    assert f"its predictions {file.name}: No such file" in find(tmp_path).invalid[0].reason
     with pytest.raises(InvalidResult, match="No such file"):
         read_predictions(tmp_path, result)
 
 
 def test_predictions_alone_are_named(tmp_path, one):
     """Prevents what a killed process left behind from lying about unnoticed."""
+    file = beside(one)
     one.unlink()
-    assert "seed-1.parquet: predictions without a result" in str(find(tmp_path).invalid[0])
+    assert f"{file.name}: predictions without a result" in str(find(tmp_path).invalid[0])
 
 
 def test_a_link_is_not_followed(tmp_path, one):
@@ -299,25 +373,34 @@ def test_a_folder_without_results(tmp_path):
     assert find(tmp_path) == find(tmp_path / "nowhere") == store.Found()
 
 
-def test_results_of_schema_1_load(tmp_path):
-    """Prevents results of an earlier version from becoming unreadable."""
+def test_results_of_schema_1_load():
+    """Prevents results of an earlier version, as they were and as they are, from being lost.
+
+    The first of them name no labels, and their predictions are called after the seed alone.
+    """
     found = find(GOLDEN)
     assert found.invalid == ()
-    (read,) = found.results
-    assert (read.model.name, read.task, read.seed, read.score) == ("tiny", "rte", 11, 0.75)
-    assert read.scores == {"validation": {"accuracy": 0.75, "score": 0.75}}
-    said = read_predictions(GOLDEN, read)
-    assert said.ids == ["0", "1", "2", "3"]
-    assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
+    assert {each.seed: each.predictions["name"] for each in found.results} == {
+        11: "seed-11.parquet",
+        12: "seed-12.d80a2c00.parquet",
+    }
+    for read in found.results:
+        assert (read.model.name, read.task, read.score) == ("tiny", "rte", 0.75)
+        assert read.scores == {"validation": {"accuracy": 0.75, "score": 0.75}}
+        said = read_predictions(GOLDEN, read)
+        assert said.ids == ["0", "1", "2", "3"]
+        assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
 
 
-def test_a_newer_result_is_not_overwritten(tmp_path, one):
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_newer_result_is_not_overwritten(tmp_path, one, replace):
     """Prevents an older checkout from doing a run again over a result that it can't read."""
     newer = changed(schema=99)(one.read_text())
     one.write_text(newer)
     with pytest.raises(store.NewerResult, match="newer version"):
-        publish(tmp_path, made.result(), made.predictions())
+        publish(tmp_path, made.result(), made.predictions(), replace=replace)
     assert one.read_text() == newer
+    assert list(one.parent.glob("*.parquet"))
 
 
 def test_older_schemas_are_upgraded_step_by_step(tmp_path, one, monkeypatch):
