@@ -137,7 +137,8 @@ def overhead(run: Run) -> None:
     with watching(seconds):
         result, _ = runner.run_task(run, lambda _share: None)
     rest = result.times["total"] - sum(seconds.values())
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    called = {"__call__": "forward", "clip_grad_norm_": "clipping"}
+    parts = ", ".join(f"{called.get(name, name)} {value:.1f}" for name, value in seconds.items())
     total = result.times["total"]
     print(
         f"{run.task.title:6} a run of {total:.1f} s: {parts}; else {rest:.2f}, {rest / total:.1%}"
