@@ -19,12 +19,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Tiny tasks, a teacher and a student of one vocabulary, a results folder's reference."""
-    root = tmp_path_factory.mktemp("world")
-    worlds.glue_folder(root / "glue")
-    tiny.folder(root / "bert", tiny.bert(2), tiny.wordpiece(worlds.WORDS))
-    tiny.folder(root / "distilbert", tiny.distilbert(1), tiny.wordpiece(worlds.WORDS))
-    return root
+    return worlds.make(tmp_path_factory.mktemp("world"))
 
 
 def planned(world, tmp_path, *words):

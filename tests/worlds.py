@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import tiny
+
 from eval_harness.data import load_task
 from eval_harness.models import identify
 from eval_harness.runs import Run
@@ -17,6 +19,14 @@ FAST = {
     "learning_rate": 3e-3, "num_train_epochs": 2, "per_device_train_batch_size": 8,
     "max_seq_length": 32,
 }  # fmt: skip
+
+
+def make(root):
+    """The tiny tasks, a BERT and a DistilBERT of one vocabulary: teacher and student."""
+    glue_folder(root / "glue")
+    tiny.folder(root / "bert", tiny.bert(2), tiny.wordpiece(WORDS))
+    tiny.folder(root / "distilbert", tiny.distilbert(1), tiny.wordpiece(WORDS))
+    return root
 
 
 def _sentence(draw, longest=9):
