@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ from angels_share.errors import UserError
 from angels_share.names import locate
 
 _CONFIG = "tokenizer_config.json"
+# Cases, accents alone and in one, blanks, CJK, digits, an emoji, what stands for nothing.
+_PROBE = (
+    "The  Café in 東京 hat 12,5 €: Zürich's 🙂 ",
+    " ÀÉ e\u0301\tNAÏVE Ⅷ “x=3.14” \u200b북 don't",
+)
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
@@ -83,3 +89,38 @@ def check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -
         f"the tokenizers differ: token {token!r} is id {student.get(token, 'none')} for the "
         f"student and {teacher.get(token, 'none')} for the teacher, so use the teacher's tokenizer"
     )
+
+
+def check_tokenization(student: Any, teacher: Any) -> None:
+    """Compares what two tokenizers make of the same words, not only the tokens that they know.
+
+    One of them may lower-case, drop accents or put other special tokens around a text, and then a
+    teacher would read ids that it never saw.
+
+    Args:
+        student: a fast tokenizer.
+        teacher: likewise.
+
+    Raises:
+        UserError: says where they differ.
+    """
+    check_vocabularies(student.get_vocab(), teacher.get_vocab())
+    ours, theirs = (_tokens_of_probe(tokenizer) for tokenizer in (student, teacher))
+    if ours == theirs:
+        return
+    pairs = zip_longest(ours, theirs, fillvalue="nothing")
+    place = next(place for place, (our, their) in enumerate(pairs) if our != their)
+    shown = [" ".join(row[place : place + 3]) or "nothing" for row in (ours, theirs)]
+    raise UserError(
+        f"the tokenizers differ: they know the same tokens, but of {_PROBE[0]!r} the student's "
+        f"makes {shown[0]} and the teacher's {shown[1]} (from token {place} on, with their types), "
+        "so use the teacher's tokenizer"
+    )
+
+
+def _tokens_of_probe(tokenizer: Any) -> list[str]:
+    """Each token with its type."""
+    encoded = tokenizer(*_PROBE, padding=False, truncation=False, return_token_type_ids=True)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    types = encoded["token_type_ids"]
+    return [f"{token}/{kind}" for token, kind in zip(tokens, types, strict=True)]

@@ -3,9 +3,10 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
@@ -23,11 +25,15 @@ from transformers import (
 from angels_share.errors import UserError
 from angels_share.untrusted import refuse_code, unreported
 from eval_harness.runs import Model
-from eval_harness.tasks import Task
+from eval_harness.tasks import Kind, Task
 
 _POSITIONS = ("position_embeddings", "wpe")
 # Their answer is read at the end of a row, which is padding here.
 _UNSUITED = ("xlnet",)
+_CLASSES: Mapping[Kind, Any] = {
+    "texts": AutoModelForSequenceClassification,
+    "questions": AutoModelForQuestionAnswering,
+}
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 
 
@@ -66,7 +72,7 @@ class Pristine:
 
 
 def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> Pristine:
-    """Loads a model for a task's labels. Its head always starts new, also where it has one.
+    """Loads a model with a task's head. The head always starts new, also where it has one.
 
     Args:
         where: what to load.
@@ -82,7 +88,7 @@ def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
         config.pad_token_id = _pad_id(where, tokenizer)
     try:
         with unreported():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = _CLASSES[task.kind].from_pretrained(
                 where.source,
                 revision=where.revision,
                 config=config,
@@ -101,7 +107,7 @@ def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _config(where: Model, task: Task) -> PreTrainedConfig:
-    names = task.labels or ("score",)
+    names = _names_of_outputs(task)
     try:
         values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
         refuse_code(where.name, values)
@@ -114,10 +120,23 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
-            problem_type="regression" if task.is_regression else "single_label_classification",
+            problem_type=_problem(task),
         )
     except _UNREADABLE as error:
         raise UserError(f"{where.name}: its config cannot be used: {_one_line(error)}") from error
+
+
+def _names_of_outputs(task: Task) -> tuple[str, ...]:
+    """Of a head; every model that answers questions calls its two as transformers does."""
+    if task.kind == "questions":
+        return ("LABEL_0", "LABEL_1")
+    return task.labels or ("score",)
+
+
+def _problem(task: Task) -> str | None:
+    if task.kind == "questions":
+        return None
+    return "regression" if task.is_regression else "single_label_classification"
 
 
 def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:

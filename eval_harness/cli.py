@@ -1,17 +1,13 @@
 """The harness's doors: their flags, and what is checked before anything heavy is imported."""
 
 import sys
-from pathlib import Path
 
 from angels_share.cli import DONE, Door, open_door
-from angels_share.errors import RunFailed, UserError
-from angels_share.files import require_writable_folder
+from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
-from angels_share.names import locate, nearest
+from angels_share.names import nearest
 from eval_harness.settings import FINE_TUNING
 from eval_harness.tasks import TASKS
-
-_NOT_YET = "is not built yet; README says what stands today"
 
 _SWEEP = (
     Flag("num_seeds", "how many seeds: the first so many of 1, 2, 3, …", int, 5, check=above_zero),
@@ -37,6 +33,13 @@ _SWEEP = (
         default="last",
         choices=("last", "best"),
     ),
+)
+
+
+_NO_CACHE = Flag(
+    "no_teacher_cache",
+    "ask the teacher at every step, rather than once for all epochs and seeds",
+    bool,
 )
 
 
@@ -72,6 +75,7 @@ GLUE_DOOR = Door(
         Flag("data_revision", "the commit of the data sets on the Hub [the newest]"),
         Flag("max_seq_length", "tokens that are read [128; IMDb 512]", int, check=above_zero),
         Flag("predict_test", "also write the test splits' answers for GLUE's server", bool),
+        _NO_CACHE,
         *_SWEEP,
     ),
     run=_glue,
@@ -86,29 +90,51 @@ GLUE_DOOR = Door(
 
 
 def _squad(options: Options) -> int:
-    for name in [options.model, *([options.teacher] if options.teacher else [])]:
-        locate(name)
-    for flag in ("train_file", "validation_file"):
-        path = options.values[flag]
-        if path is not None and not Path(path).is_file():
-            raise UserError(f"--{flag} {path}: there is no such file")
-    if options.teacher and options.alpha_ce == options.alpha_squad == 0:
-        raise UserError("--alpha_ce and --alpha_squad are both 0: nothing is left to learn from")
-    require_writable_folder(options.results_dir, "--results_dir")
-    raise RunFailed(f"fine-tuning on SQuAD {_NOT_YET}")
+    from eval_harness.squad import judge
+
+    return judge(options)
 
 
 SQUAD_DOOR = Door(
     name="run_squad_distill",
     summary="fine-tunes on SQuAD, plainly or with a second step of distillation (D)",
     flags=(
-        Flag("model", "a short name, folder or Hub id", required=True, alias="model_name_or_path"),
+        Flag(
+            "model",
+            "models: short names, folders or Hub ids",
+            many=True,
+            required=True,
+            alias="model_name_or_path",
+        ),
         Flag("teacher", "distil from this model; fine-tuned first where it is no QA model yet"),
         Flag("alpha_ce", "weight of the teacher's soft targets", float, 0.5, check=not_negative),
         Flag("alpha_squad", "weight of the true answers", float, 0.5, check=not_negative),
         Flag("temperature", "softens both distributions", float, 2.0, check=above_zero),
+        Flag(
+            "kd_over_all_positions",
+            "soft targets over padding and question too, as the original's; pads every window",
+            bool,
+        ),
         Flag("train_file", "SQuAD JSON to train on [the Hub's]"),
         Flag("validation_file", "SQuAD JSON to evaluate on [the Hub's]"),
+        Flag("data_revision", "the commit of the data set on the Hub [the newest]"),
+        Flag(
+            "version_2_with_negative",
+            "SQuAD 2.0: a question may have no answer",
+            bool,
+        ),
+        Flag("max_seq_length", "tokens of a window [384]", int, check=above_zero),
+        Flag("doc_stride", "tokens that windows share [128]", int, check=above_zero),
+        Flag("max_query_length", "tokens of the longest question [64]", int, check=above_zero),
+        Flag("n_best_size", "starts and ends that are paired [20]", int, check=above_zero),
+        Flag("max_answer_length", "tokens of the longest answer [30]", int, check=above_zero),
+        Flag(
+            "null_score_diff_threshold",
+            "SQuAD 2.0: by how much no answer must be the better one [0]",
+            float,
+        ),
+        Flag("pad_to_max_length", "every window as wide as the longest", bool),
+        _NO_CACHE,
         *_SWEEP,
     ),
     run=_squad,
@@ -116,6 +142,7 @@ SQUAD_DOOR = Door(
         "python run_squad_distill.py --model distilbert --teacher bert",
         "python run_squad_distill.py --model my-distil --train_file train-v1.1.json "
         "--validation_file dev-v1.1.json",
+        "python run_squad_distill.py --model distilbert --version_2_with_negative --num_seeds 3",
     ),
     takes_training_flags=True,
 )
@@ -141,7 +168,7 @@ TABLES_DOOR = Door(
 def _tasks(options: Options) -> int:
     for task in TASKS:
         majority = "" if task.majority is None else f"{task.majority:.1f}"
-        labels = ", ".join(task.labels) or f"a number, {task.scale}"
+        labels = ", ".join(task.labels) or (f"a number, {task.scale}" if task.scale else "")
         own = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
         print(f"{task.name:6} {task.title}: {task.citation}")  # noqa: T201
         rest = {

@@ -1,17 +1,20 @@
-"""A task's rows, whatever they are read from: texts, labels, ids. Imports no torch."""
+"""A task's rows, whatever they are read from: texts and labels, or questions. Imports no torch."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from angels_share.errors import UserError
+from angels_share.files import hash_of
 from eval_harness.columns import Columns
 from eval_harness.labels import labels_of
-from eval_harness.origins import origin_of
+from eval_harness.origins import Origin, origin_of
+from eval_harness.squad_files import Questions, of_columns, read_squad
 from eval_harness.tasks import Task
 
 
@@ -35,8 +38,11 @@ class Split:
         return len(self.ids)
 
 
+_Part = TypeVar("_Part", Split, Questions)
+
+
 @dataclass(frozen=True)
-class TaskData:
+class TaskData(Generic[_Part]):
     """All of a task that a run reads.
 
     `content` is a hash of what the training and evaluation splits say (texts and labels in order),
@@ -44,11 +50,11 @@ class TaskData:
     """
 
     task: Task
-    train: Split
-    evaluation: tuple[Split, ...]
-    test: tuple[Split, ...]
+    train: _Part
+    evaluation: tuple[_Part, ...]
+    test: tuple[_Part, ...]
     source: str
-    """`hub:<id>/<config>`, or the task's folder below the data folder."""
+    """`hub:<id>/<config>`, the task's folder below the data folder, or the names of files."""
     revision: str | None
     content: str
     limit: int | None
@@ -63,13 +69,13 @@ def load_task(
     limit: int | None = None,
     revision: str | None = None,
     test: bool = False,
-) -> TaskData:
+) -> TaskData[Any]:
     """Reads a task, strictly.
 
     Args:
         task: what to read.
         data_dir: a folder of GLUE's own TSVs, or of parquet, csv or json in the Hub's columns (see
-            `origin_of`); the Hub where it is None. A task of one's own knows its files itself.
+            `origin_of`); the Hub where it is None. What the task names files of is read from them.
         limit: at most so many examples of the training and of each evaluation split, evenly
             spaced: IMDb is sorted by label.
         revision: the commit of the Hub's data set; the newest one where it is None.
@@ -78,6 +84,14 @@ def load_task(
     Raises:
         UserError: the data isn't there, or isn't clean: `path:line: reason`.
     """
+    if task.kind == "questions":
+        return _questions(task, data_dir, limit, revision)
+    return _texts(task, data_dir, limit, revision, test=test)
+
+
+def _texts(
+    task: Task, data_dir: Path | None, limit: int | None, revision: str | None, *, test: bool
+) -> TaskData[Split]:
     names = ("train", *task.evaluation, *(task.test if test else ()))
     origin = origin_of(task, data_dir, names, revision)
     splits = {name: _split(task, name, origin.read(name)) for name in names}
@@ -91,8 +105,58 @@ def load_task(
         revision=origin.revision,
         content=_content([train, *evaluation]),
         limit=limit,
-        overlap=_overlap(train, evaluation),
+        overlap=_overlap(
+            zip(*train.texts, strict=True),
+            [texts for split in evaluation for texts in zip(*split.texts, strict=True)],
+        ),
     )
+
+
+def _questions(
+    task: Task, data_dir: Path | None, limit: int | None, revision: str | None
+) -> TaskData[Questions]:
+    """Each split from the file that the task names, else from where the task lies."""
+    names = ("train", *task.evaluation)
+    elsewhere = [name for name in names if name not in task.files]
+    origin = None
+    if elsewhere:
+        origin = origin_of(replace(task, files={}), data_dir, elsewhere, revision)
+    train, *evaluation = [_asked(task, name, origin, limit) for name in names]
+    files = [Path(task.files[name]).name for name in names if name in task.files]
+    return TaskData(
+        task=task,
+        train=train,
+        evaluation=tuple(evaluation),
+        test=(),
+        source=", ".join([*files, *([origin.source] if origin else [])]),
+        revision=origin.revision if origin else None,
+        content=hash_of([part.content for part in (train, *evaluation)], 16),
+        limit=limit,
+        overlap=_overlap(_pairs(train), [pair for part in evaluation for pair in _pairs(part)]),
+    )
+
+
+def _asked(task: Task, name: str, origin: Origin | None, limit: int | None) -> Questions:
+    for_training = name == "train"
+    if name in task.files:
+        where: str = task.files[name]
+        questions = read_squad(Path(where), limit=limit, for_training=for_training)
+    else:
+        assert origin is not None
+        where = f"{origin.source}: {name}"
+        questions = of_columns(origin.read(name), limit=limit, for_training=for_training)
+    if not task.allows_no_answer and not all(questions.answers):
+        number = next(n for n, answers in enumerate(questions.answers) if not answers)
+        raise UserError(
+            f"{where}: question {questions.ids[number]} has no answer, which {task.title} doesn't "
+            "know: --version_2_with_negative takes SQuAD 2.0's rules"
+        )
+    return replace(questions, name=name)
+
+
+def _pairs(questions: Questions) -> Iterator[tuple[str, str]]:
+    for text, place in zip(questions.texts, questions.context_of, strict=True):
+        yield questions.contexts[place], text
 
 
 def _split(task: Task, name: str, files: Sequence[Columns]) -> Split:
@@ -137,6 +201,6 @@ def _content(splits: Sequence[Split]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _overlap(train: Split, evaluation: Sequence[Split]) -> int:
-    known = set(zip(*train.texts, strict=True))
-    return sum(texts in known for split in evaluation for texts in zip(*split.texts, strict=True))
+def _overlap(train: Iterable[Any], evaluated: Sequence[Any]) -> int:
+    known = set(train)
+    return sum(texts in known for texts in evaluated)

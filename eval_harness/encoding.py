@@ -11,53 +11,36 @@ from torch import Tensor
 
 from angels_share.errors import UserError
 from eval_harness.data import Split
+from eval_harness.token_rows import TokenRows
 
+_OF_EXAMPLES = ("labels", "start_positions", "end_positions")
 _CHUNK = 10_000  # texts at a time: the tokenizer's own objects are far larger than their ids
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A split's token ids in one array; what a Trainer takes for a data set.
+class Encoded(TokenRows):
+    """A split's texts, and their labels unless it is a test split."""
 
-    `types` are None where no token has another type than 0: models take that for granted.
-    """
-
-    ids: NDArray[np.int32]
-    types: NDArray[np.uint8] | None
-    starts: NDArray[np.int64]
     labels: NDArray[Any] | None
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # what ends a loop over it
-        part = slice(self.starts[index], self.starts[index + 1])
-        example: dict[str, Any] = {"input_ids": self.ids[part]}
-        if self.types is not None:
-            example["token_type_ids"] = self.types[part]
+        example = super().__getitem__(index)
         if self.labels is not None:
             example["labels"] = self.labels[index]
         return example
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example."""
-        return np.diff(self.starts)
 
-
-def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
+def encode(split: Split, tokenizer: Any, max_seq_length: int) -> Encoded:
     """A split's texts (one or two each) cut to so many tokens, the longer of two first.
 
     Raises:
         UserError: so few tokens leave no room for the texts.
     """
     special = tokenizer.num_special_tokens_to_add(pair=len(split.texts) > 1)
-    if max_length < special + len(split.texts):
+    if max_seq_length < special + len(split.texts):
         raise UserError(
-            f"--max_seq_length {max_length}: {special} of them go to special tokens, which leaves "
-            f"no word of {len(split.texts)} text(s)"
+            f"--max_seq_length {max_seq_length}: {special} of them go to special tokens, which "
+            f"leaves no word of {len(split.texts)} text(s)"
         )
     ids, types, lengths = [], [], []
     for first in range(0, len(split), _CHUNK):
@@ -65,7 +48,7 @@ def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
         encoded = tokenizer(
             *texts,
             truncation=True,
-            max_length=max_length,
+            max_length=max_seq_length,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=True,
@@ -80,29 +63,42 @@ def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads a batch to its longest example: on the right, as every encoder here was trained."""
+    """Pads a batch on the right, as every encoder here was trained.
+
+    Attributes:
+        pad_id: what stands in the padding.
+        width: of every batch; as wide as its longest example where it is None.
+    """
 
     pad_id: int
+    width: int | None = None
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Examples as one batch."""
         # Filled by numpy: a tensor for each example would be most of a small model's overhead.
         lengths = np.array([len(example["input_ids"]) for example in examples])
-        attended = np.arange(lengths.max()) < lengths[:, None]
+        attended = np.arange(self.width or lengths.max()) < lengths[:, None]
         batch = {"attention_mask": torch.from_numpy(attended.astype(np.int64))}
-        for name, padding in (("input_ids", self.pad_id), ("token_type_ids", 0)):
+        for name, padding, kind in self._of_tokens():
             if name in examples[0]:
-                padded = np.full(attended.shape, padding, dtype=np.int64)
+                padded: NDArray[Any] = np.full(attended.shape, padding, dtype=kind)
                 padded[attended] = np.concatenate([example[name] for example in examples])
                 batch[name] = torch.from_numpy(padded)
-        if "labels" in examples[0]:
-            labels = np.asarray([example["labels"] for example in examples])
-            dtype = torch.float32 if labels.dtype.kind == "f" else torch.int64
-            batch["labels"] = torch.as_tensor(labels, dtype=dtype)
+        for name in _OF_EXAMPLES:
+            if name in examples[0]:
+                values = np.asarray([example[name] for example in examples])
+                dtype = torch.float32 if values.dtype.kind == "f" else torch.int64
+                batch[name] = torch.as_tensor(values, dtype=dtype)
         return batch
 
+    def _of_tokens(self) -> Iterator[tuple[str, int, type]]:
+        """What there is of each token, and what the padding has of it."""
+        yield "input_ids", self.pad_id, np.int64
+        yield "token_type_ids", 0, np.int64
+        yield "answer_mask", 0, np.bool_
 
-def by_length(encoded: Encoded, batch_size: int) -> Iterator[NDArray[np.int64]]:
+
+def by_length(encoded: TokenRows, batch_size: int) -> Iterator[NDArray[np.int64]]:
     """The indices of evaluation batches, longest examples first: little padding, memory known."""
     order = np.argsort(-encoded.lengths, kind="stable")
     for first in range(0, len(order), batch_size):

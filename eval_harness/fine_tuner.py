@@ -1,11 +1,12 @@
 """Plain fine-tuning: the Trainer, with the loss normalised over the whole accumulated batch.
 
-The stock Trainer multiplies the loss and the gradient of a classification head by the number of
-accumulated batches: the head ignores `num_items_in_batch`, and the Trainer trusts that it did not.
+The stock Trainer multiplies the loss and the gradient of a task's head by the number of accumulated
+batches: the head ignores `num_items_in_batch`, and the Trainer trusts that it did not.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from transformers import (
 )
 
 from angels_share.errors import RunFailed
-from eval_harness.encoding import Collator, Encoded
+from angels_share.training_flags import training_flags
+from eval_harness.encoding import Collator
+from eval_harness.token_rows import TokenRows
 
 Report = Callable[[float], None]
+Batch = Mapping[str, Tensor]
 
 
 class FineTuner(Trainer):
-    """A Trainer for classification and regression that says no to what isn't finite."""
+    """A Trainer for every kind of task here that says no to what isn't finite."""
 
     # The loss below is normalised over the whole accumulated batch already.
     loss_is_scaled_for_ga = True
@@ -36,17 +40,27 @@ class FineTuner(Trainer):
         self._accepted = accepted(model)
         super().__init__(model, *rest, **named)
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, _device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The micro-batches of an update, and the number of their examples."""
+        batches = list(islice(epoch_iterator, num_batches))
+        return batches, sum(len(batch["input_ids"]) for batch in batches)
+
     def compute_loss(
         self,
         model: Any,
-        inputs: Mapping[str, Tensor],
+        inputs: Batch,
         return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of a micro-batch: its sum, over the labels of all that are accumulated."""
+        """The loss of a micro-batch: its sum, over the number of all examples of the update."""
         output = model(**features_for(self._accepted, inputs))
-        total = label_loss(output.logits, inputs["labels"], self.args.label_smoothing_factor)
-        count = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
+        if "start_positions" in inputs:
+            total = answer_loss(output, inputs)
+        else:
+            total = label_loss(output.logits, inputs["labels"], self.args.label_smoothing_factor)
+        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
         loss = total / count
         return (loss, output) if return_outputs else loss
 
@@ -67,6 +81,25 @@ def label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor
     if labels.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
     return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+
+
+def answer_loss(output: Any, batch: Batch) -> Tensor:
+    """The sum over windows of the mean of two cross-entropies, of an answer's start and its end.
+
+    Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
+    """
+    padding = batch["attention_mask"] == 0
+    ends = (
+        (output.start_logits, batch["start_positions"]),
+        (output.end_logits, batch["end_positions"]),
+    )
+    sums = [
+        functional.cross_entropy(
+            logits.float().masked_fill(padding, float("-inf")), positions, reduction="sum"
+        )
+        for logits, positions in ends
+    ]
+    return torch.stack(sums).sum() / 2
 
 
 def make_trainer(
@@ -112,10 +145,10 @@ def train(
     model: PreTrainedModel,
     factory: Callable[..., Trainer],
     values: Mapping[str, Any],
-    train_set: Encoded,
+    train_set: TokenRows,
+    collator: Collator,
     *,
     seed: int,
-    pad_id: int,
     scratch: Path,
     report: Report,
     at_epoch_end: Callable[[], None] | None = None,
@@ -133,7 +166,7 @@ def train(
         options=options or {},
         folders=folders or {},
         train_dataset=train_set,
-        data_collator=Collator(pad_id),
+        data_collator=collator,
         callbacks=[Progress(report, at_epoch_end)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -161,7 +194,7 @@ def _arguments(
         # Said, since bf16 is refused on a CPU that wasn't asked for.
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        **{name: value for name, value in values.items() if name != "max_seq_length"},
+        **{name: value for name, value in values.items() if name in training_flags()},
         "output_dir": str(scratch),
         "seed": seed,
         "logging_steps": max(steps // 20, 1),
@@ -179,12 +212,13 @@ def accepted(model: PreTrainedModel) -> frozenset[str]:
 
     A model with one token type learned nothing for a second, whatever its tokenizer says.
     """
-    names = set(inspect.signature(model.forward).parameters) - {"labels"}
+    of_labels = {"labels", "start_positions", "end_positions"}
+    names = set(inspect.signature(model.forward).parameters) - of_labels
     if getattr(model.config, "type_vocab_size", 1) < 2:
         names.discard("token_type_ids")
     return frozenset(names)
 
 
-def features_for(names: frozenset[str], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def features_for(names: frozenset[str], batch: Batch) -> dict[str, Tensor]:
     """The part of a batch that a model takes."""
     return {name: value for name, value in batch.items() if name in names}

@@ -84,17 +84,23 @@ def _shown(name: str) -> str:
     return row.short if row else Path(name).name
 
 
+_HEADS = {"texts": "ForSequenceClassification", "questions": "ForQuestionAnswering"}
+
+
 def is_fine_tuned_for(model: Model, task: Task) -> bool:
     """Whether a model has a head for just this task.
 
-    It says so itself where the harness wrote it. Else its labels' names must be this task's, and no
-    other one's: RTE and QNLI have the same.
+    It says so itself where the harness wrote it. Else a model that answers questions does, and of
+    other ones the labels' names must be this task's, and no other one's: RTE and QNLI have the
+    same.
     """
     config = _config(model)
-    if not (config.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
+    if not (config.get("architectures") or [""])[0].endswith(_HEADS[task.kind]):
         return False
     if written := config.get("finetuning_task"):
         return bool(written == task.name)
+    if task.kind == "questions":
+        return True
     names = config.get("id2label") or {}
     labels = tuple(names[key] for key in sorted(names, key=int))
     return labels == task.labels and [each.labels for each in TASKS].count(labels) <= 1

@@ -18,7 +18,7 @@ from angels_share.names import known_as
 from eval_harness import intervals
 from eval_harness.results import Predictions, TaskResult
 from eval_harness.rows import Cell, Row
-from eval_harness.store import InvalidResult, path_of, read_predictions
+from eval_harness.store import InvalidResult, path_of, read_logits
 from eval_harness.tasks import GLUE, task_named
 
 INTERVALS = "intervals"
@@ -162,7 +162,7 @@ def _paired(task: str, student: Cell, teacher: Cell, root: Path) -> intervals.Pa
     for cell in (student, teacher):
         columns.append([])
         for result in _counted(cell):
-            ids, labels, said = _said(task, read_predictions(root, result))
+            ids, labels, said = _said(task, read_logits(root, result))
             first = first or (ids, labels)
             if ids != first[0] or not np.array_equal(labels, first[1]):
                 raise InvalidResult(

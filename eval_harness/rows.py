@@ -21,7 +21,15 @@ from eval_harness.runs import Model
 from eval_harness.store import RUNS, Found, Invalid
 
 MISMATCHED = "mnli-mm"
-_MISMATCHED_SPLIT = "validation_mismatched"
+SECOND_CELLS = {
+    "mnli": (MISMATCHED, "validation_mismatched", "score"),
+    "squad": ("squad EM", "validation", "exact_match"),
+    "squad_v2": ("squad_v2 EM", "validation", "exact_match"),
+}
+"""Of a task with two columns: the second one's cell, and the split and measure that it shows.
+
+No task can be called what the cells of SQuAD are: its name has no blank.
+"""
 
 _ADDED_LATER = ("labels", "measures", "columns")
 """Settings of a task that the first results don't name."""
@@ -217,13 +225,14 @@ def _row(tasks: Mapping[str, _Part], part: str = "") -> Row:
 
 
 def _cells(part: _Part) -> dict[str, Cell]:
-    """A task's cell; MNLI gives two."""
+    """A task's cell; MNLI and SQuAD give two."""
     ordered = tuple(sorted(part.results, key=lambda result: result.seed))
     task, asked = ordered[0].task, part.asked
     cells = {task: Cell(ordered, tuple(result.score for result in ordered), asked)}
-    if task == "mnli":
-        second = [result.scores.get(_MISMATCHED_SPLIT, {}).get("score") for result in ordered]
-        cells[MISMATCHED] = Cell(ordered, tuple(second), asked)
+    if task in SECOND_CELLS:
+        name, split, measure = SECOND_CELLS[task]
+        second = [result.scores.get(split, {}).get(measure) for result in ordered]
+        cells[name] = Cell(ordered, tuple(second), asked)
     return cells
 
 
@@ -329,6 +338,8 @@ def _label(row: Row, told: Set[str], *, several: bool) -> str:
         said.append(f"limit {settings['limit']}")
     if settings.get("choose", "last") != "last":
         said.append(f"{settings['choose']} epoch")
+    if method and method["options"].get("kd_over_all_positions"):
+        said.append("kd_over_all_positions")
     return ", ".join([name, *said, *filter(None, [row.part])])
 
 

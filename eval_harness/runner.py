@@ -18,20 +18,24 @@ from transformers import PreTrainedModel, Trainer
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.tokenizing import load_tokenizer
+from eval_harness import squad_judge, text_judge
 from eval_harness.checkpoints import Pristine, load_pristine, save_weights
 from eval_harness.data import TaskData, load_task
-from eval_harness.encoding import Encoded, encode
+from eval_harness.encoding import Collator, encode
 from eval_harness.fine_tuner import Report, train
 from eval_harness.judge import Judge, Verdict
 from eval_harness.provenance import provenance
-from eval_harness.results import Predictions, TaskResult
+from eval_harness.results import AnyPredictions, TaskResult
 from eval_harness.runs import Run
+from eval_harness.squad_windows import make_windows
+from eval_harness.token_rows import TokenRows
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.fine_tuner:make_trainer"
+_LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")
 
 
-def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
+def run_task(run: Run, report: Report) -> tuple[TaskResult, AnyPredictions]:
     """Fine-tunes, predicts, measures.
 
     Args:
@@ -47,7 +51,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         with clock.stage("prepare"):
             prepared = _prepared(run)
             model = prepared.pristine.copy(run.seed)
-        judge = Judge(run, model, prepared.data, prepared.encoded, prepared.pristine.pad_id)
+        judge = _judge(run, model, prepared)
         with clock.stage("train"):
             history = _train(run, model, prepared, judge, report)
         with clock.stage("evaluate"):
@@ -81,24 +85,37 @@ class Clock:
 class Prepared:
     """What runs of one model on one task share."""
 
-    data: TaskData
+    data: TaskData[Any]
     tokenizer: Any
-    encoded: Mapping[str, Encoded]
+    encoded: Mapping[str, TokenRows]
     pristine: Pristine
+
+
+def _judge(run: Run, model: PreTrainedModel, prepared: Prepared) -> Judge:
+    judged = squad_judge.judged if run.task.kind == "questions" else text_judge.judged
+    data, pad_id = prepared.data, prepared.pristine.pad_id
+    return Judge(
+        model,
+        # A kind's own rows are what `_encoded` made of its data.
+        lambda: judged(run, model, data, prepared.encoded, pad_id),  # type: ignore[arg-type]
+        data.evaluation[0].name,
+        keeps_weights=run.keep_weights is not None,
+    )
 
 
 def _train(
     run: Run, model: PreTrainedModel, prepared: Prepared, judge: Judge, report: Report
 ) -> Sequence[Mapping[str, float]]:
-    method = run.method
+    method, values = run.method, run.settings.task["values"]
+    width = values["max_seq_length"] if values.get("pad_to_max_length") else None
     with tempfile.TemporaryDirectory() as scratch:
         return train(
             model,
             _factory(method.factory if method else _PLAIN),
-            {**run.settings.task["values"], **run.neutral},
+            {**values, **run.neutral},
             prepared.encoded[prepared.data.train.name],
+            Collator(prepared.pristine.pad_id, width),
             seed=run.seed,
-            pad_id=prepared.pristine.pad_id,
             scratch=Path(scratch),
             report=report,
             at_epoch_end=judge.look if run.settings.row["choose"] == "best" else None,
@@ -141,7 +158,7 @@ def _prepared(run: Run) -> Prepared:
     return Prepared(data, tokenizer, encoded, pristine)
 
 
-def _data(run: Run) -> TaskData:
+def _data(run: Run) -> TaskData[Any]:
     limit = run.settings.row["limit"]
     folder = Path(run.data_dir) if run.data_dir else None
     wanted = run.settings.task["data"]
@@ -157,17 +174,19 @@ def _data(run: Run) -> TaskData:
     return data
 
 
-def _encoded(run: Run, data: TaskData, tokenizer: Any) -> dict[str, Encoded]:
+def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRows]:
     """The token ids of every split, by its name."""
-    longest = run.settings.task["values"]["max_seq_length"]
-    key = (run.model.key, run.task, data.content, len(data.test), longest)
+    values = run.settings.task["values"]
+    of_length = {name: values[name] for name in _LENGTHS if name in values}
+    key = (run.model.key, run.task, data.content, len(data.test), tuple(of_length.items()))
+    make = make_windows if run.task.kind == "questions" else encode
     parts = (data.train, *data.evaluation, *data.test)
     return _keep("encoded", key, lambda: {
-        part.name: encode(part, tokenizer, longest) for part in parts
+        part.name: make(part, tokenizer, **of_length) for part in parts
     })  # fmt: skip
 
 
-def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, Encoded]) -> None:
+def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, TokenRows]) -> None:
     """Refuses ids and lengths that the model has no embedding for: an index error, else."""
     largest = max(int(part.ids.max()) for part in encoded.values())
     known = pristine.model.config.vocab_size
@@ -184,7 +203,9 @@ def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, Encoded]) -> 
         )
 
 
-def _result(run: Run, data: TaskData, verdict: Verdict, record: Mapping[str, Any]) -> TaskResult:
+def _result(
+    run: Run, data: TaskData[Any], verdict: Verdict, record: Mapping[str, Any]
+) -> TaskResult:
     parts = (data.train, *data.evaluation, *data.test)
     return TaskResult(
         model=run.model,

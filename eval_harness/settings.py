@@ -5,7 +5,7 @@ middle of the grid that BERT's authors searched, the same for every task and mod
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from angels_share.errors import UserError
@@ -81,14 +81,19 @@ _NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoot
 _SAMPLING = ("group_by_length", "random", "sequential")
 
 
-def check_overrides(given: Mapping[str, Any]) -> None:
+def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
     """Refuses flags of TrainingArguments that a run here doesn't have, and impossible values.
+
+    Args:
+        given: what the user set.
+        own: names that the task itself knows.
 
     Raises:
         UserError: names the flag and what to use instead.
     """
+    taken = {*FINE_TUNING, *_ALSO, *NEUTRAL, *own}
     for name, value in given.items():
-        if name not in FINE_TUNING and name not in _ALSO and name not in NEUTRAL:
+        if name not in taken:
             reason = _REFUSED.get(name, "it means nothing here, or the harness sees to it itself")
             raise UserError(f"--{name} is not taken here: {reason}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -110,20 +115,18 @@ def neutral(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in NEUTRAL}
 
 
-def _typed(given: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What the user set that changes the number; 3 and 3.0 epochs are the same setting."""
     return {
-        name: float(value) if isinstance(FINE_TUNING.get(name), float) else value
+        name: float(value) if isinstance(defaults.get(name), float) else value
         for name, value in sorted(given.items())
-        if name not in NEUTRAL and not _is_default(name, value)
+        if name not in NEUTRAL and not _is_spelt_out(name, value, defaults)
     }
 
 
-def _is_default(name: str, value: Any) -> bool:
-    """Whether a flag that isn't among ours was only spelt out."""
-    if name in FINE_TUNING:
-        return False
-    return repr(value) == training_flags()[name].default
+def _is_spelt_out(name: str, value: Any, defaults: Mapping[str, Any]) -> bool:
+    """Whether a flag that isn't among ours was given with its default."""
+    return name not in defaults and repr(value) == training_flags()[name].default
 
 
 def settings_of(
@@ -147,8 +150,9 @@ def settings_of(
         method: another way to train than plain fine-tuning.
         inputs: what the method reads that differs from task to task: the run of a teacher.
     """
-    chosen = _typed(given)
-    values = {**FINE_TUNING, **task.fine_tuning, **chosen}
+    defaults = {**FINE_TUNING, **task.fine_tuning}
+    chosen = _typed(given, defaults)
+    values = {**defaults, **chosen}
     how = None
     if method is not None:
         how = {
@@ -156,8 +160,11 @@ def settings_of(
         }  # fmt: skip
     row = {
         "recipe": RECIPE,
+        # What all tasks have by default isn't one, unless this task has another default.
         "overrides": {
-            name: value for name, value in chosen.items() if FINE_TUNING.get(name) != value
+            name: value
+            for name, value in chosen.items()
+            if value != defaults.get(name) or value != FINE_TUNING.get(name, value)
         },
         "limit": limit,
         "dtype": "bfloat16" if values["bf16"] else "float32",

@@ -37,6 +37,7 @@ class Questions:
         answer_starts: where the first answer begins in its context, in characters; -1 for none.
         version2: whether a question may have no answer, as in SQuAD 2.0.
         content: a hash of contexts, questions and answers in order, whatever file held them.
+        name: the split that they are, where they are one of a task's.
     """
 
     ids: Sequence[str]
@@ -47,6 +48,7 @@ class Questions:
     answer_starts: NDArray[np.int32]
     version2: bool
     content: str
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

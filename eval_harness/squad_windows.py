@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from angels_share.errors import UserError
 from eval_harness.squad_files import Questions
+from eval_harness.token_rows import TokenRows
 
 _CHUNK = 1_000  # texts at a time: the tokenizer's own objects are far larger than their ids
 _WINDOWS = 10_000  # windows at a time: places in the pool are wider than the ids that lie there
@@ -29,16 +30,13 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Windows in the order of their questions, each as long as it is; a Trainer's data set.
+class Windows(TokenRows):
+    """Windows in the order of their questions.
 
     A window is special tokens, its question, special tokens, its part of the context, special
     tokens. Its first token ([CLS]) stands for "no answer".
 
     Attributes:
-        ids: the tokens of all windows.
-        types: their types; None where no token has another type than 0.
-        starts: where each window begins in `ids`, and at last their end.
         question: which question each window asks.
         place: where in each window its part of the context begins.
         size: of how many tokens that part is.
@@ -49,9 +47,6 @@ class Windows:
             doesn't hold all of it, as in the official scripts.
     """
 
-    ids: NDArray[np.int32]
-    types: NDArray[np.uint8] | None
-    starts: Ints
     question: NDArray[np.int32]
     place: NDArray[np.int32]
     size: NDArray[np.int32]
@@ -59,23 +54,11 @@ class Windows:
     offsets: NDArray[np.int32]
     positions: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # what ends a loop over it
-        part = slice(self.starts[index], self.starts[index + 1])
-        example: dict[str, Any] = {"input_ids": self.ids[part]}
-        if self.types is not None:
-            example["token_type_ids"] = self.types[part]
+        example = super().__getitem__(index)
+        example["answer_mask"] = self.answerable[self.starts[index] : self.starts[index + 1]]
         example["start_positions"], example["end_positions"] = self.positions[index]
         return example
-
-    @property
-    def lengths(self) -> Ints:
-        """Tokens of each window."""
-        return np.diff(self.starts)
 
     @cached_property
     def answerable(self) -> Bools:

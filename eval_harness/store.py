@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, replacing, sync, write_atomically
 from eval_harness.results import (
+    AnsweredQuestions,
+    AnyPredictions,
     NewerSchemaError,
     Predictions,
     TaskResult,
+    fault_of,
     from_parquet,
     from_record,
     not_finite,
@@ -81,7 +82,7 @@ def path_of(root: Path | str, key: str) -> Path:
 
 
 def publish(
-    root: Path | str, result: TaskResult, predictions: Predictions, *, replace: bool = False
+    root: Path | str, result: TaskResult, predictions: AnyPredictions, *, replace: bool = False
 ) -> bool:
     """Saves a result with its predictions; False where a valid one is there already.
 
@@ -146,7 +147,7 @@ def find(root: Path | str) -> Found:
     return Found(by_key, tuple(sorted(invalid, key=lambda each: each.path)))
 
 
-def read_predictions(root: Path | str, result: TaskResult) -> Predictions:
+def read_predictions(root: Path | str, result: TaskResult) -> AnyPredictions:
     """The predictions beside a result, whose hash is checked.
 
     Raises:
@@ -159,7 +160,26 @@ def read_predictions(root: Path | str, result: TaskResult) -> Predictions:
         raise InvalidResult(path, explain(error)) from error
     if hashlib.sha256(data).hexdigest() != (result.predictions or {})["sha256"]:
         raise InvalidResult(path, "is not what the result was saved with (another sha256)")
-    return from_parquet(data)
+    try:
+        return from_parquet(data)
+    except (ValueError, OSError) as error:
+        raise InvalidResult(path, " ".join(str(error).split())) from error
+
+
+def read_logits(root: Path | str, result: TaskResult) -> Predictions:
+    """The same of classes or numbers; InvalidResult where questions were answered."""
+    predictions = read_predictions(root, result)
+    if not isinstance(predictions, Predictions):
+        raise InvalidResult(path_of(root, result.key), "has answers to questions, no logits")
+    return predictions
+
+
+def read_answers(root: Path | str, result: TaskResult) -> AnsweredQuestions:
+    """The same of questions; InvalidResult where classes or numbers were predicted."""
+    predictions = read_predictions(root, result)
+    if not isinstance(predictions, AnsweredQuestions):
+        raise InvalidResult(path_of(root, result.key), "has logits, no answers to questions")
+    return predictions
 
 
 def _beside(result: TaskResult) -> str:
@@ -167,20 +187,13 @@ def _beside(result: TaskResult) -> str:
     return str((result.predictions or {})["name"])
 
 
-def _require_finite(result: TaskResult, predictions: Predictions) -> None:
-    """Raises where a number is NaN or infinite: JSON has no such thing and no table should.
-
-    A label may be NaN: those of GLUE's test splits are the server's secret.
-    """
-    sizes = {len(each) for each in (predictions.split, predictions.ids, predictions.labels)}
-    if sizes != {len(predictions.logits)} or predictions.logits.ndim != 2:
-        raise ValueError(f"{result.key}: predictions of unequal lengths")
+def _require_finite(result: TaskResult, predictions: AnyPredictions) -> None:
+    """Raises where a number is NaN or infinite: JSON has no such thing and no table should."""
+    fault = fault_of(predictions)
     if found := not_finite(to_record(result)):
         raise RunFailed(f"{result.key}: {found}: not saved; write null where it is undefined")
-    finite = np.isfinite(predictions.logits).all(axis=1)
-    if not finite.all():
-        example = predictions.ids[int(np.argmin(finite))]
-        raise RunFailed(f"{result.key}: logits of example {example!r} aren't finite: not saved")
+    if fault:
+        raise RunFailed(f"{result.key}: {fault} aren't finite: not saved")
 
 
 def _counting(path: Path) -> TaskResult | None:
@@ -209,7 +222,7 @@ def _remove_others(path: Path, predictions: str | None) -> None:
             (path.parent / name).unlink()
 
 
-def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
+def _write(path: Path, result: TaskResult, predictions: AnyPredictions) -> str:
     """Writes both files, the result last; gives the name of the predictions.
 
     They are named by their content, so those of an older result stay its own until the new one has

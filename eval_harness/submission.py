@@ -1,9 +1,10 @@
-"""Predictions as GLUE's server takes them. Imports no torch.
+"""Predictions as GLUE's server and SQuAD's own scripts take them. Imports no torch.
 
 The server wants one zip with a file for each of the nine tasks, MNLI's two, and `AX.tsv` (MNLI
 labels for its diagnostic set), which is not made here.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.files import write_atomically
 from eval_harness.data import Split
 from eval_harness.glue_files import FORMATS
-from eval_harness.tasks import Task
+from eval_harness.results import AnsweredQuestions
+from eval_harness.squad_files import write_predictions
+from eval_harness.tasks import Task, task_named
 
 _ENDINGS = {"test": "", "test_matched": "-m", "test_mismatched": "-mm"}
+_CERTAIN = 1e300
+"""Infinite odds in JSON, which has no such number; more than a difference of logits can be."""
 
 
 def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any]) -> Path:
@@ -42,6 +47,25 @@ def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any
     lines = [f"{index}\t{answer}\n" for index, answer in enumerate(_answers(task, logits))]
     path = folder / f"{task.folder}{_ENDINGS[split.name]}.tsv"
     return write_atomically(path, "index\tprediction\n" + "".join(lines))
+
+
+def write_answers(folder: Path, task_name: str, predictions: AnsweredQuestions) -> list[Path]:
+    """Writes answers as SQuAD's own evaluation reads them.
+
+    Args:
+        folder: the files are put there: `squad.json`, of SQuAD 2.0 also `squad_v2-null-odds.json`,
+            what its script takes as `--na-prob-file`. Odds that are infinite, where no token could
+            be an answer, stand there as 1e300.
+        task_name: one of SQuAD's.
+        predictions: the answers to all questions.
+    """
+    answers = folder / f"{task_name}.json"
+    written = [write_predictions(answers, predictions.ids, predictions.texts)]
+    if task_named(task_name).allows_no_answer:
+        odds = np.minimum(predictions.null_odds, _CERTAIN).tolist()
+        text = json.dumps(dict(zip(predictions.ids, odds, strict=True)), indent=1, allow_nan=False)
+        written.append(write_atomically(folder / f"{task_name}-null-odds.json", text + "\n"))
+    return written
 
 
 def _answers(task: Task, logits: NDArray[Any]) -> list[str]:

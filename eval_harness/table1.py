@@ -11,12 +11,14 @@ from eval_harness.intervals import RESAMPLES
 from eval_harness.paper import corrected
 from eval_harness.results import TaskResult
 from eval_harness.retained import Retained
-from eval_harness.rows import MISMATCHED, Cell, Row, plain
+from eval_harness.rows import MISMATCHED, SECOND_CELLS, Cell, Row, plain
 from eval_harness.settings import FINE_TUNING
-from eval_harness.tasks import GLUE, task_named
+from eval_harness.tasks import GLUE, TASKS
 
 MEAN_OF = "Mean of k"
 RETAINED = "Retained"
+
+_TITLES = {**{task.name: task.title for task in TASKS}, MISMATCHED: "MNLI-mm"}
 
 Value = str | float | None
 
@@ -31,14 +33,12 @@ class Line:
 
 def title_of(task: str) -> str:
     """A column's name; a task of one's own is called what its results call it."""
-    if task == MISMATCHED:
-        return "MNLI-mm"
-    return task_named(task).title if task in GLUE else task
+    return _TITLES.get(task, task)
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
     """The tasks of Table 1: the nine, MNLI's second part beside the first, then one's own."""
-    known = {*GLUE, MISMATCHED, "imdb"}
+    known = {*(task.name for task in TASKS), *(cell for cell, *_ in SECOND_CELLS.values())}
     own = sorted({task for row in rows for task in row.cells} - known)
     at = GLUE.index("mnli") + 1
     return [*GLUE[:at], MISMATCHED, *GLUE[at:], *own]
@@ -168,6 +168,12 @@ _SAID_ALWAYS = {
     "per_device_train_batch_size": "batch",
     "max_seq_length": "length",
 }
+_DEFAULTS = {
+    name: plain(value)
+    for values in (*(task.fine_tuning for task in TASKS), FINE_TUNING)
+    for name, value in values.items()
+}
+"""Ours by setting; of one that only some tasks have (the windows of SQuAD), theirs."""
 
 
 def _hyper_parameters(shown: Sequence[_Shown]) -> Iterable[str]:
@@ -197,7 +203,7 @@ def _hyper_parameters(shown: Sequence[_Shown]) -> Iterable[str]:
 def _is_said(name: str, common: Mapping[str, str]) -> bool:
     if name in _SAID_ALWAYS:
         return name in common
-    return name not in FINE_TUNING or common[name] != plain(FINE_TUNING[name])
+    return common[name] != _DEFAULTS.get(name)
 
 
 def _named(name: str, value: str) -> str:
@@ -230,11 +236,12 @@ def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
 
 def _overlap(shown: Sequence[_Shown]) -> Iterable[str]:
     """What a model may have seen before it is asked."""
-    overlaps = [(each, each.cell.results[0].data.get("overlap", 0)) for each in shown]
-    facts = [(each, str(overlap)) for each, overlap in overlaps if overlap > 0]
-    if facts:
-        split = "test" if facts[0][0].task == "imdb" else "dev"
-        yield f"Examples of {split} that are in train too: {_merged(facts, shown)}."
+    facts: dict[str, list[_Fact]] = defaultdict(list)
+    for each in shown:
+        if (overlap := each.cell.results[0].data.get("overlap", 0)) > 0:
+            facts["test" if each.task == "imdb" else "dev"].append((each, str(overlap)))
+    for split, those in facts.items():
+        yield f"Examples of {split} that are in train too: {_merged(those, shown)}."
 
 
 def _degenerate(shown: Sequence[_Shown]) -> Iterable[str]:

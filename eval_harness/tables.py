@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -39,6 +39,23 @@ ABLATIONS = {
     "random-init": "triple loss, random initialization",
 }
 
+
+class _Column(NamedTuple):
+    """A column of Table 2: our rows' cell, the name of the paper's, and the decimals of both."""
+
+    cell: str
+    published: str | None = None
+    digits: int = 1
+
+
+_TABLE2_TASKS = ("imdb", "squad", "squad_v2")
+_TABLE2 = {
+    "IMDb": _Column("imdb", "imdb", digits=2),
+    "SQuAD EM": _Column("squad EM", "squad_em"),
+    "SQuAD F1": _Column("squad", "squad_f1"),
+    "SQuAD 2.0 EM": _Column("squad_v2 EM"),
+    "SQuAD 2.0 F1": _Column("squad_v2"),
+}
 
 Cells = Sequence[str | float | None]
 
@@ -203,23 +220,34 @@ def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:
 
 
 def _table_of(invalid: Invalid) -> str:
-    return "table2" if "/imdb/" in invalid.path else "table1"
+    folders = invalid.path.split("/")
+    return "table2" if any(task in folders for task in _TABLE2_TASKS) else "table1"
 
 
 def _table2(paper: Mapping[str, Any], ours: Ours) -> Table:
+    shown = [line.row for line in ours.lines if line.row.cells.keys() & set(_TABLE2_TASKS)]
+    columns = {
+        title: column
+        for title, column in _TABLE2.items()
+        if column.published or any(column.cell in row.cells for row in shown)
+    }
     rows: list[Cells] = [
-        (published_name(name), f"{row['imdb']:.2f}" if row["imdb"] else None, *_squad(row))
+        (published_name(name), *(_printed(row, column) for column in columns.values()))
         for name, row in paper["table2"]["rows"].items()
     ]
-    shown = [line.row for line in ours.lines if "imdb" in line.row.cells]
-    rows += [(row.label, cell_text(row, "imdb", 2, always_count=True), None, None) for row in shown]
-    columns = ("Model", "IMDb", "SQuAD EM", "SQuAD F1")
-    said = (*notes(shown, ["imdb"]), *_not_counted(ours.invalid, "table2"))
-    return _table(paper, "table2", "Table 2: IMDb and SQuAD", columns, rows, notes=said)
+    for row in shown:
+        cells = (cell_text(row, each.cell, each.digits, always_count=True)
+                 for each in columns.values())  # fmt: skip
+        rows.append((row.label, *cells))
+    said = (*notes(shown, _TABLE2_TASKS), *_not_counted(ours.invalid, "table2"))
+    titles = ("Model", *columns)
+    return _table(paper, "table2", "Table 2: IMDb and SQuAD", titles, rows, notes=said)
 
 
-def _squad(row: Mapping[str, float]) -> tuple[float, float]:
-    return row["squad_em"], row["squad_f1"]
+def _printed(row: Mapping[str, float | None], column: _Column) -> str | None:
+    """A published number; its table has none of SQuAD 2.0."""
+    value = row[column.published] if column.published else None
+    return None if value is None else f"{value:.{column.digits}f}"
 
 
 def _table3(paper: Mapping[str, Any]) -> Table:

@@ -8,19 +8,21 @@ from angels_share.errors import UserError
 from angels_share.names import nearest
 
 Measure = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Kind = Literal["texts", "questions"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A classification or regression task: its columns, labels and measures.
+    """A task: its columns, labels and measures.
 
     Attributes:
         name: what it is called on the command line and among the results.
         title: what it is called in tables.
-        columns: the Hub's names of its one or two texts.
-        labels: names of the classes in the order of their ids; empty for a regression.
-        primary: the measures whose plain mean is the task's score in Table 1.
-        also: measures that are reported and do not count.
+        columns: the Hub's names of what is read: one or two texts; of questions also their id.
+        labels: names of the classes in the order of their ids; empty where there are none.
+        kind: whether texts are classified (or given a number), or questions answered.
+        primary: the measures whose plain mean is the task's score.
+        also: measures that are reported and do not count; of answers exact match always is.
         scale: the lowest and the highest label of a regression.
         evaluation: the splits that are evaluated; the first one's score is Table 1's.
         test: splits without labels, for GLUE's server.
@@ -28,11 +30,12 @@ class Task:
         config: which of that data set's configurations.
         folder: the task's folder among GLUE's own files.
         files: paths of the splits of a task of one's own.
-        label_column: the Hub's name of the label.
+        label_column: the Hub's name of the label, or of the gold answers.
+        allows_no_answer: whether a question may have no answer, as in SQuAD 2.0.
         citation: whose task it is.
         majority: what the commonest training label scores on the first evaluated split, in
             percent; None where that is undefined or was not measured.
-        fine_tuning: settings that differ from the ones that all tasks share.
+        fine_tuning: settings that differ from the ones that all tasks share, or are its own.
         higher_is_better: the direction of the score.
         version: raised when the same name comes to mean other data or measures.
     """
@@ -43,6 +46,7 @@ class Task:
     labels: tuple[str, ...]
     primary: tuple[Measure, ...]
     also: tuple[Measure, ...] = ()
+    kind: Kind = "texts"
     scale: tuple[float, float] | None = None
     evaluation: tuple[str, ...] = ("validation",)
     test: tuple[str, ...] = ("test",)
@@ -51,6 +55,7 @@ class Task:
     folder: str | None = None
     files: Mapping[str, str] = field(default_factory=dict, hash=False)
     label_column: str = "label"
+    allows_no_answer: bool = False
     citation: str = ""
     majority: float | None = None
     fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -60,11 +65,24 @@ class Task:
     @property
     def is_regression(self) -> bool:
         """Whether the label is a number on a scale rather than a class."""
-        return not self.labels
+        return self.kind == "texts" and not self.labels
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _PAIR = ("sentence1", "sentence2")
+_ASKED = ("id", "question", "context")
+
+# Windows and answers as in the original's second step; epochs and batch from its range.
+_WINDOWS: Mapping[str, Any] = {
+    "max_seq_length": 384,
+    "doc_stride": 128,
+    "max_query_length": 64,
+    "n_best_size": 20,
+    "max_answer_length": 30,
+    "pad_to_max_length": False,
+    "num_train_epochs": 2.0,
+    "per_device_train_batch_size": 12,
+}
 
 TASKS = (
     Task(
@@ -180,9 +198,38 @@ TASKS = (
         majority=50.0,
         fine_tuning={"max_seq_length": 512, "per_device_train_batch_size": 16},
     ),
+    Task(
+        name="squad",
+        title="SQuAD",
+        kind="questions",
+        columns=_ASKED,
+        labels=(),
+        primary=("f1",),
+        test=(),
+        hub="rajpurkar/squad",
+        config="plain_text",
+        label_column="answers",
+        citation="Rajpurkar et al. 2016, arXiv:1606.05250",
+        fine_tuning=_WINDOWS,
+    ),
+    Task(
+        name="squad_v2",
+        title="SQuAD 2.0",
+        kind="questions",
+        columns=_ASKED,
+        labels=(),
+        primary=("f1",),
+        test=(),
+        hub="rajpurkar/squad_v2",
+        config="squad_v2",
+        label_column="answers",
+        allows_no_answer=True,
+        citation="Rajpurkar et al. 2018, arXiv:1806.03822",
+        fine_tuning={**_WINDOWS, "null_score_diff_threshold": 0.0},
+    ),
 )
 
-GLUE = tuple(task.name for task in TASKS if task.name != "imdb")
+GLUE = tuple(task.name for task in TASKS if task.folder is not None)
 
 
 def task_named(name: str) -> Task:

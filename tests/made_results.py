@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from angels_share.names import known_as
-from eval_harness.results import Predictions, TaskResult
+from eval_harness.results import AnsweredQuestions, Predictions, TaskResult
 from eval_harness.runs import Model, Settings
 from eval_harness.store import publish
+from eval_harness.tasks import task_named
 
 ROW = {
     "recipe": 1,
@@ -91,6 +92,14 @@ def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
     return Predictions([split] * len(labels), [str(i) for i in range(len(labels))], labels, logits)
 
 
+def answers(texts=("a dog", "", "1066"), exact=(1.0, 0.0, 0.0), f1=(1.0, 0.0, 0.4), odds=None):
+    """Answers to questions `q0`, `q1`, ...; of the second none of the tokens could be one."""
+    odds = [-3.5, np.inf, 0.25] if odds is None else odds
+    numbers = (np.array(each, dtype=np.float64) for each in (exact, f1, odds))
+    ids = [f"q{number}" for number in range(len(texts))]
+    return AnsweredQuestions(["validation"] * len(ids), ids, list(texts), *numbers)
+
+
 def put(root, *results, said=None):
     for each in results:
         assert publish(root, each, said or predictions())
@@ -104,6 +113,24 @@ def seeds(*scores, of=None, task="rte", first=1, given=None, asked=None, day=1, 
         result(of or STUDENT, task, seed=seed, score=score, given=given, **more)
         for seed, score in enumerate(scores, first)
     ]
+
+
+def on_squad(*scores, task="squad", exact=None, given=None, **more):
+    """Results of questions by their F1; the exact match is a tenth less where it isn't given."""
+    exact = exact or [round(score - 0.1, 6) for score in scores]
+    made = seeds(*scores, task=task, given=given or squad_settings(task), **more)
+    return [
+        replace(each, scores={"validation": {"exact_match": em, "f1": f1, "score": f1}})
+        for each, f1, em in zip(made, scores, exact, strict=True)
+    ]
+
+
+def squad_settings(task="squad", **row):
+    """Settings as a run on questions has them."""
+    values = dict(task_named(task).fine_tuning)
+    made = settings(task, values=values, **row)
+    own = {"labels": [], "measures": ["f1", "exact_match"], "columns": ["question", "context"]}
+    return Settings(made.row, {**made.task, **own})
 
 
 def cells(text):

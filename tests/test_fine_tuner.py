@@ -11,7 +11,7 @@ from angels_share.errors import UserError
 from eval_harness.data import Split
 from eval_harness.encoding import Collator, Encoded, by_length, encode
 from eval_harness.fine_tuner import accepted, features_for, make_trainer
-from eval_harness.judge import logits_of
+from eval_harness.text_judge import logits_of
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

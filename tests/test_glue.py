@@ -8,8 +8,9 @@ from angels_share.cli import open_door
 from angels_share.errors import UserError
 from angels_share.flags import parse
 from eval_harness.cli import GLUE_DOOR
-from eval_harness.glue import jobs, plan
+from eval_harness.glue import plan
 from eval_harness.jobs import unique
+from eval_harness.plans import jobs
 
 SMALL = [
     "--learning_rate", "3e-3", "--num_train_epochs", "2", "--per_device_train_batch_size", "8",

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 SCRIPTS = ("run_glue.py", "run_pretrain_distill.py", "run_squad_distill.py")
-WITH_TORCH = {"checkpoints", "encoding", "fine_tuner", "judge", "provenance", "runner"}
+WITH_TORCH = {
+    "checkpoints", "encoding", "fine_tuner", "judge", "provenance", "runner", "squad_judge",
+    "text_judge",
+}  # fmt: skip
 EVAL_ROOMS = {path.stem for path in (ROOT / "eval_harness").glob("*.py")} - WITH_TORCH
 TORCH_FREE = {
     *(f"angels_share.{path.stem}" for path in (ROOT / "angels_share").glob("*.py")),

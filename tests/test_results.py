@@ -15,7 +15,15 @@ import pytest
 from angels_share import files
 from angels_share.errors import RunFailed
 from eval_harness import results, store
-from eval_harness.store import InvalidResult, find, load, path_of, publish, read_predictions
+from eval_harness.store import (
+    InvalidResult,
+    find,
+    load,
+    path_of,
+    publish,
+    read_answers,
+    read_predictions,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "results-1"
 forks = multiprocessing.get_context("fork")
@@ -304,8 +312,12 @@ def test_what_is_no_result_is_named(tmp_path, one, how):
     assert reason in found.invalid[0].reason
 
 
-def test_predictions_belong_to_their_result(tmp_path, one):
+@pytest.mark.parametrize("task", ["rte", "squad"])
+def test_predictions_belong_to_their_result(tmp_path, task):
     """Prevents an interval from being made of other predictions than those that were scored."""
+    saved = made.result(task=task)
+    made.put(tmp_path, saved, said=made.answers() if task == "squad" else None)
+    one = path_of(tmp_path, saved.key)
     file = beside(one)
     data = file.read_bytes()
     result = load(one)
@@ -383,8 +395,15 @@ def test_results_of_schema_1_load():
     assert {each.seed: each.predictions["name"] for each in found.results} == {
         11: "seed-11.parquet",
         12: "seed-12.d80a2c00.parquet",
+        13: "seed-13.30c75dc4.parquet",
     }
-    for read in found.results:
+    answered, *classified = sorted(found.results, key=lambda each: each.task, reverse=True)
+    assert answered.scores["validation"] == {"exact_match": 0.5, "f1": 0.75, "score": 0.75}
+    said = read_answers(GOLDEN, answered)
+    assert (said.ids, said.texts) == (["q0", "q1"], ["Größe", ""])
+    assert said.null_odds.tolist() == [-2.5, np.inf]
+    assert (said.exact.mean(), said.f1.mean()) == (0.5, 0.75)
+    for read in classified:
         assert (read.model.name, read.task, read.score) == ("tiny", "rte", 0.75)
         assert read.scores == {"validation": {"accuracy": 0.75, "score": 0.75}}
         said = read_predictions(GOLDEN, read)

@@ -10,7 +10,7 @@ import worlds
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness import runner
-from eval_harness.judge import logits_of
+from eval_harness.text_judge import logits_of
 from eval_harness.runner import run_task
 from eval_harness.runs import Method
 
@@ -107,7 +107,7 @@ def test_one_answer_for_all_is_marked(world):
 def test_a_regression_that_collapsed_is_marked(world, monkeypatch):
     """Prevents a constant with some rounding noise from passing for a regression."""
     noise = np.random.default_rng(0).normal(2.0, 1e-4, (24, 1)).astype("f4")
-    monkeypatch.setattr("eval_harness.judge.logits_of", lambda *_a, **_k: noise)
+    monkeypatch.setattr("eval_harness.text_judge.logits_of", lambda *_a, **_k: noise)
     result, _ = ran(worlds.run_on(world / "glue", world / "bert", "stsb"))
     assert any(mark.startswith("degenerate") for mark in result.marks)
 
@@ -115,7 +115,7 @@ def test_a_regression_that_collapsed_is_marked(world, monkeypatch):
 def test_kept_weights_are_those_that_were_scored(world, tmp_path, monkeypatch):
     """Prevents a teacher of the last epoch under the result of the best one."""
     looks = iter([0.5, 0.9, 0.7])  # on any machine the second epoch of three is the best
-    monkeypatch.setattr("eval_harness.judge.measure", lambda *_: {"score": next(looks)})
+    monkeypatch.setattr("eval_harness.text_judge.measure", lambda *_: {"score": next(looks)})
     given = {"num_train_epochs": 3}
     run = worlds.run_on(
         world / "glue", world / "bert", given=given, choose="best", seed=3,
@@ -156,7 +156,7 @@ def test_positions_begin_where_the_published_model_has_them(world, tmp_path):
 def test_an_undefined_score_is_none_and_no_nan(world, monkeypatch):
     """Prevents a NaN in a result: a correlation with constant predictions is undefined."""
     monkeypatch.setattr(
-        "eval_harness.judge.logits_of", lambda _m, part, *_a, **_k: np.ones((len(part), 1), "f4")
+        "eval_harness.text_judge.logits_of", lambda _m, part, *_a, **_k: np.ones((len(part), 1), "f4")
     )
     result, _ = ran(worlds.run_on(world / "glue", world / "bert", "stsb"))
     assert result.score is None

@@ -1,11 +1,14 @@
-"""What GLUE's server takes, to the byte."""
+"""What GLUE's server and SQuAD's own scripts take, to the byte."""
 
+import json
+
+import made_results as made
 import numpy as np
 import pytest
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness.data import Split
-from eval_harness.submission import write_submission
+from eval_harness.submission import write_answers, write_submission
 from eval_harness.tasks import GLUE, task_named
 
 NAMES = {
@@ -72,3 +75,24 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(UserError, match="takes no test split of IMDb"):
         write_submission(tmp_path, task_named("imdb"), split, np.zeros((2, 2)))
     assert not list(tmp_path.iterdir())
+
+
+def test_squads_own_format(tmp_path):
+    """Prevents answers that SQuAD's own script can't open, in whatever encoding it prefers."""
+    said = made.answers(texts=["Größe", "", "1066"])
+    (path,) = write_answers(tmp_path / "new", "squad", said)
+    assert path == tmp_path / "new" / "squad.json"
+    assert path.read_bytes() == b'{\n "q0": "Gr\\u00f6\\u00dfe",\n "q1": "",\n "q2": "1066"\n}\n'
+    assert [each.name for each in path.parent.iterdir()] == ["squad.json"]
+
+
+def test_odds_of_no_answer_are_numbers(tmp_path):
+    """Prevents `Infinity`, which is not JSON, and odds that are finite and yet the greatest."""
+    said = made.answers(odds=[-3.5, np.inf, 3e38])
+    paths = write_answers(tmp_path, "squad_v2", said)
+    assert [path.name for path in paths] == ["squad_v2.json", "squad_v2-null-odds.json"]
+    assert json.loads(paths[0].read_text()) == {"q0": "a dog", "q1": "", "q2": "1066"}
+    assert "Infinity" not in paths[1].read_text()
+    odds = json.loads(paths[1].read_text())
+    assert odds == {"q0": -3.5, "q1": 1e300, "q2": 3e38}
+    assert sorted(odds, key=odds.get) == ["q0", "q2", "q1"]  # as SQuAD 2.0's script does

@@ -33,12 +33,13 @@ def written(folder, **changes):
 
 def test_every_row_is_whole():
     """Prevents a row without a source or a citation, or whose measures don't fit its labels."""
-    assert len({task.name for task in TASKS}) == len(TASKS) == 10
+    assert len({task.name for task in TASKS}) == len(TASKS) == 12
     for task in TASKS:
         assert all((task.hub, task.config, task.citation))
         assert (task.name in GLUE) == (task.folder is not None)
         assert task.is_regression == (task.scale is not None)
         assert task.is_regression == (set(task.primary) <= {"pearson", "spearman"})
+        assert task.kind == "texts" or task.primary == ("f1",)
         assert not set(task.also) & set(task.primary)
         assert task.higher_is_better
 
