@@ -10,9 +10,9 @@ import worlds
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness import runner
-from eval_harness.text_judge import logits_of
 from eval_harness.runner import run_task
 from eval_harness.runs import Method
+from eval_harness.text_judge import logits_of
 
 DISTIL = "distil_trainer.harness:make_trainer"
 
@@ -155,9 +155,8 @@ def test_positions_begin_where_the_published_model_has_them(world, tmp_path):
 
 def test_an_undefined_score_is_none_and_no_nan(world, monkeypatch):
     """Prevents a NaN in a result: a correlation with constant predictions is undefined."""
-    monkeypatch.setattr(
-        "eval_harness.text_judge.logits_of", lambda _m, part, *_a, **_k: np.ones((len(part), 1), "f4")
-    )
+    one = "eval_harness.text_judge.logits_of"
+    monkeypatch.setattr(one, lambda _m, part, *_a, **_k: np.ones((len(part), 1), "f4"))
     result, _ = ran(worlds.run_on(world / "glue", world / "bert", "stsb"))
     assert result.score is None
     assert result.scores["validation"]["pearson"] is None
