@@ -112,9 +112,9 @@ def check_tokenization(student: Any, teacher: Any) -> None:
     place = next(place for place, (our, their) in enumerate(pairs) if our != their)
     shown = [" ".join(row[place : place + 3]) or "nothing" for row in (ours, theirs)]
     raise UserError(
-        f"the tokenizers differ: they know the same tokens, but of {_PROBE[0]!r} the student's "
-        f"makes {shown[0]} and the teacher's {shown[1]} (from token {place} on, with their types), "
-        "so use the teacher's tokenizer"
+        "the tokenizers differ: they know the same tokens, but where the student's makes "
+        f"{shown[0]} of a text the teacher's makes {shown[1]} (each token with its type), so use "
+        "the teacher's tokenizer"
     )
 
 

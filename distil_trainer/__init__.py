@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distil_trainer.corpus import Corpus, CorpusOptions, prepare_corpus
     from distil_trainer.loading import load_model, student_from_config
     from distil_trainer.student import make_student
+    from distil_trainer.teacher_outputs import TaughtDataset, remember
     from distil_trainer.trainer import DistilTrainer
 
 _HOMES = {
@@ -19,9 +20,11 @@ _HOMES = {
     "CorpusOptions": "corpus",
     "DistilTrainer": "trainer",
     "DistilTrainingArguments": "args",
+    "TaughtDataset": "teacher_outputs",
     "load_model": "loading",
     "make_student": "student",
     "prepare_corpus": "corpus",
+    "remember": "teacher_outputs",
     "student_from_config": "loading",
 }
 
@@ -30,9 +33,11 @@ __all__ = [
     "CorpusOptions",
     "DistilTrainer",
     "DistilTrainingArguments",
+    "TaughtDataset",
     "load_model",
     "make_student",
     "prepare_corpus",
+    "remember",
     "student_from_config",
 ]
 

@@ -72,6 +72,7 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "mlm_probability": _inner_share,
     "mlm_smoothing": _weight,
     "mask_scope": _scope,
+    "kd_over_all_positions": _switch,
     "tokens_per_batch": _positive_count,
     "allow_inexact_resume": _switch,
 }
@@ -100,6 +101,9 @@ class DistilTrainingArguments(TrainingArguments):
         alpha_task: weight of a task's true labels.
         temperature: softens teacher and student in L_ce.
         restrict_ce_to_mask: L_ce and L_mse at the masked words only.
+        kd_over_all_positions: in question answering an answer may begin and end anywhere, in the
+            question and in the padding too, as in the original code: for soft targets and for true
+            labels. All batches must be padded to one width.
         mlm_probability: share of tokens that are masked.
         mlm_smoothing: words are chosen with weight count^-this; 0 is plain masking.
         mask_scope: "example", "batch" or "token": where the share holds.
@@ -125,6 +129,7 @@ class DistilTrainingArguments(TrainingArguments):
     alpha_task: float | None = None
     temperature: float = 2.0
     restrict_ce_to_mask: bool = False
+    kd_over_all_positions: bool = False
     mlm_probability: float = 0.15
     mlm_smoothing: float = 0.7
     mask_scope: str = "example"

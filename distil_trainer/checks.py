@@ -13,7 +13,13 @@ from distil_trainer.batches import Sequences
 from distil_trainer.families import family_of
 from distil_trainer.recipe import Mode
 from distil_trainer.student import check_pair
-from distil_trainer.task_objective import check_task_pair, has_task_head
+from distil_trainer.task_objective import (
+    answers_questions,
+    check_task_pair,
+    has_task_head,
+    task_head,
+)
+from distil_trainer.teacher_outputs import TaughtDataset
 
 OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
 """The weights of the terms that need a teacher."""
@@ -57,19 +63,44 @@ def check_teachers(
     teachers: Sequence[PreTrainedModel],
     weights: Mapping[str, float],
     mode: Mode,
+    taught: TaughtDataset | None = None,
 ) -> None:
-    """Refuses terms that want a teacher where there is none, and teachers that don't fit."""
+    """Refuses terms that want a teacher where there is none, and teachers that don't fit.
+
+    Where the data bear a teacher's outputs, that teacher is looked at.
+    """
     wanted = [name for name in OF_TEACHERS if weights[name]]
-    if wanted and not teachers:
+    if wanted and not teachers and taught is None:
         raise UserError(f"{wanted[0]} {weights[wanted[0]]} wants a teacher; set it to 0")
+    if taught is not None:
+        if teachers:
+            raise UserError("train_dataset bears a teacher's outputs: leave teacher out")
+        check_task_pair(task_head(student), taught.head)
     for number, teacher in enumerate(teachers):
         if mode == "task":
-            check_task_pair(student, teacher)
+            check_task_pair(task_head(student), task_head(teacher))
             continue
         compared = number == 0 and weights["alpha_cos"] > 0
         # Sequences that are too long for either are refused once the data is known.
         shortest = min(max_length(student), max_length(teacher))
         check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
+
+
+def check_positions(
+    student: PreTrainedModel, args: DistilTrainingArguments, taught: TaughtDataset | None
+) -> None:
+    """Refuses positions of an answer where there is none, and outputs over other positions."""
+    everywhere = args.kd_over_all_positions
+    if everywhere and not answers_questions(student):
+        raise UserError(
+            f"kd_over_all_positions is for question answering, the student is a "
+            f"{type(student).__name__}"
+        )
+    if taught is not None and taught.over_all_positions != everywhere:
+        raise UserError(
+            f"kd_over_all_positions is {everywhere}, and the kept outputs were made with "
+            f"over_all_positions={taught.over_all_positions}: say the same to both"
+        )
 
 
 def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], mode: Mode) -> None:

@@ -1,6 +1,7 @@
 """Short fingerprints of models and data, so that a resumed run can tell that it is the same."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,22 @@ import torch
 from transformers import PreTrainedModel
 
 from distil_trainer.batches import TextStream
+from distil_trainer.recipe import Mode
+from distil_trainer.teacher_outputs import TaughtDataset
 
 _STRIDE = 97
 _SAMPLES = 1000
+
+
+def of_run(
+    student: PreTrainedModel, teachers: Sequence[PreTrainedModel], dataset: Any, mode: Mode
+) -> dict[str, Any]:
+    """Of all that a run starts from; a task's data have one where a teacher's outputs do."""
+    data = None if mode == "task" else of_data(dataset)
+    asked: list[Any] = [of_model(each) for each in teachers]
+    if isinstance(dataset, TaughtDataset):
+        asked, data = [dict(dataset.source)], dataset.source["data"]
+    return {"student": of_model(student), "teachers": asked, "data": data}
 
 
 def of_model(model: PreTrainedModel) -> str:

@@ -28,6 +28,12 @@ _TASK_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
 }
+# A fine-tuned model's head by how its class' name ends; where no class is named it is the first.
+_FINE_TUNED = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+}
 # What belongs to the ids that a model reads; a config that leaves it out means the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 _UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
@@ -89,25 +95,41 @@ def load_model(
 
 
 def load_fine_tuned(folder: str) -> PreTrainedModel:
-    """A model with a finished head for classification or regression, of any architecture.
+    """A model with a finished head, of any architecture: the head that its config names.
 
     Raises:
         UserError: it can't be loaded without running code, or some of its weights are missing.
     """
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-        refuse_code(folder, values)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise UserError(f"{folder}: its config cannot be used: {_one_line(error)}") from error
-    require_safetensors(Path(folder), "AutoModelForSequenceClassification")
+    config = fine_tuned_config(folder)
+    named = (config.architectures or ["ForSequenceClassification"])[0]
+    head = next((head for ending, head in _FINE_TUNED.items() if named.endswith(ending)), None)
+    if head is None:
+        raise UserError(
+            f"{folder}: a {named} is no fine-tuned model: a name with {' or '.join(_FINE_TUNED)} "
+            "is wanted among its config.json's architectures"
+        )
+    require_safetensors(Path(folder), head)
     located = Located(folder, folder, None, "folder")
-    model_class = transformers.AutoModelForSequenceClassification
+    model_class = getattr(transformers, head)
     model, report = _from_pretrained(model_class, folder, located, config, torch.float32)
     _check_sizes(folder, report["mismatched_keys"])
     if missing := report["missing_keys"]:
         raise UserError(f"{folder}: lacks {len(missing)} weights, {min(missing)} first")
     return model
+
+
+def fine_tuned_config(folder: str) -> PreTrainedConfig:
+    """The config of a fine-tuned model, of any architecture.
+
+    Raises:
+        UserError: it can't be read, or wants to run code of its own.
+    """
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+        refuse_code(folder, values)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{folder}: its config cannot be used: {_one_line(error)}") from error
 
 
 def _from_pretrained(

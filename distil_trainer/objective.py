@@ -193,6 +193,14 @@ class LanguageModelObjective(Objective):
         return losses
 
 
+def attended(batch: Batch) -> int:
+    """How many of a batch's tokens are no padding."""
+    if "attended_rows" in batch:
+        return len(batch["attended_rows"])
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if mask is not None else batch["input_ids"].numel()
+
+
 def _is_off(weight: float | Tensor) -> bool:
     return not isinstance(weight, Tensor) and weight == 0
 

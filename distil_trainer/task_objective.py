@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from angels_share.errors import UserError
 from distil_trainer.losses import (
@@ -24,6 +25,9 @@ from distil_trainer.objective import Batch, Objective, Outcome
 from distil_trainer.recipe import Mode
 
 _TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+TEACHER_OUTPUTS = "teacher_outputs"
+"""What a batch calls a teacher's outputs that were computed before."""
+
 _CLASS_LABELS = ("labels",)
 _ANSWER_LABELS = ("start_positions", "end_positions")
 
@@ -42,9 +46,31 @@ class Answer(NamedTuple):
     """[rows, classes] where soft targets may put any mass; None: everywhere."""
 
 
+class TaskHead(NamedTuple):
+    """What a model with a task's head answers."""
+
+    task: str
+    """How its class' name ends, such as ForSequenceClassification."""
+    labels: Mapping[int, str]
+    """Its classes by their ids; those of question answering are positions and have no names."""
+
+
+def task_head(model: PreTrainedModel) -> TaskHead:
+    """Which task a model is for, and with which labels."""
+    name = type(model).__name__
+    task = next((task for task in _TASKS if name.endswith(task)), "none of these")
+    labels = {} if answers_questions(model) else dict(model.config.id2label)
+    return TaskHead(task, labels)
+
+
 def has_task_head(model: PreTrainedModel) -> bool:
     """Whether this is a model for one of the tasks here."""
     return type(model).__name__.endswith(_TASKS)
+
+
+def answers_questions(model: PreTrainedModel) -> bool:
+    """Whether this is a model for extractive question answering."""
+    return type(model).__name__.endswith("ForQuestionAnswering")
 
 
 class TaskObjective(Objective):
@@ -53,24 +79,28 @@ class TaskObjective(Objective):
     weight_names = ("alpha_ce", "alpha_task")
     mode: Mode = "task"
 
-    def __init__(self, student: PreTrainedModel, *, temperature: float) -> None:
+    def __init__(
+        self, student: PreTrainedModel, *, temperature: float, over_all_positions: bool = False
+    ) -> None:
         """Holds the student.
 
         Args:
             student: a model with a task's head.
             temperature: T of the soft targets.
+            over_all_positions: whether an answer may begin and end anywhere, in the padding too.
 
         Raises:
             UserError: the task is one that isn't distilled here.
         """
         super().__init__(student)
         self.temperature = temperature
-        name = type(student).__name__
-        self._answers_questions = name.endswith("ForQuestionAnswering")
+        self._answers_questions = answers_questions(student)
+        self._over_all_positions = over_all_positions
+        self._width: int | None = None
         one_number = student.config.num_labels == 1
-        self._regression = one_number and name.endswith("ForSequenceClassification")
+        self._regression = one_number and task_head(student).task == "ForSequenceClassification"
         self._label_names = _ANSWER_LABELS if self._answers_questions else _CLASS_LABELS
-        self._inputs = _inputs_of(student)
+        self._inputs = inputs_of(student)
         self._require_one_label()
 
     def _require_one_label(self) -> None:
@@ -82,6 +112,20 @@ class TaskObjective(Objective):
                 f"{self.student.config.num_labels} labels it would learn {done}"
             )
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Leaves a batch as it is; over all positions it must be as wide as those before.
+
+        Raises:
+            UserError: it isn't, so that the loss would depend on which examples come together.
+        """
+        if self._over_all_positions:
+            width = batch["input_ids"].shape[1]
+            if self._width is None:
+                kept = batch.get(TEACHER_OUTPUTS)
+                self._width = width if kept is None else kept.shape[1]
+            require_width(width, self._width)
+        return batch
+
     def counts(self, batch: Batch) -> Tensor:
         """Labels that there are; soft targets apply where there is a label."""
         count = int((self._labels(batch) != IGNORED).sum()) if self._is_labelled(batch) else 0
@@ -90,7 +134,7 @@ class TaskObjective(Objective):
     @torch.no_grad()
     def ask(self, teacher: PreTrainedModel, batch: Batch) -> Any:
         """A teacher's output, from its own inputs."""
-        return teacher(**_chosen(batch, _inputs_of(teacher)))
+        return teacher(**chosen(batch, inputs_of(teacher)))
 
     def forward(
         self,
@@ -100,19 +144,21 @@ class TaskObjective(Objective):
     ) -> Outcome:
         """The objective of one micro-batch, the sums of its terms, and the student's logits.
 
-        Without labels, as in a test split, there are only logits, and the rest is 0.
+        Without labels, as in a test split, there are only logits, and the rest is 0. What teachers
+        say is what `ask` gave, or what `packed` made of that.
 
         Raises:
             UserError: no labels to train on.
         """
-        output = self.student(**_chosen(batch, self._inputs))
+        output = self.student(**chosen(batch, self._inputs))
         if not self._is_labelled(batch):
             return self._logits_only(batch, output)
         ours = self._answer(output, batch)
         hard = squared_error if self._regression else cross_entropy
         terms = [_nothing(ours.logits), hard(ours.logits, ours.labels)]
         if teachers:
-            terms[0] = self._soft(ours, [self._answer(teacher, batch) for teacher in teachers])
+            theirs = [self._unpacked(teacher) for teacher in teachers]
+            terms[0] = self._soft(ours, [self._answer(output, batch) for output in theirs])
         objective = torch.stack(
             [weight * term.total for weight, term in zip(weights, terms, strict=True)]
         ).sum()
@@ -128,6 +174,14 @@ class TaskObjective(Objective):
         zero = torch.zeros((), device=batch["input_ids"].device)
         return Outcome(zero, zero.repeat(len(self.weight_names)), zero, _logits(output))
 
+    def _unpacked(self, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return output
+        if not self._answers_questions:
+            return SequenceClassifierOutput(logits=output)
+        start, end = output.unbind(-1)
+        return QuestionAnsweringModelOutput(start_logits=start, end_logits=end)
+
     def _is_labelled(self, batch: Batch) -> bool:
         return all(name in batch for name in self._label_names)
 
@@ -136,6 +190,8 @@ class TaskObjective(Objective):
             logits = output.logits.reshape(-1) if self._regression else output.logits.flatten(0, -2)
             return Answer(logits, self._labels(batch), None)
         logits = torch.cat([output.start_logits, output.end_logits])
+        if self._over_all_positions:
+            return Answer(logits, self._labels(batch), None)
         # Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
         attended = batch["attention_mask"].bool().repeat(2, 1)
         logits = logits.masked_fill(~attended, float("-inf"))
@@ -162,34 +218,54 @@ class TaskObjective(Objective):
         return soft_target_kl(logits[0], logits[1:], mask, self.temperature)
 
 
-def check_task_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def require_width(found: int, wanted: int) -> None:
+    """Refuses a batch of another width where padding counts.
+
+    Raises:
+        UserError: says both.
+    """
+    if found != wanted:
+        raise UserError(
+            f"kd_over_all_positions: a batch of width {found} where others have {wanted}, and "
+            "padding counts: have all batches padded to one width"
+        )
+
+
+def check_task_pair(student: TaskHead, teacher: TaskHead) -> None:
     """Refuses a teacher of another task, or with other labels.
 
     Raises:
         UserError: says what differs.
     """
-    kinds = [
-        next((task for task in _TASKS if type(model).__name__.endswith(task)), "none of these")
-        for model in (student, teacher)
-    ]
-    if kinds[0] != kinds[1]:
-        raise UserError(f"the student's task is {kinds[0]} and the teacher's {kinds[1]}")
-    ours, theirs = student.config.id2label, teacher.config.id2label
-    if ours != theirs:
+    if student.task != teacher.task:
+        raise UserError(f"the student's task is {student.task} and the teacher's {teacher.task}")
+    if student.labels != teacher.labels:
         raise UserError(
-            f"the student's labels are {dict(ours)} and the teacher's {dict(theirs)}: "
-            "soft targets need the same in the same order"
+            f"the student's labels are {dict(student.labels)} and the teacher's "
+            f"{dict(teacher.labels)}: soft targets need the same in the same order"
         )
 
 
-def _inputs_of(model: PreTrainedModel) -> frozenset[str]:
-    """What a model's forward can be given: a DistilBERT gets no token types, a BERT does."""
-    names = inspect.signature(model.forward).parameters
-    return frozenset(names) - {*_CLASS_LABELS, *_ANSWER_LABELS}
+def inputs_of(model: PreTrainedModel) -> frozenset[str]:
+    """What a model's forward can be given: a DistilBERT gets no token types, a BERT does.
+
+    A model with one token type learned nothing for a second, whatever its tokenizer says.
+    """
+    names = set(inspect.signature(model.forward).parameters) - {*_CLASS_LABELS, *_ANSWER_LABELS}
+    if getattr(model.config, "type_vocab_size", 1) < 2:
+        names.discard("token_type_ids")
+    return frozenset(names)
 
 
-def _chosen(batch: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+def chosen(batch: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The part of a batch that a model takes."""
     return {name: value for name, value in batch.items() if name in names}
+
+
+def packed(output: Any) -> Tensor:
+    """A model's output as one tensor: a row of each example, or of each token."""
+    logits = _logits(output)
+    return torch.stack(logits, dim=-1) if isinstance(logits, tuple) else logits
 
 
 def _nothing(like: Tensor) -> Term:

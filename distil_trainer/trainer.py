@@ -31,6 +31,7 @@ from distil_trainer.batches import (
 from distil_trainer.checks import (
     OF_TEACHERS,
     check_accelerator,
+    check_positions,
     check_settings,
     check_teachers,
     frozen,
@@ -38,13 +39,14 @@ from distil_trainer.checks import (
     require_readable,
 )
 from distil_trainer.figures import LABELS, Window, evaluation_figures, not_finite
-from distil_trainer.fingerprints import of_data, of_model
+from distil_trainer.fingerprints import of_run
 from distil_trainer.masking import Masker, MaskingOptions
-from distil_trainer.objective import Batch, LanguageModelObjective, Objective
+from distil_trainer.objective import Batch, LanguageModelObjective, Objective, attended
 from distil_trainer.recipe import Mode
 from distil_trainer.resumable import ResumableTrainer
 from distil_trainer.sequences import as_sequences, count_tokens
-from distil_trainer.task_objective import TaskObjective
+from distil_trainer.task_objective import TEACHER_OUTPUTS, TaskObjective
+from distil_trainer.teacher_outputs import TaughtDataset
 
 
 class DistilTrainer(ResumableTrainer):
@@ -56,6 +58,7 @@ class DistilTrainer(ResumableTrainer):
 
     # Our loss is normalised over the whole accumulated batch; the Trainer must not divide again.
     loss_is_scaled_for_ga = True
+    data_collator: Any
 
     def __init__(
         self,
@@ -78,7 +81,8 @@ class DistilTrainer(ResumableTrainer):
                 hidden states, and all give soft targets. They are frozen and stay outside of what
                 is trained, saved or wrapped.
             train_dataset: for a language model a prepared corpus' sequences, or a data set with
-                `input_ids`; for a task what the Trainer takes.
+                `input_ids`; for a task what the Trainer takes. What `remember` gives bears its
+                teacher's outputs, and then nobody is asked: leave `teacher` out.
             eval_dataset: likewise.
             processing_class: the tokenizer; it names the mask and is saved with the student.
             token_counts: how often each token occurs, for masks that favour rare words; counted
@@ -89,7 +93,9 @@ class DistilTrainer(ResumableTrainer):
         check_settings(args, trainer_settings, mode)
         self.teachers = frozen(teacher)
         self.weights = args.weights(mode)
-        check_teachers(model, self.teachers, self.weights, mode)
+        taught = train_dataset if isinstance(train_dataset, TaughtDataset) else None
+        check_teachers(model, self.teachers, self.weights, mode, taught)
+        check_positions(model, args, taught)
         self._token_counts = token_counts
         self.objective = self._build_objective(model, args, mode)
         self._alphas = {
@@ -103,11 +109,7 @@ class DistilTrainer(ResumableTrainer):
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # every parameter has its gradient
         # As they were given: a resumed run starts from the same.
-        self._identities = {
-            "student": of_model(model),
-            "teachers": [of_model(each) for each in self.teachers],
-            "data": None if mode == "task" else of_data(train_dataset),
-        }
+        self._identities = of_run(model, self.teachers, train_dataset, mode)
         super().__init__(
             model=self.objective,
             args=args,
@@ -116,6 +118,8 @@ class DistilTrainer(ResumableTrainer):
             processing_class=processing_class,
             **trainer_settings,
         )
+        if taught is not None:
+            self.data_collator = taught.collator(self.data_collator)
         check_accelerator(self.accelerator)
         self.label_names = find_labels(type(model))
         for each in self.teachers:
@@ -135,7 +139,8 @@ class DistilTrainer(ResumableTrainer):
         self, student: PreTrainedModel, args: DistilTrainingArguments, mode: Mode
     ) -> Objective:
         if mode == "task":
-            return TaskObjective(student, temperature=args.temperature)
+            wide = args.kd_over_all_positions
+            return TaskObjective(student, temperature=args.temperature, over_all_positions=wide)
         return LanguageModelObjective(
             student,
             temperature=args.temperature,
@@ -153,6 +158,8 @@ class DistilTrainer(ResumableTrainer):
         names = ("temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
                  "mask_scope", "tokens_per_batch")  # fmt: skip
         ours = {name: getattr(self.args, name) for name in names}
+        if self.args.kd_over_all_positions:
+            ours["kd_over_all_positions"] = True
         if isinstance(self.train_dataset, TextStream):
             # Every reader has its own part of a stream, so their number is part of the order.
             ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
@@ -255,7 +262,7 @@ class DistilTrainer(ResumableTrainer):
         self._window.end_waiting(started)
         zero = torch.zeros(len(self._alphas), dtype=torch.int64)
         counts = sum((self.objective.counts(batch) for batch in batches), zero)
-        seen = sum(_attended(batch) for batch in batches)
+        seen = sum(attended(batch) for batch in batches)
         padded = sum(batch["input_ids"].numel() for batch in batches if "input_ids" in batch)
         vector = torch.cat([counts, torch.tensor([seen, padded])]).to(device, non_blocking=True)
         totals: Tensor = self.accelerator.reduce(vector, reduction="sum")
@@ -293,8 +300,10 @@ class DistilTrainer(ResumableTrainer):
         return (outcome.objective, {"logits": outcome.logits}) if return_outputs else outcome[0]
 
     def _ask_teachers(self, batch: Batch) -> list[Any]:
-        """The teachers' answers, if any term needs them."""
-        return self._ask_all(batch) if any(self.weights[name] for name in OF_TEACHERS) else []
+        """The teachers' answers, if any term needs them; those that the batch bears, if it does."""
+        if not any(self.weights[name] for name in OF_TEACHERS):
+            return []
+        return [batch[TEACHER_OUTPUTS]] if TEACHER_OUTPUTS in batch else self._ask_all(batch)
 
     def _ask_all(self, batch: Batch) -> list[Any]:
         with self.accelerator.autocast():
@@ -333,7 +342,7 @@ class DistilTrainer(ResumableTrainer):
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """The student's, forward and backward; the teacher's are not counted."""
-        return int(self._flops_per_token * _attended(inputs))
+        return int(self._flops_per_token * attended(inputs))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts of the loss, speed, padding and waiting since the last record."""
@@ -389,10 +398,3 @@ class DistilTrainer(ResumableTrainer):
         weights = [float(term == labels or alpha > 0) for term, alpha in self._alphas.items()]
         outcome = self.model(batch, asked, weights, want_agreement=bool(asked))
         return torch.cat([outcome.sums, outcome.agreement.reshape(1), counts]).double()
-
-
-def _attended(batch: Batch) -> int:
-    if "attended_rows" in batch:
-        return len(batch["attended_rows"])
-    mask = batch.get("attention_mask")
-    return int(mask.sum()) if mask is not None else batch["input_ids"].numel()

@@ -29,6 +29,7 @@ def arguments(tmp_path, **settings):
         ({"temperature": None}, "temperature: None is no number"),
         ({"alpha_task": float("nan")}, "alpha_task: must be 0 or more"),
         ({"restrict_ce_to_mask": "no"}, "restrict_ce_to_mask: 'no' is neither True nor False"),
+        ({"kd_over_all_positions": "all"}, "kd_over_all_positions: 'all' is neither True nor"),
         ({"allow_inexact_resume": 1}, "allow_inexact_resume: 1 is neither True nor False"),
     ],
 )
