@@ -5,8 +5,8 @@ read it from one memory-mapped file, and no teacher need be in memory. `remember
 that file; `DistilTrainer` takes the data set that it gives and asks nobody.
 
 Outputs are kept in float32. They differ from what the teacher would say during training only by
-rounding: a batch of other examples is padded, and so added up, in another way. Under bf16 the
-teacher's numbers are bfloat16, which float32 holds as they are.
+rounding: a batch of other examples is padded, and so added up, in another way; as it is on another
+device. Under bf16 the teacher's numbers are bfloat16, which float32 holds as they are.
 """
 
 import hashlib
@@ -96,15 +96,7 @@ def remember(
         asking = _Asking(model, dataset, collator, data.lengths, width)
         return task_head(model), asking.all(batch_size, bf16=bf16)
 
-    path = Path(folder).expanduser() / f"{hash_of(source, 16)}.npy"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            found = _opened(path, source, data.lengths) or _made(path, source, compute)
-    except OSError as error:
-        failure = UserError if is_refusal(error) else RunFailed
-        raise failure(f"{path.parent}: {explain(error)}") from error
-    head, values = found
+    head, values = _kept(Path(folder).expanduser(), source, data.lengths, compute)
     return TaughtDataset(dataset, values, _starts(head, data.lengths, width), head, source)
 
 
@@ -235,6 +227,23 @@ def _starts(head: TaskHead, lengths: Ints, width: int | None) -> Ints:
 
 
 # --- files
+
+
+def _kept(
+    folder: Path,
+    source: Mapping[str, Any],
+    lengths: Ints,
+    compute: Callable[[], tuple[TaskHead, Floats]],
+) -> tuple[TaskHead, Floats]:
+    """What is kept, or is then; whoever comes while another computes waits and opens it."""
+    path = folder / f"{hash_of(source, 16)}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock")):
+            return _opened(path, source, lengths) or _made(path, source, compute)
+    except OSError as error:
+        failure = UserError if is_refusal(error) else RunFailed
+        raise failure(f"{folder}: {explain(error)}") from error
 
 
 def _opened(path: Path, source: Mapping[str, Any], lengths: Ints) -> tuple[TaskHead, Floats] | None:
