@@ -6,7 +6,10 @@ from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.names import nearest
+from eval_harness.formats import FORMATS
+from eval_harness.report_door import REPORT_DOOR
 from eval_harness.settings import FINE_TUNING
+from eval_harness.speed_door import SPEED_DOOR
 from eval_harness.tasks import TASKS
 
 _SWEEP = (
@@ -151,17 +154,20 @@ SQUAD_DOOR = Door(
 def _tables(options: Options) -> int:
     from eval_harness.tables import write_tables
 
-    for text in write_tables(options.results_dir):
+    for text in write_tables(options.results_dir, form=options.format):
         print(text)  # noqa: T201
     return DONE
 
 
 TABLES_DOOR = Door(
     name="eval_harness tables",
-    summary="writes Tables 1-4 as markdown into the results folder, and prints them",
-    flags=(Flag("results_dir", "where results are", default="results"),),
+    summary="writes Tables 1-4 into the results folder, and prints them",
+    flags=(
+        Flag("results_dir", "where results are", default="results"),
+        Flag("format", "what they are written as", default="markdown", choices=tuple(FORMATS)),
+    ),
     run=_tables,
-    examples=("python -m eval_harness tables",),
+    examples=("python -m eval_harness tables", "python -m eval_harness tables --format latex"),
 )
 
 
@@ -196,7 +202,12 @@ TASKS_DOOR = Door(
     examples=("python -m eval_harness tasks",),
 )
 
-ROOMS = {"tables": TABLES_DOOR, "tasks": TASKS_DOOR}
+ROOMS = {
+    "tables": TABLES_DOOR,
+    "report": REPORT_DOOR,
+    "speed": SPEED_DOOR,
+    "tasks": TASKS_DOOR,
+}
 
 
 def run_glue() -> int:

@@ -1,8 +1,9 @@
-"""How sure a share retained is: a paired bootstrap over the evaluation examples. numpy alone.
+"""How sure a comparison of two models is: a paired bootstrap over the evaluation examples.
 
-Each resample draws every task's examples anew, the same ones for student and teacher and all seeds;
-measures, medians over seeds, the mean over tasks and the ratio are taken again. A resample is a
-count for each example, so a measure of all resamples and seeds is a handful of matrix products.
+Each resample draws every task's examples anew, the same ones for both models and all their seeds;
+measures, medians over seeds, the mean over tasks and then the ratio or the difference are taken
+again. A resample is a count for each example, so a measure of all resamples and seeds is a handful
+of matrix products. numpy alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,42 +28,62 @@ Column = NDArray[Any]
 
 @dataclass(frozen=True)
 class Paired:
-    """A task's labels and what student and teacher said of them: a column for each seed."""
+    """A task's labels and what two models said of them: a column for each seed."""
 
     task: Task
     labels: Column
     student: Column
-    teacher: Column
+    other: Column
+    """The teacher, or the student of which nothing was left out."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The middle 95 % of the shares retained, in percent, or why there is no such thing."""
+    """The middle 95 % of the resamples, in percent or points, or why there is no such thing."""
 
     percent: tuple[float, float] | None
     why: str = ""
 
 
-def limits(tasks: Sequence[Paired], seed: int) -> Interval:
-    """An interval, unless too many resamples have no share that means anything."""
+def shares(tasks: Sequence[Paired], seed: int) -> Interval:
+    """Of the share of the teacher's score, unless too many resamples have none that means much."""
     student, teacher = bootstrap(tasks, seed)
-    defined = np.isfinite(student) & np.isfinite(teacher)
-    if (undefined := 1 - defined.mean()) > _UNDEFINED:
-        return Interval(None, f"in {100 * undefined:.1f} % of the resamples a score is not defined")
-    sound = defined & (teacher > 0)
+    if why := _undefined(student, teacher):
+        return Interval(None, why)
+    sound = np.isfinite(student) & np.isfinite(teacher) & (teacher > 0)
     if 1 - sound.mean() > _UNDEFINED:
         return Interval(None, "the teacher's own interval reaches down to 0")
-    low, high = np.percentile(student[sound] / teacher[sound], (2.5, 97.5))
+    return _middle(student[sound] / teacher[sound])
+
+
+def changes(tasks: Sequence[Paired], seed: int) -> Interval:
+    """Of the difference of the mean scores, unless too many resamples have none."""
+    student, full = bootstrap(tasks, seed)
+    if why := _undefined(student, full):
+        return Interval(None, why)
+    difference = (student - full) / len(tasks)
+    return _middle(difference[np.isfinite(difference)])
+
+
+def _undefined(*totals: Numbers) -> str:
+    undefined = 1 - np.isfinite(totals).all(axis=0).mean()
+    if undefined <= _UNDEFINED:
+        return ""
+    return f"in {100 * undefined:.1f} % of the resamples a score is not defined"
+
+
+def _middle(values: Numbers) -> Interval:
+    low, high = np.percentile(values, (2.5, 97.5))
     return Interval((round(100 * float(low), 6), round(100 * float(high), 6)))
 
 
 def bootstrap(tasks: Sequence[Paired], seed: int, resamples: int = RESAMPLES) -> Numbers:
-    """Student's and teacher's sums of medians, [2, resamples]; NaN where one isn't defined."""
+    """Both models' sums of medians, [2, resamples]; NaN where one isn't defined."""
     totals = np.zeros((2, resamples))
     for number, paired in enumerate(tasks):
         random = np.random.default_rng([seed, number])
         seeds = paired.student.shape[1]
-        both = np.concatenate([paired.student, paired.teacher], axis=1)
+        both = np.concatenate([paired.student, paired.other], axis=1)
         scores = np.concatenate(
             [
                 task_scores(paired.task, counts, both, paired.labels)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from angels_share.files import hash_of, sha256_of_file
 from angels_share.names import Located, ShortName, known_as, locate
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
-from eval_harness.runs import Model
+from eval_harness.runs import LEFT_OUT, Distilled, Model
 from eval_harness.tasks import TASKS, Task
 
 # What decides what a model computes; its README doesn't.
@@ -34,20 +35,27 @@ def identify(name: str) -> Model:
         require_safetensors(Path(located.source), "AutoModel")
         if not has_tokenizer(located.source):
             raise UserError(f"{located.source}: holds no tokenizer: copy its teacher's into it")
+    teacher, distilled = (row.teacher, None) if row else _origin(located)
     return Model(
         name=_shown_name(name, located, row),
         slug=_slug(row.short if row else Path(located.source).resolve().name),
         digest=_digest(located),
         source=str(Path(located.source).resolve()) if located.kind == "folder" else located.source,
         revision=located.revision,
-        teacher=_teacher_of(located, row),
+        teacher=teacher,
+        distilled=distilled,
     )
 
 
 def _shown_name(name: str, located: Located, row: ShortName | None) -> str:
     if row is not None:
         return row.short
-    return Path(located.source).resolve().name if located.kind == "folder" else name
+    return _folder_name(Path(located.source).resolve()) if located.kind == "folder" else name
+
+
+def _folder_name(path: Path) -> str:
+    """What a model's folder is called; `none` and `no-ce` say little without their study's name."""
+    return f"{path.parent.name}/{path.name}".lstrip("/") if path.name in LEFT_OUT else path.name
 
 
 def _slug(text: str) -> str:
@@ -62,26 +70,46 @@ def _digest(located: Located) -> str:
     return hash_of({path.name: sha256_of_file(path) for path in files})
 
 
-def _teacher_of(located: Located, row: ShortName | None) -> str | None:
-    """Whom it was distilled from: by our table of names, or by the record in its folder."""
-    if row is not None:
-        return row.teacher
-    record = Path(located.source) / _RECORD
-    if located.kind != "folder" or not record.is_file():
-        return None
+def _origin(located: Located) -> tuple[str | None, Distilled | None]:
+    """Whom a folder's model was distilled from, and how, by the record in it."""
+    path = Path(located.source) / _RECORD
+    if located.kind != "folder" or not path.is_file():
+        return None, None
     try:
-        teachers = json.loads(record.read_text(encoding="utf-8"))["teachers"]
-        return _shown(str(teachers[0]["name"])) if teachers else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{record}: is no record of a distillation: {error!r}; remove it"
-        ) from error
+        record = json.loads(path.read_text(encoding="utf-8"))
+        teachers = record["teachers"]
+        return (_shown(str(teachers[0]["name"])), _distilled(record)) if teachers else (None, None)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(f"{path}: is no record of a distillation: {error!r}; remove it") from error
 
 
 def _shown(name: str) -> str:
     """A teacher's name as its own results bear it."""
     row = known_as(name)
-    return row.short if row else Path(name).name
+    return row.short if row else _folder_name(Path(name))
+
+
+def _distilled(record: Mapping[str, Any]) -> Distilled | None:
+    """How a student was made; a teacher is what it says, wherever that lay."""
+    if "ablation" not in record:
+        return None
+    recipe, asked = record["recipe"], record["student"]["asked_for"]
+    weights = {name: float(value) for name, value in recipe.items() if _is_weight(name)}
+    rest = {
+        "teachers": [each["sha256"] or each["revision"] or each["name"]
+                     for each in record["teachers"]],
+        "corpus": record["corpus"].get("fingerprint") or record["corpus"],
+        "asked_for": {name: asked[name] for name in asked if name != "student_init"},
+        # A student that starts at random is another one to begin with.
+        "recipe": {name: value for name, value in recipe.items()
+                   if name != "student" and not _is_weight(name)},
+    }  # fmt: skip
+    init = str(asked["student_init"])
+    return Distilled(str(record["ablation"]), weights, init, hash_of(rest, 16))
+
+
+def _is_weight(name: str) -> bool:
+    return name.startswith("alpha_")
 
 
 _HEADS = {"texts": "ForSequenceClassification", "questions": "ForQuestionAnswering"}

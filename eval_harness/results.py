@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.runs import Model, Settings
+from eval_harness.runs import Distilled, Model, Settings
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class NewerSchemaError(ValueError):
@@ -96,7 +96,15 @@ class TaskResult:
 
 
 Record = dict[str, Any]
-UPGRADES: dict[int, Callable[[Record], Record]] = {}
+
+
+def _without_distillation(record: Record) -> Record:
+    """Schema 1 didn't say how a student was made."""
+    model = record.get("model")
+    return {**record, "model": {**model, "distilled": None}} if type(model) is dict else record
+
+
+UPGRADES: dict[int, Callable[[Record], Record]] = {1: _without_distillation}
 """From each older schema to the next one; a record passes through as many as it needs."""
 
 _Kinds = tuple[type, ...]
@@ -120,6 +128,11 @@ _RESULT: dict[str, _Kinds] = {
 _MODEL: dict[str, _Kinds] = {
     **dict.fromkeys(("name", "slug", "digest", "source"), (str,)),
     **dict.fromkeys(("revision", "teacher"), (str, NoneType)),
+    "distilled": (dict, NoneType),
+}
+_DISTILLED: dict[str, _Kinds] = {
+    **dict.fromkeys(("ablation", "init", "rest"), (str,)),
+    "loss": (dict,),
 }
 _SETTINGS: dict[str, _Kinds] = {"row": (dict,), "task": (dict,)}
 _PREDICTIONS: dict[str, _Kinds] = {"name": (str,), "size": (int,), "sha256": (str,)}
@@ -170,12 +183,22 @@ def from_record(read: Any, known: Settings | None = None) -> TaskResult:
     return TaskResult(
         **{
             **record,
-            "model": Model(**record["model"]),
+            "model": _model(record["model"]),
             "settings": known if known is not None and settings == known else settings,
             "marks": tuple(record["marks"]),
             "history": tuple(record["history"]),
         }
     )
+
+
+def _model(record: Record) -> Model:
+    if (distilled := record["distilled"]) is None:
+        return Model(**record)
+    _require(distilled, _DISTILLED, "model.distilled.")
+    for name, weight in distilled["loss"].items():
+        if type(weight) not in _NUMBER:
+            raise ValueError(f"model.distilled.loss.{name} is a {type(weight).__name__}")
+    return Model(**{**record, "distilled": Distilled(**distilled)})
 
 
 def _require_open_parts(record: Record) -> None:

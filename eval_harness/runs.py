@@ -7,6 +7,32 @@ from typing import Any
 from angels_share.files import hash_of
 from eval_harness.tasks import Task
 
+LEFT_OUT: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "no-ce": ("alpha_ce",),
+    "no-cos": ("alpha_cos",),
+    "no-mlm": ("alpha_mlm", "alpha_clm"),
+    "random-init": ("init",),
+}
+"""What each row of Table 4 lacks of the full triple loss, by the name that its record bears."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How a student was made, as its record tells: what Table 4 finds the full triple loss by.
+
+    Attributes:
+        ablation: what was left out, a name of `LEFT_OUT`.
+        loss: the weight of each part.
+        init: whose weights it began with: "teacher" or "random".
+        rest: 16 hex digits of all else: teachers, corpus, what the student is, steps, seed.
+    """
+
+    ablation: str
+    loss: Mapping[str, float] = field(hash=False)
+    init: str
+    rest: str
+
 
 @dataclass(frozen=True)
 class Model:
@@ -22,6 +48,8 @@ class Model:
     revision: str | None = None
     teacher: str | None = None
     """The name of the model that it was distilled from, where that is known."""
+    distilled: Distilled | None = None
+    """How, where its folder holds a record of it; it is no part of the key."""
 
     @property
     def key(self) -> str:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from angels_share.files import hash_of
 from angels_share.names import known_as
 from eval_harness.results import AnsweredQuestions, Predictions, TaskResult
-from eval_harness.runs import Model, Settings
+from eval_harness.runs import LEFT_OUT, Distilled, Model, Settings
 from eval_harness.store import publish
 from eval_harness.tasks import task_named
 
@@ -36,6 +37,20 @@ def model(name="distilbert", digest="0123abcd", teacher=None):
 
 BERT = model("bert", "99999999")
 STUDENT = model("distilbert", "0123abcd", teacher="bert")
+
+
+TRIPLE_LOSS = {"alpha_ce": 5.0, "alpha_cos": 1.0, "alpha_mlm": 2.0, "alpha_mse": 0.0}
+
+
+def student(ablation="none", study="study", rest="00112233445566ff", **loss):
+    """A student of `--ablation`; each has a digest of its own."""
+    left_out = LEFT_OUT[ablation]
+    weights = {name: 0.0 if name in left_out else weight for name, weight in TRIPLE_LOSS.items()}
+    made = Distilled(
+        ablation, {**weights, **loss}, "random" if "init" in left_out else "teacher", rest
+    )
+    name, digest = f"{study}/{ablation}", hash_of([study, ablation, rest, loss])
+    return Model(name, ablation, digest, f"/models/{name}", None, "bert", made)
 
 
 def distilled_from(teacher, **options):

@@ -29,7 +29,10 @@ OUR_FLAGS = {
     "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
     "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "
     "no_teacher_cache num_seeds seeds results_dir rerun limit workers threads choose",
-    "eval_harness tables": "results_dir",
+    "eval_harness tables": "results_dir format",
+    "eval_harness report": "results_dir students",
+    "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
+    "pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",
 }
 
@@ -38,7 +41,8 @@ import sys
 from {module} import {entry}
 sys.argv = {argv!r}
 status = {entry}()
-heavy = {{"torch", "transformers", "datasets", "sklearn", "scipy", "pandas"}} & set(sys.modules)
+heavy = {{"torch", "transformers", "datasets", "sklearn", "scipy", "pandas",
+          "matplotlib"}} & set(sys.modules)
 assert not heavy, heavy
 sys.exit(status)
 """

@@ -9,8 +9,9 @@ from pyarrow import parquet
 
 from eval_harness import intervals
 from eval_harness.metrics import measure
+from eval_harness.pairs import _paired
 from eval_harness.results import Predictions
-from eval_harness.retained import _paired, retained
+from eval_harness.retained import retained
 from eval_harness.rows import rows_of
 from eval_harness.store import find, load, path_of
 from eval_harness.tasks import GLUE, task_named
@@ -85,7 +86,7 @@ def test_test_splits_take_no_part(tmp_path):
     )
     assert np.array_equal(one.labels, both.labels)
     assert np.array_equal(one.student, both.student)
-    assert np.array_equal(one.teacher, both.teacher)
+    assert np.array_equal(one.other, both.other)
     assert one.student.shape == (40, 1)
 
 
@@ -111,20 +112,20 @@ def test_a_resample_without_a_score_is_left_out():
     pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
     undefined = np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean()
     assert 0.025 < undefined < 1
-    few = intervals.limits(pairs, 1)
+    few = intervals.shares(pairs, 1)
     assert few.percent is None
     assert few.why == f"in {100 * undefined:.1f} % of the resamples a score is not defined"
     labels, said = np.arange(6.0), np.array([[0.0], [1.0], [2.0], [2.5], [3.5], [5.0]])
     pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
     assert 0 < np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean() < 0.025
-    assert intervals.limits(pairs, 1).percent == (100.0, 100.0)
+    assert intervals.shares(pairs, 1).percent == (100.0, 100.0)
 
 
 def test_where_no_resample_has_a_score_it_says_so():
     """Prevents a share without an interval from standing there without a word."""
     labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
     pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
-    nothing = intervals.limits(pairs, 1)
+    nothing = intervals.shares(pairs, 1)
     assert nothing.percent is None
     assert "100.0 % of the resamples" in nothing.why
 
@@ -137,7 +138,7 @@ def test_a_teacher_that_may_know_nothing_gives_no_interval():
     _, teacher = intervals.bootstrap(pairs, 1)
     assert np.median(teacher) > 0
     assert 0.025 < np.mean(teacher <= 0) < 0.5
-    found = intervals.limits(pairs, 1)
+    found = intervals.shares(pairs, 1)
     assert (found.percent, found.why) == (None, "the teacher's own interval reaches down to 0")
 
 
@@ -160,11 +161,41 @@ def test_the_interval_is_where_statistics_says():
     student, teacher = (random.random((2, size)) > np.array([[0.8], [0.9]])).astype(int)
     task = task_named("rte")
     pairs = [intervals.Paired(task, labels, student[:, None], teacher[:, None])]
-    low, high = intervals.limits(pairs, 5).percent
+    low, high = intervals.shares(pairs, 5).percent
     ours, theirs = 1 - student.mean(), 1 - teacher.mean()
     error = 100 * ours / theirs * np.sqrt((1 - ours) / ours / size + (1 - theirs) / theirs / size)
     assert low < 100 * ours / theirs < high
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+
+
+def test_a_change_needs_no_score_above_0():
+    """Prevents Table 4 from going without an interval where a student has learned nothing."""
+    labels = np.arange(300) % 2
+    weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
+    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
+    assert intervals.shares(pairs, 1).percent is None
+    low, high = intervals.changes(pairs, 1).percent
+    score = {name: measure(task_named("cola"), said, labels)["score"]
+             for name, said in (("weak", weak), ("good", good))}  # fmt: skip
+    assert low < 100 * (score["good"] - score["weak"]) < high
+    assert 10 < high - low < 40
+
+
+def test_a_change_is_of_the_mean_over_tasks():
+    """Prevents an interval of the sum, nine times too wide."""
+    random = np.random.default_rng(8)
+    labels, said = invented(task_named("rte"), 200, 2, random)
+    one = intervals.Paired(task_named("rte"), labels, said[:, :1], said[:, 1:])
+    low, high = intervals.changes([one], 1).percent
+    lower, higher = intervals.changes([one] * 4, 1).percent
+    assert higher - lower == pytest.approx((high - low) / 2, rel=0.15)
+
+
+def test_a_change_without_a_score_says_why():
+    """Prevents a difference of two undefined scores from having an interval."""
+    labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
+    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
+    assert "100.0 % of the resamples" in intervals.changes(pairs, 1).why
 
 
 @pytest.fixture

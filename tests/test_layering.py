@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 SCRIPTS = ("run_glue.py", "run_pretrain_distill.py", "run_squad_distill.py")
 WITH_TORCH = {
-    "checkpoints", "encoding", "fine_tuner", "judge", "provenance", "runner", "squad_judge",
-    "text_judge",
+    "checkpoints", "encoding", "fine_tuner", "judge", "provenance", "runner", "speed_bench",
+    "squad_judge", "text_judge",
 }  # fmt: skip
 EVAL_ROOMS = {path.stem for path in (ROOT / "eval_harness").glob("*.py")} - WITH_TORCH
 TORCH_FREE = {
@@ -97,7 +97,8 @@ def test_root_scripts_only_call_an_entry_point(script):
 def test_dependencies_are_exactly_what_is_imported():
     """Prevents a dependency that nothing uses, and an import that nobody declared."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {line.split(">")[0].strip() for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["report"]]
+    declared = {line.split(">")[0].strip() for line in lines}
     modules = {IMPORTED_AS.get(name, name) for name in declared}
     ours = [path for package in (*PACKAGES, "tests") for path in files_of(package)]
     used = {name.split(".")[0] for path in ours for name in imports(path)}

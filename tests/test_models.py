@@ -60,6 +60,89 @@ def test_a_student_knows_its_teacher(tmp_path):
         identify(str(folder))
 
 
+def study_record(**changed):
+    """What `--ablation` writes, as far as Table 4 reads it."""
+    record = {
+        "ablation": "none",
+        "teachers": [
+            {"name": "/a/bert", "source": "/a/bert", "revision": None, "sha256": "1" * 64}
+        ],
+        "corpus": {"fingerprint": "2" * 16, "sources": ["/a/text.txt"]},
+        "student": {"asked_for": {"student_init": "teacher", "num_layers": 3}},
+        "recipe": {
+            "alpha_ce": 5,
+            "alpha_cos": 1.0,
+            "seed": 42,
+            "max_steps": -1,
+            "student": "3" * 16,
+        },
+        "versions": {"torch": "2.13.0"},
+    }
+    return {**record, **changed}
+
+
+def distilled(tmp_path, record, name="student"):
+    folder = model_folder(tmp_path / name)
+    (folder / "distil.json").write_text(json.dumps(record))
+    return identify(str(folder)).distilled
+
+
+def test_a_student_knows_how_it_was_made(tmp_path):
+    """Prevents an ablation that isn't paired with its full loss, though all else was the same."""
+    recipe = study_record()["recipe"]
+    full = distilled(tmp_path, study_record())
+    assert (full.ablation, full.init) == ("none", "teacher")
+    assert full.loss == {"alpha_ce": 5.0, "alpha_cos": 1.0}
+    less = distilled(tmp_path, study_record(
+        ablation="no-ce",
+        recipe={**recipe, "alpha_ce": 0},
+        # Another machine's paths and versions, and the random start of another student.
+        teachers=[{"name": "/b/bert", "source": "/b/bert", "revision": None, "sha256": "1" * 64}],
+        corpus={"fingerprint": "2" * 16, "sources": ["/b/text.txt"]},
+        versions={"torch": "9"},
+    ))  # fmt: skip
+    assert (less.rest, less.loss["alpha_ce"]) == (full.rest, 0)
+    asked = {"student_init": "random", "num_layers": 3}
+    started = distilled(tmp_path, study_record(
+        ablation="random-init", student={"asked_for": asked},
+        recipe={**recipe, "student": "4" * 16},
+    ))  # fmt: skip
+    assert (started.rest, started.init) == (full.rest, "random")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"teachers": [{"name": "bert", "revision": "5" * 40, "sha256": None}]},
+        {"corpus": {"fingerprint": "6" * 16}},
+        {"corpus": {"streamed": ["a"]}},
+        {"student": {"asked_for": {"student_init": "teacher", "num_layers": 2}}},
+        {"recipe": {**study_record()["recipe"], "seed": 1}},
+        {"recipe": {**study_record()["recipe"], "max_steps": 10}},
+    ],
+)
+def test_another_study_is_told_apart(tmp_path, changed):
+    """Prevents a student from being held against one of another teacher, text, shape or length."""
+    assert distilled(tmp_path, study_record(**changed)).rest != (
+        distilled(tmp_path, study_record(), "other").rest
+    )
+
+
+def test_what_was_not_distilled_is_in_no_study(tmp_path):
+    """Prevents the baseline without a teacher from passing for a triple loss."""
+    assert distilled(tmp_path, study_record(teachers=[])) is None
+    assert distilled(tmp_path, {"teachers": [{"name": "bert"}]}) is None
+    with pytest.raises(UserError, match="is no record of a distillation"):
+        distilled(tmp_path, study_record(recipe=[]))
+
+
+def test_a_student_of_a_study_bears_its_name(tmp_path):
+    """Prevents a row called `none`; the key, where results lie, is the folder's own."""
+    model = identify(str(model_folder(tmp_path / "my study" / "no-ce")))
+    assert model.name == "my study/no-ce"
+    assert model.key.startswith("no-ce-")
+
+
 @pytest.mark.parametrize("file", ["added_tokens.json", "special_tokens_map.json", "spiece.model"])
 def test_the_digest_is_of_the_tokenizer_too(tmp_path, file):
     """Prevents other ids under the same key: these files decide them."""

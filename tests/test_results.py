@@ -15,6 +15,7 @@ import pytest
 from angels_share import files
 from angels_share.errors import RunFailed
 from eval_harness import results, store
+from eval_harness.runs import Distilled, Model
 from eval_harness.store import (
     InvalidResult,
     find,
@@ -26,6 +27,8 @@ from eval_harness.store import (
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "results-1"
+GOLDEN_2 = GOLDEN.with_name("results-2")
+HOW = {"ablation": "none", "loss": {"alpha_ce": 5.0}, "init": "teacher", "rest": "0" * 16}
 forks = multiprocessing.get_context("fork")
 
 
@@ -56,6 +59,8 @@ def test_what_was_saved_is_what_is_read(tmp_path):
 def test_every_field_is_checked():
     """Prevents a new field of a result from being written but never checked."""
     assert results._RESULT.keys() == {field.name for field in fields(results.TaskResult)}
+    assert results._MODEL.keys() == {field.name for field in fields(Model)}
+    assert results._DISTILLED.keys() == {field.name for field in fields(Distilled)}
 
 
 def beside(path):
@@ -255,7 +260,7 @@ TORN = {
     "huge": (lambda text: text.replace('"score": 0.6', '"score": 1e999'), "inf is not between"),
     "measure": (changed(scores={"dev": {"f1": "x"}}), "scores.dev.f1 'x' is not between"),
     "split": (changed(scores={"dev": 0.5}), "scores.dev is a float"),
-    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 1): update"),
+    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 2): update"),
     "older": (changed(schema=0), "schema 0 never was"),
     "settings": (
         lambda text: text.replace("3e-05", "4e-05"),
@@ -406,9 +411,53 @@ def test_results_of_schema_1_load():
     for read in classified:
         assert (read.model.name, read.task, read.score) == ("tiny", "rte", 0.75)
         assert read.scores == {"validation": {"accuracy": 0.75, "score": 0.75}}
+        assert read.model.distilled is None
         said = read_predictions(GOLDEN, read)
         assert said.ids == ["0", "1", "2", "3"]
         assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
+
+
+def test_results_of_schema_2_load():
+    """Prevents results of this version from being lost by the next: the first that say how."""
+    found = find(GOLDEN_2)
+    assert found.invalid == ()
+    without, full = found.results
+    assert full.model == Model(
+        "study/none", "none", "0a1b2c3d", "/models/study/none", None, "tiny",
+        Distilled("none", {"alpha_ce": 5.0, "alpha_cos": 1.0, "alpha_mlm": 2.0}, "teacher",
+                  "00112233445566ff"),
+    )  # fmt: skip
+    assert without.model.distilled == replace(
+        full.model.distilled, ablation="no-ce", loss={**full.model.distilled.loss, "alpha_ce": 0.0}
+    )
+    assert {each.schema for each in found.results} == {2}
+    for each in found.results:
+        said = read_predictions(GOLDEN_2, each)
+        assert np.mean(said.logits.argmax(axis=1) == said.labels) == each.score
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"ablation": "none"}, "model.distilled.init is missing"),
+        ({**HOW, "loss": {"alpha_ce": "5"}}, "model.distilled.loss.alpha_ce is a str"),
+        ({**HOW, "rest": None}, "model.distilled.rest is a NoneType"),
+        ([], "model.distilled is a list"),
+    ],
+)
+def test_a_broken_record_of_a_distillation_is_named(one, odd, reason):
+    """Prevents a file that stops Table 4, or is paired with what it never belonged to."""
+    one.write_text(inside("model", distilled=odd)(one.read_text()))
+    with pytest.raises(InvalidResult, match=reason):
+        load(one)
+
+
+@pytest.mark.parametrize("model", [None, [], "bert"])
+def test_an_older_result_without_a_model_is_named(one, model):
+    """Prevents an upgrade from stopping at what isn't a record of its time."""
+    one.write_text(changed(schema=1, model=model)(one.read_text()))
+    with pytest.raises(InvalidResult, match="model is a"):
+        load(one)
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -431,6 +480,7 @@ def test_older_schemas_are_upgraded_step_by_step(tmp_path, one, monkeypatch):
     def three(record):
         return {**record, "marks": [*record["marks"], "from 2"]}
 
-    monkeypatch.setattr(results, "SCHEMA", 3)
-    monkeypatch.setattr(results, "UPGRADES", {1: two, 2: three})
+    now = results.SCHEMA
+    monkeypatch.setattr(results, "SCHEMA", now + 2)
+    monkeypatch.setattr(results, "UPGRADES", {now: two, now + 1: three})
     assert load(one).marks == ("from 1", "from 2")

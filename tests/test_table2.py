@@ -143,6 +143,7 @@ def test_notes_are_of_table_2s_tasks(root):
     long = {"max_seq_length": 512, "per_device_train_batch_size": 16, "num_train_epochs": 3.0}
     imdb = made.settings("imdb", values=long)
     of_files = {**made.result(task="squad").data, "revision": None, "overlap": 7}
+    of_files["source"] = "standin-train.json, standin-dev.json"
     overlapping = {**made.result(task="imdb").data, "overlap": 123}
     marks = ("degenerate: one answer for all of validation",)
     put(root, *on_squad(0.5, 0.6, data=of_files, marks=marks))
@@ -155,7 +156,10 @@ def test_notes_are_of_table_2s_tasks(root):
     assert note(second, "Other hyper") == (
         "Other hyper-parameters: SQuAD: length 384, epochs 2, batch 12."
     )
-    assert note(second, "Read from files, not from the Hub: SQuAD squad000.")
+    assert note(second, "Stand-in data") == (
+        "Stand-in data, read from files that are neither the Hub's nor GLUE's own: "
+        "SQuAD squad000 from standin-train.json, standin-dev.json."
+    )
     assert note(second, "Examples of dev that are in train too: SQuAD 7.")
     assert note(second, "Examples of test that are in train too: IMDb 123.")
     assert note(second, "Degenerate").endswith("and counted: SQuAD seeds 1 and 2.")

@@ -1,0 +1,209 @@
+"""A model that is to be timed, in its own process: loaded, warmed up, asked for its times."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+)
+
+from angels_share.errors import UserError
+from angels_share.names import nearest
+from angels_share.tokenizing import load_tokenizer
+from angels_share.untrusted import refuse_code
+from eval_harness.checkpoints import Pristine, load_pristine
+from eval_harness.encoding import Collator, by_length, encode
+from eval_harness.fine_tuner import accepted, features_for
+from eval_harness.provenance import provenance
+from eval_harness.runs import Model
+from eval_harness.speed_orders import SEED, TASK, Order
+from eval_harness.token_rows import TokenRows
+
+_Batch = Mapping[str, Tensor]
+_OF_THE_HEAD = ("num_labels", "id2label", "label2id", "problem_type")
+_HIGH_WATER = Path("/proc/self/clear_refs")
+
+
+class Bench:
+    """A model with STS-B's head and the batches that it is timed on.
+
+    A time is of a batch's ids in memory until its scores are there again, on the CPU: no
+    tokenization, but on a GPU both ways. At batch size 1 there is no padding.
+
+    Args:
+        order: which model, and what it reads.
+    """
+
+    def __init__(self, order: Order) -> None:
+        if order.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: torch sees no GPU here")
+        self._order, self._device = order, torch.device(order.device)
+        tokenizer = load_tokenizer(*order.tokenizer) if order.tokenizer else None
+        rows = order.texts and encode(order.texts, tokenizer, order.max_seq_length)
+        before = self._mark_memory()
+        pristine = self._loaded(tokenizer)
+        self._model = pristine.model
+        self._batches = self._made(rows or _synthetic(order.lengths, pristine), pristine)
+        self._warm(1)
+        self._peak = self._most_memory(before)
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes of the model, and where it is timed."""
+        body = getattr(self._model, self._model.base_model_prefix)
+        return {
+            "parameters": _parameters(body),
+            "with_head": _parameters(self._model),
+            "file_bytes": _file_bytes(self._order.model),
+            "peak_bytes": self._peak,
+            "provenance": provenance(self._device),
+        }
+
+    def warm(self, threads: int) -> None:
+        """What a kernel does once for each shape is no part of any time."""
+        torch.set_num_threads(threads)
+        for size in self._batches:
+            self._warm(size)
+
+    def timed(self, threads: int, batch_size: int) -> list[float]:
+        """One pass over all pairs: seconds of each batch."""
+        torch.set_num_threads(threads)
+        return [self._seconds(batch) for batch in self._batches[batch_size]]
+
+    def _loaded(self, tokenizer: Any) -> Pristine:
+        order = self._order
+        if order.model is None:
+            pristine = _new(order)
+        else:
+            reader = tokenizer or load_tokenizer(order.model.source, order.model.revision)
+            pristine = load_pristine(order.model, TASK, reader)
+        pristine.model.eval().to(self._device, torch.bfloat16 if order.bf16 else torch.float32)
+        return pristine
+
+    def _made(self, rows: TokenRows, pristine: Pristine) -> dict[int, list[_Batch]]:
+        """Batches of each size: of like lengths, but as they come where there is one in each."""
+        self._check_fit(rows, pristine)
+        collate, names = Collator(pristine.pad_id), accepted(self._model)
+        made: dict[int, list[_Batch]] = {}
+        for size in self._order.batch_sizes:
+            one_by_one = ([number] for number in range(len(rows)))
+            made[size] = [
+                features_for(names, collate([rows[int(index)] for index in indices]))
+                for indices in (by_length(rows, size) if size > 1 else one_by_one)
+            ]
+        return made
+
+    def _check_fit(self, rows: TokenRows, pristine: Pristine) -> None:
+        """Refuses ids and lengths that the model has no embedding for: an index error, else."""
+        name, longest = self._order.name, int(rows.lengths.max())
+        if pristine.reads is not None and longest > pristine.reads:
+            raise UserError(
+                f"{name} reads {pristine.reads} tokens and a pair has {longest}: "
+                f"--max_seq_length {pristine.reads}"
+            )
+        if (largest := int(rows.ids.max())) >= self._model.config.vocab_size:
+            raise UserError(
+                f"{name}: its tokenizer gives id {largest} and its vocab_size is "
+                f"{self._model.config.vocab_size}: they do not belong together"
+            )
+
+    def _warm(self, size: int) -> None:
+        """Every length where single times count, else the largest batch."""
+        batches = self._batches[size] if size == 1 else self._batches[size][:1]
+        for batch in {batch["input_ids"].shape: batch for batch in batches}.values():
+            self._seconds(batch)
+
+    @torch.inference_mode()
+    def _seconds(self, batch: _Batch) -> float:
+        start = time.perf_counter()
+        inputs = {name: value.to(self._device) for name, value in batch.items()}
+        self._model(**inputs).logits.float().cpu()  # which waits for a GPU
+        return time.perf_counter() - start
+
+    def _mark_memory(self) -> int | None:
+        """What is taken now; what was taken at most is counted from here."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        try:
+            _HIGH_WATER.write_text("5")
+        except OSError:  # only Linux tells
+            return None
+        return _resident("VmRSS")
+
+    def _most_memory(self, before: int | None) -> int | None:
+        if before is None:
+            return None
+        is_gpu = self._device.type == "cuda"
+        return (torch.cuda.max_memory_allocated() if is_gpu else _resident("VmHWM")) - before
+
+
+def _resident(field: str) -> int:
+    """Bytes of this process in memory: now (VmRSS), or at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _parameters(module: Any) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _file_bytes(model: Model | None) -> int | None:
+    """Of the weights, in one file or several."""
+    if model is None:
+        return None
+    folder = Path(model.source)
+    if model.revision is not None:
+        from huggingface_hub import hf_hub_download
+
+        config = hf_hub_download(model.source, "config.json", revision=model.revision)
+        folder = Path(config).parent
+    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+
+
+def _new(order: Order) -> Pristine:
+    """A model of a config alone, with STS-B's head."""
+    refuse_code(order.name, dict(order.config))
+    values = {name: value for name, value in order.config.items() if name not in _OF_THE_HEAD}
+    model_type = values.pop("model_type")
+    _check_fields(order.name, model_type, values)
+    try:
+        config = AutoConfig.for_model(model_type, **values, num_labels=1, problem_type="regression")
+        if config.pad_token_id is None:  # GPT-2's; which one it is makes no difference here
+            config.pad_token_id = 0
+        torch.manual_seed(SEED)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{order.name}: no model can be made of its config: {line}") from error
+    return Pristine(model, (), config.pad_token_id)
+
+
+def _check_fields(name: str, model_type: str, values: Mapping[str, Any]) -> None:
+    """Refuses a misspelt field, which would silently leave a size at its default."""
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(f"{name}: unknown model_type {model_type!r}"
+                        f"{nearest(model_type, list(CONFIG_MAPPING))}")  # fmt: skip
+    if "transformers_version" in values:
+        return  # written by transformers: an older version's fields are no slip
+    config_class = CONFIG_MAPPING[model_type]
+    known = {*config_class().to_dict(), *config_class.attribute_map, "dtype"}
+    for field in sorted(values.keys() - known):
+        raise UserError(
+            f"{name}: {model_type} has no field {field!r}{nearest(field, known) or ': remove it'}"
+        )
+
+
+def _synthetic(lengths: Sequence[int], pristine: Pristine) -> TokenRows:
+    """Random ids, none of which is padding's: some models count their positions by those."""
+    known = pristine.model.config.vocab_size
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    drawn = np.random.default_rng(SEED).integers(1, known, int(starts[-1]), dtype=np.int64)
+    return TokenRows(((drawn + pristine.pad_id) % known).astype(np.int32), None, starts)

@@ -1,0 +1,18 @@
+"""How long the pairs of STS-B's dev set are, for models that have nothing to read them with."""
+
+import random
+
+SHORTEST = 11
+COUNTS = (
+    1, 6, 17, 11, 34, 60, 79, 69, 67, 61, 93, 63, 53, 45, 39, 32, 19, 31, 27, 19, 22, 27, 33, 30,
+    39, 23, 28, 33, 28, 30, 29, 29, 26, 27, 26, 22, 16, 18, 21, 8, 11, 9, 14, 9, 7, 3, 5, 9, 11,
+    10, 4, 9, 5, 10, 6, 2, 2, 3, 7, 5, 3, 4, 3, 2, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+)  # fmt: skip
+"""Pairs by their number of tokens, from the shortest on: the 1,500 pairs of the Hub's validation
+split (nyu-mll/glue, stsb) by the WordPiece of bert-base-uncased, [CLS] and both [SEP] counted."""
+
+
+def lengths(count: int | None, seed: int) -> list[int]:
+    """Tokens of so many pairs, drawn without putting back; of all of them where it is None."""
+    every = [SHORTEST + place for place, pairs in enumerate(COUNTS) for _ in range(pairs)]
+    return random.Random(seed).sample(every, len(every) if count is None else count)  # noqa: S311
