@@ -1,0 +1,112 @@
+"""What the report's figures show: like with like, nothing cut off, nothing of another model."""
+
+from dataclasses import replace
+
+import pytest
+from made_report import TIMED, session, write_results, write_students
+from made_results import BERT, STUDENT
+
+from angels_share.errors import UserError
+from eval_harness.curves import Curve, curves_of
+from eval_harness.paper import load_paper
+from eval_harness.shown import ALL, losses_of, places_of, seeds_of, shares_of
+from eval_harness.speed_results import Speeds, find_speeds
+from eval_harness.store import find
+from eval_harness.tables import measured
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of results."""
+    folder = tmp_path_factory.mktemp("shown")
+    write_results(folder)
+    return folder
+
+
+def test_shares_are_of_the_medians(root):
+    """Prevents a share of another teacher, or of one task under the name of another."""
+    shares = shares_of(measured(find(root), root).lines, root)
+    ours = {each.task: each for each in shares if each.label == "distilbert"}
+    assert list(ours) == [ALL, "MRPC", "RTE"]
+    percents = [100 * 1.3 / 1.62, 100 * 0.7 / 0.81, 100 * 0.6 / 0.81]
+    assert [each.percent for each in ours.values()] == pytest.approx(percents)
+    assert {each.teacher for each in shares} == {"bert"}
+    assert all(each.interval[0] <= each.interval[1] for each in ours.values())
+
+
+def test_scores_are_compared_over_the_same_tasks(root):
+    """Prevents a model from standing higher for having been judged on easier tasks."""
+    rows = measured(find(root), root).rows
+    places = places_of(load_paper(), rows, find_speeds(root))
+    assert places.tasks == ("mrpc", "rte")
+    assert places.first == "bert"
+    ours = {each.label: (each.score, each.cost) for each in places.sizes if not each.is_paper}
+    assert ours == {"bert": pytest.approx((81.0, 109.5)), "distilbert": pytest.approx((65, 66.4))}
+    paper = {each.label: each.score for each in places.sizes if each.is_paper}
+    assert paper["DistilBERT (paper)"] == pytest.approx((87.5 + 59.9) / 2)
+    times = {each.label: each.cost for each in places.speeds}
+    assert times["distilbert"] == 2.0
+    assert times["DistilBERT (paper)"] == pytest.approx(668 / 410)
+    only = replace(rows[0], cells={"rte": rows[0].cells["rte"]})
+    assert only.label not in {each.label for each in places_of(
+        load_paper(), [only, *rows[1:]], find_speeds(root)).sizes}  # fmt: skip
+
+
+def test_speeds_are_of_one_session(root):
+    """Prevents a ratio of times from two machines, and the paper's beside another first model."""
+    rows = measured(find(root), root).rows
+    alone = session(("mine", STUDENT.key, 66_400_000, 1.0), finished="2026-02-01")
+    found = places_of(load_paper(), rows, Speeds((TIMED, alone)))
+    assert {each.label: each.cost for each in found.speeds}["distilbert"] == 2.0
+    other = session(("mine", STUDENT.key, 66_000_000, 1.0), ("b", BERT.key, 110_000_000, 2.0))
+    found = places_of(load_paper(), rows, Speeds((TIMED, other)))
+    assert {each.label: each.cost for each in found.speeds} == {"bert": 0.5, "distilbert": 1.0}
+    assert not places_of(load_paper(), rows, Speeds((alone,))).speeds
+    assert not places_of(load_paper(), rows, Speeds()).has_ours
+
+
+def test_losses_are_those_of_table_4(root):
+    """Prevents a change whose full loss nobody judged from being drawn as none."""
+    found = losses_of(measured(find(root), root).changes)
+    assert [(each.label, each.left_out, each.tasks) for each in found] == [
+        ("study/no-ce", "no-ce", 2)
+    ]
+    assert found[0].points == pytest.approx(-5.0)
+
+
+def test_seeds_are_in_the_order_of_the_tables(root):
+    """Prevents MNLI's second part, or a task of Table 2, from going astray."""
+    found = seeds_of(measured(find(root), root).rows)
+    assert list(dict.fromkeys(each.task for each in found)) == ["MRPC", "RTE", "IMDb"]
+    (imdb,) = [each for each in found if each.task == "IMDb"]
+    assert (imdb.label, imdb.scores, imdb.median) == ("distilbert", (91.0, 92.0), 91.5)
+
+
+def test_curves_are_the_last_checkpoints(tmp_path):
+    """Prevents half a curve, and held-out text from passing for what was trained on."""
+    write_students(tmp_path)
+    found = curves_of([tmp_path])
+    assert Curve("full", "loss_mlm", (10, 20), (4.0, 3.0)) in found
+    assert Curve("full", "loss_mlm", (20,), (3.25,), held_out=True) in found
+    assert Curve(f"{tmp_path.name}/no-ce", "loss_cos", (10,), (0.1,)) in found
+    assert curves_of([tmp_path / "full", tmp_path]) == found
+    assert not [each for each in found if each.part in ("loss", "loss_ce")]
+
+
+def test_students_of_one_name_are_told_apart(tmp_path):
+    """Prevents two studies' curves from being drawn as one student's."""
+    for study in ("a", "b"):
+        write_students(tmp_path / study)
+    names = {each.student for each in curves_of([tmp_path / "a", tmp_path / "b" / "full"])}
+    assert names == {"a/full", "b/full", "a/no-ce"}
+
+
+def test_a_folder_without_students_is_one_line(tmp_path):
+    """Prevents a report without curves that doesn't say why, and a traceback for a torn file."""
+    with pytest.raises(UserError, match=r"--students .*nowhere: is no folder: name what run_pretr"):
+        curves_of([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match=r"holds neither distil.json nor checkpoints"):
+        curves_of([tmp_path])
+    (tmp_path / "distil.json").write_text("{")
+    with pytest.raises(UserError, match=r"distil.json: has no validation_history"):
+        curves_of([tmp_path])
