@@ -1,6 +1,7 @@
 """A door's flags as plain data, and one way to read them: command line, `--config`, defaults."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -58,12 +59,21 @@ class Options:
 
 def above_zero(value: float) -> str | None:
     """A check: for temperatures, counts, budgets."""
+    if not math.isfinite(value):
+        return "a finite number is wanted"
     return None if value > 0 else "must be above 0"
 
 
 def not_negative(value: float) -> str | None:
     """A check: for weights."""
+    if not math.isfinite(value):
+        return "a finite number is wanted"
     return None if value >= 0 else "must be 0 or more"
+
+
+def is_seed(value: int) -> str | None:
+    """A check: what numpy takes for one."""
+    return None if 0 <= value < 2**32 else "must be from 0 to 4294967295"
 
 
 def is_share(value: float) -> str | None:
@@ -161,6 +171,9 @@ def _options(
         values[flag.name] = chosen.get(flag.name, unsaid)
         if chosen.get(flag.name) is not None:
             _check(flag, chosen[flag.name])
+            if flag.kind is float:  # 2 in a file is the 2.0 of the command line
+                value = values[flag.name]
+                values[flag.name] = [*map(float, value)] if flag.many else float(value)
     passed = {name: value for name, value in chosen.items() if name in training}
     for name, value in passed.items():
         _check_choice(name, value, training[name].choices)

@@ -18,6 +18,10 @@ REFUSED = {
     "hub_token": "set HF_TOKEN or run `hf auth login`: a token must not stand on a command line",
     "parallelism_config": "it can't be given as text",
     "enable_jit_checkpoint": "interruptions are handled here already, at the end of a step",
+    # Of the original's scripts; the nearest names would be the wrong ones.
+    "teacher_name_or_path": "use --teacher",
+    "teacher_name": "use --teacher",
+    "predict_file": "use --validation_file",
 }
 
 _TYPES: dict[str, type] = {

@@ -24,6 +24,7 @@ from transformers import (
 
 from angels_share.errors import UserError
 from angels_share.untrusted import refuse_code, unreported
+from eval_harness.kept import seal
 from eval_harness.runs import Model
 from eval_harness.tasks import Kind, Task
 
@@ -187,6 +188,7 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
         with unreported():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        seal(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     finally:

@@ -4,7 +4,7 @@ import sys
 
 from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
-from angels_share.flags import Flag, Options, above_zero, not_negative
+from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
 from angels_share.names import nearest
 from eval_harness.formats import FORMATS
 from eval_harness.report_door import REPORT_DOOR
@@ -14,7 +14,7 @@ from eval_harness.tasks import TASKS
 
 _SWEEP = (
     Flag("num_seeds", "how many seeds: the first so many of 1, 2, 3, …", int, 5, check=above_zero),
-    Flag("seeds", "these seeds instead", int, many=True),
+    Flag("seeds", "these seeds instead", int, many=True, check=is_seed),
     Flag("results_dir", "where results are kept and looked for", default="results"),
     Flag(
         "rerun",
@@ -118,8 +118,8 @@ SQUAD_DOOR = Door(
             "soft targets over padding and question too, as the original's; pads every window",
             bool,
         ),
-        Flag("train_file", "SQuAD JSON to train on [the Hub's]"),
-        Flag("validation_file", "SQuAD JSON to evaluate on [the Hub's]"),
+        Flag("train_file", "SQuAD JSON, or parquet, json, to train on [the Hub's]"),
+        Flag("validation_file", "the same, to evaluate on [the Hub's]"),
         Flag("data_revision", "the commit of the data set on the Hub [the newest]"),
         Flag(
             "version_2_with_negative",
@@ -136,7 +136,7 @@ SQUAD_DOOR = Door(
             "SQuAD 2.0: by how much no answer must be the better one [0]",
             float,
         ),
-        Flag("pad_to_max_length", "every window as wide as the longest", bool),
+        Flag("pad_to_max_length", "every window padded to max_seq_length", bool),
         _NO_CACHE,
         *_SWEEP,
     ),
@@ -176,7 +176,7 @@ def _tasks(options: Options) -> int:
         majority = "" if task.majority is None else f"{task.majority:.1f}"
         labels = ", ".join(task.labels) or (f"a number, {task.scale}" if task.scale else "")
         own = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
-        print(f"{task.name:6} {task.title}: {task.citation}")  # noqa: T201
+        print(f"{task.name:8} {task.title}: {task.citation}")  # noqa: T201
         rest = {
             "columns": "/".join(task.columns),
             "labels": labels,
@@ -188,7 +188,7 @@ def _tasks(options: Options) -> int:
         }
         for name, value in rest.items():
             if value:
-                print(f"       {name}: {value}")  # noqa: T201
+                print(f"         {name}: {value}")  # noqa: T201
     shared = ", ".join(f"{name} {value}" for name, value in FINE_TUNING.items())
     print(f"\nFine-tuning of all (ours: the paper's was never published): {shared}")  # noqa: T201
     return DONE

@@ -118,6 +118,8 @@ def _questions(
     """Each split from the file that the task names, else from where the task lies."""
     names = ("train", *task.evaluation)
     elsewhere = [name for name in names if name not in task.files]
+    if revision is not None and not elsewhere:
+        raise UserError(f"revision {revision} is the Hub's, and {task.title} is read from files")
     origin = None
     if elsewhere:
         origin = origin_of(replace(task, files={}), data_dir, elsewhere, revision)
@@ -130,7 +132,8 @@ def _questions(
         test=(),
         source=", ".join([*files, *([origin.source] if origin else [])]),
         revision=origin.revision if origin else None,
-        content=hash_of([part.content for part in (train, *evaluation)], 16),
+        # Answers bear the questions' ids, so what is evaluated is told apart by them too.
+        content=hash_of([train.content, [(part.content, *part.ids) for part in evaluation]], 16),
         limit=limit,
         overlap=_overlap(_pairs(train), [pair for part in evaluation for pair in _pairs(part)]),
     )

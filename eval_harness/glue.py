@@ -71,11 +71,10 @@ def _write_submissions(what: Plan, task: Task, runs: Iterable[Run]) -> None:
         return
     tests = what.wanted.load(task, what.options.limit).test
     for run in runs:
-        path = path_of(what.root, run.key)
-        if not path.is_file() or lacks_something(what, run):
-            continue  # a run that failed, or wasn't done again: the sweep has said so
-        predictions = read_logits(what.root, load(path))
-        folder = submission_folder(what, run)
+        if lacks_something(what, run):
+            continue  # wasn't done again: the sweep has said so
+        predictions = read_logits(what.root, load(path_of(what.root, run.key)))
+        folder = submission_folder(what, run, run.settings.row_hash)
         for part in tests:
             chosen = [name == part.name for name in predictions.split]
             print(write_submission(folder, task, part, predictions.logits[chosen]))  # noqa: T201

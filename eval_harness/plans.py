@@ -16,6 +16,7 @@ from angels_share.flags import Options
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from eval_harness.data import TaskData, load_task
 from eval_harness.jobs import Job, unique
+from eval_harness.kept import is_whole
 from eval_harness.models import identify, is_fine_tuned_for
 from eval_harness.runs import Method, Model, Run
 from eval_harness.settings import check_overrides, neutral, settings_of
@@ -27,6 +28,7 @@ from eval_harness.tasks import Task
 _DISTIL = "distil_trainer.harness:make_trainer"
 _WORK = "eval_harness.runner:run_task"
 _OUTPUTS = "teacher-outputs"
+_OF_ANSWERS = ("n_best_size", "max_answer_length", "null_score_diff_threshold")
 _OF_DISTILLATION = (
     "alpha_ce", "alpha_task", "alpha_squad", "temperature", "kd_over_all_positions",
     "no_teacher_cache",
@@ -119,7 +121,10 @@ def plan(options: Options, wanted: Wanted) -> Plan:
 
 
 def _check_weights(options: Options) -> None:
-    given = [name for name in _OF_DISTILLATION if name in options.given]
+    given = [
+        name for name in _OF_DISTILLATION
+        if name in options.given and options.values[name] is not False
+    ]  # fmt: skip
     if given and not options.teacher:
         raise UserError(f"--{given[0]} is of distillation, which wants a --teacher")
     if options.teacher and options.alpha_ce == 0:
@@ -176,9 +181,12 @@ def _teacher_job(what: Plan, task: Task) -> _Teacher:
     assert what.teacher is not None
     if is_fine_tuned_for(what.teacher, task):
         return _Teacher(None, what.teacher.key, _folder_of(what.teacher))
-    run = _run(what, what.teacher, task, what.seeds[0], None)
-    if what.teacher not in what.models:
-        run = replace(run, seeds=what.seeds[:1])  # nobody asked for more of it
+    if what.teacher in what.models:
+        run = _run(what, what.teacher, task, what.seeds[0], None)
+    else:  # nobody asked for more of it, nor for other answers
+        learned = {k: v for k, v in what.wanted.given.items() if k not in _OF_ANSWERS}
+        alone = replace(what, wanted=replace(what.wanted, given=learned), seeds=what.seeds[:1])
+        run = _run(alone, what.teacher, task, what.seeds[0], None)
     folder = what.root / "models" / run.key
     job = _job(what, replace(run, keep_weights=str(folder)), None)
     return _Teacher(job, run.key, str(folder))
@@ -239,7 +247,7 @@ def lacks_something(what: Plan, run: Run) -> bool:
     path = path_of(what.root, run.key)
     if not path.is_file():
         return False
-    if run.keep_weights is not None and not Path(run.keep_weights).is_dir():
+    if run.keep_weights is not None and not is_whole(Path(run.keep_weights)):
         return True
     try:
         return run.predict_test and not set(run.task.test) <= set(load(path).data["examples"])
@@ -247,9 +255,8 @@ def lacks_something(what: Plan, run: Run) -> bool:
         return False  # the sweep names it and does it again anyway
 
 
-def submission_folder(what: Plan, run: Run) -> Path:
+def submission_folder(what: Plan, run: Run, settings: str) -> Path:
     """Where a run's answers lie for those who score them elsewhere."""
-    settings = run.settings.row_hash
     return what.root / "submissions" / run.model.key / settings / f"seed-{run.seed}"
 
 
@@ -264,7 +271,7 @@ def carry_out(what: Plan, shown: Iterable[str]) -> tuple[Outcome, list[Run]]:
     """Does the runs that are missing, writes the tables, prints those that are shown.
 
     Returns:
-        What became of the runs, and all runs that there should be now.
+        What became of the runs, and those that have a result now.
     """
     options = what.options
     wanted = unique(jobs(what))
@@ -283,4 +290,5 @@ def carry_out(what: Plan, shown: Iterable[str]) -> tuple[Outcome, list[Run]]:
             print(written[name])  # noqa: T201
     for line in outcome.summary():
         sys.stderr.write(f"{what.wanted.program}: {line}\n")
-    return outcome, [job.run for job in wanted]
+    there = {run.key for run in (*outcome.done, *outcome.skipped)}
+    return outcome, [job.run for job in wanted if job.key in there]

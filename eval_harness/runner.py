@@ -24,6 +24,7 @@ from eval_harness.data import TaskData, load_task
 from eval_harness.encoding import Collator, encode
 from eval_harness.fine_tuner import Report, train
 from eval_harness.judge import Judge, Verdict
+from eval_harness.kept import require_unchanged
 from eval_harness.provenance import provenance
 from eval_harness.results import AnyPredictions, TaskResult
 from eval_harness.runs import Run
@@ -107,14 +108,15 @@ def _train(
     run: Run, model: PreTrainedModel, prepared: Prepared, judge: Judge, report: Report
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
-    width = values["max_seq_length"] if values.get("pad_to_max_length") else None
+    if method is not None and "teacher" in method.folders:
+        require_unchanged(Path(method.folders["teacher"]))
     with tempfile.TemporaryDirectory() as scratch:
         return train(
             model,
             _factory(method.factory if method else _PLAIN),
             {**values, **run.neutral},
             prepared.encoded[prepared.data.train.name],
-            Collator(prepared.pristine.pad_id, width),
+            Collator(prepared.pristine.pad_id, _width(run)),
             seed=run.seed,
             scratch=Path(scratch),
             report=report,
@@ -122,6 +124,12 @@ def _train(
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
+
+
+def _width(run: Run) -> int | None:
+    """What all batches are padded to; None where each is as wide as its longest example."""
+    values = run.settings.task["values"]
+    return int(values["max_seq_length"]) if values.get("pad_to_max_length") else None
 
 
 def _factory(name: str) -> Callable[..., Trainer]:
@@ -196,6 +204,7 @@ def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, TokenRows]) -
             "they do not belong together"
         )
     longest = max(int(part.lengths.max()) for part in encoded.values())
+    longest = max(longest, _width(run) or 0)
     if pristine.reads is not None and longest > pristine.reads:
         raise UserError(
             f"{run.model.name} reads {pristine.reads} tokens and {run.task.title} has {longest}: "

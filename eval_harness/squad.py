@@ -8,13 +8,16 @@ from typing import Any
 from angels_share.cli import DONE, RUN_FAILED
 from angels_share.errors import UserError
 from angels_share.flags import Options
+from angels_share.tokenizing import load_tokenizer
 from eval_harness.plans import Plan, Wanted, carry_out, submission_folder
 from eval_harness.plans import plan as plan_of
 from eval_harness.runs import Run
+from eval_harness.squad_windows import require_room
 from eval_harness.store import load, path_of, read_answers
 from eval_harness.submission import write_answers
 from eval_harness.tasks import Task, task_named
 
+_LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")
 _FILES = {"train": "train_file", "validation": "validation_file"}
 
 
@@ -25,18 +28,28 @@ def plan(options: Options) -> Plan:
         UserError: an unknown name, data that can't be read, a flag that isn't for here.
     """
     task = _task(options)
-    return plan_of(
+    if options.kd_over_all_positions and "pad_to_max_length" in options.given:
+        raise UserError("--kd_over_all_positions pads every window: leave --pad_to_max_length out")
+    given = _given(task, options)
+    what = plan_of(
         options,
         Wanted(
             program="run_squad_distill",
             tasks=(task,),
-            given=_given(task, options),
+            given=given,
             distil=_distil(options),
             # As the original's windows, which were padded, and whose padding took part.
             student_given={"pad_to_max_length": True} if options.kd_over_all_positions else {},
             data_revision=options.data_revision,
         ),
     )
+    lengths = {name: {**task.fine_tuning, **given}[name] for name in _LENGTHS}
+    for model in filter(None, (*what.models, what.teacher)):
+        try:
+            require_room(load_tokenizer(model.source, model.revision), **lengths)
+        except UserError as error:
+            raise UserError(f"{model.name}: {error}") from error
+    return what
 
 
 def _task(options: Options) -> Task:
@@ -54,7 +67,7 @@ def _task(options: Options) -> Task:
 
 def _given(task: Task, options: Options) -> dict[str, Any]:
     """What the user set, without what the task has by default."""
-    if "label_smoothing_factor" in options.training:
+    if options.training.get("label_smoothing_factor"):
         raise UserError("--label_smoothing_factor is of classes: an answer has one place")
     if "null_score_diff_threshold" in options.given and not task.allows_no_answer:
         raise UserError("--null_score_diff_threshold wants --version_2_with_negative")
@@ -87,9 +100,8 @@ def judge(options: Options) -> int:
 
 def _write_answers(what: Plan, run: Run) -> None:
     """A run's answers as SQuAD's own evaluation reads them."""
-    path = path_of(what.root, run.key)
-    if not path.is_file():
-        return  # a run that failed: the sweep has said so
-    answered = read_answers(what.root, load(path))
-    for written in write_answers(submission_folder(what, run), run.task.name, answered):
+    answered = read_answers(what.root, load(path_of(what.root, run.key)))
+    # By all settings: the same row of a table may be of several data sets.
+    folder = submission_folder(what, run, run.settings.hash)
+    for written in write_answers(folder, run.task.name, answered):
         print(written)  # noqa: T201

@@ -55,9 +55,13 @@ def answers_of(
 ) -> Answers:
     """The best answer to each question: start + end logit, over all of its windows.
 
-    A window's spans begin at one of its `n_best` best starts and end at one of its best ends, as in
-    SQuAD's own scripts; where no pair of these makes a span, all pairs are looked at. Of equal ones
-    the earliest window's counts, there the first one, and there the shortest.
+    A window's spans begin at one of its `n_best` best starts and end at one of its best ends; where
+    no pair of these makes a span, all pairs are looked at. Of equal ones the earliest window's
+    counts, there the first one, and there the shortest.
+
+    The original's script took its best starts and ends from the question too, before it threw those
+    away, and a start only from the window that shows most around it. Here the best are of the
+    context alone, and the logits decide between windows.
 
     Args:
         questions: what was asked.
@@ -145,6 +149,7 @@ def _top(logits: Floats, count: int) -> Floats:
 
 def _best_pairs(starts: Floats, ends: Floats, longest: int) -> tuple[Floats, Ints, Ints]:
     """Of each row the best score, its start, and how many tokens its end comes after that."""
+    longest = min(longest, starts.shape[1])
     rows = np.arange(len(starts))
     padded = np.pad(ends, ((0, 0), (0, longest - 1)), constant_values=-np.inf)
     reach = sliding_window_view(padded, longest, axis=1)

@@ -35,8 +35,8 @@ class Questions:
         context_of: the context of each question.
         answers: the gold answers of each question; none where the context holds no answer.
         answer_starts: where the first answer begins in its context, in characters; -1 for none.
-        version2: whether a question may have no answer, as in SQuAD 2.0.
-        content: a hash of contexts, questions and answers in order, whatever file held them.
+        content: a hash of contexts, questions and answers in order, whatever file held them and
+            whatever it called them.
         name: the split that they are, where they are one of a task's.
     """
 
@@ -46,7 +46,6 @@ class Questions:
     context_of: NDArray[np.int32]
     answers: Sequence[tuple[str, ...]]
     answer_starts: NDArray[np.int32]
-    version2: bool
     content: str
     name: str = ""
 
@@ -127,10 +126,11 @@ class _Found:
         self.context_of: list[int] = []
         self.answers: list[tuple[str, ...]] = []
         self.starts: list[int] = []
-        self.version2 = False
         self._known: set[str] | None = None if for_training else set()
 
     def add(self, where: object, name: str, text: Any, context: str, answers: _Golds) -> None:
+        if not name.strip():
+            raise UserError(f"{where}: a blank id; predictions go by ids")
         if self._known is not None:
             if name in self._known:
                 raise UserError(f"{where}: that id stands there twice; predictions go by ids")
@@ -153,6 +153,8 @@ def _document(path: Path) -> dict[str, Any] | None:
     text = "\n".join(lines)
     try:
         document = json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply to be SQuAD") from error
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # an object in each line
             return None
@@ -180,8 +182,6 @@ def _take_paragraph(found: _Found, paragraph: Any, where: _Where) -> None:
         place = where._replace(question=called)
         name = _text(_member(asked, "id", place), "id", place)
         answers = _answers(_list(asked, "answers", place), context, place)
-        if "is_impossible" in asked:
-            found.version2 = True
         _require_sense(answers, asked.get("is_impossible", False), place)
         found.add(place, name, _member(asked, "question", place), context, answers)
 
@@ -221,7 +221,6 @@ def _take_columns(found: _Found, columns: Columns) -> None:
         if len(texts) != len(starts):
             raise UserError(f"{where}: {len(texts)} answers and {len(starts)} answer_starts")
         golds = [_answer(*each, held, where) for each in zip(texts, starts, strict=True)]
-        found.version2 |= not golds
         found.add(where, called, text, held, golds)
 
 
@@ -311,7 +310,6 @@ def _thinned(found: _Found, limit: int | None) -> Questions:
         context_of=context_of.astype(np.int32),
         answers=[found.answers[i] for i in chosen],
         answer_starts=np.array([found.starts[i] for i in chosen], dtype=np.int32),
-        version2=found.version2,
         content="",
     )
     return replace(questions, content=_content(questions))
@@ -327,5 +325,4 @@ def _content(questions: Questions) -> str:
         digest.update("\0".join(texts).encode() + b"\0")
     for numbers in (questions.context_of, counts, questions.answer_starts):
         digest.update(np.asarray(numbers, dtype="<i4").tobytes())
-    digest.update(bytes([questions.version2]))
     return digest.hexdigest()[:16]

@@ -91,8 +91,7 @@ def make_windows(
     Raises:
         UserError: the lengths leave no room, or the tokenizer has nothing that means "no answer".
     """
-    frame = _frame_of(tokenizer)
-    frame.require_room(max_seq_length, doc_stride, max_query_length)
+    frame = require_room(tokenizer, max_seq_length, doc_stride, max_query_length)
     contexts, offsets = _contexts_of(questions.contexts, tokenizer)
     asked = _asked(questions.texts, tokenizer, max_query_length)
     room = max_seq_length - frame.size - asked.lengths
@@ -154,13 +153,24 @@ class _Frame:
         """How many tokens stand before the context, given the question's."""
         return len(self.ids[0]) + question + len(self.ids[1])
 
-    def require_room(self, length: int, stride: int, question: int) -> None:
-        room = length - self.size - question
-        if room <= stride:
-            raise UserError(
-                f"max_seq_length {length}: a question of {question} tokens (max_query_length) "
-                f"leaves {max(room, 0)} for the context, more than doc_stride {stride} are wanted"
-            )
+
+def require_room(
+    tokenizer: Any, max_seq_length: int, doc_stride: int, max_query_length: int
+) -> _Frame:
+    """What the tokenizer puts around question and context, if these lengths leave room for it.
+
+    Raises:
+        UserError: they don't, or the tokenizer has nothing that means "no answer".
+    """
+    frame = _frame_of(tokenizer)
+    room = max_seq_length - frame.size - max_query_length
+    if room <= doc_stride:
+        raise UserError(
+            f"--max_seq_length {max_seq_length}: a question of {max_query_length} tokens "
+            f"(--max_query_length) leaves {max(room, 0)} for the context, more than --doc_stride "
+            f"{doc_stride} are wanted"
+        )
+    return frame
 
 
 def _frame_of(tokenizer: Any) -> _Frame:

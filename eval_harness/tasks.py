@@ -29,7 +29,7 @@ class Task:
         hub: the data set's id on the Hub.
         config: which of that data set's configurations.
         folder: the task's folder among GLUE's own files.
-        files: paths of the splits of a task of one's own.
+        files: paths of splits that are read from files which the user named.
         label_column: the Hub's name of the label, or of the gold answers.
         allows_no_answer: whether a question may have no answer, as in SQuAD 2.0.
         citation: whose task it is.

@@ -20,11 +20,11 @@ from angels_share.cli import without_secrets
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_refusal
 from eval_harness.claims import Claims, Holder
-from eval_harness.results import Predictions, TaskResult
+from eval_harness.results import AnyPredictions, TaskResult
 from eval_harness.runs import Run
 from eval_harness.store import InvalidResult, NewerResult, load, path_of, publish
 
-Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, Predictions]]
+Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, AnyPredictions]]
 Stamp = tuple[int, int]
 """What tells a result's file from the one that takes its place."""
 

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.flags import parse
 from eval_harness import runner
 from eval_harness.cli import SQUAD_DOOR
+from eval_harness.data import load_task
 from eval_harness.encoding import Collator
-from eval_harness.fine_tuner import make_trainer
+from eval_harness.fine_tuner import make_trainer, train
 from eval_harness.plans import jobs
 from eval_harness.runner import run_task
 from eval_harness.squad import plan
@@ -124,6 +126,7 @@ def test_the_best_epoch_is_marked_and_kept(world, tmp_path, monkeypatch):
     answers = answers_of(questions, rows, starts, ends, version2=False)
     scores = real(answers.texts, questions.answers, version2=False)
     np.testing.assert_allclose(scores.f1, answered.f1)
+    np.testing.assert_allclose(answers.null_odds, answered.null_odds, rtol=1e-4)
 
 
 def test_a_model_that_says_one_thing_is_marked(world, monkeypatch):
@@ -238,6 +241,81 @@ def test_a_byte_level_tokenizer_answers_too(world, tmp_path):
     assert result.score is not None
 
 
+# --- settings that must arrive
+
+
+def test_every_setting_of_answers_arrives(world, monkeypatch):
+    """Prevents a flag of answers that is accepted, recorded and then dropped."""
+    told = {}
+
+    def spy(*rest, **named):
+        told.update(named)
+        return answers_of(*rest, **named)
+
+    monkeypatch.setattr("eval_harness.squad_judge.answers_of", spy)
+    given = {"n_best_size": 3, "max_answer_length": 7, "null_score_diff_threshold": 1.5}
+    ran(worlds.run_on_questions(world / "squad2", world / "bert", "squad_v2", given=given))
+    assert told == {
+        "version2": True, "n_best": 3, "max_answer_length": 7, "null_threshold": 1.5,
+    }  # fmt: skip
+
+
+def test_precision_and_batch_reach_the_judge(world, monkeypatch):
+    """Prevents --bf16 and --per_device_eval_batch_size from ending at the training."""
+    told = {}
+
+    def spy(*rest, **named):
+        told.update(named)
+        return logits_of(*rest, **named)
+
+    monkeypatch.setattr("eval_harness.squad_judge.logits_of", spy)
+    run = worlds.run_on_questions(
+        world / "squad", world / "bert", given={"bf16": True},
+        neutral={"per_device_eval_batch_size": 5},
+    )  # fmt: skip
+    ran(run)
+    assert told == {"batch_size": 5, "bf16": True}
+
+
+@pytest.mark.parametrize(("padded", "width"), [(True, 24), (False, None)])
+def test_windows_are_padded_where_that_is_asked_for(world, monkeypatch, padded, width):
+    """Prevents --pad_to_max_length, and the original's soft targets, from padding nothing."""
+    told = []
+
+    def spy(model, factory, values, rows, collator, **named):
+        told.append(collator.width)
+        return train(model, factory, values, rows, collator, **named)
+
+    monkeypatch.setattr("eval_harness.runner.train", spy)
+    given = {"pad_to_max_length": padded}
+    ran(worlds.run_on_questions(world / "squad", world / "bert", given=given))
+    assert told == [width]
+
+
+def test_padding_beyond_the_position_table_is_refused(world):
+    """Prevents a RuntimeError where texts are short and what they are padded to isn't."""
+    given = {"max_seq_length": 200, "pad_to_max_length": True}
+    with pytest.raises(UserError, match=r"reads 64 tokens .* --max_seq_length 64"):
+        ran(worlds.run_on_questions(world / "squad", world / "bert", given=given))
+
+
+def test_a_limit_is_of_both_splits_and_other_data(world):
+    """Prevents --limit from being ignored for questions, or passed for all of them."""
+    row = worlds.run_on_questions(world / "squad", world / "bert").task
+    whole, some = (load_task(row, None, limit=limit) for limit in (None, 5))
+    assert [len(some.train), len(some.evaluation[0])] == [5, 5]
+    assert whole.content != some.content
+
+
+def test_the_same_questions_under_other_ids_are_evaluated_anew(world, tmp_path):
+    """Prevents answers under ids that the file doesn't have."""
+    text = (world / "squad" / "dev.json").read_text()
+    (tmp_path / "dev.json").write_text(text.replace('"id": "q', '"id": "other-q'))
+    row = worlds.run_on_questions(world / "squad", world / "bert").task
+    other = replace(row, files={**row.files, "validation": str(tmp_path / "dev.json")})
+    assert load_task(row, None).content != load_task(other, None).content
+
+
 # --- the door
 
 
@@ -256,13 +334,14 @@ def argv(world, tmp_path, *words, data="squad"):
 def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
     """Prevents students without a teacher, and a teacher that is tuned for each seed."""
     what = planned(
-        world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "3", "--alpha_squad", ".7"
-    )
+        world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "3",
+        "--alpha_squad", ".7", "--alpha_ce", ".3", "--temperature", "3",
+    )  # fmt: skip
     teacher, *students = jobs(what)
     assert teacher.run.method is None
     assert [job.needs for job in students] == [teacher.key] * 3
     options = students[0].run.method.options
-    assert options.items() >= {"alpha_ce": 0.5, "alpha_task": 0.7, "temperature": 2.0}.items()
+    assert options.items() >= {"alpha_ce": 0.3, "alpha_task": 0.7, "temperature": 3.0}.items()
     assert students[0].run.method.folders["teacher"] == teacher.run.keep_weights
     assert students[0].run.method.folders["outputs"].startswith(str(what.root))
     assert "kd_over_all_positions" not in options
@@ -306,12 +385,58 @@ def test_what_is_spelt_out_is_the_same_setting(world, tmp_path):
         (["--null_score_diff_threshold", "1"], "--version_2_with_negative"),
         (["--label_smoothing_factor", "0.1"], "an answer has one place"),
         (["--output_dir", "x"], "--results_dir"),
+        (["--data_revision", "f" * 40], "is read from files"),
+        (["--doc_stride", "1000"], "distilbert: --max_seq_length 24"),
+        (["--seeds", "-1"], "must be from 0"),
+        (["--max_answer_length", "0"], "must be above 0"),
     ],
 )
 def test_mistakes_are_told_before_any_work(world, tmp_path, words, said):
     """Prevents an hour of work before a refusal."""
     with pytest.raises(UserError, match=said):
         planned(world, tmp_path, *words)
+
+
+def test_the_originals_names_lead_to_ours(world, tmp_path):
+    """Prevents a teacher's flag from being taken for the student's, by the nearest name."""
+    for flag, ours in (("--teacher_name_or_path", "--teacher"), ("--predict_file", "--validation")):
+        with pytest.raises(UserError, match=f"use {ours}"):
+            planned(world, tmp_path, flag, "x")
+
+
+def test_a_number_of_a_file_is_that_of_the_command_line(world, tmp_path):
+    """Prevents five more runs because YAML says 2 where the default is 2.0."""
+    (tmp_path / "run.yaml").write_text("temperature: 2\nalpha_ce: 0.5\n")
+    words = ("--teacher", str(world / "bert"), "--num_seeds", "1")
+    plain, told = (
+        list(jobs(planned(world, tmp_path, *words, *more)))[-1].key
+        for more in ((), ("--config", str(tmp_path / "run.yaml")))
+    )
+    assert plain == told
+
+
+def test_flags_of_answers_make_no_other_teacher(world, tmp_path):
+    """Prevents hours of a teacher's fine-tuning for a threshold that its weights don't know."""
+    words = ("--teacher", str(world / "bert"), "--num_seeds", "1")
+    first, _ = jobs(planned(world, tmp_path, *words))
+    again, student = jobs(planned(world, tmp_path, *words, "--max_answer_length", "15"))
+    assert first.key == again.key
+    assert student.run.settings.task["values"]["max_answer_length"] == 15
+
+
+def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path, capsys):
+    """Fault 4. Prevents a seed that learns from half a teacher, or from an altered one."""
+    teacher = ("--teacher", str(world / "bert"))
+    assert open_door(SQUAD_DOOR, argv(world, tmp_path, *teacher, "--num_seeds", "1")) == 0
+    (weights,) = (tmp_path / "results" / "models").glob("**/model.safetensors")
+    good = weights.read_bytes()
+    weights.write_bytes(good[: len(good) // 2])
+    (job, *_) = jobs(planned(world, tmp_path, *teacher))
+    assert job.again
+    weights.write_bytes(good[:-100] + bytes(100))
+    words = argv(world, tmp_path, *teacher, "--num_seeds", "2")
+    assert open_door(SQUAD_DOOR, words) == 1
+    assert "isn't what was written there: remove the folder" in capsys.readouterr().err
 
 
 def test_questions_without_an_answer_want_the_other_rules(world, tmp_path):
@@ -398,7 +523,6 @@ def test_the_hubs_own_columns_are_the_same_questions(world, tmp_path):
     """Prevents questions from the Hub from being others than those of SQuAD's own files."""
     import pandas as pd
 
-    from eval_harness.data import load_task
     from eval_harness.tasks import task_named
 
     task = task_named("squad")
