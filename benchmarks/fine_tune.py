@@ -30,12 +30,12 @@ from benchmarks import machine
 from eval_harness import runner
 from eval_harness.checkpoints import load_pristine
 from eval_harness.data import TaskData, load_task
-from eval_harness.text_judge import answers_of
 from eval_harness.metrics import measure
 from eval_harness.models import identify
 from eval_harness.runs import Run
 from eval_harness.settings import settings_of
 from eval_harness.tasks import task_named
+from eval_harness.text_judge import answers_of
 
 LENGTH = 128
 

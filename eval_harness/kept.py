@@ -12,10 +12,13 @@ _LIST = "written.json"
 
 def seal(folder: Path) -> None:
     """Writes down what a folder holds, as the last of its files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
     write_json(
         folder / _LIST,
-        {path.name: {"size": path.stat().st_size, "sha256": sha256_of_file(path)} for path in files},
+        {
+            path.name: {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+        },
     )
 
 
