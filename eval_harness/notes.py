@@ -127,7 +127,7 @@ def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
         if not sources:
             continue
         content = str(each.cell.data)[:8]
-        if sources <= {_FOLDERS.get(each.task, _own_files(each.task))}:
+        if sources <= _copies(each.task):
             own.append((each, content))
         else:
             others.append((each, f"{content} from {' and '.join(sorted(sources))}"))
@@ -135,17 +135,20 @@ def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
         yield f"Read from files, not from the Hub: {_merged(own, shown)}."
     if others:
         yield (
-            "Stand-in data, read from files that are neither the Hub's nor GLUE's own: "
+            "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
+            "GLUE's own: "
             f"{_merged(others, shown)}."
         )
 
 
-_FOLDERS = {task.name: task.folder for task in TASKS}
+_BY_NAME = {task.name: task for task in TASKS}
 
 
-def _own_files(task: str) -> str:
-    """Where a task of one's own is read from: that is what it is."""
-    return f"files of {task}"
+def _copies(name: str) -> set[str | None]:
+    """Where a copy of GLUE's own files, or of the Hub's, lies; and a task of one's own."""
+    if (task := _BY_NAME.get(name)) is None:
+        return {f"files of {name}"}
+    return {task.folder, name, f"glue/{name}", f"{name}/{task.config}"}
 
 
 def _sources(shown: _Shown) -> set[str]:

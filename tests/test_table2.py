@@ -156,8 +156,9 @@ def test_notes_are_of_table_2s_tasks(root):
     assert note(second, "Other hyper") == (
         "Other hyper-parameters: SQuAD: length 384, epochs 2, batch 12."
     )
-    assert note(second, "Stand-in data") == (
-        "Stand-in data, read from files that are neither the Hub's nor GLUE's own: "
+    assert note(second, "Perhaps stand-in") == (
+        "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
+        "GLUE's own: "
         "SQuAD squad000 from standin-train.json, standin-dev.json."
     )
     assert note(second, "Examples of dev that are in train too: SQuAD 7.")

@@ -238,14 +238,15 @@ def test_files_and_overlaps_are_one_line_each(root):
 
 def test_stand_in_data_are_said(root):
     """Prevents a number on somebody's files from passing for one on GLUE: what, and whose row."""
-    of_a_folder = {**made.result().data, "revision": None, "source": "glue/rte"}
+    of_a_folder = {**made.result().data, "revision": None, "source": "mine.json"}
     made.put(root, *seeds(0.6, data=of_a_folder), *seeds(0.7, of=BERT))
     own = {**made.result(task="spam").data, "revision": None, "source": "files of spam"}
     made.put(root, *seeds(0.9, task="spam", data=own))
     table1 = write_tables(root)[0]
-    assert note(table1, "Stand-in data") == (
-        "Stand-in data, read from files that are neither the Hub's nor GLUE's own: "
-        "RTE rte00000 from glue/rte (distilbert)."
+    assert note(table1, "Perhaps stand-in") == (
+        "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
+        "GLUE's own: "
+        "RTE rte00000 from mine.json (distilbert)."
     )
     assert note(table1, "Read from files, not from the Hub: spam spam0000.")
 
