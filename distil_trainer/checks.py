@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
 from distil_trainer.args import DistilTrainingArguments
 from distil_trainer.batches import Sequences
 from distil_trainer.families import family_of
 from distil_trainer.recipe import Mode
 from distil_trainer.student import check_pair
 from distil_trainer.task_objective import (
+    TEACHER_OUTPUTS,
     answers_questions,
     check_task_pair,
     has_task_head,
@@ -84,6 +85,15 @@ def check_teachers(
         # Sequences that are too long for either are refused once the data is known.
         shortest = min(max_length(student), max_length(teacher))
         check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
+
+
+def require_answer(batch: Mapping[str, Any], teachers: Sequence[PreTrainedModel]) -> None:
+    """Refuses a batch that bears no teacher's outputs where there is no teacher to ask."""
+    if not teachers and TEACHER_OUTPUTS not in batch:
+        raise RunFailed(
+            f"a batch bears no {TEACHER_OUTPUTS}, which train_dataset's examples do, and there is "
+            "no teacher to ask: let the trainer's data_collator be, it batches them"
+        )
 
 
 def check_positions(

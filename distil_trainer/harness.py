@@ -5,15 +5,22 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
 
 from angels_share.errors import UserError
+from angels_share.names import nearest
 from distil_trainer.args import DistilTrainingArguments
 from distil_trainer.loading import fine_tuned_config, load_fine_tuned
-from distil_trainer.teacher_outputs import TaughtDataset, remember
+from distil_trainer.teacher_outputs import TaughtDataset, files_of, remember
 from distil_trainer.trainer import DistilTrainer
 
 _OPTIONS = ("alpha_ce", "alpha_task", "temperature", "kd_over_all_positions")
+_NAMES = (*_OPTIONS, "teacher_model")  # the teacher's name is for the tables
+
+Version = tuple[str, *tuple[tuple[str, int, int, int], ...]]
+"""A folder, and what tells its files from those that take their place."""
 
 
 def make_trainer(
@@ -29,26 +36,39 @@ def make_trainer(
     Args:
         model: the student, trained in place.
         arguments: of TrainingArguments.
-        options: `alpha_ce`, `alpha_task` and `temperature`; perhaps `kd_over_all_positions`.
+        options: `alpha_ce`, `alpha_task` and `temperature`; perhaps `kd_over_all_positions`. The
+            teacher's name, `teacher_model`, is passed by.
         folders: `teacher`: where the fine-tuned teacher is; `outputs`: where what it says of the
             data is kept, for all seeds; without that it is asked at every step.
         trainer_settings: what else the Trainer takes.
+
+    Raises:
+        UserError: an option that there isn't, or examples that the teacher can't read.
     """
+    for name in sorted(options.keys() - _NAMES):
+        raise UserError(f"option {name!r} is none of {', '.join(_NAMES)}{nearest(name, _NAMES)}")
     settings = {name: options[name] for name in _OPTIONS if name in options}
     args = DistilTrainingArguments(**arguments, **settings)
     dataset = trainer_settings.pop("train_dataset")
-    _check_length(folders["teacher"], dataset.lengths)
+    collator = trainer_settings.get("data_collator")
+    version = _version(folders["teacher"])
+    _check_length(_reads(version), dataset.lengths, getattr(collator, "width", None))
     if "outputs" in folders:
-        dataset, teacher = _taught(args, folders, dataset, trainer_settings["data_collator"]), None
+        dataset, teacher = _taught(args, version, folders["outputs"], dataset, collator), None
     else:
-        teacher = _teacher(folders["teacher"])
+        teacher = _teacher(version)
     return DistilTrainer(model, args, teacher=teacher, train_dataset=dataset, **trainer_settings)
 
 
+def _version(folder: str) -> Version:
+    files = ((path.name, path.stat()) for path in files_of(folder))
+    return (folder, *((name, at.st_size, at.st_mtime_ns, at.st_ino) for name, at in files))
+
+
 @lru_cache(maxsize=1)
-def _teacher(folder: str) -> PreTrainedModel:
+def _teacher(version: Version) -> PreTrainedModel:
     """Loaded once for all the seeds that learn from it."""
-    return load_fine_tuned(folder)
+    return load_fine_tuned(version[0])
 
 
 # The last data set that was taught, and by whom: a sweep keeps like runs together, and a data set
@@ -57,18 +77,18 @@ _last: tuple[Any, TaughtDataset] | None = None
 
 
 def _taught(
-    args: DistilTrainingArguments, folders: Mapping[str, str], dataset: Any, collator: Any
+    args: DistilTrainingArguments, version: Version, outputs: str, dataset: Any, collator: Any
 ) -> TaughtDataset:
     """The data with what the teacher says of them: looked up once for all the seeds."""
     global _last
-    of = (folders["teacher"], folders["outputs"], args.bf16, args.kd_over_all_positions, collator)
+    of = (version, outputs, args.bf16, args.kd_over_all_positions, collator)
     if _last is None or _last[0] != of or _last[1].dataset is not dataset:
         _last = None  # before there are two of them
         taught = remember(
-            folders["teacher"],
+            version[0],
             dataset,
             collator,
-            folders["outputs"],
+            outputs,
             bf16=args.bf16,
             over_all_positions=args.kd_over_all_positions,
             device=args.device,
@@ -77,12 +97,27 @@ def _taught(
     return _last[1]
 
 
-def _check_length(teacher: str, lengths: Any) -> None:
-    """Refuses texts that are longer than a teacher's position table."""
-    reads = getattr(fine_tuned_config(teacher), "max_position_embeddings", None)
-    longest = int(np.max(lengths))
-    if reads is not None and 0 < reads < longest:
-        raise UserError(
-            f"the teacher reads {reads} tokens and the longest text has {longest}: "
-            f"--max_seq_length {reads}"
-        )
+@lru_cache(maxsize=1)
+def _reads(version: Version) -> int | None:
+    """Tokens of the longest text that a teacher has positions for, by its config alone."""
+    config = fine_tuned_config(version[0])
+    with torch.device("meta"):  # its modules, without a number in them
+        model = AutoModel.from_config(config)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            # RoBERTa's and its kin's begin behind the padding's.
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped
+    reads: int | None = getattr(config, "max_position_embeddings", None)
+    return reads
+
+
+def _check_length(reads: int | None, lengths: Any, width: int | None) -> None:
+    """Refuses batches that are wider than a teacher's position table."""
+    longest = int(np.max(lengths, initial=0))
+    if reads is None or not 0 < reads < max(longest, width or 0):
+        return
+    wide = f"the longest text has {longest}"
+    if longest <= reads:
+        wide = f"all are padded to {width}"
+    raise UserError(f"the teacher reads {reads} tokens and {wide}: --max_seq_length {reads}")

@@ -30,6 +30,8 @@ TEACHER_OUTPUTS = "teacher_outputs"
 
 _CLASS_LABELS = ("labels",)
 _ANSWER_LABELS = ("start_positions", "end_positions")
+LABELS = frozenset({*_CLASS_LABELS, *_ANSWER_LABELS})
+"""What a batch calls what is to be learned."""
 
 
 class Answer(NamedTuple):
@@ -251,7 +253,7 @@ def inputs_of(model: PreTrainedModel) -> frozenset[str]:
 
     A model with one token type learned nothing for a second, whatever its tokenizer says.
     """
-    names = set(inspect.signature(model.forward).parameters) - {*_CLASS_LABELS, *_ANSWER_LABELS}
+    names = set(inspect.signature(model.forward).parameters) - LABELS
     if getattr(model.config, "type_vocab_size", 1) < 2:
         names.discard("token_type_ids")
     return frozenset(names)

@@ -12,10 +12,11 @@ device. Under bf16 the teacher's numbers are bfloat16, which float32 holds as th
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 import numpy as np
@@ -28,6 +29,7 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, hash_of, is_refusal, replacing, sha256_of_file, write_json
 from distil_trainer.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.task_objective import (
+    LABELS,
     TEACHER_OUTPUTS,
     TaskHead,
     answers_questions,
@@ -41,11 +43,13 @@ from distil_trainer.task_objective import (
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Kept = tuple[TaskHead, Floats]
 Collator = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 
 _RECIPE = 1  # raised whenever the same teacher and data would give another file
-_READ = ("input_ids", "token_type_ids", "attention_mask")  # what a teacher reads of an example
+_UNREAD = {*LABELS, "answer_mask"}  # what no teacher is given of an example
 _OF_EXAMPLES = "ForSequenceClassification"  # other heads say something of each token
+_NOT_WHOLE = (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError)
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +74,8 @@ def remember(
     Args:
         teacher: a fine-tuned model's folder, loaded only where something must be computed; or a
             model, which is put into evaluation mode.
-        dataset: examples with `input_ids` by their number, as the Trainer takes them.
+        dataset: examples with `input_ids` by their number, as the Trainer takes them; outputs are
+            of all their fields but the labels.
         collator: makes a batch of examples.
         folder: outputs are kept in `<folder>/<key>.npy`, and what they are in a `.json` beside it.
         bf16: compute under bfloat16, as a training with bf16 would have.
@@ -81,23 +86,26 @@ def remember(
 
     Raises:
         RunFailed: outputs that are not finite, or no room for them.
-        UserError: the teacher can't be loaded, or the folder can't be written to.
+        UserError: the teacher can't be loaded, the folder can't be written to, or no examples.
     """
-    if isinstance(teacher, Path):
-        teacher = str(teacher)
-    data = _content_of_data(dataset)
-    width = _width(collator, dataset) if over_all_positions else None
-    of = {"teacher": _content_of_model(teacher), "data": data.content}
+    if not isinstance(teacher, PreTrainedModel):
+        teacher = _folder_of(teacher)
+    if not len(dataset):
+        raise UserError("the data set holds no examples: there is nothing to ask a teacher about")
+    data, lengths = _content_of_data(dataset)
+    shortest = dataset[int(np.argmin(lengths))]
+    width, padded = _padding(collator([shortest])) if over_all_positions else (None, None)
+    of = {"teacher": _content_of_model(teacher), "data": data, "padded": padded}
     source = {"recipe": _RECIPE, **of, "bf16": bf16, "width": width}
 
-    def compute() -> tuple[TaskHead, Floats]:
+    def compute() -> Kept:
         model = load_fine_tuned(teacher) if isinstance(teacher, str) else teacher
         model.to(device if device is not None else model.device).eval()
-        asking = _Asking(model, dataset, collator, data.lengths, width)
+        asking = _Asking(model, dataset, collator, lengths, width)
         return task_head(model), asking.all(batch_size, bf16=bf16)
 
-    head, values = _kept(Path(folder).expanduser(), source, data.lengths, compute)
-    return TaughtDataset(dataset, values, _starts(head, data.lengths, width), head, source)
+    head, values = _kept(Path(folder).expanduser(), source, lengths, compute)
+    return TaughtDataset(dataset, values, _starts(head, lengths, width), head, source)
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ class TaughtDataset:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # what ends a loop over it
         example = self.dataset[index]
         rows = self.values[self.starts[index] : self.starts[index + 1]]
         return {**example, TEACHER_OUTPUTS: rows}
@@ -174,27 +184,47 @@ class _TaughtCollator:
 # --- what outputs are of
 
 
-class _Data(NamedTuple):
-    content: str
-    lengths: Ints
-    """Attended tokens of each example."""
-
-
-def _content_of_data(dataset: Any) -> _Data:
-    """A hash of all that a teacher reads, example by example, and their lengths."""
-    digest, lengths = hashlib.sha256(), np.empty((2, len(dataset)), dtype=np.int64)
+def _content_of_data(dataset: Any) -> tuple[str, Ints]:
+    """A hash of all that a teacher may read of each example, and how many tokens it attends to."""
+    digest, lengths = hashlib.sha256(), np.empty(len(dataset), dtype=np.int64)
     for index in range(len(dataset)):
         example = dataset[index]
-        for name in _READ:
-            if name in example:
-                digest.update(np.ascontiguousarray(example[name], dtype=np.int32).data)
-        size = len(example["input_ids"])
-        attended = example.get("attention_mask")
-        lengths[:, index] = size, size if attended is None else np.count_nonzero(attended)
-    # The sizes tell where an example ends, the names which fields there were.
-    fields = [name for name in _READ if len(dataset) and name in dataset[0]]
-    digest.update(lengths.tobytes() + " ".join(fields).encode())
-    return _Data(digest.hexdigest(), lengths[1])
+        for content in _contents(example):
+            digest.update(content)
+        ids, mask = example["input_ids"], example.get("attention_mask")
+        lengths[index] = len(ids) if mask is None else np.count_nonzero(mask)
+    return digest.hexdigest(), lengths
+
+
+def _contents(example: Mapping[str, Any]) -> Iterator[bytes]:
+    """All fields but the labels, each with its name and shape; of numbers the type is nothing."""
+    for name in sorted(example.keys() - _UNREAD):
+        values = np.asarray(example[name])
+        if values.dtype.kind in "biuf":
+            content = values.astype(np.float64).tobytes()
+        else:
+            content = repr(values.tolist()).encode()
+        yield f"{name} {values.shape} {len(content)} ".encode()
+        yield content
+
+
+def _padding(batch: Mapping[str, Any]) -> tuple[int, str]:
+    """How wide a batch is, and a hash of it: a teacher that is asked of padding reads that too."""
+    content = hashlib.sha256(b"".join(_contents(batch))).hexdigest()
+    return int(batch["input_ids"].shape[1]), content
+
+
+def _folder_of(teacher: str | Path) -> str:
+    folder = Path(teacher).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{teacher}: no such folder: give a fine-tuned model's, or the model")
+    return str(folder)
+
+
+def files_of(teacher: str) -> list[Path]:
+    """The files of a fine-tuned model's folder that make it what it is."""
+    folder = Path(teacher)
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
 
 
 def _content_of_model(teacher: PreTrainedModel | str) -> str:
@@ -202,7 +232,7 @@ def _content_of_model(teacher: PreTrainedModel | str) -> str:
     digest = hashlib.sha256()
     if isinstance(teacher, str):
         fine_tuned_config(teacher)  # says no in words to a folder that isn't a model's
-        for path in sorted([*Path(teacher).glob("*.safetensors"), Path(teacher, "config.json")]):
+        for path in files_of(teacher):
             digest.update(f"{path.name} {sha256_of_file(path)} ".encode())
         return digest.hexdigest()
     digest.update(teacher.config.to_json_string().encode())
@@ -211,10 +241,6 @@ def _content_of_model(teacher: PreTrainedModel | str) -> str:
         flat = value.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _width(collator: Collator, dataset: Any) -> int:
-    return int(collator([dataset[0]])["input_ids"].shape[1])
 
 
 def _starts(head: TaskHead, lengths: Ints, width: int | None) -> Ints:
@@ -230,36 +256,52 @@ def _starts(head: TaskHead, lengths: Ints, width: int | None) -> Ints:
 
 
 def _kept(
-    folder: Path,
-    source: Mapping[str, Any],
-    lengths: Ints,
-    compute: Callable[[], tuple[TaskHead, Floats]],
-) -> tuple[TaskHead, Floats]:
+    folder: Path, source: Mapping[str, Any], lengths: Ints, compute: Callable[[], Kept]
+) -> Kept:
     """What is kept, or is then; whoever comes while another computes waits and opens it."""
     path = folder / f"{hash_of(source, 16)}.npy"
-    try:
+    with _named(folder):
+        with suppress(*_NOT_WHOLE):  # who may only read opens it too: without a lock
+            return _opened(path, source, lengths)
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            return _opened(path, source, lengths) or _made(path, source, compute)
+        held = filelock.FileLock(path.with_suffix(".lock")).acquire()
+    with held:
+        with _named(folder):
+            if (kept := _opened_or_said(path, source, lengths)) is not None:
+                return kept
+        head, values = compute()
+        with _named(folder):
+            return head, _written(path, source, head, values)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Says of which folder a disk's no is."""
+    try:
+        yield
     except OSError as error:
         failure = UserError if is_refusal(error) else RunFailed
         raise failure(f"{folder}: {explain(error)}") from error
 
 
-def _opened(path: Path, source: Mapping[str, Any], lengths: Ints) -> tuple[TaskHead, Floats] | None:
+def _opened_or_said(path: Path, source: Mapping[str, Any], lengths: Ints) -> Kept | None:
     """What is kept, if it is there and whole; a line says so where it isn't whole."""
-    about = path.with_suffix(".json")
-    if not about.is_file():
+    if not path.with_suffix(".json").is_file():
         return None
     try:
-        record = json.loads(about.read_text("utf-8"))
-        head = TaskHead(record["task"], {int(key): name for key, name in record["labels"].items()})
-        rows = int(_starts(head, lengths, source["width"])[-1])
-        return head, _checked(path, record, source, rows)
-    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError) as error:
+        return _opened(path, source, lengths)
+    except _NOT_WHOLE as error:
         reason = " ".join(str(error).split())
         _logger.warning("%s cannot be used (%s): it is made again", path, reason)
         return None
+
+
+def _opened(path: Path, source: Mapping[str, Any], lengths: Ints) -> Kept:
+    """What is kept; one of `_NOT_WHOLE` is raised where it isn't whole, or isn't there."""
+    record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    head = TaskHead(record["task"], {int(key): name for key, name in record["labels"].items()})
+    rows = int(_starts(head, lengths, source["width"])[-1])
+    return head, _checked(path, record, source, rows)
 
 
 def _checked(path: Path, record: Any, source: Mapping[str, Any], rows: int) -> Floats:
@@ -273,13 +315,14 @@ def _checked(path: Path, record: Any, source: Mapping[str, Any], rows: int) -> F
     return values
 
 
-def _made(
-    path: Path, source: Mapping[str, Any], compute: Callable[[], tuple[TaskHead, Floats]]
-) -> tuple[TaskHead, Floats]:
-    """Computes, writes the outputs, then what they are: a file without that doesn't count."""
-    head, values = compute()
+def _written(path: Path, source: Mapping[str, Any], head: TaskHead, values: Floats) -> Floats:
+    """Writes the outputs, then what they are: a file without that doesn't count."""
+    for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a process that was killed
+        left.unlink()
+    header = np.lib.format.header_data_from_array_1_0(values)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, values, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(values.data)  # np.save would not tell why a disk said no
     record = {
         "source": source,
         "task": head.task,
@@ -289,7 +332,7 @@ def _made(
         "sha256": sha256_of_file(path),
     }
     write_json(path.with_suffix(".json"), record)
-    return head, _mapped(path)
+    return _mapped(path)
 
 
 def _mapped(path: Path) -> Floats:

@@ -36,6 +36,7 @@ from distil_trainer.checks import (
     check_teachers,
     frozen,
     mode_of,
+    require_answer,
     require_readable,
 )
 from distil_trainer.figures import LABELS, Window, evaluation_figures, not_finite
@@ -284,11 +285,10 @@ class DistilTrainer(ResumableTrainer):
             return self._labels_only(model, inputs, return_outputs=return_outputs)
         # DDP averages gradients over the processes; counts are over all of them, so scale back up.
         scale = self.accelerator.num_processes
+        counts = num_items_in_batch.clamp(min=1)
         weights = [
             0.0 if alpha == 0 else scale * alpha / count
-            for alpha, count in zip(
-                self._alphas.values(), num_items_in_batch.clamp(min=1), strict=True
-            )
+            for alpha, count in zip(self._alphas.values(), counts, strict=True)
         ]
         outcome = model(inputs, self._ask_teachers(inputs), weights)
         self._window.add(outcome.sums)
@@ -303,6 +303,7 @@ class DistilTrainer(ResumableTrainer):
         """The teachers' answers, if any term needs them; those that the batch bears, if it does."""
         if not any(self.weights[name] for name in OF_TEACHERS):
             return []
+        require_answer(batch, self.teachers)
         return [batch[TEACHER_OUTPUTS]] if TEACHER_OUTPUTS in batch else self._ask_all(batch)
 
     def _ask_all(self, batch: Batch) -> list[Any]:
@@ -362,9 +363,8 @@ class DistilTrainer(ResumableTrainer):
         if not self.accelerator._models:  # evaluated before anything was trained
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
-        totals = torch.zeros(
-            2 * len(self._alphas) + 1, dtype=torch.float64, device=self.args.device
-        )
+        size = 2 * len(self._alphas) + 1
+        totals = torch.zeros(size, dtype=torch.float64, device=self.args.device)
         for batch in dataloader:
             totals += self._evaluate_batch(self.objective.prepare(batch))
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)

@@ -72,3 +72,9 @@ def pair_for(kind, *, teacher_seed=0):
         1, model_class=getattr(transformers, f"DistilBertFor{head}"), seed=1, **labels
     )
     return teacher, student
+
+
+def saved_teacher(root, kind, **settings):
+    folder = root / f"teacher-{kind}-{settings}"
+    pair_for(kind, **settings)[0].save_pretrained(folder)
+    return str(folder)

@@ -1,8 +1,8 @@
 """What a teacher says is computed once, kept whole, and equal to asking it at every step."""
 
 import json
-import multiprocessing
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import tiny
 import torch
 import transformers
 import updates
-from lessons import WIDTH, Rows, collator_for, pair_for
+from lessons import WIDTH, Rows, collator_for, pair_for, saved_teacher
 
 from angels_share.errors import RunFailed, UserError
 from distil_trainer import (
@@ -28,12 +28,7 @@ KINDS = ("classification", "regression", "tokens", "questions")
 
 @pytest.fixture
 def saved(tmp_path):
-    def save(kind, **settings):
-        folder = tmp_path / f"teacher-{kind}-{settings}"
-        pair_for(kind, **settings)[0].save_pretrained(folder)
-        return str(folder)
-
-    return save
+    return partial(saved_teacher, tmp_path)
 
 
 def arguments(tmp_path, **settings):
@@ -49,19 +44,23 @@ def arguments(tmp_path, **settings):
 OPTIONS = {"alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0}
 
 
-def trained(kind, tmp_path, folders, *, data=None, width=None, options=None, **settings):
-    """The student's weights after a few steps in the harness' own way, dropout and all."""
-    _, student = pair_for(kind)
-    trainer = harness.make_trainer(
-        student,
+def trainer_for(kind, tmp_path, folders, *, data=None, width=None, options=None, **settings):
+    """The harness' own way."""
+    return harness.make_trainer(
+        pair_for(kind)[1],
         arguments(tmp_path, **settings),
         options=OPTIONS | (options or {}),
         folders=folders,
         train_dataset=Rows(kind) if data is None else data,
         data_collator=collator_for(kind, width),
     )
+
+
+def trained(kind, tmp_path, folders, **rest):
+    """The student's weights after a few steps, dropout and all."""
+    trainer = trainer_for(kind, tmp_path, folders, **rest)
     trainer.train()
-    return {name: value.detach().clone() for name, value in student.named_parameters()}
+    return {name: value.detach().clone() for name, value in trainer.student.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -128,8 +127,11 @@ def test_each_example_bears_what_its_teacher_says_of_it(kind, tmp_path):
             alone = output.logits[0] if kind == "tokens" else output.logits
         found = torch.from_numpy(np.array(learned["teacher_outputs"]))
         torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
-        assert {name: learned[name] is example[name] for name in example}
+        assert all(learned[name] is example[name] for name in example)
         assert isinstance(learned["teacher_outputs"].base.base, np.memmap)
+    assert len(list(taught)) == len(data)
+    with pytest.raises(IndexError):
+        taught[-1]
 
 
 def test_padding_on_the_left_and_masks_of_ones_own(tmp_path):
@@ -201,129 +203,45 @@ def test_a_second_seed_needs_no_teacher(tmp_path, saved, monkeypatch):
     assert len(read) == 1, "another one of the same content is read, and nobody is asked"
 
 
-def folder_content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
+def test_what_was_looked_up_last_is_of_the_same_teacher_and_settings(tmp_path, saved):
+    """Prevents a seed from learning what was computed for the seeds before it, of something else.
+
+    A teacher that was trained again is another, in the same folder too.
+    """
+    data, kept = Rows("questions"), str(tmp_path / "kept")
+    first, second = saved("questions"), saved("questions", teacher_seed=5)
+
+    def last(teacher, **rest):
+        folders = {"teacher": teacher, "outputs": kept}
+        return trainer_for("questions", tmp_path, folders, data=data, **rest).train_dataset
+
+    everywhere = {"options": {"kd_over_all_positions": True}}
+    variants = [
+        (first, {}), (second, {}), (first, {"bf16": True}), (first, {}),
+        (first, {"width": WIDTH, **everywhere}), (first, {"width": 40, **everywhere}),
+    ]  # fmt: skip
+    seen = []
+    for teacher, rest in variants:
+        seen.append(last(teacher, **rest))
+        assert last(teacher, **rest) is seen[-1]
+    pair_for("questions", teacher_seed=7)[0].save_pretrained(first)
+    seen.append(last(first, width=40, **everywhere))
+    keys = [json.dumps(taught.source, sort_keys=True) for taught in seen]
+    assert keys[3] == keys[0]
+    assert len(set(keys)) == len(keys) - 1
 
 
-@pytest.mark.parametrize("damage", [
-    "torn", "longer", "changed", "gone", "foreign", "empty", "torn record", "no record",
-    "record of other labels", "another's record", "no such field",
-])  # fmt: skip
-def test_what_isnt_whole_is_made_again(damage, tmp_path, caplog):
-    """Prevents half a file, or another's, from being learned from, and from ending a sweep."""
-    teacher, _ = pair_for("questions")
-    data, kept = Rows("questions"), tmp_path / "kept"
-    remember(teacher, data, collator_for("questions"), kept)
-    before = folder_content(kept)
-    path, about = next(kept.glob("*.npy")), next(kept.glob("*.json"))
-    content, record = path.read_bytes(), json.loads(about.read_text())
-    if damage == "torn":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "longer":
-        path.write_bytes(content + b"\0")
-    elif damage == "changed":
-        path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
-    elif damage == "gone":
-        path.unlink()
-    elif damage == "foreign":
-        np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "torn record":
-        about.write_text(about.read_text()[:40])
-    elif damage == "no record":
-        about.unlink()
-    elif damage == "record of other labels":
-        about.write_text(json.dumps({**record, "labels": ["a", "b"]}))
-    elif damage == "another's record":
-        about.write_text(json.dumps({**record, "source": {**record["source"], "data": "0"}}))
-    elif damage == "no such field":
-        about.write_text("[]")
-    remember(teacher, data, collator_for("questions"), kept)
-    assert folder_content(kept) == before
-    lines = [entry.getMessage() for entry in caplog.records]
-    assert len(lines) == (0 if damage == "no record" else 1)
-    assert all(str(path) in line and "\n" not in line for line in lines)
-    caplog.clear()
-    remember(teacher, data, collator_for("questions"), kept)
-    assert not caplog.records
-
-
-def test_rows_of_another_data_set_are_never_taken(tmp_path):
-    """Prevents a file with a right checksum and a wrong number of rows from shifting all others."""
-    teacher, _ = pair_for("questions")
-    data = Rows("questions")
-    taught = remember(teacher, data, collator_for("questions"), tmp_path)
-    right = np.array(taught.values)
-    path, about = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
-    np.save(path, np.zeros((3, 2), np.float32))
-    record = json.loads(about.read_text())
-    record["sha256"] = teacher_outputs.sha256_of_file(path)
-    about.write_text(json.dumps(record))
-    again = remember(teacher, data, collator_for("questions"), tmp_path)
-    assert np.array_equal(again.values, right)
-
-
-def test_each_of_what_changes_the_outputs_has_its_own_file(tmp_path, saved):
-    """Prevents a student from learning what another teacher said, or of other data."""
-    first, data, collate = saved("questions"), Rows("questions"), collator_for("questions")
-    shuffled = Rows("questions")
-    shuffled.examples.reverse()
-    moved = Rows("questions")
-    ids = moved.examples[0]["input_ids"], moved.examples[1]["input_ids"]
-    joined = np.concatenate(ids)
-    moved.examples[0]["input_ids"], moved.examples[1]["input_ids"] = joined[:5], joined[5:]
-    types = Rows("questions")
-    types.examples[3]["token_type_ids"] = 1 - types.examples[3]["token_type_ids"]
-    for example in moved.examples:
-        del example["token_type_ids"]
-    bare = Rows("questions")
-    for example in bare.examples:
-        del example["token_type_ids"]
-    wide = collator_for("questions", WIDTH)
-    calls = [
-        (first, data, collate, {}),
-        (saved("questions", teacher_seed=1), data, collate, {}),
-        (first, Rows("questions", seed=1), collate, {}),
-        (first, shuffled, collate, {}),
-        (first, types, collate, {}),
-        (first, bare, collate, {}),
-        (first, moved, collate, {}),
-        (first, data, collate, {"bf16": True}),
-        (first, data, wide, {"over_all_positions": True}),
-        (first, data, collator_for("questions", 40), {"over_all_positions": True}),
+def test_a_teacher_in_memory_is_loaded_again_once_it_was_trained_again(tmp_path, saved):
+    """Prevents the folder's old teacher from being asked, for as long as the process lives."""
+    folder = saved("questions")
+    teachers = [
+        trainer_for("questions", tmp_path, {"teacher": folder}).teachers[0] for _ in range(2)
     ]
-    for number, (teacher, rows, collator, settings) in enumerate(calls, 1):
-        remember(teacher, rows, collator, tmp_path / "kept", **settings)
-        assert len(list((tmp_path / "kept").glob("*.npy"))) == number
-    for teacher, rows, collator, settings in calls:
-        remember(teacher, rows, collator, tmp_path / "kept", **settings)
-    assert len(list((tmp_path / "kept").glob("*.npy"))) == len(calls)
-
-
-def test_labels_do_not_matter_and_neither_do_types_of_numbers(tmp_path):
-    """Prevents a second computation for the same ids in lists, or with another label."""
-    teacher, _ = pair_for("classification")
-    data, listed = Rows("classification"), []
-    for example in data.examples:
-        ids = {name: example[name].tolist() for name in ("input_ids", "token_type_ids")}
-        listed.append({**ids, "labels": 0})
-    remember(teacher, data, collator_for("classification"), tmp_path)
-    remember(teacher, listed, collator_for("classification"), tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 1
-
-
-def test_a_teacher_that_says_nan(tmp_path, saved):
-    """Fault 8: prevents NaN from being kept, to be found by every later run."""
-    kept = tmp_path / "kept"
-    model, _ = pair_for("questions")
-    with torch.no_grad():
-        model.qa_outputs.bias[1] = float("nan")
-    for teacher in (model, tmp_path / "broken"):
-        model.save_pretrained(tmp_path / "broken")
-        with pytest.raises(RunFailed, match="not finite"):
-            remember(teacher, Rows("questions"), collator_for("questions"), kept)
-        assert folder_content(kept) == {}
+    pair_for("questions", teacher_seed=5)[0].save_pretrained(folder)
+    teachers += trainer_for("questions", tmp_path, {"teacher": folder}).teachers
+    assert teachers[0] is teachers[1]
+    weights = [teacher.qa_outputs.weight for teacher in teachers]
+    assert not torch.equal(weights[1], weights[2])
 
 
 def test_no_random_number_is_drawn(tmp_path, saved):
@@ -336,61 +254,14 @@ def test_no_random_number_is_drawn(tmp_path, saved):
     assert np.array_equal(before[2], after[2])
 
 
-def _remember(teacher, folder, start):
-    start.wait()
-    taught = remember(teacher, Rows("questions"), collator_for("questions"), folder)
-    return np.array(taught.values)
-
-
-def _work(teacher, folder, start, ended):
-    made = []
-    compute = teacher_outputs._Asking.all
-    teacher_outputs._Asking.all = lambda *a, **k: made.append(1) or compute(*a, **k)
-    ended.put((len(made), _remember(teacher, folder, start).tobytes(), len(made)))
-
-
-def test_two_processes_at_once_compute_once(tmp_path, saved):
-    """Prevents every worker of a sweep from asking the teacher, or from reading half a file."""
-    context = multiprocessing.get_context("fork")
-    start, ended = context.Barrier(2), context.Queue()
-    settings = (saved("questions"), str(tmp_path / "kept"), start, ended)
-    workers = [context.Process(target=_work, args=settings) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    found = [ended.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(timeout=60)
-    assert sorted(computed for _, _, computed in found) == [0, 1]
-    assert found[0][1] == found[1][1]
-
-
-# --- what is refused
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path):
-    """Prevents a traceback instead of a line where a file stands in the way."""
-    teacher, _ = pair_for("classification")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=str(tmp_path / "file")):
-        remember(
-            teacher, Rows("classification"), collator_for("classification"), tmp_path / "file" / "x"
-        )
-
-
-def test_a_teacher_that_is_none(tmp_path):
-    """Prevents a traceback for a folder that holds no model, or no weights."""
-    (tmp_path / "empty").mkdir()
-    for kind, said in (("empty", "config cannot be used"), ("body", "holds no weights")):
-        (tmp_path / "body").mkdir(exist_ok=True)
-        pair_for("classification")[0].config.save_pretrained(tmp_path / "body")
-        with pytest.raises(UserError, match=said):
-            remember(
-                tmp_path / kind,
-                Rows("classification"),
-                collator_for("classification"),
-                tmp_path / "kept",
-            )
-    assert not list(tmp_path.glob("kept/*.npy"))
+def test_a_teacher_in_training_is_asked_without_dropout(tmp_path):
+    """Prevents soft targets with noise in them, from a model that was being trained."""
+    teacher, _ = pair_for("questions")
+    right = remember(teacher, Rows("questions"), collator_for("questions"), tmp_path / "right")
+    taught = remember(
+        teacher.train(), Rows("questions"), collator_for("questions"), tmp_path / "kept"
+    )
+    assert np.array_equal(taught.values, right.values)
 
 
 @pytest.mark.parametrize(
@@ -416,26 +287,6 @@ def test_outputs_that_do_not_fit(kind, of, settings, teacher, said, tmp_path):
             train_dataset=taught,
             data_collator=collator_for(kind),
         )
-
-
-def test_a_model_without_a_task(tmp_path):
-    """Prevents a language model's logits, a whole vocabulary wide, from filling the disk."""
-    with pytest.raises(UserError, match="a BertForMaskedLM has no task's head"):
-        remember(tiny.bert(1), Rows("questions"), collator_for("questions"), tmp_path)
-
-
-def test_outputs_over_all_positions_want_questions_and_one_width(tmp_path):
-    """Prevents a soft target that depends on which examples were asked about together."""
-    teacher, _ = pair_for("classification")
-    settings = {"over_all_positions": True}
-    with pytest.raises(UserError, match="for question answering"):
-        remember(
-            teacher, Rows("classification"), collator_for("classification"), tmp_path, **settings
-        )
-    teacher, _ = pair_for("questions")
-    with pytest.raises(UserError, match="a batch of width"):
-        remember(teacher, Rows("questions"), collator_for("questions"), tmp_path, **settings)
-    assert folder_content(tmp_path) == {}
 
 
 def test_a_language_model_learns_from_no_kept_outputs(tmp_path):
@@ -468,14 +319,63 @@ def test_a_resumed_run_has_the_same_teacher(tmp_path):
         runs[1].train(resume_from_checkpoint=True)
 
 
-def test_the_harness_tells_which_length_a_teacher_reads(tmp_path, saved):
+def roberta_for(folder):
+    """Of whose 66 positions two stand before the first token's."""
+    tiny.roberta(
+        1, model_class=transformers.RobertaForSequenceClassification, num_labels=3
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "longest", "width", "said"),
+    [
+        ("bert", 70, None, "the longest text has 70"),
+        ("bert", 65, 80, "the longest text has 65"),
+        ("bert", 64, 65, "all are padded to 65"),
+        ("bert", 64, 64, None),
+        ("roberta", 65, None, "the longest text has 65"),
+        ("roberta", 64, 64, None),
+    ],
+)
+@pytest.mark.parametrize("outputs", [False, True])
+def test_the_harness_tells_which_length_a_teacher_reads(
+    make, longest, width, said, outputs, tmp_path, saved
+):
     """Prevents an index error from the teacher's position table, deep inside a batch."""
-    data = Rows("classification", [70, 12])
-    with pytest.raises(UserError, match="the teacher reads 64 tokens and the longest text has 70"):
-        trained(
-            "classification", tmp_path,
-            {"teacher": saved("classification"), "outputs": str(tmp_path / "kept")}, data=data,
-        )  # fmt: skip
+    folder = saved("classification") if make == "bert" else roberta_for(tmp_path / make)
+    folders = {"teacher": folder, **({"outputs": str(tmp_path / "kept")} if outputs else {})}
+    settings = {"data": Rows("classification", [longest, 12]), "width": width}
+    if said is None:
+        trainer = trainer_for("classification", tmp_path, folders, **settings)
+        assert len(trainer.train_dataset) == 2
+        return
+    with pytest.raises(UserError, match=f"the teacher reads 64 tokens and {said}: --max_seq_leng"):
+        trainer_for("classification", tmp_path, folders, **settings)
+
+
+def test_the_harness_knows_its_options(tmp_path, saved):
+    """Fault 15: prevents a misspelt weight from leaving the weight as it is; a name is none."""
+    folders = {"teacher": saved("classification")}
+    with pytest.raises(UserError, match=r"'alpha_cee' is none of .*did you mean 'alpha_ce'\?"):
+        trainer_for("classification", tmp_path, folders, options={"alpha_cee": 1.0})
+    options = {"teacher_model": "bert-0"}
+    assert trainer_for("classification", tmp_path, folders, options=options).weights["alpha_ce"]
+
+
+def test_a_batch_that_lost_its_outputs(tmp_path):
+    """Prevents a training without any teacher, and with a loss that looks like any other's."""
+    teacher, student = pair_for("classification")
+    collate = collator_for("classification")
+    trainer = DistilTrainer(
+        student,
+        DistilTrainingArguments(**arguments(tmp_path)),
+        train_dataset=remember(teacher, Rows("classification"), collate, tmp_path / "kept"),
+        data_collator=collate,
+    )
+    trainer.data_collator = collate
+    with pytest.raises(RunFailed, match="a batch bears no teacher_outputs"):
+        trainer.train()
 
 
 def test_the_harness_own_data_sets_are_taken(tmp_path, saved):
