@@ -3,7 +3,6 @@
 Sequence and token classification, regression (one label), and extractive question answering.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from angels_share.errors import UserError
+from angels_share.inputs import chosen, inputs_of
 from distil_trainer.losses import (
     IGNORED,
     Term,
@@ -246,22 +246,6 @@ def check_task_pair(student: TaskHead, teacher: TaskHead) -> None:
             f"the student's labels are {dict(student.labels)} and the teacher's "
             f"{dict(teacher.labels)}: soft targets need the same in the same order"
         )
-
-
-def inputs_of(model: PreTrainedModel) -> frozenset[str]:
-    """What a model's forward can be given: a DistilBERT gets no token types, a BERT does.
-
-    A model with one token type learned nothing for a second, whatever its tokenizer says.
-    """
-    names = set(inspect.signature(model.forward).parameters) - LABELS
-    if getattr(model.config, "type_vocab_size", 1) < 2:
-        names.discard("token_type_ids")
-    return frozenset(names)
-
-
-def chosen(batch: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """The part of a batch that a model takes."""
-    return {name: value for name, value in batch.items() if name in names}
 
 
 def packed(output: Any) -> Tensor:

@@ -27,15 +27,14 @@ from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, hash_of, is_refusal, replacing, sha256_of_file, write_json
+from angels_share.inputs import chosen, inputs_of
 from distil_trainer.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.task_objective import (
     LABELS,
     TEACHER_OUTPUTS,
     TaskHead,
     answers_questions,
-    chosen,
     has_task_head,
-    inputs_of,
     packed,
     require_width,
     task_head,

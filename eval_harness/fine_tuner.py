@@ -4,7 +4,6 @@ The stock Trainer multiplies the loss and the gradient of a task's head by the n
 batches: the head ignores `num_items_in_batch`, and the Trainer trusts that it did not.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from angels_share.errors import RunFailed
+from angels_share.inputs import chosen, inputs_of
 from angels_share.training_flags import training_flags
 from eval_harness.encoding import Collator
 from eval_harness.token_rows import TokenRows
@@ -37,7 +37,7 @@ class FineTuner(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: PreTrainedModel, *rest: Any, **named: Any) -> None:
-        self._accepted = accepted(model)
+        self._inputs = inputs_of(model)
         super().__init__(model, *rest, **named)
 
     def get_batch_samples(
@@ -55,7 +55,7 @@ class FineTuner(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a micro-batch: its sum, over the number of all examples of the update."""
-        output = model(**features_for(self._accepted, inputs))
+        output = model(**chosen(inputs, self._inputs))
         if "start_positions" in inputs:
             total = answer_loss(output, inputs)
         else:
@@ -205,20 +205,3 @@ def _arguments(
         "report_to": "none",
         "remove_unused_columns": False,
     }
-
-
-def accepted(model: PreTrainedModel) -> frozenset[str]:
-    """What a model's forward takes: a DistilBERT gets no token types, a BERT does.
-
-    A model with one token type learned nothing for a second, whatever its tokenizer says.
-    """
-    of_labels = {"labels", "start_positions", "end_positions"}
-    names = set(inspect.signature(model.forward).parameters) - of_labels
-    if getattr(model.config, "type_vocab_size", 1) < 2:
-        names.discard("token_type_ids")
-    return frozenset(names)
-
-
-def features_for(names: frozenset[str], batch: Batch) -> dict[str, Tensor]:
-    """The part of a batch that a model takes."""
-    return {name: value for name, value in batch.items() if name in names}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from angels_share.inputs import chosen, inputs_of
 from eval_harness.encoding import Collator, by_length
-from eval_harness.fine_tuner import accepted, features_for
 from eval_harness.results import AnyPredictions
 from eval_harness.token_rows import TokenRows
 
@@ -85,10 +85,10 @@ def outputs_of(
 ) -> Iterator[tuple[NDArray[np.int64], Any]]:
     """A model's outputs, batch by batch, and whose they are; draws no random number."""
     model.eval()
-    collate, names, device = Collator(pad_id), accepted(model), model.device
+    collate, names, device = Collator(pad_id), inputs_of(model), model.device
     for indices in by_length(rows, batch_size):
         batch = collate([rows[int(index)] for index in indices])
-        inputs = {name: value.to(device) for name, value in features_for(names, batch).items()}
+        inputs = {name: value.to(device) for name, value in chosen(batch, names).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             output = model(**inputs)
         yield indices, output

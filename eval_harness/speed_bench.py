@@ -15,12 +15,12 @@ from transformers import (
 )
 
 from angels_share.errors import UserError
+from angels_share.inputs import chosen, inputs_of
 from angels_share.names import nearest
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import refuse_code
 from eval_harness.checkpoints import Pristine, load_pristine
 from eval_harness.encoding import Collator, by_length, encode
-from eval_harness.fine_tuner import accepted, features_for
 from eval_harness.provenance import provenance
 from eval_harness.runs import Model
 from eval_harness.speed_orders import SEED, TASK, Order
@@ -89,12 +89,12 @@ class Bench:
     def _made(self, rows: TokenRows, pristine: Pristine) -> dict[int, list[_Batch]]:
         """Batches of each size: of like lengths, but as they come where there is one in each."""
         self._check_fit(rows, pristine)
-        collate, names = Collator(pristine.pad_id), accepted(self._model)
+        collate, names = Collator(pristine.pad_id), inputs_of(self._model)
         made: dict[int, list[_Batch]] = {}
         for size in self._order.batch_sizes:
             one_by_one = ([number] for number in range(len(rows)))
             made[size] = [
-                features_for(names, collate([rows[int(index)] for index in indices]))
+                chosen(collate([rows[int(index)] for index in indices]), names)
                 for indices in (by_length(rows, size) if size > 1 else one_by_one)
             ]
         return made

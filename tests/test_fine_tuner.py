@@ -8,9 +8,10 @@ import transformers
 from transformers import Trainer
 
 from angels_share.errors import UserError
+from angels_share.inputs import chosen, inputs_of
 from eval_harness.data import Split
 from eval_harness.encoding import Collator, Encoded, by_length, encode
-from eval_harness.fine_tuner import accepted, features_for, make_trainer
+from eval_harness.fine_tuner import make_trainer
 from eval_harness.text_judge import logits_of
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -90,9 +91,9 @@ def test_every_weight_learns(tmp_path):
 def test_token_types_reach_only_those_who_have_them():
     """Prevents a DistilBERT that chokes on token types, and a BERT that never gets them."""
     distil = tiny.distilbert(1, model_class=transformers.DistilBertForSequenceClassification)
-    assert "token_type_ids" not in accepted(distil)
-    assert "token_type_ids" in accepted(classifier())
-    assert "token_type_ids" not in accepted(
+    assert "token_type_ids" not in inputs_of(distil)
+    assert "token_type_ids" in inputs_of(classifier())
+    assert "token_type_ids" not in inputs_of(
         tiny.roberta(1, model_class=transformers.RobertaForSequenceClassification)
     )
     data = examples()
@@ -153,8 +154,8 @@ def test_a_batch_is_as_wide_as_its_longest():
 def test_features_leave_the_labels_out():
     """Prevents a head from computing a second loss that nobody reads."""
     batch = Collator(0)([examples()[0]])
-    names = accepted(classifier())
-    assert set(features_for(names, batch)) == {"input_ids", "attention_mask", "token_type_ids"}
+    names = inputs_of(classifier())
+    assert set(chosen(batch, names)) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
 def test_the_trainer_still_asks_whether_to_divide():

@@ -9,8 +9,9 @@ from lessons import WIDTH, Rows, collator_for, pair_for
 from torch.nn import functional
 
 from angels_share.errors import UserError
+from angels_share.inputs import inputs_of
 from distil_trainer import DistilTrainer, DistilTrainingArguments, remember
-from distil_trainer.task_objective import TaskObjective, inputs_of, packed
+from distil_trainer.task_objective import TaskObjective, packed
 
 ALPHA_CE, ALPHA_TASK, T = 0.7, 0.3, 3.0
 
