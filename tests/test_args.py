@@ -27,7 +27,7 @@ def arguments(tmp_path, **settings):
         ({"mlm_probability": True}, "mlm_probability: True is no number"),
         ({"mlm_probability": 1.0}, "mlm_probability: must be below 1"),
         ({"temperature": None}, "temperature: None is no number"),
-        ({"alpha_task": float("nan")}, "alpha_task: must be 0 or more"),
+        ({"alpha_task": float("nan")}, "alpha_task: a finite number is wanted"),
         ({"restrict_ce_to_mask": "no"}, "restrict_ce_to_mask: 'no' is neither True nor False"),
         ({"kd_over_all_positions": "all"}, "kd_over_all_positions: 'all' is neither True nor"),
         ({"allow_inexact_resume": 1}, "allow_inexact_resume: 1 is neither True nor False"),

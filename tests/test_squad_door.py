@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import transformers
 import worlds
 
 from angels_share.cli import open_door
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
 from angels_share.flags import parse
 from eval_harness.cli import SQUAD_DOOR
 from eval_harness.plans import jobs
+from eval_harness.runner import run_task
 from eval_harness.squad import plan
-from eval_harness.store import load, read_answers
+from eval_harness.store import load, publish, read_answers
+from eval_harness.worker import unfinished
 
 SMALL = [
     "--learning_rate", "3e-3", "--num_train_epochs", "2", "--per_device_train_batch_size", "8",
@@ -132,19 +135,23 @@ def test_flags_of_answers_make_no_other_teacher(world, tmp_path):
     assert student.run.settings.task["values"]["max_answer_length"] == 15
 
 
-def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path, capsys):
+def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path):
     """Fault 4. Prevents a seed that learns from half a teacher, or from an altered one."""
-    teacher = ("--teacher", str(world / "bert"))
-    assert open_door(SQUAD_DOOR, argv(world, tmp_path, *teacher, "--num_seeds", "1")) == 0
-    (weights,) = (tmp_path / "results" / "models").glob("**/model.safetensors")
+    (teacher, student) = jobs(
+        planned(world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "1")
+    )
+    publish(tmp_path / "results", *run_task(teacher.run, lambda _share: None))
+    run_task(student.run, lambda _share: None)
+    weights = Path(teacher.run.keep_weights) / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[: len(good) // 2])
-    (job, *_) = jobs(planned(world, tmp_path, *teacher))
-    assert job.again
+    (again, _) = jobs(
+        planned(world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "1")
+    )
+    assert again.again
     weights.write_bytes(good[:-100] + bytes(100))
-    words = argv(world, tmp_path, *teacher, "--num_seeds", "2")
-    assert open_door(SQUAD_DOOR, words) == 1
-    assert "isn't what was written there: remove the folder" in capsys.readouterr().err
+    with pytest.raises(RunFailed, match="isn't what was written there: remove the folder"):
+        run_task(student.run, lambda _share: None)
 
 
 def test_questions_without_an_answer_want_the_other_rules(world, tmp_path):
@@ -213,18 +220,20 @@ def test_kept_outputs_change_no_number_but_their_rounding(world, tmp_path):
     assert not list((tmp_path / "without" / "results").glob("teacher-outputs/*"))
 
 
-def test_damaged_results_are_done_again(world, tmp_path, capsys):
+def test_damaged_results_are_done_again(world, tmp_path):
     """Fault 11. Prevents a torn result, or predictions that aren't its own, from being counted."""
-    words = argv(world, tmp_path, "--num_seeds", "2")
-    assert open_door(SQUAD_DOOR, words) == 0
-    table = capsys.readouterr().out
-    results = tmp_path / "results"
-    (result,) = results.glob("runs/*/squad/*/seed-1.json")
-    (predictions,) = results.glob("runs/*/squad/*/seed-2.*.parquet")
+    root = tmp_path / "results"
+    (job,) = jobs(planned(world, tmp_path, "--num_seeds", "1"))
+    publish(root, *run_task(job.run, lambda _share: None))
+    assert unfinished(root, job.key) is None
+    (result,) = root.glob("runs/*/squad/*/seed-1.json")
+    (predictions,) = root.glob("runs/*/squad/*/seed-1.*.parquet")
+    whole = predictions.read_bytes()
+    predictions.write_bytes(whole[:-10])
+    assert "parquet" in unfinished(root, job.key)
+    predictions.write_bytes(whole)
     result.write_text(result.read_text()[:100])
-    predictions.write_bytes(predictions.read_bytes()[:-10])
-    assert open_door(SQUAD_DOOR, words) == 0
-    assert capsys.readouterr().out == table
+    assert unfinished(root, job.key)
 
 
 def test_one_file_may_come_from_the_hub(world, tmp_path, monkeypatch):
