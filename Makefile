@@ -11,7 +11,8 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format demo bench tables clean
+.PHONY: help setup test test-all test-lowest check lint types format demo first bench tables study study-cost \
+    study-wants clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
@@ -58,8 +59,11 @@ format: $(READY)  ## put the code into the one format
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-demo: $(READY)  ## a first distillation on Python's own documentation, in ./demo, no network
-	$(RUN) examples/first_distil.py demo
+demo: $(READY)  ## from nothing to four tables and the report, in ./demo, no network: six minutes on two cores
+	$(RUN) examples/demo.py demo
+
+first: $(READY)  ## a first distillation on Python's own documentation, in ./first, no network
+	$(RUN) examples/first_distil.py first
 
 bench: $(READY)  ## speed and memory against a textbook implementation, side by side (ten minutes or so)
 	$(RUN) -m benchmarks.distil_step --size mini
@@ -70,10 +74,31 @@ bench: $(READY)  ## speed and memory against a textbook implementation, side by 
 	$(RUN) -m benchmarks.tables_speed
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.fine_tune
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.sweep_rate
+	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_speed
+	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_training
 
 tables: $(READY)  ## Tables 1-4 from the results that are there
 	$(RUN) -m eval_harness tables
 
+# Table 4 from a teacher and a corpus; DISTIL= and GLUE= are further flags of the two commands.
+STUDENTS := none no-ce no-cos no-mlm random-init
+STUDY_DATA = $(if $(filter hub,$(DATA)),,--data_dir "$(DATA)")
+
+study: study-cost  ## Table 4: five students, GLUE; TEACHER= CORPUS= DATA= OUT=; the same again goes on
+	$(RUN) run_pretrain_distill.py --teacher $(TEACHER) --corpus $(CORPUS) --output_dir "$(OUT)" \
+	    --ablation all --resume_from_checkpoint $(DISTIL)
+	$(RUN) run_glue.py --model $(foreach name,$(STUDENTS),"$(OUT)/$(name)") $(STUDY_DATA) \
+	    --results_dir "$(OUT)/results" $(GLUE)
+	@cat "$(OUT)/results/table4.md"
+
+study-cost: study-wants $(READY)  ## what that will cost, counted: steps, tokens, runs
+	@$(RUN) examples/study_cost.py --teacher $(TEACHER) --corpus $(CORPUS) --data "$(DATA)" \
+	    --out "$(OUT)" --distil="$(DISTIL)" --glue="$(GLUE)"
+
+study-wants:
+	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \
+	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: the Hub's)" >&2; exit 2;)):
+
 clean:  ## everything that was made here; results stay
-	rm -rf demo $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf demo first $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

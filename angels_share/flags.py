@@ -16,7 +16,8 @@ from angels_share.training_flags import REFUSED, TrainingFlag, training_flags
 class Flag:
     """One flag of a door; its name is also its key in a `--config` file.
 
-    `bare` is what the flag means when it stands alone, without a value.
+    `bare` is what the flag means when it stands alone, without a value; `first` says that a word at
+    the beginning that belongs to no flag is its value.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     alias: str | None = None
     metavar: str | None = None
+    first: bool = False
     check: Callable[[Any], str | None] | None = None
 
     @property
@@ -105,6 +107,8 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, takes_training_flags: b
     every_training_flag = training_flags() if takes_training_flags else {}
     training = {name: each for name, each in every_training_flag.items() if name not in ours}
     aliases = {flag.alias: flag for flag in flags if flag.alias}
+    if argv and not argv[0].startswith("-"):
+        argv = [*(f"--{flag.name}" for flag in flags if flag.first), *argv]
     parser = _parser(flags, training)
     known, unknown = parser.parse_known_args([_with_underscores(word) for word in argv])
     if unknown:

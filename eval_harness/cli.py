@@ -6,6 +6,7 @@ from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
 from angels_share.names import nearest
+from eval_harness.demo import DEMO_DOOR
 from eval_harness.formats import FORMATS
 from eval_harness.report_door import REPORT_DOOR
 from eval_harness.settings import FINE_TUNING
@@ -207,6 +208,7 @@ ROOMS = {
     "report": REPORT_DOOR,
     "speed": SPEED_DOOR,
     "tasks": TASKS_DOOR,
+    "demo": DEMO_DOOR,
 }
 
 

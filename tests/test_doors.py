@@ -34,6 +34,7 @@ OUR_FLAGS = {
     "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
     "pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",
+    "eval_harness demo": "folder seed",
 }
 
 WITHOUT_TORCH = """

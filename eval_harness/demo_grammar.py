@@ -1,0 +1,308 @@
+"""The demo world's facts and how they are told: events, questions about them, praise and blame."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from eval_harness import demo_words as words
+
+_Any = TypeVar("_Any")
+
+SLOTS = ("deed", "thing", "place")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Somebody did something with a thing; `deed` and `look` are rows of the table of words.
+
+    What is None is not told.
+    """
+
+    who: str
+    deed: int
+    thing: str
+    look: int | None = None
+    place: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One of the ways to say the same: which of two synonyms, and in which voice."""
+
+    verb: int = 0
+    look: int = 0
+    passive: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """Who lives where and does what, and in which region each town lies: facts that hold always."""
+
+    town_of: dict[str, str] = field(default_factory=dict)
+    job_of: dict[str, str] = field(default_factory=dict)
+    region_of: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def made(cls, draw: random.Random) -> "World":
+        """Towns are spread evenly over regions, people over towns and jobs."""
+        towns, people = list(words.TOWNS), [*words.WOMEN, *words.MEN]
+        draw.shuffle(towns)
+        draw.shuffle(people)
+        jobs = draw.sample(words.JOBS, len(words.JOBS))
+        return cls(
+            town_of={who: towns[n % len(towns)] for n, who in enumerate(people)},
+            job_of={who: jobs[n % len(jobs)] for n, who in enumerate(people)},
+            region_of={town: words.REGIONS[n % 4] for n, town in enumerate(towns)},
+        )
+
+
+PEOPLE = (*words.WOMEN, *words.MEN)
+
+
+def is_woman(who: str) -> bool:
+    """Names say it."""
+    return who in words.WOMEN
+
+
+def other(draw: random.Random, values: Sequence[_Any], *taken: _Any) -> _Any:
+    """One of the values that isn't taken."""
+    return draw.choice([value for value in values if value not in taken])
+
+
+def other_kind(draw: random.Random, *things: str) -> str:
+    """A thing of another kind than all of these."""
+    kinds = {words.KIND_OF[thing] for thing in things}
+    return draw.choice([thing for thing in words.THINGS if words.KIND_OF[thing] not in kinds])
+
+
+def event(
+    draw: random.Random, *, look: float = 0.1, place: float = 0.4, time: float = 0.05
+) -> Event:
+    """Anything that may happen; look, place and time are told with these chances."""
+    return Event(
+        draw.choice(PEOPLE),
+        draw.randrange(len(words.DEEDS)),
+        draw.choice(words.THINGS),
+        draw.randrange(len(words.LOOKS)) if draw.random() < look else None,
+        draw.choice(words.PLACES) if draw.random() < place else None,
+        draw.choice(words.TIMES) if draw.random() < time else None,
+    )
+
+
+def events(draw: random.Random, count: int, *, place: float = 1) -> list[Event]:
+    """Events with people, things and places that differ, so that a question has one answer."""
+    people = draw.sample(PEOPLE, count)
+    things = draw.sample(words.THINGS, count)
+    places = draw.sample(words.PLACES, count)
+    return [
+        replace(each, who=who, thing=thing, place=each.place and where)
+        for who, thing, where in zip(people, things, places, strict=True)
+        for each in (event(draw, place=place),)
+    ]
+
+
+def changed(draw: random.Random, told: Event, count: int, *, but: str = "") -> Event:
+    """The same event with so many of its slots changed, but for one that is kept.
+
+    Another thing is one of another kind. A place that isn't told is none to change.
+    """
+    slots = [slot for slot in SLOTS if slot != but and (slot != "place" or told.place)]
+    for slot in draw.sample(slots, min(count, len(slots))):
+        told = _with_another(draw, told, slot)
+    return told
+
+
+def _with_another(draw: random.Random, told: Event, slot: str) -> Event:
+    if slot == "deed":
+        return replace(told, deed=other(draw, range(len(words.DEEDS)), told.deed))
+    if slot == "thing":
+        return replace(told, thing=other_kind(draw, told.thing))
+    return replace(told, place=other(draw, words.PLACES, told.place))
+
+
+def telling(draw: random.Random, *, passive: float = 0.3) -> Telling:
+    """Any way to say it."""
+    return Telling(draw.randrange(2), draw.randrange(2), draw.random() < passive)
+
+
+def retelling(draw: random.Random, first: Telling, *, passive: float = 0.3) -> Telling:
+    """A way that differs from the first one: the other verb, mostly, or the other voice."""
+    verb = 1 - first.verb if draw.random() < 0.7 else first.verb
+    voice = draw.random() < passive if verb != first.verb else not first.passive
+    return Telling(verb, draw.randrange(2), voice)
+
+
+def sentence(*parts: str | None) -> str:
+    """Words with a capital and a full stop."""
+    text = " ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def tell(told: Event, how: Telling = Telling(), *, the: bool = False) -> str:
+    """`Ada bought a big hammer at the mill in spring`, in a sentence."""
+    verb = words.DEEDS[told.deed][how.verb]
+    thing = _thing(told, how, the=the)
+    rest = _where_and_when(told)
+    if how.passive:
+        return sentence(thing, "was", verb.done, "by", told.who, *rest)
+    return sentence(told.who, verb.past, thing, *rest)
+
+
+def deny(told: Event, how: Telling) -> str:
+    """That an event did not happen."""
+    verb = words.DEEDS[told.deed][how.verb]
+    thing = _thing(told, how, the=False)
+    return sentence(told.who, "did not", verb.base, thing, *_where_and_when(told))
+
+
+def _thing(told: Event, how: Telling, *, the: bool) -> str:
+    look = words.LOOKS[told.look][how.look] if told.look is not None else ""
+    full = f"{look} {told.thing}".strip()
+    return f"the {full}" if the else words.with_article(full)
+
+
+def _where_and_when(told: Event) -> tuple[str | None, str | None]:
+    return f"at the {told.place}" if told.place else None, told.time
+
+
+def ask(told: Event, slot: str, how: Telling) -> str:
+    """A question about an event, whose answer is its person, thing or place."""
+    verb = words.DEEDS[told.deed][how.verb]
+    place = f" at the {told.place}" if told.place and slot != "place" else ""
+    first = how.look == 0  # two ways to ask, too
+    if slot == "who":
+        return f"{'Who' if first else 'Which person'} {verb.past} the {told.thing}{place}?"
+    if slot == "thing":
+        return f"{'What' if first else 'Which thing'} did {told.who} {verb.base}{place}?"
+    start = "Where" if first else "At which place"
+    return f"{start} did {told.who} {verb.base} the {told.thing}?"
+
+
+def answer(told: Event, slot: str) -> str:
+    """What answers it."""
+    return {"who": told.who, "thing": told.thing, "place": str(told.place)}[slot]
+
+
+# --- praise and blame
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A clause that praises or blames, and which of both it does."""
+
+    text: str
+    is_good: bool
+
+
+def verdict(draw: random.Random, *, is_good: bool, negated: float = 0.25) -> Verdict:
+    """`the soup was not very bad`: a negation turns the word that follows."""
+    turned = draw.random() < negated
+    adjective = draw.choice(words.GOOD if is_good != turned else words.BAD)
+    degree = draw.choice(words.DEGREES) if draw.random() < 0.3 else ""
+    negation = draw.choice(words.NEGATIONS) if turned else ""
+    parts = ("the", draw.choice(words.SHOWN), "was", negation, degree, adjective)
+    return Verdict(" ".join(part for part in parts if part), is_good)
+
+
+def feeling(draw: random.Random, who: str, *, is_good: bool) -> str:
+    """`everyone loved it`."""
+    return f"{who} {draw.choice(words.LIKED if is_good else words.LOATHED)} it"
+
+
+# --- agreement
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A sentence that is right, and the same one with one word that doesn't agree."""
+
+    right: str
+    wrong: str
+
+
+def agreement(draw: random.Random) -> Agreement:
+    """One of the constructions in which two words agree, most of them over a distance."""
+    make = draw.choice((_act, _act, _state, _reflexive))
+    return make(draw)
+
+
+def _noun(draw: random.Random, nouns: Sequence[str], *, many: bool) -> str:
+    noun = draw.choice(nouns)
+    return words.plural(noun) if many else noun
+
+
+def _act(draw: random.Random) -> Agreement:
+    """`The bakers near the cart sing every morning`."""
+    many = draw.random() < 0.5
+    between = None
+    if draw.random() < 0.6:
+        misleads = draw.random() < 0.7
+        attractor = _noun(draw, (*words.THINGS, *words.JOBS), many=many != misleads)
+        between = f"{draw.choice(words.NEAR)} the {attractor}"
+    pair = draw.choice(words.ACTS)
+    often = draw.choice(words.OFTEN) if draw.random() < 0.5 else None
+    start = ("the", _noun(draw, words.JOBS, many=many), between)
+    return Agreement(sentence(*start, pair[many], often), sentence(*start, pair[not many], often))
+
+
+def _state(draw: random.Random) -> Agreement:
+    """`The carts that Ada sold are red`."""
+    many = draw.random() < 0.5
+    verb = draw.choice(words.DEEDS)[draw.randrange(2)].past
+    who = draw.choice((draw.choice(PEOPLE), f"the {_noun(draw, words.JOBS, many=not many)}"))
+    start = ("the", _noun(draw, words.THINGS, many=many), "that", who, verb)
+    state = draw.choice(words.STATES)
+    be = ("is", "are")
+    return Agreement(sentence(*start, be[many], state), sentence(*start, be[not many], state))
+
+
+def _reflexive(draw: random.Random) -> Agreement:
+    """`Ada hurt herself at the mill`."""
+    who = draw.choice(PEOPLE)
+    start = (who, draw.choice(("hurt", "saw", "helped")))
+    selves = ("himself", "herself")
+    rest = f"at the {draw.choice(words.PLACES)}" if draw.random() < 0.5 else None
+    right = is_woman(who)
+    return Agreement(
+        sentence(*start, selves[right], rest), sentence(*start, selves[not right], rest)
+    )
+
+
+# --- reference
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A sentence with a pronoun, what follows if it means the right one, and the wrong one."""
+
+    text: str
+    right: str
+    wrong: str
+
+
+def reference(draw: random.Random) -> Reference:
+    """What `it` is that is too big, or who `she` is."""
+    return _gender(draw)
+
+
+def _fit(draw: random.Random) -> Reference:
+    inner, outer = draw.sample((*words.THINGS, *words.PLACES), 2)
+    size = draw.choice(("big", "large", "small", "little"))
+    small = size in ("small", "little")
+    text = f"The {inner} did not fit in the {outer} because it was too {size}."
+    means = (inner, outer)
+    right, wrong = (sentence("the", means[n], "was too", size) for n in (small, not small))
+    return Reference(text, right, wrong)
+
+
+def _gender(draw: random.Random) -> Reference:
+    pair = [draw.choice(words.WOMEN), draw.choice(words.MEN)]
+    draw.shuffle(pair)
+    woman = draw.random() < 0.5
+    right, wrong = sorted(pair, key=lambda who: is_woman(who) != woman)
+    deed = draw.choice(("thanked", "met", "saw", "helped", "called"))
+    when, then = draw.choice(("before", "after")), draw.choice(("went home", "was tired", "slept"))
+    text = f"{pair[0]} {deed} {pair[1]} {when} {'she' if woman else 'he'} {then}."
+    return Reference(text, sentence(right, then), sentence(wrong, then))
