@@ -6,8 +6,8 @@ GLUE's, IMDb's and SQuAD's. Each stage is a command that anybody could give, wit
 real data in the place of these; what it says goes to a file in DIR/logs. Running it again goes on
 where it was interrupted: what is finished is not done twice.
 
-The seeds were fixed beforehand and are never chosen. Sizes are still being tuned: the aim is that the
-tasks are learned, the teacher's best, within six minutes on two cores.
+The seeds were fixed beforehand and are never chosen. Sizes are still being tuned: the aim is that
+the tasks are learned, the teacher's best, within six minutes on two cores.
 """
 
 import json
