@@ -5,11 +5,15 @@ Status 0 done, 1 a run failed, 2 bad input, 130 and 143 interrupted with what wa
 
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_refusal
@@ -39,8 +43,9 @@ def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
         return DONE
     _share_the_cores()
     try:
-        options = parse(door.flags, words, takes_training_flags=door.takes_training_flags)
-        return door.run(options)
+        with _terminable():
+            options = parse(door.flags, words, takes_training_flags=door.takes_training_flags)
+            return door.run(options)
     except KeyboardInterrupt:
         return _say(door, "interrupted; what was complete is still there", INTERRUPTED)
     except SystemExit as end:
@@ -52,6 +57,28 @@ def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
         return DONE
     except Exception as error:  # noqa: BLE001  (the last one to hear of it: told, never swallowed)
         return _say(door, *_line_and_status(error))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While the `with` lasts SIGTERM is raised where it falls, as Ctrl-C is.
+
+    So whoever started a process ends it, and whoever wrote a draft removes it. Only the main thread
+    handles signals; one that is ignored stays so.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _share_the_cores() -> None:

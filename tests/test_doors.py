@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,42 @@ def test_outcomes_become_one_line_and_a_status(outcome, status, said, capsys):
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == (1 if status else 0)
+
+
+TERMINATED_IN_A_DRAFT = """
+import os, signal, sys
+from angels_share.cli import Door, open_door
+from angels_share.files import replacing
+def run(options):
+    with replacing(sys.argv[1]) as draft:
+        draft.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+"""
+
+
+def test_sigterm_ends_as_an_interruption_does(run_door, tmp_path):
+    """Fault 7: prevents drafts and children that a scheduler's signal leaves behind."""
+    ended = run_door("-c", TERMINATED_IN_A_DRAFT, str(tmp_path / "file"))
+    assert ended.returncode == 143
+    assert ended.stderr == "a_door: terminated; what was complete is still there\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, lambda *_: None])
+def test_who_handles_sigterm_already_goes_on_to(before):
+    """Prevents an end that somebody has forbidden, and a handler that is lost for good."""
+    default = signal.signal(signal.SIGTERM, before)
+
+    def run(options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    try:
+        assert open_door(Door("a_door", "", (), run, ()), []) == 0
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, default)
 
 
 def test_the_traceback_is_there_for_who_asks(monkeypatch, capsys):

@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +72,47 @@ def test_what_nohup_keeps_away_stays_away(monkeypatch):
             interrupt()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+TIMING = """
+import os, signal, sys, time
+from angels_share.cli import Door, open_door
+from eval_harness import speed
+from eval_harness.speed_remote import Remote
+from test_speed import order, setup
+class Slow(Remote):
+    def timed(self, threads, batch_size):
+        print(self.facts()["peak_bytes"], flush=True)  # the child's process number
+        time.sleep(60)
+def run(options):
+    speed.timed([order()], setup(), lambda each: Slow(each, "benches:Quiet"))
+if __name__ == "__main__":
+    sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+"""
+
+
+@pytest.mark.parametrize("to", ["parent", "all"])
+def test_a_timed_model_does_not_outlive_who_timed_it(tmp_path, to):
+    """Prevents a model in memory that nobody asks any more, and more than one line about it."""
+    script = tmp_path / "timing.py"
+    script.write_text(TIMING)
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        child = int(parent.stdout.readline())
+        try:
+            (os.killpg if to == "all" else os.kill)(parent.pid, signal.SIGTERM)
+            _, said = parent.communicate(timeout=30)
+            with pytest.raises(ProcessLookupError):
+                os.kill(child, 0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    assert parent.returncode == 143
+    assert said == "a_door: terminated; what was complete is still there\n"
