@@ -1,5 +1,6 @@
 """What DistilTrainer refuses before it starts: pairs, settings and launches that aren't right."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,6 +120,12 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
         raise UserError(
             f"{args.n_gpu} GPUs are visible to one process: start one each with "
             f"`torchrun --nproc_per_node {args.n_gpu} ...`, or choose one with CUDA_VISIBLE_DEVICES"
+        )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != args.world_size:  # each would train all of it, and write to the same folder
+        raise UserError(
+            f"{started} processes were started, and each takes itself for one of "
+            f"{args.world_size}: without a GPU add --use_cpu"
         )
     if args.push_to_hub:
         raise UserError(

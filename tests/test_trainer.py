@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from angels_share.errors import RunFailed, UserError
 from distil_trainer import DistilTrainer, DistilTrainingArguments, figures, make_student
+from distil_trainer.checks import check_settings
 from distil_trainer.families import family_of
 
 
@@ -417,6 +418,15 @@ def test_several_gpus_without_torchrun(tmp_path, monkeypatch):
     monkeypatch.setattr(DistilTrainingArguments, "n_gpu", property(lambda _: 4))
     with pytest.raises(UserError, match="torchrun --nproc_per_node 4"):
         updates.trainer_for("masked", tmp_path)
+
+
+def test_processes_that_do_not_know_of_each_other(tmp_path, monkeypatch):
+    """Prevents torchrun without a GPU or --use_cpu from training twice into one folder."""
+    arguments = DistilTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    assert arguments.world_size == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started.* add --use_cpu"):
+        check_settings(arguments, {}, "masked")
 
 
 def test_several_held_out_texts(tmp_path):
