@@ -81,19 +81,24 @@ tables: $(READY)  ## Tables 1-4 from the results that are there
 	$(RUN) -m eval_harness tables
 
 # Table 4 from a teacher and a corpus; DISTIL= and GLUE= are further flags of the two commands.
+# DATA and OUT are one path each. The others are words of a shell, TEACHER and CORPUS one or more:
+# what holds a blank is quoted, CORPUS='"my text.txt" more.txt'.
 STUDENTS := none no-ce no-cos no-mlm random-init
-STUDY_DATA = $(if $(filter hub,$(DATA)),,--data_dir "$(DATA)")
+ifneq ($(DATA),hub)
+STUDY_DATA = --data_dir "$$DATA"
+endif
+export DATA OUT DISTIL GLUE
 
 study: study-cost  ## Table 4: five students, GLUE; TEACHER= CORPUS= DATA= OUT=; the same again goes on
-	$(RUN) run_pretrain_distill.py --teacher $(TEACHER) --corpus $(CORPUS) --output_dir "$(OUT)" \
+	$(RUN) run_pretrain_distill.py --teacher $(TEACHER) --corpus $(CORPUS) --output_dir "$$OUT" \
 	    --ablation all --resume_from_checkpoint $(DISTIL)
-	$(RUN) run_glue.py --model $(foreach name,$(STUDENTS),"$(OUT)/$(name)") $(STUDY_DATA) \
-	    --results_dir "$(OUT)/results" $(GLUE)
-	@cat "$(OUT)/results/table4.md"
+	$(RUN) run_glue.py --model $(STUDENTS:%="$$OUT"/%) $(STUDY_DATA) \
+	    --results_dir "$$OUT/results" $(GLUE)
+	@cat "$$OUT/results/table4.md"
 
 study-cost: study-wants $(READY)  ## what that will cost, counted: steps, tokens, runs
-	@$(RUN) examples/study_cost.py --teacher $(TEACHER) --corpus $(CORPUS) --data "$(DATA)" \
-	    --out "$(OUT)" --distil="$(DISTIL)" --glue="$(GLUE)"
+	@$(RUN) examples/study_cost.py --teacher $(TEACHER) --corpus $(CORPUS) --data "$$DATA" \
+	    --out "$$OUT" --distil="$$DISTIL" --glue="$$GLUE"
 
 study-wants:
 	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \

@@ -7,29 +7,35 @@ guessed: they depend on the machine and on what else runs there, and the bars of
 the time left as soon as they have measured some.
 """
 
+import json
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, parse
 from angels_share.names import locate
-from angels_share.tokenizing import load_tokenizer
+from angels_share.tokenizing import check_tokenization, load_tokenizer
+from angels_share.untrusted import require_safetensors
 from distil_trainer.batches import BatchPlan
 from distil_trainer.cli import PRETRAIN_DOOR, with_preset
 from distil_trainer.corpus import Corpus, CorpusOptions, prepare_corpus
 from distil_trainer.families import family_of
 from distil_trainer.loading import load_config
+from distil_trainer.pretrain import RECORD
 from distil_trainer.recipe import ABLATIONS, DEFAULTS
 from eval_harness.cli import GLUE_DOOR
 from eval_harness.glue import plan
-from eval_harness.plans import Plan
-from eval_harness.settings import FINE_TUNING
-from eval_harness.store import find
+from eval_harness.jobs import Job, unique
+from eval_harness.models import identify
+from eval_harness.plans import Plan, jobs
+from eval_harness.runs import Model
+from eval_harness.worker import unfinished
 
 STUDENTS = len(ABLATIONS)
 
@@ -42,12 +48,14 @@ class Learning(NamedTuple):
     of: str
 
 
-def pretraining(options: Options, out: Path) -> Learning:
+def pretraining(options: Options, tokenizer: Any, out: Path) -> Learning:
     """One student's updates and tokens, counted as its Trainer counts them."""
     steps = int(options.training.get("max_steps", -1))
     if options.stream_corpus:
+        if steps <= 0:
+            raise UserError("--stream_corpus has no end: say how many steps with --max_steps")
         return Learning(steps, 0, "a stream, whose tokens nobody knows")
-    corpus = _prepared(options, out)
+    corpus = _prepared(options, tokenizer, out)
     tokens, sequences = (int(corpus.report["train"][name]) for name in ("tokens", "sequences"))
     in_epoch = _steps_in_epoch(options, corpus)
     if steps <= 0:
@@ -57,14 +65,14 @@ def pretraining(options: Options, out: Path) -> Learning:
     return Learning(steps, round(tokens * steps / in_epoch), of)
 
 
-def _prepared(options: Options, out: Path) -> Corpus:
+def _prepared(options: Options, tokenizer: Any, out: Path) -> Corpus:
     """The corpus as the students will ask for it, so that it isn't prepared twice."""
     names = [*options.teacher, *([options.student] if options.student else [])]
     configs = [load_config(name) for name in names]
     readable = min(family_of(config).shape(config).max_length for config in configs)
     return prepare_corpus(
         options.corpus,
-        load_tokenizer(options.tokenizer or options.teacher[0]),
+        tokenizer,
         cache_dir=options.corpus_dir or out / "corpus",
         options=CorpusOptions(
             text_column=options.text_column,
@@ -91,53 +99,112 @@ def count(options: Options) -> int:
     """Checks both commands, and says what they will do."""
     out = Path(options.out)
     distil, glue = _pretrain_options(options), _glue_options(options)
-    if distil.teacher == ["none"]:
-        raise UserError("--teacher none: a study wants a teacher to leave something out of")
-    for name in distil.teacher:
-        locate(name)
-    # The students aren't there yet: with their teacher in their place all else is checked now.
-    what = plan(replace(glue, values={**glue.values, "model": distil.teacher[:1]}))
-    learning = pretraining(distil, out)
-    _say(f"{STUDENTS} students, {', '.join(ABLATIONS)}; {_finished(out)} are finished")
+    tokenizer = _checked_tokenizer(distil)
+    what = _judged(glue, tokenizer)
+    learning = pretraining(distil, tokenizer, out)
+    finished = sum(_is_finished(folder) for folder in _students(out))
+    _say(f"{STUDENTS} students, {', '.join(ABLATIONS)}; {finished} are finished")
     _say(f"each learns from {learning.of}: {learning.steps:,} steps")
     _say(f"together {STUDENTS * learning.steps:,} steps, {STUDENTS * learning.tokens:,} tokens")
-    there = len(find(out / "results").results)
-    _say(f"GLUE: {_runs(what, glue)}; {there:,} have a result")
+    _say(f"GLUE: {_runs(what)}")
     _say("the bars tell the time left as measured; interrupted, the same command goes on")
     return DONE
 
 
-def _finished(out: Path) -> int:
-    """A run that was interrupted has written a record, and no weights yet."""
-    wanted = ("distil.json", "model.safetensors")
-    return sum(all((out / name / file).is_file() for file in wanted) for name in ABLATIONS)
+def _students(out: Path) -> list[Path]:
+    return [out / name for name in ABLATIONS]
 
 
-def _runs(what: Plan, glue: Options) -> str:
-    runs = STUDENTS * len(what.tasks) * len(what.seeds)
-    epochs = float(glue.training.get("num_train_epochs", FINE_TUNING["num_train_epochs"]))
-    of_a_seed = sum(what.data[task.name].train * epochs for task in what.tasks)
+def _is_finished(folder: Path) -> bool:
+    """A run that was interrupted has written a record too, which says so."""
+    try:
+        return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _checked_tokenizer(distil: Options) -> Any:
+    """The students' tokenizer, once it is clear that their teachers can be loaded."""
+    if distil.teacher == ["none"]:
+        raise UserError("--teacher none: a study wants a teacher to leave something out of")
+    for name in distil.teacher:
+        located = locate(name)
+        if located.kind == "folder":
+            require_safetensors(Path(located.source), "AutoModel")
+    return load_tokenizer(distil.tokenizer or distil.teacher[0])
+
+
+def _judged(glue: Options, tokenizer: Any) -> Plan:
+    """What GLUE will be asked for. A student that isn't there yet has no digest, and no result."""
+    what = plan(replace(glue, values={**glue.values, "model": []}))
+    if what.teacher is not None:
+        check_tokenization(tokenizer, load_tokenizer(what.teacher.source, what.teacher.revision))
+    return replace(what, models=tuple(_student(Path(name)) for name in glue.model))
+
+
+def _student(folder: Path) -> Model:
+    if _is_finished(folder):
+        return identify(str(folder))
+    return Model(folder.name, folder.name, digest="", source=str(folder))
+
+
+def _runs(what: Plan) -> str:
+    """Every run by the key that its result has, a teacher's too; what is there costs nothing."""
+    wanted = unique(jobs(what))
+    todo = [job for job in wanted if _is_to_do(what, job)]
+    extra = sum(job.run.model not in what.models for job in wanted)
+    examples = sum(_examples(what, job) for job in todo)
     return (
-        f"{STUDENTS} students x {len(what.tasks)} tasks x {len(what.seeds)} seeds: {runs:,} runs, "
-        f"{round(of_a_seed * STUDENTS * len(what.seeds)):,} examples learned from"
+        f"{STUDENTS} students x {len(what.tasks)} tasks x {len(what.seeds)} seeds"
+        f"{f' and {extra} of their teacher' if extra else ''}: {len(wanted):,} runs, "
+        f"{len(todo):,} of them to do, with {examples:,} examples to learn from"
     )
+
+
+def _is_to_do(what: Plan, job: Job) -> bool:
+    if what.options.rerun != "missing":
+        return bool(what.options.rerun == "always")
+    return job.again or unfinished(what.root, job.key) is not None
+
+
+def _examples(what: Plan, job: Job) -> int:
+    """What a run learns from, each as often as it is met; the last batch of an epoch is smaller."""
+    train, values = what.data[job.run.task.name].train, job.run.settings.task["values"]
+    steps = int(values.get("max_steps", -1))
+    if steps <= 0:
+        return round(train * float(values["num_train_epochs"]))
+    at_once = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+    epochs, rest = divmod(steps, math.ceil(train / at_once))
+    return int(epochs * train + min(rest * at_once, train))
 
 
 def _pretrain_options(options: Options) -> Options:
     words = [
         "--teacher", *options.teacher, "--corpus", *options.corpus, "--output_dir", options.out,
-        "--ablation", "all", *shlex.split(options.distil),
+        "--ablation", "all", "--resume_from_checkpoint",
     ]  # fmt: skip
-    return with_preset(parse(PRETRAIN_DOOR.flags, words, takes_training_flags=True))
+    return with_preset(_parsed(PRETRAIN_DOOR, words, "distil", options.distil))
 
 
 def _glue_options(options: Options) -> Options:
+    out = Path(options.out)
     data = [] if options.data == "hub" else ["--data_dir", options.data]
-    words = [
-        "--model", *options.teacher, *data, "--results_dir", str(Path(options.out) / "results"),
-        *shlex.split(options.glue),
-    ]  # fmt: skip
-    return parse(GLUE_DOOR.flags, words, takes_training_flags=True)
+    words = ["--model", *map(str, _students(out)), *data, "--results_dir", str(out / "results")]
+    return _parsed(GLUE_DOOR, words, "glue", options.glue)
+
+
+def _parsed(door: Door, words: Sequence[str], name: str, further: str) -> Options:
+    """A command's options with the further flags; what the study says itself isn't theirs."""
+    try:
+        more = shlex.split(further)
+    except ValueError as error:
+        raise UserError(f"--{name} {further}: {error}: close it, or leave it out") from error
+    ours = parse(door.flags, words, takes_training_flags=True)
+    both = parse(door.flags, [*words, *more], takes_training_flags=True)
+    for flag in sorted(ours.given):
+        if both.values[flag] != ours.values[flag]:
+            raise UserError(f"--{name} {further}: the study itself says --{flag}: leave it out")
+    return both
 
 
 def _say(line: str) -> None:
@@ -152,8 +219,8 @@ COST_DOOR = Door(
         Flag("corpus", "text: files, folders, globs, or a Hub data set", many=True, required=True),
         Flag("data", "GLUE's folder, or hub", required=True),
         Flag("out", "where students and results go", required=True),
-        Flag("distil", "more flags of run_pretrain_distill.py, in one word", default=""),
-        Flag("glue", "more flags of run_glue.py, in one word", default=""),
+        Flag("distil", "more flags of run_pretrain_distill.py, quoted as one", default=""),
+        Flag("glue", "more flags of run_glue.py, likewise", default=""),
     ),
     run=count,
     examples=(
