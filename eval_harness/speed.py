@@ -7,6 +7,7 @@ order, so that a machine that grows slower is slower for all of them.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from angels_share.cli import DONE
-from angels_share.files import require_writable_folder
+from angels_share.cli import DONE, INTERRUPTED, TERMINATED
+from angels_share.files import hash_of, require_writable_folder
 from angels_share.flags import Options
 from eval_harness.speed_orders import Order, orders
 from eval_harness.speed_remote import Bench, Remote
@@ -46,11 +47,22 @@ def measure(options: Options) -> int:
     """What the door does: times the models, saves the session, prints Table 3."""
     root = require_writable_folder(options.results_dir, "--results_dir").resolve()
     ordered, setup = orders(options)
-    session = timed(ordered, setup, lambda order: Remote(order, _BENCH))
+    try:
+        session = timed(ordered, setup, lambda order: Remote(order, _BENCH))
+    except KeyboardInterrupt:
+        return _stopped("interrupted", INTERRUPTED)
+    except SystemExit:  # of a SIGTERM: see `open_door`
+        return _stopped("terminated", TERMINATED)
     path = write_session(root, session)
     print(write_by_name(root)["table3"])  # noqa: T201
     sys.stderr.write(f"speed: {path}\n")
     return DONE
+
+
+def _stopped(how: str, status: int) -> int:
+    """Half a session is of no use: its times can't be compared with another's."""
+    sys.stderr.write(f"eval_harness speed: {how}; times of a part of a session are not kept\n")
+    return status
 
 
 def timed(
@@ -77,6 +89,7 @@ def timed(
         benches = [stack.enter_context(open_bench(order)) for order in ordered]
         facts = [bench.facts() for bench in benches]
         passes = _in_turn(benches, setup)
+        waits = [wait for bench in benches if (wait := bench.waited()) is not None]
     made = facts[0]["provenance"]
     return Session(
         models=tuple(map(_timed, ordered, facts, passes)),
@@ -88,6 +101,7 @@ def timed(
         environment={name: os.environ[name] for name in _WAITING if name in os.environ},
         load=round(load, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        waited=round(max(waits), 3) if waits else None,
     )
 
 
@@ -145,5 +159,7 @@ def _timing(kind: _Kind, repeats: Sequence[Sequence[float]]) -> Timing:
 
 
 def _machine(made: dict[str, Any]) -> Machine:
+    """Some processors have no name: then a machine is told from others by its own."""
     where = made["machine"]
-    return Machine(where["processor"], where["cores"], where["system"], made["device"])
+    processor = where["processor"] or f"unknown processor {hash_of(platform.node())}"
+    return Machine(processor, where["cores"], where["system"], made["device"])

@@ -1,7 +1,10 @@
 """A model that is to be timed, in its own process: loaded, warmed up, asked for its times."""
 
+import ctypes
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +50,16 @@ class Bench:
         self._order, self._device = order, torch.device(order.device)
         tokenizer = load_tokenizer(*order.tokenizer) if order.tokenizer else None
         rows = order.texts and encode(order.texts, tokenizer, order.max_seq_length)
-        before = self._mark_memory()
         pristine = self._loaded(tokenizer)
         self._model = pristine.model
         self._batches = self._made(rows or _synthetic(order.lengths, pristine), pristine)
-        self._warm(1)
-        self._peak = self._most_memory(before)
+        self._peak = self._most_memory()
+        self._waits: list[float] = []
 
     def facts(self) -> dict[str, Any]:
         """Sizes of the model, and where it is timed."""
-        body = getattr(self._model, self._model.base_model_prefix)
         return {
-            "parameters": _parameters(body),
+            "parameters": _parameters(self._model.base_model),
             "with_head": _parameters(self._model),
             "file_bytes": _file_bytes(self._order.model),
             "peak_bytes": self._peak,
@@ -74,7 +75,15 @@ class Bench:
     def timed(self, threads: int, batch_size: int) -> list[float]:
         """One pass over all pairs: seconds of each batch."""
         torch.set_num_threads(threads)
-        return [self._seconds(batch) for batch in self._batches[batch_size]]
+        before = _waited()
+        seconds = [self._seconds(batch) for batch in self._batches[batch_size]]
+        if before is not None and (after := _waited()) is not None:
+            self._waits.append((after - before) / (threads * sum(seconds)))
+        return seconds
+
+    def waited(self) -> float | None:
+        """The share of these passes that its threads waited for a core; None: nobody knows."""
+        return sum(self._waits) / len(self._waits) if self._waits else None
 
     def _loaded(self, tokenizer: Any) -> Pristine:
         order = self._order
@@ -83,6 +92,7 @@ class Bench:
         else:
             reader = tokenizer or load_tokenizer(order.model.source, order.model.revision)
             pristine = load_pristine(order.model, TASK, reader)
+            _check_config(order.name, pristine.model.config)
         pristine.model.eval().to(self._device, torch.bfloat16 if order.bf16 else torch.float32)
         return pristine
 
@@ -114,9 +124,8 @@ class Bench:
             )
 
     def _warm(self, size: int) -> None:
-        """Every length where single times count, else the largest batch."""
-        batches = self._batches[size] if size == 1 else self._batches[size][:1]
-        for batch in {batch["input_ids"].shape: batch for batch in batches}.values():
+        of_each_shape = {batch["input_ids"].shape: batch for batch in self._batches[size]}
+        for batch in of_each_shape.values():
             self._seconds(batch)
 
     @torch.inference_mode()
@@ -125,6 +134,24 @@ class Bench:
         inputs = {name: value.to(self._device) for name, value in batch.items()}
         self._model(**inputs).logits.float().cpu()  # which waits for a GPU
         return time.perf_counter() - start
+
+    def _most_memory(self) -> int | None:
+        """Bytes of the weights, and the most that is taken above them at batch size 1.
+
+        What a first pass leaves is no part of the second one's: libraries, a kernel for each shape,
+        and weights that lie in a mapped file until they are read.
+        """
+        self._warm(1)
+        _give_back()
+        before = self._mark_memory()
+        if before is None:
+            return None
+        self._warm(1)
+        is_gpu = self._device.type == "cuda"
+        most = torch.cuda.max_memory_allocated() if is_gpu else _resident("VmHWM")
+        weights = (*self._model.parameters(), *self._model.buffers())
+        held: int = sum(each.numel() * each.element_size() for each in weights)
+        return held + most - before
 
     def _mark_memory(self) -> int | None:
         """What is taken now; what was taken at most is counted from here."""
@@ -137,12 +164,6 @@ class Bench:
             return None
         return _resident("VmRSS")
 
-    def _most_memory(self, before: int | None) -> int | None:
-        if before is None:
-            return None
-        is_gpu = self._device.type == "cuda"
-        return (torch.cuda.max_memory_allocated() if is_gpu else _resident("VmHWM")) - before
-
 
 def _resident(field: str) -> int:
     """Bytes of this process in memory: now (VmRSS), or at most (VmHWM)."""
@@ -151,12 +172,27 @@ def _resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def _give_back() -> None:
+    """Hands what was freed back to the system, or taking it again would look like taking none."""
+    with suppress(OSError, AttributeError):  # only GNU's C library can
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _waited() -> float | None:
+    """Seconds that this process's threads have waited for a core so far; only Linux tells."""
+    try:
+        told = [(each / "schedstat").read_text() for each in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return None
+    return sum(int(line.split()[1]) for line in told) / 1e9
+
+
 def _parameters(module: Any) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
 def _file_bytes(model: Model | None) -> int | None:
-    """Of the weights, in one file or several."""
+    """Of the weights, in one file or in those that an index names; None where there is neither."""
     if model is None:
         return None
     folder = Path(model.source)
@@ -165,7 +201,12 @@ def _file_bytes(model: Model | None) -> int | None:
 
         config = hf_hub_download(model.source, "config.json", revision=model.revision)
         folder = Path(config).parent
-    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    if (single := folder / "model.safetensors").is_file():
+        return single.stat().st_size
+    if not (index := folder / "model.safetensors.index.json").is_file():
+        return None  # the Hub's own conversion of pickled weights, which is another revision
+    names: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sum((folder / name).stat().st_size for name in names)
 
 
 def _new(order: Order) -> Pristine:
@@ -174,16 +215,40 @@ def _new(order: Order) -> Pristine:
     values = {name: value for name, value in order.config.items() if name not in _OF_THE_HEAD}
     model_type = values.pop("model_type")
     _check_fields(order.name, model_type, values)
-    try:
+    with _blaming_the_config(order.name):
         config = AutoConfig.for_model(model_type, **values, num_labels=1, problem_type="regression")
         if config.pad_token_id is None:  # GPT-2's; which one it is makes no difference here
             config.pad_token_id = 0
+        _check_config(order.name, config)
         torch.manual_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise UserError(f"{order.name}: no model can be made of its config: {line}") from error
     return Pristine(model, (), config.pad_token_id)
+
+
+@contextmanager
+def _blaming_the_config(name: str) -> Iterator[None]:
+    """A size of 0 divides by it, a text is no size, …: each says so in another way."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: no model can be made of its config: {line}") from error
+
+
+def _check_config(name: str, config: Any) -> None:
+    """Refuses what fails only in a pass, or not at all."""
+    if config.is_encoder_decoder:
+        raise UserError(f"{name}: {config.model_type} models also write, and are not timed here")
+    if (layers := getattr(config, "num_hidden_layers", 1)) < 1:
+        raise UserError(f"{name}: a model of {layers} layers computes nothing")
+    if config.vocab_size < 2:  # padding's, and one more
+        raise UserError(f"{name}: vocab_size {config.vocab_size}: 2 or more are wanted")
+    if not 0 <= config.pad_token_id < config.vocab_size:
+        raise UserError(
+            f"{name}: pad_token_id {config.pad_token_id} is none of {config.vocab_size} ids"
+        )
 
 
 def _check_fields(name: str, model_type: str, values: Mapping[str, Any]) -> None:

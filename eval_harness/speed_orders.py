@@ -2,8 +2,9 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from angels_share.files import explain, hash_of
 from angels_share.flags import Options
 from angels_share.names import known_as, locate
 from eval_harness.crew import cores
-from eval_harness.data import Split, load_task
+from eval_harness.data import Split
 from eval_harness.models import identify
-from eval_harness.runs import Model
+from eval_harness.origins import origin_of
+from eval_harness.runs import LEFT_OUT, Model
 from eval_harness.speed_results import Setup
 from eval_harness.stsb_lengths import lengths
 from eval_harness.tasks import task_named
@@ -68,20 +70,20 @@ def orders(options: Options) -> tuple[list[Order], Setup]:
         UserError: an unknown name, a config that can't be read, data that isn't there.
     """
     _check(options)
-    subjects = [_subject(name, options) for name in dict.fromkeys(options.model)]
+    subjects = _told_apart([_subject(name, options) for name in options.model])
     count = None if options.full else options.pairs
     texts, source, content = (None, None, None) if options.synthetic else _texts(options, count)
     tokens = [] if texts else [min(n, options.max_seq_length) for n in lengths(count, SEED)]
     setup = Setup(
         source=source,
         content=content,
-        pairs=len(texts or tokens),
+        pairs=(pairs := len(texts or tokens)),
         full=options.full,
         repeats=options.repeats,
         seed=SEED,
         max_seq_length=options.max_seq_length,
         threads=_threads(options),
-        batch_sizes=tuple(dict.fromkeys((1, *options.batch_sizes))),
+        batch_sizes=_batch_sizes(options, pairs),
         dtype="bfloat16" if options.bf16 else "float32",
     )
     made = [
@@ -118,6 +120,16 @@ def _threads(options: Options) -> tuple[int, ...]:
     return wanted
 
 
+def _batch_sizes(options: Options, pairs: int) -> tuple[int, ...]:
+    """A batch of so many must be there, or its throughput would be a smaller one's."""
+    sizes = tuple(dict.fromkeys((1, *options.batch_sizes)))
+    if "batch_sizes" not in options.given:
+        return tuple(size for size in sizes if size <= pairs)
+    if max(sizes) > pairs:
+        raise UserError(f"--batch_sizes {max(sizes)}: a pass has only {pairs} pairs: leave it out")
+    return sizes
+
+
 @dataclass(frozen=True)
 class _Subject:
     """Which model, and with what it reads."""
@@ -150,12 +162,25 @@ def _subject(name: str, options: Options) -> _Subject:
     )
 
 
+def _told_apart(subjects: Sequence[_Subject]) -> list[_Subject]:
+    """Each model once, however often it was spelt, under a name that no other one has."""
+    unique = {subject.key: subject for subject in subjects}.values()
+    counts = Counter(subject.name for subject in unique)
+    return [
+        replace(each, name=f"{each.name} {each.key.rpartition('-')[2]}")
+        if counts[each.name] > 1
+        else each
+        for each in unique
+    ]
+
+
 def _shown(name: str) -> str:
-    """A file's or a folder's own name, or a Hub id."""
+    """A file's or a folder's own name, or a Hub id; one that says little has its folder's too."""
     path = Path(name).expanduser()
     if not path.exists():
         return name
-    return path.stem if path.is_file() else path.resolve().name
+    own = path.stem if path.is_file() else path.resolve().name
+    return f"{path.resolve().parent.name}/{own}" if own in ("config", *LEFT_OUT) else own
 
 
 def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:
@@ -165,9 +190,10 @@ def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:
     path = Path(name).expanduser() if is_file else _config_file(name)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        hash_of(values)  # which NaN and half a character have not
     except OSError as error:
         raise UserError(f"{path}: {explain(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise UserError(f'{path}: is no config: it has no "model_type", e.g. "distilbert"')
@@ -192,14 +218,20 @@ def _tokenizer_of(name: str) -> tuple[str, str | None]:
 
 
 def _texts(options: Options, count: int | None) -> tuple[Split, str, str]:
-    """The pairs to read, where they are from, and the hash of all that lies there."""
+    """The pairs to read, where they are from, and the hash of all that the dev set says."""
     folder = Path(options.data_dir).expanduser() if options.data_dir else None
+    (dev,) = TASK.evaluation
     try:
-        data = load_task(TASK, folder, revision=options.data_revision)
+        origin = origin_of(TASK, folder, TASK.evaluation, options.data_revision)
+        files = origin.read(dev)
+        texts = tuple(
+            [text for columns in files for text in columns.texts(name)] for name in TASK.columns
+        )
     except UserError as error:
         raise UserError(f"{error} (--synthetic needs no data)") from error
-    (dev,) = data.evaluation
-    return _drawn(dev, count), data.source, data.content
+    ids = list(map(str, range(len(texts[0]))))
+    source = f"stand-in data: {origin.name}" if origin.name else origin.source
+    return _drawn(Split(dev, ids, texts, None), count), source, hash_of(texts, 16)
 
 
 def _drawn(split: Split, count: int | None) -> Split:

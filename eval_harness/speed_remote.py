@@ -31,6 +31,9 @@ class Bench(Protocol):
     def timed(self, threads: int, batch_size: int) -> list[float]:
         """One pass over all pairs: seconds of each batch."""
 
+    def waited(self) -> float | None:
+        """The share of these passes that its threads waited for a core; None: nobody knows."""
+
 
 class Remote:
     """The same, in a process that ends with the block.
@@ -74,6 +77,11 @@ class Remote:
         """One pass over all pairs: seconds of each batch."""
         seconds: list[float] = self._ask("timed", threads, batch_size)
         return seconds
+
+    def waited(self) -> float | None:
+        """The share of these passes that its threads waited for a core; None: nobody knows."""
+        share: float | None = self._ask("waited")
+        return share
 
     def _ask(self, name: str, *arguments: int) -> Any:
         try:

@@ -12,10 +12,11 @@ from angels_share.files import explain, hash_of, write_json
 from eval_harness.results import NewerSchemaError, not_finite
 from eval_harness.store import Invalid
 
-SCHEMA = 1
+SCHEMA = 2
 SPEED = "speed"
 
 _LARGEST = 1e15  # of any number here; larger ones would be no measurement, and stop a table
+_SHORTEST = 1e-9  # seconds of a pass, likewise
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Timed:
         parameters: of the body: embeddings, layers, and the pooler where there is one.
         with_head: and of the task's head.
         file_bytes: of its weights' files; None where there are none.
-        peak_bytes: the most memory it took at batch size 1 above what was taken before it was
-            loaded; None where that can't be seen.
+        peak_bytes: of its weights in memory, and the most that was taken above them at batch
+            size 1; None where that can't be seen.
         timings: one for each number of threads and each batch size.
     """
 
@@ -132,6 +133,8 @@ class Session:
         environment: variables that tell threads how to wait for one another.
         load: how many processes wanted a core when it began: above 0, it was shared.
         finished: when, in UTC, ISO 8601.
+        waited: the share of the passes' time that a model's threads waited for a core which
+            others had, of the model that waited most; None where the system doesn't tell.
         schema: the version of this record.
     """
 
@@ -144,6 +147,7 @@ class Session:
     environment: Mapping[str, str]
     load: float
     finished: str
+    waited: float | None = None
     schema: int = SCHEMA
 
     @property
@@ -258,6 +262,7 @@ _SESSION: dict[str, Any] = {
     "libraries": _NAMED_TEXTS,
     "environment": _NAMED_TEXTS,
     "load": _NUMBER,
+    "waited": (*_NUMBER, NoneType),
     "finished": _TEXT,
 }
 
@@ -276,7 +281,7 @@ def from_record(read: Any) -> Session:
             "update"
         )
     if read["schema"] < SCHEMA:
-        raise ValueError(f"schema {read['schema']} never was")
+        raise ValueError(f"has schema {read['schema']}, which is no longer read: time it again")
     _require(read, _SESSION, "")
     if found := not_finite(read):
         raise ValueError(found)
@@ -334,5 +339,5 @@ def _require_whole(session: Session) -> None:
         if len(found) != len(wanted) or set(found) != wanted:
             raise ValueError(f"the timings of {model.name} are not those of its setup")
         for each in model.timings:
-            if len(each.passes) != setup.repeats or not each.passes or min(each.passes) <= 0:
+            if len(each.passes) != setup.repeats or min(each.passes, default=0) < _SHORTEST:
                 raise ValueError(f"the passes of {model.name} are not {setup.repeats} times")

@@ -32,7 +32,7 @@ MACHINE = Machine("a chip", 2, "Linux x86_64", "cpu")
 def timings(*seconds, faster=2.0):
     """Times with one thread; with two, and in batches of 8, so many times less."""
     return tuple(
-        Timing(threads, size, tuple(each / speed for each in seconds), 20.0, 30.0, 41.26)
+        Timing(threads, size, tuple(each / speed for each in seconds), 20.0, 30.5, 41.26)
         for threads, size, speed in (
             (1, 1, 1), (1, 8, faster), (2, 1, faster), (2, 8, 2 * faster),
         )
@@ -91,7 +91,8 @@ def test_rows_of_a_session():
         "109.5", "109.5", "484.0",
     )  # fmt: skip
     assert bert["ms a pair"] == "42.0 (40.0 to 44.0)"
-    assert (bert["p50"], bert["p99"], bert["Pairs/s at 8"]) == ("20.0", "41.3", "47.6")
+    assert (bert["p50"], bert["p90"], bert["p99"]) == ("20.0", "30.5", "41.3")
+    assert bert["Pairs/s at 8"] == "47.6"
     assert (bert["Ratio"], distil["Ratio"]) == ("1", "2.10 (1.75 to 2.20)")
     assert found["bert", "2"]["ms a pair"] == "21.0 (20.0 to 22.0)"
     assert bert["Seconds"] == ""
@@ -106,6 +107,9 @@ def test_seconds_are_of_the_whole_dev_set_only():
     assert "1500 pairs (the whole dev set): STS-B dev, hub:nyu-mll/glue/stsb, content abababab" in (
         note(text(found), "Measured")
     )
+    other = session(setup=replace(setup, pairs=48))  # the whole of a smaller set
+    assert rows(other)["bert", "1"]["Seconds"] == ""
+    assert "the whole dev set" not in note(text(other), "Measured")
 
 
 def test_circumstances_are_told():
@@ -116,6 +120,11 @@ def test_circumstances_are_told():
                  "3 repeats", "the machine was busy when it began (load 2.3)"):  # fmt: skip
         assert part in said
     assert "random weights" not in said
+    assert "others had" not in said
+    neighbour = session(waited=0.372)
+    assert "others had the cores 37 % of the time" in note(text(neighbour), "Measured")
+    for share in (0.049, None):
+        assert "others had" not in note(text(session(waited=share)), "Measured")
     assert "random weights: bert, distilbert" in note(text(session()), "Measured")
     on_gpu = session(machine=replace(MACHINE, device="a card"))
     assert "Measured: a card (a chip" in text(on_gpu)
@@ -160,7 +169,8 @@ def of_model(**more):
 FAULTS = {
     "is not a session": lambda record: record.clear(),
     "a newer version": changed(schema=SCHEMA + 1),
-    "never was": changed(schema=0),
+    "has schema 1, which is no longer read": changed(schema=1),
+    "waited is a str": changed(waited="0.1"),
     "load is missing": lambda record: record.pop("load"),
     "speed is no field": changed(speed=1),
     "models[0].parameters is a bool": of_model(parameters=True),
@@ -172,6 +182,9 @@ FAULTS = {
     "libraries.torch is a int": changed(libraries={"torch": 2}),
     "the timings of bert are not": of_model(timings=[]),
     "passes of bert are not 3": lambda record: record["models"][0]["timings"][0]["passes"].pop(),
+    "passes of bert are not 3 times": lambda record: record["models"][0]["timings"][0].update(
+        passes=[1e-320, 1.0, 1.0]
+    ),
     "half a character": of_model(name="\ud800"),
     "nothing was timed": changed(models=[]),
     "says that it is": of_model(key="bert-11111111"),
@@ -206,7 +219,7 @@ def test_a_torn_file(tmp_path, content):
 
 def test_a_session_comes_back_as_it_was(tmp_path):
     """Prevents a field that is written and not read, or a key that changes on the way."""
-    made = session(environment={"GOMP_SPINCOUNT": "5000"}, commit="abc", load=1.5)
+    made = session(environment={"GOMP_SPINCOUNT": "5000"}, commit="abc", load=1.5, waited=0.25)
     path = write_session(tmp_path, made)
     assert find_speeds(tmp_path).sessions == (made,)
     assert path.stem == made.key
