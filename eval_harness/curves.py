@@ -5,12 +5,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import explain
 from eval_harness.runs import LEFT_OUT
+from eval_harness.store import Invalid
 
 PARTS = {
     "loss_ce": "the teacher's soft targets, L_ce",
@@ -39,15 +41,25 @@ class Curve:
     """Whether it is of text that was held out, rather than of what was trained on."""
 
 
-def curves_of(folders: Sequence[Path | str]) -> list[Curve]:
+@dataclass(frozen=True)
+class Training:
+    """How students were made, and the files that should say so but can't be used."""
+
+    curves: Sequence[Curve] = ()
+    odd: Sequence[Invalid] = ()
+
+
+def training_of(folders: Sequence[Path | str]) -> Training:
     """The curves of students, or of all students in a folder such as `--ablation all` makes.
 
     Raises:
-        UserError: there is no student, or what it says of itself can't be read.
+        UserError: there is no student.
     """
     students = dict.fromkeys(path for folder in folders for path in _students_in(Path(folder)))
+    odd: list[Invalid] = []
     named = zip(_names(list(students)), students, strict=True)
-    return [curve for name, path in named for curve in _curves(name, path)]
+    curves = [curve for name, path in named for curve in _curves(name, path, odd)]
+    return Training(curves, odd)
 
 
 def _students_in(folder: Path) -> list[Path]:
@@ -65,17 +77,17 @@ def _students_in(folder: Path) -> list[Path]:
 
 
 def _is_student(folder: Path) -> bool:
-    return (folder / _RECORD).is_file() or _newest_state(folder) is not None
+    return (folder / _RECORD).is_file() or bool(_states(folder))
 
 
-def _newest_state(folder: Path) -> Path | None:
-    """What the last checkpoint says; an earlier one knows less of the same run."""
+def _states(folder: Path) -> list[Path]:
+    """What each checkpoint says, the last one first: it knows most of the run."""
     steps = {
         int(path.parent.name.removeprefix(_CHECKPOINT)): path
         for path in folder.glob(f"{_CHECKPOINT}*/{_STATE}")
         if path.parent.name.removeprefix(_CHECKPOINT).isdecimal()
     }
-    return steps[max(steps)] if steps else None
+    return [steps[step] for step in sorted(steps, reverse=True)]
 
 
 def _names(students: Sequence[Path]) -> list[str]:
@@ -90,34 +102,59 @@ def _names(students: Sequence[Path]) -> list[str]:
     ]
 
 
-def _curves(name: str, folder: Path) -> list[Curve]:
-    state = _newest_state(folder)
-    trained = _entries(state, "log_history") if state else []
+def _curves(name: str, folder: Path, odd: list[Invalid]) -> list[Curve]:
+    """A student's; what is passed over on the way is added to `odd`."""
+    first = partial(_first, name, folder, odd)
+    trained = first(_states(folder), "log_history") or []
     record = folder / _RECORD
-    held_out = _entries(record, "validation_history") if record.is_file() else trained
+    held_out = first([record] if record.is_file() else [], "validation_history")
+    sources = {"": trained, _HELD_OUT: trained if held_out is None else held_out}
     curves = [
-        _curve(name, part, prefix, entries)
-        for part in PARTS
-        for prefix, entries in (("", trained), (_HELD_OUT, held_out))
+        _curve(name, part, prefix, entries) for part in PARTS for prefix, entries in sources.items()
     ]
     return [curve for curve in curves if curve.steps]
 
 
-def _curve(name: str, part: str, prefix: str, entries: Iterable[Mapping[str, Any]]) -> Curve:
+_Entry = Mapping[str, float]
+
+
+def _first(
+    name: str, folder: Path, odd: list[Invalid], paths: Sequence[Path], key: str
+) -> list[_Entry] | None:
+    """What the first of these files says that can be used, as resuming takes an older one too."""
+    for path in paths:
+        try:
+            return _entries(json.loads(path.read_bytes())[key], key)
+        except OSError as error:
+            why = explain(error)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            why = f"has no {key} that can be read: {error!r}"
+        odd.append(Invalid(f"{name}/{path.relative_to(folder).as_posix()}", why))
+    return None
+
+
+def _entries(found: Any, key: str) -> list[_Entry]:
+    """The steps and the parts of the loss, which all have to be numbers."""
+    if type(found) is not list or any(type(entry) is not dict for entry in found):
+        raise ValueError(f"{key} is no list of records")
+    wanted = {"step", *PARTS, *(_HELD_OUT + part for part in PARTS)}
+    return [
+        {name: _number(name, entry[name]) for name in sorted(entry.keys() & wanted)}
+        for entry in found
+    ]
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) is not int and (name == "step" or type(value) is not float):
+        raise ValueError(f"{name} is {value!r:.40}")
+    return float(value)
+
+
+def _curve(name: str, part: str, prefix: str, entries: Iterable[_Entry]) -> Curve:
     found = {
-        int(entry["step"]): float(entry[prefix + part])
+        int(entry["step"]): entry[prefix + part]
         for entry in entries
         if "step" in entry and math.isfinite(entry.get(prefix + part, math.nan))
     }
     steps = tuple(sorted(found))
     return Curve(name, part, steps, tuple(found[step] for step in steps), bool(prefix))
-
-
-def _entries(path: Path, key: str) -> list[Mapping[str, Any]]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))[key]
-    except OSError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: has no {key} that can be read: {error!r}") from error
-    return [entry for entry in entries if isinstance(entry, Mapping)]

@@ -76,7 +76,8 @@ def _draw_places(axes: Axes, places: Sequence[Place], marks: Mapping[str, Mark])
     costs = [each.cost for each in places]
     if max(costs) > 8 * min(costs):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        decades = max(costs) > 100 * min(costs)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
         axes.xaxis.set_minor_locator(LogLocator(subs=()))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for each in places:
@@ -100,7 +101,6 @@ def _beside(axes: Axes, place: Place) -> None:
         textcoords="offset points",
         ha="center",
         va="top" if below else "bottom",
-        fontsize=9,
         alpha=0.75,
     )
 
@@ -171,7 +171,7 @@ def seeds_by_task(seeds: Sequence[Seeds], marks: Mapping[str, Mark]) -> Picture:
         by_task[each.task].append(each)
     words = [
         f"{task}: "
-        + "; ".join(f"{each.label} {each.median:.1f}, median of {_listed(each.scores)}"
+        + "; ".join(f"{each.label} {each.median:.1f}, median of {_listed(each)}"
                     for each in those)
         + "."
         for task, those in by_task.items()
@@ -179,6 +179,8 @@ def seeds_by_task(seeds: Sequence[Seeds], marks: Mapping[str, Mark]) -> Picture:
     caption = (
         "A point is a run with its own seed, a bar their median. Every task has its own scale."
     )
+    if any(any(each.degenerate) for each in seeds):
+        caption += " Hollow: a run that gave one answer to everything."
 
     def draw() -> Figure:
         rows = math.ceil(len(by_task) / 2)
@@ -202,8 +204,9 @@ def seeds_by_task(seeds: Sequence[Seeds], marks: Mapping[str, Mark]) -> Picture:
 def _draw_seeds(axes: Axes, seeds: Seeds, place: int, mark: Mark) -> None:
     colour, marker = mark
     spread = np.linspace(-0.18, 0.18, len(seeds.scores)) if len(seeds.scores) > 1 else [0.0]
-    axes.plot([place + each for each in spread], seeds.scores, marker, color=colour, ms=4, mew=0,
-              alpha=0.75)  # fmt: skip
+    for at, score, hollow in zip(spread, seeds.scores, seeds.degenerate, strict=True):
+        how = {"mfc": "none", "mew": 1.0} if hollow else {"mew": 0}
+        axes.plot(place + at, score, marker, color=colour, ms=4.5, alpha=0.75, **how)
     axes.hlines(seeds.median, place - 0.34, place + 0.34, color=colour, lw=2)
 
 
@@ -215,7 +218,7 @@ def ablation(losses: Sequence[Loss], paper: Mapping[str, float]) -> Picture:
     words = [
         "Ours: "
         + "; ".join(f"{_left_out(each, several=several)} {each.points:+.2f}{_to(each.interval, 2)}"
-                    for each in losses)
+                    f", n {each.n} against {each.n_full}" for each in losses)
         + ".",
         "The paper's: "
         + "; ".join(f"{ABLATIONS[name]} {change:+.2f}" for name, change in paper.items())
@@ -228,13 +231,14 @@ def ablation(losses: Sequence[Loss], paper: Mapping[str, float]) -> Picture:
         else f"{' or '.join(map(str, sorted(counts)))} of the nine"
     )
     caption = (
-        f"Points of GLUE's mean score, over {tasks} tasks, that are lost when a part is left out, "
-        "with 95 % intervals from resampling the evaluation examples. Hollow: the paper's."
+        f"By how many points GLUE's mean score, over {tasks} tasks, changes when a part is left "
+        "out, with 95 % intervals from resampling the evaluation examples; they don't speak of "
+        "other seeds. n: the seeds without it, against those of the full loss. Hollow: the paper's."
     )
 
     def draw() -> Figure:
         bars = _bars(losses, names, paper, several=several)
-        labels = ["\n".join(textwrap.wrap(bar.label, 26)) for bar in bars]
+        labels = [_wrapped(bar.label) for bar in bars]
         places = _places(bars, labels)
         drawing = ink.figure(0.25 * places[-1] + 0.7)
         (axes,) = below(drawing, 1)
@@ -264,8 +268,14 @@ def _bars(
     bars: list[_Bar] = []
     for name in names:
         ours = [each for each in losses if each.left_out == name]
-        group = [_Bar(_left_out(each, several=several), each.points, each.interval)
-                 for each in ours]  # fmt: skip
+        group = [
+            _Bar(
+                f"{_left_out(each, several=several)}\nn {each.n} against {each.n_full}",
+                each.points,
+                each.interval,
+            )
+            for each in ours
+        ]
         if name in paper:
             label = "the paper" if ours else f"{ABLATIONS[name]} (paper)"
             group.append(_Bar(label, paper[name], is_paper=True))
@@ -284,6 +294,10 @@ def _places(bars: Sequence[_Bar], labels: Sequence[str]) -> list[float]:
         for bar, above, own in zip(bars, [0, *lines], lines, strict=False)
     ]
     return list(accumulate(steps))
+
+
+def _wrapped(label: str) -> str:
+    return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, 18))
 
 
 def _left_out(loss: Loss, *, several: bool) -> str:
@@ -354,8 +368,10 @@ def _to(interval: tuple[float, float] | None, digits: int = 1) -> str:
     return f" ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
 
 
-def _listed(scores: Sequence[float]) -> str:
-    return ", ".join(f"{each:.1f}" for each in scores)
+def _listed(seeds: Seeds) -> str:
+    """`74.5, 61.0 (degenerate), 80.3`."""
+    pairs = zip(seeds.scores, seeds.degenerate, strict=True)
+    return ", ".join(f"{score:.1f}{' (degenerate)' if hollow else ''}" for score, hollow in pairs)
 
 
 def _digits(value: float) -> str:

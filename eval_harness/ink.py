@@ -26,8 +26,9 @@ from eval_harness.palette import (
     variables,
 )
 
-WIDTH = 5.0
-"""Inches: narrow, so that its texts can be read on a phone, where it is as wide as the screen."""
+WIDTH = 3.75
+"""Inches, of 72 points each: on a phone, where it is as wide as the screen, a point is more than a
+pixel and its texts can be read."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 

@@ -71,6 +71,7 @@ def label_rows(axes: Axes, labels: Sequence[str], places: Sequence[float] | None
     """Labels from the top down, without an axis."""
     places = list(range(len(labels))) if places is None else places
     axes.set_yticks(places, labels)
+    axes.tick_params(axis="y", pad=7)  # an arrow stands on the edge
     axes.set_ylim(max(places) + 0.6, min(places) - 0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -81,7 +82,7 @@ def offset(number: int, count: int) -> float:
     return (number - (count - 1) / 2) * 0.7 / count
 
 
-_LEGEND_WIDTH = 42
+_LEGEND_WIDTH = 34
 """Letters of a label that fit into a line."""
 
 
@@ -105,7 +106,7 @@ def _wrapped(label: str) -> str:
 
 def _legend_columns(labels: Sequence[str]) -> int:
     longest = max(map(len, labels), default=0)
-    return 3 if longest <= 11 else 2 if longest <= 19 else 1
+    return 3 if longest <= 7 else 2 if longest <= 14 else 1
 
 
 def legend_height(labels: Sequence[str]) -> float:

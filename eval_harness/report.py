@@ -3,6 +3,7 @@
 python -m eval_harness report --students my-distil
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -12,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
-from eval_harness.curves import Curve, curves_of
+from eval_harness.curves import Curve, training_of
 from eval_harness.paper import load_paper
 from eval_harness.report_page import Content, Missing, page
 from eval_harness.results import TaskResult
 from eval_harness.rows import one_line
 from eval_harness.shown import losses_of, places_of, seeds_of, shares_of
-from eval_harness.speed_results import find_speeds
-from eval_harness.store import find
+from eval_harness.store import Invalid, find
 from eval_harness.table1 import columns_of, title_of
 from eval_harness.table2 import TASKS_OF_TABLE2
 from eval_harness.tables import Ours, measured, tables
@@ -32,39 +32,72 @@ FIGURES = "figures"
 
 
 def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[str]:
-    """Writes the page and its figures into a results folder; the same files give the same bytes.
+    """Writes the page and its figures into a results folder.
+
+    The same files under the same names give the same bytes.
 
     Args:
         root: the results folder.
         students: folders of students, for their training curves.
 
     Returns:
-        A line for the page, and one for the figures if there are any.
+        A line for the page; one for the figures, for what was removed, and for what doesn't count,
+        where there is such.
 
     Raises:
-        UserError: there is no matplotlib, or a folder holds no student.
+        UserError: there is no matplotlib, no such folder, or no student in one.
     """
     _require_matplotlib()
-    folder, curves = Path(root), curves_of(students)
+    folder, training = Path(root).expanduser(), training_of(students)
+    if not folder.is_dir():
+        raise UserError(
+            f"--results_dir {folder}: is no folder: name the one that holds results; {_JUDGE} "
+            "makes some"
+        )
     paper, ours = load_paper(), measured(find(folder), folder)
-    figures, missing = _pictures(paper, ours, folder, curves)
-    content = Content(_title(ours), _facts(ours), ours.lines, figures, missing, tables(paper, ours))
-    _write_figures(folder / FIGURES, figures, missing)
+    figures, missing = _pictures(paper, ours, folder, training.curves)
+    left_out, made_with = _not_counted(ours, training.odd), _command(folder, students)
+    content = Content(
+        _title(ours),
+        {**_facts(ours), **({"Not counted": left_out} if left_out else {})},
+        ours.lines,
+        figures,
+        missing,
+        tables(paper, ours),
+        made_with,
+    )
     written = write_atomically(folder / PAGE, page(content))
-    count = f"{len(figures)} figure{'s' if len(figures) > 1 else ''}"
-    return [str(written), *([f"{folder / FIGURES}: {count}, as SVG and PNG"] if figures else [])]
+    said = [str(written), *_write_figures(folder / FIGURES, figures, missing)]
+    return [*said, *([f"not counted: {left_out}"] if left_out else [])]
 
 
-def _write_figures(folder: Path, figures: Sequence["Picture"], missing: Sequence[Missing]) -> None:
-    """Those that there are; of results that are gone no figure stays behind."""
+def _command(root: Path, students: Sequence[Path | str]) -> str:
+    words = ["python", "-m", "eval_harness", "report", "--results_dir", str(root)]
+    return shlex.join([*words, *(["--students", *map(str, students)] if students else [])])
+
+
+def _write_figures(
+    folder: Path, figures: Sequence["Picture"], missing: Sequence[Missing]
+) -> list[str]:
+    """Those that there are; one that there is no data for doesn't stay behind. Says so."""
     from eval_harness.ink import alone
 
     for each in figures:
         write_atomically(folder / f"{each.name}.svg", alone(each.svg))
         write_atomically(folder / f"{each.name}.png", each.png)
+    count = f"{len(figures)} figure{'s' if len(figures) > 1 else ''}"
+    said = [f"{folder}: {count}, as SVG and PNG"] if figures else []
     for gone in missing:
-        for ending in (".svg", ".png"):
-            (folder / f"{gone.name}{ending}").unlink(missing_ok=True)
+        files = [folder / f"{gone.name}{ending}" for ending in (".svg", ".png")]
+        there = [path for path in files if path.exists()]
+        for path in there:
+            path.unlink()
+        if there:
+            names = " and ".join(path.name for path in there)
+            said.append(
+                f"{folder}: removed {names}: there is no data for it now; {gone.command} makes some"
+            )
+    return said
 
 
 def _require_matplotlib() -> None:
@@ -90,7 +123,7 @@ def _pictures(
     from eval_harness.panels import marks_of
 
     marks = marks_of([*(row.label for row in ours.rows), *(each.student for each in curves)])
-    places = places_of(paper, ours.rows, find_speeds(folder))
+    places = places_of(paper, ours.rows, ours.speeds)
     shares, seeds = shares_of(ours.lines, folder), seeds_of(ours.rows)
     losses = losses_of(ours.changes)
     every: list[tuple[bool, Callable[[], Picture], Missing]] = [
@@ -153,13 +186,15 @@ def _facts(ours: Ours) -> dict[str, str]:
         "Oldest result": _moment(finished[0]),
         "Machine": "; ".join(sorted({_machine(result) for result in results})),
         "Versions": _versions(results),
-        "Not counted": _not_counted(len(ours.invalid)),
     }
     return {name: one_line(text) for name, text in said.items() if text}
 
 
-def _not_counted(files: int) -> str:
-    return f"{files} file{'s' if files > 1 else ''}: the tables' notes say which" if files else ""
+def _not_counted(ours: Ours, odd: Sequence[Invalid]) -> str:
+    """How many files the tables' notes name; and those of students, which no table names."""
+    files = len(ours.invalid) + len(ours.speeds.invalid)
+    noted = f"{files} file{'s' if files > 1 else ''}: the tables' notes say which"
+    return one_line("; ".join([*([noted] if files else []), *map(str, odd)]))
 
 
 def _tasks(ours: Ours) -> list[str]:

@@ -11,7 +11,7 @@ from string import Template
 from typing import Protocol
 
 from angels_share import __version__
-from eval_harness.layout import Figure, Table, Value, text_of
+from eval_harness.layout import Figure, Published, Table, Value, text_of
 from eval_harness.palette import (
     DARK,
     INK,
@@ -66,6 +66,7 @@ class Content:
         figures: those with data.
         missing: those without.
         tables: as they are printed.
+        command: what the page was made with.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Content:
     figures: Sequence[Shown]
     missing: Sequence[Missing]
     tables: Sequence[Table]
+    command: str
 
 
 def page(content: Content) -> str:
@@ -105,6 +107,7 @@ def page(content: Content) -> str:
             f'<h2 id="{name}-head">{title}</h2>\n{text}\n</section>'
             for name, title, text in sections
         ),
+        command=escape(content.command),
         version=escape(__version__),
         script=script,
     )
@@ -169,12 +172,17 @@ def _note(text: str) -> str:
 
 def _row(cells: Sequence[Value]) -> str:
     first, *others = map(text_of, cells)
-    published = ' class="paper"' if first.endswith((" (paper)", " (README)")) else ""
+    published = ' class="paper"' if isinstance(cells[0], Published) else ""
     rest = "".join(
         f"<td{_number(cell)}>{escape(text)}</td>"
         for cell, text in zip(cells[1:], others, strict=True)
     )
-    return f'<tr{published}><th scope="row">{escape(first)}</th>{rest}</tr>'
+    return f'<tr{published}><th scope="row">{_breakable(first)}</th>{rest}</tr>'
+
+
+def _breakable(name: str) -> str:
+    """A name that on a narrow screen is broken between its words rather than within one."""
+    return re.sub("(?<=[_/])", "<wbr>", escape(name))
 
 
 def _number(cell: Value) -> str:

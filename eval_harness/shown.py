@@ -8,9 +8,10 @@ from typing import Any
 from angels_share.names import known_as
 from eval_harness.pairs import kept_interval, total
 from eval_harness.paper import corrected
-from eval_harness.rows import MISMATCHED, Row
+from eval_harness.results import TaskResult
+from eval_harness.rows import MISMATCHED, Cell, Row
 from eval_harness.speed_results import Session, Speeds, Timed, ratio
-from eval_harness.table1 import Line, columns_of, published_name, tasks_of_mean, title_of
+from eval_harness.table1 import Line, columns_of, count_of, published_name, tasks_of_mean, title_of
 from eval_harness.table2 import TASKS_OF_TABLE2
 from eval_harness.table4 import ABLATIONS, Change
 from eval_harness.tasks import GLUE
@@ -56,12 +57,17 @@ def _kept_of(
 
 @dataclass(frozen=True)
 class Seeds:
-    """The scores that a row's seeds gave on a task."""
+    """The scores that a row's seeds gave on a task, and which of them gave one answer to all."""
 
     label: str
     task: str
     scores: tuple[float, ...]
+    degenerate: tuple[bool, ...]
     median: float
+
+
+_OF_TWO_COLUMNS = {"squad": "SQuAD F1", "squad_v2": "SQuAD 2.0 F1"}
+"""What a score is called where the tables have another measure beside it."""
 
 
 def seeds_of(rows: Sequence[Row]) -> list[Seeds]:
@@ -70,10 +76,25 @@ def seeds_of(rows: Sequence[Row]) -> list[Seeds]:
     cells = ((row.label, task, row.cells[task]) for task in tasks for row in rows
              if task in row.cells)  # fmt: skip
     return [
-        Seeds(label, title_of(task), tuple(100 * each for each in cell.counted), 100 * cell.median)
+        Seeds(
+            label,
+            _OF_TWO_COLUMNS.get(task, title_of(task)),
+            tuple(100 * each for each in cell.counted),
+            tuple(_is_degenerate(result) for result in _counted(cell)),
+            100 * cell.median,
+        )
         for label, task, cell in cells
         if cell.median is not None
     ]
+
+
+def _counted(cell: Cell) -> list[TaskResult]:
+    pairs = zip(cell.results, cell.scores, strict=True)
+    return [result for result, score in pairs if score is not None]
+
+
+def _is_degenerate(result: TaskResult) -> bool:
+    return any(mark.startswith("degenerate") for mark in result.marks)
 
 
 @dataclass(frozen=True)
@@ -201,13 +222,26 @@ def _published(paper: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, list
 
 @dataclass(frozen=True)
 class Loss:
-    """What leaving something out changed, in points, and what it changed in the paper."""
+    """What leaving something out changed, in points.
+
+    Attributes:
+        label: of the row from which it was left out.
+        left_out: its name in `ABLATIONS`.
+        points: of the mean over as many `tasks`.
+        interval: of the points.
+        n: the seeds behind that row's medians.
+        full: of the row that it is compared with.
+        n_full: the seeds behind that one's.
+        tasks: how many both have.
+    """
 
     label: str
     left_out: str
     points: float
     interval: tuple[float, float] | None
+    n: str
     full: str
+    n_full: str
     tasks: int
 
 
@@ -220,10 +254,16 @@ def losses_of(found: Sequence[Change]) -> list[Loss]:
             each.left_out,
             each.points,
             each.interval,
+            _count(each.row, each.tasks),
             each.full.label,
+            _count(each.full, each.tasks),
             len(each.tasks),
         )
         for each in found
         if each.points is not None and each.full is not None and each.left_out in places
     ]
     return sorted(known, key=lambda each: (places.index(each.left_out), each.label))
+
+
+def _count(row: Row, tasks: Sequence[str]) -> str:
+    return count_of([row.cells[task] for task in tasks])

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -18,12 +20,12 @@ from made_results import cells, seeds
 
 from angels_share.errors import UserError
 from eval_harness import report
-from eval_harness.figures import retained_by_task
+from eval_harness.figures import retained_by_task, seeds_by_task
 from eval_harness.ink import MARKERS
 from eval_harness.palette import DARK, LIGHT
 from eval_harness.panels import marks_of
 from eval_harness.report import write_report
-from eval_harness.shown import Share
+from eval_harness.shown import Seeds, Share
 from eval_harness.tables import write_by_name
 
 FIGURES = ["score-against-cost", "retained-by-task", "seeds-by-task", "ablation", "training-curves"]
@@ -131,9 +133,32 @@ def test_every_figure_says_what_it_shows(page):
     assert "RTE: " in said["seeds-by-task"]
     assert "distilbert 60.0, median of 50.0, 60.0, 70.0" in said["seeds-by-task"]
     assert "Ours: no L_ce -5.00 (" in said["ablation"]
+    assert "), n 1 against 1." in said["ablation"]
+    assert "SQuAD F1: " in said["seeds-by-task"]
+    assert "median of 10.0 (degenerate), 40.0, 50.0" in said["seeds-by-task"]
     assert "The paper&#x27;s: no L_ce -2.96; " in said["ablation"]
     assert "full from 4 at step 10 to 3 at step 20" in said["training-curves"]
     assert "full, held out, 3.25 at step 20" in said["training-curves"]
+
+
+def test_captions_say_how_to_read_a_figure(page):
+    """Prevents a gain that reads as a loss, intervals that claim too much, an unexplained mark."""
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page.text)
+    said = dict(zip(FIGURES, map(unescape, captions), strict=True))
+    assert "changes when a part is left out" in said["ablation"]
+    for name in ("ablation", "retained-by-task"):
+        assert "they don't speak of other seeds" in said[name]
+    assert "Hollow: a run that gave one answer to everything." in said["seeds-by-task"]
+
+
+def test_hollow_is_degenerate_alone():
+    """Prevents a run that learned nothing from looking like one that did."""
+    runs = Seeds("a", "RTE", (50.0, 60.0), (True, False), 55.0)
+    picture = seeds_by_task([runs], marks_of(["a"]))
+    learned = seeds_by_task([replace(runs, degenerate=(False, False))], marks_of(["a"]))
+    filled = "fill: var(--c0)"
+    assert picture.svg.count(filled) == learned.svg.count(filled) - 1 > 0
+    assert "Hollow" not in learned.caption
 
 
 def test_the_tables_are_those_of_the_markdown(whole, page, tmp_path):
@@ -144,8 +169,9 @@ def test_the_tables_are_those_of_the_markdown(whole, page, tmp_path):
     assert len(page.tables) == len(texts)
     for (columns, *rows), text in zip(page.tables, texts.values(), strict=True):
         shown = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
-        assert shown == cells(text.replace("\\|", "|"))
-        for line in (line[2:] for line in text.splitlines() if line.startswith("- ")):
+        plain = re.sub(r"\\([\\|<*`_])", r"\1", text)
+        assert shown == cells(plain)
+        for line in (line[2:] for line in plain.splitlines() if line.startswith("- ")):
             assert line.replace("`", "") in re.sub("</?code>", "", unescape(page.text))
 
 
@@ -168,7 +194,8 @@ def test_the_same_files_give_the_same_bytes(whole, tmp_path):
         *(f"figures/{name}.{end}" for name in FIGURES for end in ("svg", "png")),
     ]
     for name in files:
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+        before = (whole / name).read_bytes().replace(bytes(whole), bytes(tmp_path))
+        assert (tmp_path / name).read_bytes() == before, name
     assert sorted(path.name for path in (whole / "figures").iterdir()) == sorted(
         name.removeprefix("figures/") for name in files[1:]
     )
@@ -209,8 +236,53 @@ def test_a_figure_goes_with_its_results(tmp_path):
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert names == {"seeds-by-task", "training-curves"}
     shutil.rmtree(tmp_path / "runs")
-    write_report(tmp_path)
+    _, *removed = write_report(tmp_path)
     assert not list((tmp_path / "figures").iterdir())
+    assert "removed seeds-by-task.svg and seeds-by-task.png" in removed[0]
+    assert removed[1].endswith("report --students my-distil makes some")
+
+
+def test_the_footer_names_the_whole_command(tmp_path):
+    """Prevents a page that nobody can make again, its curves gone where a flag was forgotten."""
+    root, students = tmp_path / "my results", write_students(tmp_path / "it's")
+    root.mkdir()
+    write_report(root, [students])
+    (footer,) = re.findall("<footer>.*?<code>(.*?)</code>", (root / "report.html").read_text())
+    words = ["--results_dir", str(root), "--students", str(students)]
+    assert shlex.split(unescape(footer))[4:] == words
+
+
+def test_what_does_not_count_is_said(tmp_path):
+    """Prevents a figure that vanishes in silence since a file is torn."""
+    write_results(tmp_path)
+    students = write_students(tmp_path / "students")
+    write_report(tmp_path, [students])
+    (times,) = (tmp_path / "speed").iterdir()
+    times.write_text("{")
+    (students / "full" / "checkpoint-20" / "trainer_state.json").write_text("{")
+    said = write_report(tmp_path, [students])
+    assert any("removed score-against-cost.svg and score-against-cost.png" in line for line in said)
+    what = "1 file: the tables' notes say which; full/checkpoint-20/trainer_state.json: has no log"
+    assert said[-1].startswith(f"not counted: {what}")
+    text = unescape((tmp_path / "report.html").read_text())
+    assert f"<dt>Not counted</dt><dd>{what}" in text
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    """Prevents a mistyped name from making a folder, an empty page in it, and status 0."""
+    with pytest.raises(UserError, match=r"--results_dir .*nowhere: is no folder"):
+        write_report(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_the_papers_because_they_are(tmp_path):
+    """Prevents a user's model from being greyed as the paper's for its name."""
+    made.put(tmp_path, *seeds(0.6, of=made.model("mine (paper)", "12345678")))
+    write_report(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    rows = re.findall('<tr( class="paper")?><th scope="row">(.*?)</th>', text)
+    assert ("", "mine (paper)") in rows
+    assert (' class="paper"', "BERT-base (paper)") in rows
 
 
 def test_without_matplotlib_it_is_one_line(tmp_path, monkeypatch):
@@ -251,11 +323,32 @@ const press = name => {
   return { rows: firsts(), sort: column(name).getAttribute("aria-sort"),
            focused: document.activeElement === button };
 };
+const broken = () => {
+  const head = [...document.querySelectorAll("tbody th")]
+    .find(head => head.textContent.includes("max_query_length 24"));
+  const words = [...head.childNodes].filter(node => node.nodeType === Node.TEXT_NODE)
+    .flatMap(node => [...node.data.matchAll(/[a-z0-9]+/g)].map(word => {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      return [word[0], range.getClientRects().length];
+    }));
+  return { words: words.length, apart: words.filter(([, lines]) => lines > 1) };
+};
 const seen = { before: firsts(), down: press("RTE"), up: press("RTE"), names: press("Model"),
   sorted: table.querySelectorAll("[aria-sort]").length,
   width: innerWidth, content: document.documentElement.scrollWidth,
   boxes: [...document.querySelectorAll(".scroll")].map(box => box.scrollWidth > box.clientWidth),
   drawn: [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect().width),
+  letters: [...document.querySelectorAll("svg text")].map(text =>
+    parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a,
+                                                             text.getScreenCTM().b)),
+  outside: [...document.querySelectorAll("svg text")].filter(text => {
+    const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+    return own.left < all.left - 1 || own.right > all.right + 1
+      || own.top < all.top - 1 || own.bottom > all.bottom + 1;
+  }).map(text => text.textContent),
+  broken: broken(),
   loaded: performance.getEntriesByType("resource").map(each => each.name), faults };
 parent.postMessage(JSON.stringify(seen), "*");
 """
@@ -295,6 +388,9 @@ def test_a_browser_shows_it(whole, tmp_path, width):
     assert seen["width"] == width
     assert seen["content"] <= width
     assert all(280 < drawn <= width for drawn in seen["drawn"])
+    assert min(seen["letters"]) >= 11
+    assert seen["outside"] == []
+    assert seen["broken"] == {"words": 5, "apart": []}
     assert any(seen["boxes"])
     assert (seen["down"]["sort"], seen["up"]["sort"]) == ("descending", "ascending")
     assert seen["sorted"] == 1
