@@ -13,7 +13,7 @@ from angels_share.errors import UserError
 from angels_share.files import hash_of
 from eval_harness.columns import Columns
 from eval_harness.labels import labels_of
-from eval_harness.origins import Origin, origin_of
+from eval_harness.origins import Origin, names_of, origin_of
 from eval_harness.squad_files import Questions, of_columns, read_squad
 from eval_harness.tasks import Task
 
@@ -60,6 +60,8 @@ class TaskData(Generic[_Part]):
     limit: int | None
     overlap: int
     """Evaluation examples whose texts stand in the training split too."""
+    name: str | None = None
+    """What the data say that they are, where they stand in for others."""
 
 
 def load_task(
@@ -109,6 +111,7 @@ def _texts(
             zip(*train.texts, strict=True),
             [texts for split in evaluation for texts in zip(*split.texts, strict=True)],
         ),
+        name=origin.name,
     )
 
 
@@ -124,18 +127,20 @@ def _questions(
     if elsewhere:
         origin = origin_of(replace(task, files={}), data_dir, elsewhere, revision)
     train, *evaluation = [_asked(task, name, origin, limit) for name in names]
-    files = [Path(task.files[name]).name for name in names if name in task.files]
+    files = [Path(task.files[name]) for name in names if name in task.files]
+    called = [names_of(file.parent for file in files), origin.name if origin else None]
     return TaskData(
         task=task,
         train=train,
         evaluation=tuple(evaluation),
         test=(),
-        source=", ".join([*files, *([origin.source] if origin else [])]),
+        source=", ".join([*(file.name for file in files), *([origin.source] if origin else [])]),
         revision=origin.revision if origin else None,
         # Answers bear the questions' ids, so what is evaluated is told apart by them too.
         content=hash_of([train.content, [(part.content, *part.ids) for part in evaluation]], 16),
         limit=limit,
         overlap=_overlap(_pairs(train), [pair for part in evaluation for pair in _pairs(part)]),
+        name=" and ".join(filter(None, dict.fromkeys(called))) or None,
     )
 
 

@@ -94,6 +94,11 @@ def jsonl(rows: Iterable[Example]) -> str:
     )
 
 
+def about(seed: int) -> str:
+    """What the data are: tables say it beside every number that comes of them."""
+    return json.dumps({"name": f"demo world (made up, seed {seed})"}) + "\n"
+
+
 def squad(parts: Iterable[Paragraph]) -> str:
     """Paragraphs as one of SQuAD's files: an article of each title."""
     articles: dict[str, list[dict[str, object]]] = {}

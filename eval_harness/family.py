@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, known_as
-from eval_harness.layout import Table, Value, table_of
+from eval_harness.layout import Published, Table, Value, table_of
 from eval_harness.notes import notes
 from eval_harness.rows import Row
 from eval_harness.table1 import count_of, mean_over, tasks_of_mean, title_of
@@ -23,7 +23,7 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
         return None
     published = paper[_SECTION]["rows"]
     cells: list[list[Value]] = [
-        [f"{name} (README)", row["score"], *(row[task] for task in GLUE)]
+        [Published(f"{name} (README)"), row["score"], *(row[task] for task in GLUE)]
         for member in members
         for name, row in published.items()
         if known_as(name) is member

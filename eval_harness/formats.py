@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,13 +21,27 @@ class Format(NamedTuple):
 
 def to_markdown(table: Table) -> str:
     """Readable as plain text, rendered as a table."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in table.rows]
+    columns, *rows = ([_MARKUP.sub(_ESCAPED, cell) for cell in row]
+                      for row in (table.columns, *table.rows))  # fmt: skip
     # Without numparse 89.0 stays 89.0.
     body = tabulate(
-        rows, table.columns, tablefmt="pipe", colalign=_alignment(table), disable_numparse=True
+        rows, columns, tablefmt="pipe", colalign=_alignment(table), disable_numparse=True
     )
-    notes = "\n".join(f"- {note}" for note in table.notes)
+    notes = "\n".join(f"- {_as_it_is(note)}" for note in table.notes)
     return "\n\n".join(part for part in (f"# {table.title}", body, notes) if part) + "\n"
+
+
+_MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])")
+"""What markdown takes for markup; an underscore within a word is none, there or to the eye."""
+_ESCAPED = r"\\\g<0>"
+
+
+def _as_it_is(note: str) -> str:
+    """A note is markdown, of which it uses no more than a command between backticks."""
+    code = re.compile("(`[^`]+`)")
+    return "".join(
+        part if code.fullmatch(part) else _MARKUP.sub(_ESCAPED, part) for part in code.split(note)
+    )
 
 
 def to_csv(table: Table) -> str:

@@ -20,6 +20,12 @@ class Figure:
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+class Published(str):
+    """The name of a row that was printed elsewhere: no number in it is ours."""
+
+    __slots__ = ()
+
+
 Value = str | float | Figure | None
 """A cell; None is blank: not measured."""
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
@@ -20,6 +20,7 @@ _CONTENT = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokeniz
             "special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model",
             "tokenizer.model")  # fmt: skip
 _RECORD = "distil.json"
+_WEIGHTS = "model.safetensors"
 
 
 def identify(name: str) -> Model:
@@ -35,15 +36,18 @@ def identify(name: str) -> Model:
         require_safetensors(Path(located.source), "AutoModel")
         if not has_tokenizer(located.source):
             raise UserError(f"{located.source}: holds no tokenizer: copy its teacher's into it")
-    teacher, distilled = (row.teacher, None) if row else _origin(located)
+    teacher = _Origin(row.teacher) if row else _origin(located)
+    content = _content(located)
     return Model(
         name=_shown_name(name, located, row),
         slug=_slug(row.short if row else Path(located.source).resolve().name),
-        digest=_digest(located),
+        digest=located.revision[:8] if located.revision is not None else hash_of(content),
         source=str(Path(located.source).resolve()) if located.kind == "folder" else located.source,
         revision=located.revision,
-        teacher=teacher,
-        distilled=distilled,
+        teacher=teacher.teacher,
+        distilled=teacher.distilled,
+        weights=content.get(_WEIGHTS),
+        teacher_weights=teacher.weights,
     )
 
 
@@ -62,23 +66,36 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
 
 
-def _digest(located: Located) -> str:
+def _content(located: Located) -> dict[str, str]:
+    """The sha256 of each file of a folder that decides what the model computes."""
     if located.revision is not None:
-        return located.revision[:8]
+        return {}
     folder = Path(located.source)
     files = sorted({path for pattern in _CONTENT for path in folder.glob(pattern)})
-    return hash_of({path.name: sha256_of_file(path) for path in files})
+    return {path.name: sha256_of_file(path) for path in files}
 
 
-def _origin(located: Located) -> tuple[str | None, Distilled | None]:
-    """Whom a folder's model was distilled from, and how, by the record in it."""
+class _Origin(NamedTuple):
+    """Whom a model was distilled from, and how."""
+
+    teacher: str | None = None
+    weights: str | None = None
+    distilled: Distilled | None = None
+
+
+def _origin(located: Located) -> _Origin:
+    """What the record in a folder says; its teacher is the first where there are several."""
     path = Path(located.source) / _RECORD
     if located.kind != "folder" or not path.is_file():
-        return None, None
+        return _Origin()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        teachers = record["teachers"]
-        return (_shown(str(teachers[0]["name"])), _distilled(record)) if teachers else (None, None)
+        if not record["teachers"]:
+            return _Origin()
+        teacher = record["teachers"][0]
+        weights = teacher.get("sha256") or teacher.get("revision")
+        known = str(weights) if weights else None
+        return _Origin(_shown(str(teacher["name"])), known, _distilled(record))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{path}: is no record of a distillation: {error!r}; remove it") from error
 

@@ -119,18 +119,24 @@ def _where(cells: Sequence[_Shown], shown: Sequence[_Shown]) -> str:
 def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
     """Data from elsewhere than the Hub may be anything: its content's hash says what.
 
-    GLUE's own files are as good as the Hub's; of others nobody knows what they stand in for.
+    GLUE's own files are as good as the Hub's, unless they say that they stand in for them; of
+    others nobody knows what they stand in for.
     """
     own, others = list[_Fact](), list[_Fact]()
+    named: dict[str, list[_Fact]] = defaultdict(list)
     for each in shown:
         sources = _sources(each)
         if not sources:
             continue
         content = str(each.cell.data)[:8]
-        if sources <= _copies(each.task):
+        if name := _data_name(each):
+            named[name].append((each, content))
+        elif sources <= _copies(each.task):
             own.append((each, content))
         else:
             others.append((each, f"{content} from {' and '.join(sorted(sources))}"))
+    for name, facts in named.items():
+        yield f"Stand-in data: {name}: {_merged(facts, shown)}."
     if own:
         yield f"Read from files, not from the Hub: {_merged(own, shown)}."
     if others:
@@ -151,10 +157,29 @@ def _copies(name: str) -> set[str | None]:
     return {task.folder, name, f"glue/{name}", f"{name}/{task.config}"}
 
 
+def _data_name(shown: _Shown) -> str:
+    """What a cell's data say that they are."""
+    names = (result.data.get("name") for result in shown.cell.results)
+    return " and ".join(sorted({name for name in names if name}))
+
+
 def _sources(shown: _Shown) -> set[str]:
     """What a cell's data were read from, where that wasn't the Hub."""
     data = [result.data for result in shown.cell.results]
     return {str(each.get("source")) for each in data if each.get("revision") is None}
+
+
+def _names_of_several(shown: Sequence[_Shown]) -> Iterable[str]:
+    """A model that was trained again in its folder keeps its name: which row is of today's."""
+    newest: dict[str, dict[str, str]] = defaultdict(dict)
+    for each in shown:
+        model, finished = each.row.model, max(one.finished for one in each.cell.results)
+        seen = newest[model.name]
+        seen[model.digest] = max(finished, seen.get(model.digest, ""))
+    for name, models in newest.items():
+        if len(models) > 1:
+            latest = max(models, key=lambda digest: models[digest])
+            yield f"{len(models)} models are called {name}; the newest results are of {latest}."
 
 
 def _overlap(shown: Sequence[_Shown]) -> Iterable[str]:
@@ -239,6 +264,7 @@ def _machines(shown: Sequence[_Shown]) -> Iterable[str]:
 
 _NOTES: tuple[Callable[[Sequence[_Shown]], Iterable[str]], ...] = (
     _hyper_parameters,
+    _names_of_several,
     _from_files,
     _overlap,
     _degenerate,

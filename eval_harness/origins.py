@@ -1,17 +1,21 @@
 """Where a task's data is: its own files, a folder, or the Hub. Imports no torch."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.files import explain
 from angels_share.names import Located, cache_folder, locate
 from eval_harness.columns import ENDINGS, IDS, Columns, read_columns, require_rows
 from eval_harness.glue_files import file_of, is_there, read_glue
 from eval_harness.tasks import Task
 
+_ABOUT = "about.json"
+_LONGEST_NAME = 100
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
@@ -24,11 +28,43 @@ class Origin:
         source: what to call it in a result: never a path of this machine.
         revision: of the data set on the Hub.
         read: a split's columns by its name, one for each of its files.
+        name: what the folder says that its data are.
     """
 
     source: str
     revision: str | None
     read: Callable[[str], Sequence[Columns]]
+    name: str | None = None
+
+
+def names_of(folders: Iterable[Path]) -> str | None:
+    """What data call themselves that stand in for others: in `about.json`, beside them.
+
+    Raises:
+        UserError: the file is there and says no name.
+    """
+    names = filter(None, map(_name_of, dict.fromkeys(folders)))
+    return " and ".join(dict.fromkeys(names)) or None
+
+
+def _name_of(folder: Path) -> str | None:
+    path = folder / _ABOUT
+    if not path.exists():
+        return None
+    wanted = '{"name": "what these data are"} is wanted, in one short line'
+    try:
+        name = json.loads(path.read_bytes())["name"]
+    except OSError as error:
+        raise UserError(f"{path}: {explain(error)}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: {wanted}") from error
+    if (
+        type(name) is not str
+        or not 0 < len(name.strip()) <= _LONGEST_NAME
+        or not name.isprintable()
+    ):
+        raise UserError(f"{path}: {wanted}")
+    return name.strip()
 
 
 def origin_of(
@@ -61,7 +97,12 @@ def _own_files(task: Task) -> Origin:
     def read(split: str) -> list[Columns]:
         return [read_columns(Path(task.files[split]), _wanted(task, split))]
 
-    return Origin(f"files of {task.name}", None, read)
+    return Origin(
+        f"files of {task.name}",
+        None,
+        read,
+        names_of(Path(file).parent for file in task.files.values()),
+    )
 
 
 def _in_folder(task: Task, data_dir: Path) -> Origin:
@@ -77,9 +118,10 @@ def _in_folder(task: Task, data_dir: Path) -> Origin:
     if not found:
         raise UserError(f"{data_dir}: no {task.title} in it; {_looked_for(task, data_dir)}")
     source = found[0].relative_to(data_dir).as_posix()
+    name = names_of((data_dir, found[0].parent))
     if tables:
-        return Origin(source, None, lambda split: _read_tables(task, tables[0], split))
-    return Origin(source, None, lambda split: [read_glue(found[0], task, split)])
+        return Origin(source, None, lambda split: _read_tables(task, tables[0], split), name)
+    return Origin(source, None, lambda split: [read_glue(found[0], task, split)], name)
 
 
 def _table_folders(task: Task, data_dir: Path) -> list[Path]:

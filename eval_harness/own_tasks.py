@@ -27,6 +27,7 @@ from eval_harness.columns import ENDINGS
 from eval_harness.tasks import TASKS, Measure, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
 _OF_NUMBERS = ("pearson", "spearman")
 _OF_CLASSES = tuple(measure for measure in get_args(Measure) if measure not in _OF_NUMBERS)
 
@@ -110,7 +111,7 @@ class _Row:
         name = str(self.need("name", "what the task is called"))
         if not _NAME.fullmatch(name):
             raise self.refuse("name", f"{name!r}: small letters, digits, - _ . are wanted")
-        if name in ("all", "mnli-mm", *(task.name for task in TASKS)):
+        if name in ("all", "mnli-mm", *_COLUMNS_OF_TABLE1, *(task.name for task in TASKS)):
             raise self.refuse("name", f"{name!r} is there already; choose another")
         return name
 

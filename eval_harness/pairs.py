@@ -28,7 +28,7 @@ _COMPARISONS = {"shares": intervals.shares, "changes": intervals.changes}
 
 
 def common_tasks(row: Row, other: Row) -> tuple[str, ...]:
-    """GLUE's tasks that both were judged on, with the same examples."""
+    """GLUE's tasks that both were judged on, with the same examples, read and scored alike."""
     return tuple(
         task
         for task in GLUE
@@ -37,7 +37,22 @@ def common_tasks(row: Row, other: Row) -> tuple[str, ...]:
         and row.cells[task].counted
         and other.cells[task].counted
         and row.cells[task].data == other.cells[task].data
+        and _scored_alike(row.cells[task], other.cells[task])
     )
+
+
+_SCORING = ("version", "labels", "measures", "columns")
+"""Settings of a task; the first results don't name all of them."""
+
+
+def _scored_alike(cell: Cell, other: Cell) -> bool:
+    ours, theirs = map(_scoring, (cell, other))
+    return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
+
+
+def _scoring(cell: Cell) -> dict[str, Any]:
+    tasks = (result.settings.task for result in cell.results)
+    return {name: task[name] for task in tasks for name in _SCORING if name in task}
 
 
 def total(row: Row, tasks: Sequence[str]) -> float:

@@ -5,10 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval_harness.tasks import GLUE
-
-Row = Mapping[str, float]
-
 
 def load_paper() -> dict[str, Any]:
     """The published numbers: a checkout's own file, which an installed package carries too."""
@@ -17,11 +13,6 @@ def load_paper() -> dict[str, Any]:
     path = packed if packed.is_file() else here.parent / "results" / "reference" / "paper.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def macro_score(row: Row) -> float:
-    """GLUE's macro-score as the paper computes it: the plain mean of nine, WNLI included."""
-    return sum(row[task] for task in GLUE) / len(GLUE)
 
 
 def corrected(paper: Mapping[str, Any], table: str, name: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eval_harness.runs import Distilled, Model, Settings
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class NewerSchemaError(ValueError):
@@ -64,7 +64,8 @@ class TaskResult:
             defined (a correlation with constant predictions).
         scores: every measure by split, None where it is not defined.
         marks: what a reader must know of this run: "degenerate", "best of 3 epochs on dev".
-        data: source, revision, content hash, number of examples by split, overlap of train and dev.
+        data: source, revision, content hash, number of examples by split, overlap of train and dev;
+            `name` where the data have one of their own, since they stand in for others.
         provenance: code, libraries, hardware, threads, device, dtype; `seeds`, where a sweep made
             it, are all that the sweep was asked for.
         times: seconds by stage.
@@ -104,7 +105,14 @@ def _without_distillation(record: Record) -> Record:
     return {**record, "model": {**model, "distilled": None}} if type(model) is dict else record
 
 
-UPGRADES: dict[int, Callable[[Record], Record]] = {1: _without_distillation}
+def _without_weights(record: Record) -> Record:
+    """Schema 2 knew a student's teacher by its name alone."""
+    model = record.get("model")
+    added = {"weights": None, "teacher_weights": None}
+    return {**record, "model": {**model, **added}} if type(model) is dict else record
+
+
+UPGRADES: dict[int, Callable[[Record], Record]] = {1: _without_distillation, 2: _without_weights}
 """From each older schema to the next one; a record passes through as many as it needs."""
 
 _Kinds = tuple[type, ...]
@@ -127,7 +135,7 @@ _RESULT: dict[str, _Kinds] = {
 }
 _MODEL: dict[str, _Kinds] = {
     **dict.fromkeys(("name", "slug", "digest", "source"), (str,)),
-    **dict.fromkeys(("revision", "teacher"), (str, NoneType)),
+    **dict.fromkeys(("revision", "teacher", "weights", "teacher_weights"), (str, NoneType)),
     "distilled": (dict, NoneType),
 }
 _DISTILLED: dict[str, _Kinds] = {
@@ -146,6 +154,7 @@ _DATA: dict[str, _Kinds] = {
     "revision": (str, NoneType),
     "content": (str,),
     "overlap": (int,),
+    "name": (str,),
 }
 _PROVENANCE: dict[str, _Kinds] = {
     "version": (str,),

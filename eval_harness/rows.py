@@ -221,8 +221,8 @@ def _apart(part: _Part, main: _Part | None) -> str:
 def _row(tasks: Mapping[str, _Part], part: str = "") -> Row:
     first = next(iter(tasks.values())).results[0]
     models = (result.model for each in tasks.values() for result in each.results)
-    # Older results don't say how their model was made.
-    model = next((each for each in models if each.distilled is not None), first.model)
+    # Older results say neither how their model was made nor what its weights are.
+    model = max(models, key=lambda each: (each.weights is not None, each.distilled is not None))
     cells = {name: cell for each in tasks.values() for name, cell in _cells(each).items()}
     return Row(model, first.settings.row, cells, part)
 

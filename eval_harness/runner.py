@@ -230,6 +230,7 @@ def _result(
             "content": data.content,
             "examples": {part.name: len(part) for part in parts},
             "overlap": data.overlap,
+            **({"name": data.name} if data.name else {}),
         },
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         **record,

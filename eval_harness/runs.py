@@ -50,6 +50,10 @@ class Model:
     """The name of the model that it was distilled from, where that is known."""
     distilled: Distilled | None = None
     """How, where its folder holds a record of it; it is no part of the key."""
+    weights: str | None = None
+    """The sha256 of its weights where they are one file of a folder."""
+    teacher_weights: str | None = None
+    """The same of the teacher that it had, or the revision that this had on the Hub."""
 
     @property
     def key(self) -> str:

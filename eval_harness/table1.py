@@ -6,32 +6,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval_harness.intervals import RESAMPLES
-from eval_harness.layout import Figure, Value
+from eval_harness.layout import Figure, Published, Value
 from eval_harness.pairs import total
 from eval_harness.paper import corrected
 from eval_harness.retained import Retained
 from eval_harness.rows import MISMATCHED, SECOND_CELLS, Cell, Row
 from eval_harness.tasks import GLUE, TASKS
 
+MODEL = "Model"
+COUNT = "n"
 SCORE = "Score"
 MEAN_OF = "Mean of k"
 RETAINED = "Retained"
 
 
 _TITLES = {**{task.name: task.title for task in TASKS}, MISMATCHED: "MNLI-mm"}
+_TAKEN = {MODEL, COUNT, SCORE, MEAN_OF, RETAINED, *_TITLES.values()}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row to show, and what it retained of its teacher."""
+    """A row to show, and what it retained of its teacher, or why that can't be said."""
 
     row: Row
     kept: Retained | None = None
+    why_not: str = ""
 
 
 def title_of(task: str) -> str:
-    """A column's name; a task of one's own is called what its results call it."""
-    return _TITLES.get(task, task)
+    """A column's name; a task of one's own is called what its results call it.
+
+    These may be anybody's, with a name that another column has.
+    """
+    if task in _TITLES:
+        return _TITLES[task]
+    return f"{task} (task)" if task in _TAKEN else task
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -48,8 +57,8 @@ def glue_row(line: Line, tasks: Sequence[str]) -> dict[str, Value]:
     mean = mean_over(row, there)
     whole = len(there) == len(GLUE)
     return {
-        "Model": row.label,
-        "n": count_of([row.cells[task] for task in tasks if task in row.cells]),
+        MODEL: row.label,
+        COUNT: count_of([row.cells[task] for task in tasks if task in row.cells]),
         SCORE: mean if whole else None,
         **{title_of(task): figure(row, task) for task in tasks},
         MEAN_OF: Figure(f"{mean.text} of {len(there)}", mean.number, {"of": list(there)})
@@ -65,7 +74,7 @@ def paper_row(paper: Mapping[str, Any], name: str, rows: Sequence[Row]) -> dict[
     common = common_tasks(rows)
     mean = sum(right[task] for task in common) / len(common) if common else None
     return {
-        "Model": published_name(name),
+        MODEL: published_name(name),
         SCORE: published["score"],
         **{title_of(task): published[task] for task in GLUE},
         MEAN_OF: None
@@ -74,9 +83,9 @@ def paper_row(paper: Mapping[str, Any], name: str, rows: Sequence[Row]) -> dict[
     }
 
 
-def published_name(name: str) -> str:
+def published_name(name: str) -> Published:
     """What a row of the paper's is called beside ours."""
-    return f"{name} (paper)"
+    return Published(f"{name} (paper)")
 
 
 def tasks_of_mean(row: Row) -> tuple[str, ...]:
@@ -173,14 +182,17 @@ def retained_notes(lines: Sequence[Line]) -> list[str]:
             against[f"{_teacher(kept)} over {tasks}"].append(line.row.label)
             if kept.why_no_interval:
                 without.append(f"No interval for {line.row.label}: {kept.why_no_interval}.")
+    why_not = [f"Retained, not said of {line.row.label}: {line.why_not}."
+               for line in lines if line.why_not]  # fmt: skip
     if not against:
-        return []
+        return why_not
     return [
         "Retained: mean of the medians over the common tasks as a percentage of the teacher's; "
         f"in brackets a 95 % interval from resampling the evaluation examples {RESAMPLES:,} "
         "times, the same ones for both; it doesn't speak of other seeds.",
         *(f"Retained, of {teacher}: {'; '.join(labels)}." for teacher, labels in against.items()),
         *without,
+        *why_not,
     ]
 
 

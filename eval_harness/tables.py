@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from angels_share.errors import UserError
 from angels_share.files import write_atomically
 from eval_harness.family import family_table
 from eval_harness.formats import FORMATS, Format
@@ -15,10 +16,12 @@ from eval_harness.notes import notes
 from eval_harness.paper import load_paper
 from eval_harness.retained import retained
 from eval_harness.rows import Row, rows_of
-from eval_harness.speed_results import Speeds, find_speeds
+from eval_harness.speed_results import SPEED, Speeds, find_speeds
 from eval_harness.store import RUNS, Found, Invalid, find
 from eval_harness.table1 import (
+    COUNT,
     MEAN_OF,
+    MODEL,
     RETAINED,
     SCORE,
     Line,
@@ -60,7 +63,7 @@ class Ours:
             [line for line in self.lines if line.row.model.key in models],
             [change for change in self.changes if change.row.model.key in models],
             [each for each in self.invalid if each.path.startswith(folders)],
-            self.speeds,
+            Speeds(self.speeds.sessions),
         )
 
 
@@ -77,6 +80,9 @@ def write_tables(
     Returns:
         The texts of Tables 1-4, then the family's where there is one, then one line if there are
         files that don't count.
+
+    Raises:
+        UserError: there is no such folder.
     """
     return list(write_by_name(root, models, form).values())
 
@@ -85,8 +91,11 @@ def write_by_name(
     root: Path | str, models: Collection[str] | None = None, form: str = "markdown"
 ) -> dict[str, str]:
     """`write_tables` by name: `table1` ... `table4`, `family`, `not counted`."""
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"--results_dir {folder}: there is no such folder")
     with _without_collection():
-        return _write(load_paper(), Path(root), models, FORMATS[form])
+        return _write(load_paper(), folder, models, FORMATS[form])
 
 
 def _write(
@@ -97,12 +106,13 @@ def _write(
     for name, text in texts.items():
         write_atomically(folder / f"{name}{form.ending}", text)
     if FAMILY not in texts:  # of results that are gone
-        (folder / f"{FAMILY}{form.ending}").unlink(missing_ok=True)
+        for each in FORMATS.values():
+            (folder / f"{FAMILY}{each.ending}").unlink(missing_ok=True)
     if models is not None:
         ours = ours.of(models)
         texts = {table.name: form.write(table) for table in tables(paper, ours)}
-    if ours.invalid:
-        texts["not counted"] = _how_many(ours.invalid, folder, form)
+    if invalid := [*ours.invalid, *ours.speeds.invalid]:
+        texts["not counted"] = _how_many(invalid, folder, form)
     return texts
 
 
@@ -129,7 +139,7 @@ def _how_many(invalid: Sequence[Invalid], folder: Path, form: Format) -> str:
 def measured(found: Found, root: Path) -> Ours:
     """The rows of what was found; intervals that are new are made and kept under the root."""
     rows = rows_of(found)
-    lines = [Line(row, retained(row, rows, root)) for row in rows]
+    lines = [Line(row, *retained(row, rows, root)) for row in rows]
     lasting = [each for each in found.invalid if not each.is_passing]
     return Ours(lines, changes(rows, root), lasting, find_speeds(root))
 
@@ -152,7 +162,7 @@ def _table1(paper: Mapping[str, Any], ours: Ours) -> Table:
     ours_shown = [line.row for line in shown]
     rows = [paper_row(paper, name, ours_shown) for name in paper["table1"]["rows"]]
     rows += [glue_row(line, tasks) for line in shown]
-    names = ("Model", "n", SCORE, *map(title_of, tasks), MEAN_OF, RETAINED)
+    names = (MODEL, COUNT, SCORE, *map(title_of, tasks), MEAN_OF, RETAINED)
     columns, cells = filled(names, rows)
     said = (
         *mean_notes(ours_shown),
@@ -170,4 +180,6 @@ def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:
 
 def _table_of(invalid: Invalid) -> str:
     folders = invalid.path.split("/")
+    if folders[0] == SPEED:
+        return "table3"
     return "table2" if any(task in folders for task in TASKS_OF_TABLE2) else "table1"

@@ -6,6 +6,7 @@ import made_results as made
 import pytest
 from made_results import BERT, STUDENT, cells, note, seeds
 
+from eval_harness.formats import FORMATS
 from eval_harness.tables import write_by_name
 from eval_harness.tasks import GLUE
 
@@ -41,10 +42,12 @@ def test_it_goes_with_its_results(root):
     """Prevents a table of files that aren't there any more."""
     made.put(root, *seeds(0.6))
     assert family(root)
+    for form in FORMATS:
+        write_by_name(root, form=form)
     for path in (root / "runs").rglob("*.*"):
         path.unlink()
     assert family(root) is None
-    assert not (root / "family.md").exists()
+    assert not list(root.glob("family.*"))
 
 
 def test_it_is_the_readmes(root):

@@ -63,6 +63,31 @@ def test_markdown_keeps_its_cells():
     assert len(re.findall(r"(?<!\\)\|", line)) == 4
 
 
+def rendered(text):
+    """What markdown prints of a text in which nothing is markup but code; else an error."""
+    bare = re.sub(r"\\[\\|<*`_]|`make it`", "", text)
+    assert not set(bare) & set("\\|<*`"), bare
+    assert not re.search(r"\b_|_\b", bare.replace("snake_case", "")), bare
+    return re.sub(r"\\([\\|<*`_])", r"\1", text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\\|b", "a|b", "\\", "<script>", "*bold*", "`code`", "_slanted_", "__init__", "snake_case"],
+)
+def test_markdown_prints_what_a_name_is(name):
+    """Prevents a name from becoming a tag, bold, or two cells, wherever it stands."""
+    note = f"of {name.replace('`', '')}, by `make it`"
+    table = Table("odd", "Odd", ("Model", name), ((name, 1.0),), (note,))
+    _, head, _, row, below = filter(None, to_markdown(table).splitlines())
+    cells = [re.findall(r" +((?:\\.|[^\\|])*?) *(?=\|)", line) for line in (head, row)]
+    assert [len(each) for each in cells] == [2, 2]
+    assert rendered(cells[0][1]) == rendered(cells[1][0]) == name
+    assert rendered(below) == f"- {note}"
+    if name == "snake_case":
+        assert cells[1][0] == name
+
+
 PLAIN = {
     "textbackslash{}": "\\",
     "textasciitilde{}": "~",

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -58,6 +59,22 @@ def test_a_student_knows_its_teacher(tmp_path):
     record.write_text("{")
     with pytest.raises(UserError, match=r"distil\.json: is no record"):
         identify(str(folder))
+
+
+def test_a_student_knows_its_teachers_weights(tmp_path):
+    """Prevents two teachers of one name from being taken for each other."""
+    teacher, folder = model_folder(tmp_path / "teacher"), model_folder(tmp_path / "student")
+    weights = identify(str(teacher)).weights
+    assert weights == hashlib.sha256(b"weights").hexdigest()
+    for said, known in (
+        ({"revision": None, "sha256": weights}, weights),
+        ({"revision": "7" * 40, "sha256": None}, "7" * 40),
+        ({"revision": None, "sha256": None}, None),
+        ({}, None),
+    ):
+        record = {"teachers": [{"name": "/a/teacher", **said}]}
+        (folder / "distil.json").write_text(json.dumps(record))
+        assert identify(str(folder)).teacher_weights == known
 
 
 def study_record(**changed):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from eval_harness.paper import corrected, footnotes, load_paper, macro_score
+from eval_harness.paper import corrected, footnotes, load_paper
+from eval_harness.tasks import GLUE
 
 PAPER = load_paper()
 ROWS = [
@@ -10,6 +11,11 @@ ROWS = [
     for table in ("table1", "readme_glue")
     for name, row in PAPER[table]["rows"].items()
 ]
+
+
+def macro_score(row):
+    """As the paper computes it: the plain mean of nine, WNLI included."""
+    return sum(row[task] for task in GLUE) / len(GLUE)
 
 
 @pytest.mark.parametrize(("table", "name", "row"), ROWS)

@@ -28,6 +28,7 @@ from eval_harness.store import (
 
 GOLDEN = Path(__file__).parent / "golden" / "results-1"
 GOLDEN_2 = GOLDEN.with_name("results-2")
+GOLDEN_3 = GOLDEN.with_name("results-3")
 HOW = {"ablation": "none", "loss": {"alpha_ce": 5.0}, "init": "teacher", "rest": "0" * 16}
 forks = multiprocessing.get_context("fork")
 
@@ -260,7 +261,7 @@ TORN = {
     "huge": (lambda text: text.replace('"score": 0.6', '"score": 1e999'), "inf is not between"),
     "measure": (changed(scores={"dev": {"f1": "x"}}), "scores.dev.f1 'x' is not between"),
     "split": (changed(scores={"dev": 0.5}), "scores.dev is a float"),
-    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 2): update"),
+    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 3): update"),
     "older": (changed(schema=0), "schema 0 never was"),
     "settings": (
         lambda text: text.replace("3e-05", "4e-05"),
@@ -290,6 +291,8 @@ TORN = {
     "one of the seeds": (inside("provenance", seeds=["1"]), "provenance.seeds holds a str"),
     "libraries": (inside("provenance", libraries=[]), "provenance.libraries is a list"),
     "library": (inside("provenance", libraries={"a": 1}), "provenance.libraries holds a int"),
+    "data's name": (inside("data", name=["x"]), "data.name is a list"),
+    "weights": (inside("model", weights=5), "model.weights is a int"),
     "overlap": (inside("data", overlap="6"), "data.overlap is a str"),
     "values": (inside("settings", "task", values=[]), "settings.task.values is a list"),
     "overrides": (inside("settings", "row", overrides=[]), "settings.row.overrides is a list"),
@@ -418,7 +421,7 @@ def test_results_of_schema_1_load():
 
 
 def test_results_of_schema_2_load():
-    """Prevents results of this version from being lost by the next: the first that say how."""
+    """Prevents results of an earlier version from being lost: the first that say how."""
     found = find(GOLDEN_2)
     assert found.invalid == ()
     without, full = found.results
@@ -430,10 +433,21 @@ def test_results_of_schema_2_load():
     assert without.model.distilled == replace(
         full.model.distilled, ablation="no-ce", loss={**full.model.distilled.loss, "alpha_ce": 0.0}
     )
-    assert {each.schema for each in found.results} == {2}
+    assert {each.schema for each in found.results} == {results.SCHEMA}
     for each in found.results:
         said = read_predictions(GOLDEN_2, each)
         assert np.mean(said.logits.argmax(axis=1) == said.labels) == each.score
+
+
+def test_results_of_schema_3_load():
+    """Prevents results of this version from being lost by the next: the first that say whose."""
+    found = find(GOLDEN_3)
+    assert found.invalid == ()
+    (read,) = found.results
+    assert (read.model.weights, read.model.teacher_weights) == ("5" * 64, "6" * 64)
+    assert read.data["name"] == "a made-up world"
+    said = read_predictions(GOLDEN_3, read)
+    assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,19 @@ def test_other_data_or_defaults_are_no_common_task(root):
     assert row[OVER] == "1 of 9"
 
 
+@pytest.mark.parametrize("other", [{"version": 2}, {"measures": ["f1"]}])
+def test_another_measure_is_no_common_task(root, other):
+    """Prevents `-40.00` between an accuracy and the f1 that took its place."""
+    given = made.settings()
+    changed = replace(given, task={**given.task, **other})
+    made.put(root, *seeds(0.9, of=FULL), *seeds(0.5, of=made.student("no-ce"), given=changed))
+    for model, score in ((FULL, 0.6), (made.student("no-ce"), 0.5)):
+        made.put(root, *seeds(score, of=model, task="mrpc"))
+    row = cells(table4(root))["no L_ce (study/no-ce)"]
+    assert row[CHANGE].startswith("-10.00 [")
+    assert row[OVER] == "1 of 9"
+
+
 def test_a_student_alone_is_no_study(root):
     """Prevents everybody's own student from standing in Table 4, and SQuAD's rows with it."""
     judged(root, FULL, {"rte": 0.9})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_results import BERT, STUDENT, cells, note, seeds
 
+from angels_share.errors import UserError
 from eval_harness.paper import load_paper
 from eval_harness.store import find, path_of
 from eval_harness.tables import tables, write_by_name, write_tables
@@ -375,6 +376,43 @@ def test_a_name_does_not_break_the_table(root):
     made.put(root, *seeds(0.6, of=odd))
     (root / "runs" / os.fsdecode(b"\xff.json")).write_text("")
     assert "| a\\|b c? " in write_tables(root)[0]
+
+
+def test_a_task_called_like_a_column_takes_nobodys_place(root):
+    """Prevents a task that somebody called `n` from standing in for the number of seeds."""
+    made.put(root, *seeds(0.7, task="cola"))
+    for task in ("n", "Score", "CoLA"):
+        made.put(root, *seeds(0.25, 0.35, task=task))
+        row = cells(write_tables(root)[0])["distilbert"]
+        assert row[f"{task} (task)"] == "30.0 (25.0 to 35.0)"
+        assert (row["n"], row["Score"], row["CoLA"]) == ("1-2", "", "70.0")
+
+
+def test_which_of_two_models_of_one_name_is_the_newer(root):
+    """Prevents rows of a teacher that was trained again from telling nobody which is today's."""
+    old, new = (made.model("teacher", digest) for digest in ("99999999", "11111111"))
+    made.put(root, *seeds(0.5, of=old, day=1), *seeds(0.6, of=new, day=2))
+    said = "2 models are called teacher; the newest results are of 11111111."
+    assert note(write_tables(root)[0], "2 models") == said
+
+
+def test_torn_times_are_told_at_the_end(root):
+    """Prevents a session of `speed` from being lost without a line that says so."""
+    (root / "speed").mkdir()
+    (root / "speed" / "0123abcd.json").write_text("{")
+    said = write_by_name(root)["not counted"]
+    assert said == f"not counted: 1 file; which and why: the notes of {root / 'table3.md'}"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    """Prevents a misspelt --results_dir from becoming a folder with the paper's rows alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"--results_dir .*/res: there is no such folder"):
+        write_tables("~/res")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "res").mkdir()
+    write_tables("~/res")
+    assert (tmp_path / "res" / "table1.md").is_file()
 
 
 def test_a_folder_of_ones_own_has_the_papers_rows(tmp_path):

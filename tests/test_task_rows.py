@@ -123,6 +123,8 @@ BAD = {
     "type": ({"version": "one"}, "version: 'one' is text, a whole number is wanted"),
     "name taken": ({"name": "rte"}, "name: 'rte' is there already"),
     "name for all": ({"name": "all"}, "name: 'all' is there already"),
+    "name of the count": ({"name": "n"}, "name: 'n' is there already"),
+    "name of a column": ({"name": "retained"}, "name: 'retained' is there already"),
     "name of a path": ({"name": "../x"}, "name: '../x': small letters"),
     "three texts": ({"columns": "[a, b, c]"}, "columns: 3 texts"),
     "label as text": ({"label_column": "review"}, "columns: 'review' holds the labels"),
