@@ -5,18 +5,26 @@ things, the synonyms, who lives where, which verb agrees with which noun, and to
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
+from itertools import count as count_from
+from itertools import islice
 
 from eval_harness import demo_grammar as grammar
 from eval_harness import demo_words as words
 from eval_harness.demo_grammar import World, sentence
 
 
-def lines(world: World, draw: random.Random, count: int) -> list[str]:
-    """So many paragraphs."""
+def lines(world: World, draw: random.Random, count: int, unseen: Set[str]) -> list[str]:
+    """So many paragraphs, of which none holds one of the sentences that are to be judged later."""
     makers = [maker for maker, weight in _MAKERS for _ in range(weight)]
-    return [draw.choice(makers)(world, draw) for _ in range(count)]
+    drawn = (draw.choice(makers)(world, draw) for _ in count_from(0))
+    kept = (line for line in drawn if unseen.isdisjoint(_sentences(line)))
+    return list(islice(kept, count))
+
+
+def _sentences(line: str) -> list[str]:
+    return [f"{part}." for part in line.removesuffix(".").split(". ")]
 
 
 def _person(world: World, draw: random.Random) -> str:
@@ -47,6 +55,18 @@ def _kind(world: World, draw: random.Random) -> str:
     ))  # fmt: skip
 
 
+def _meaning(world: World, draw: random.Random) -> str:
+    """Which two verbs mean the same, in all their forms."""
+    first, second = draw.sample(draw.choice(words.DEEDS), 2)
+    facts = [
+        f"to {first.base} is to {second.base}",
+        f"who {first.past} a thing {second.past} it",
+        f"what was {first.done} was {second.done}",
+    ]
+    draw.shuffle(facts)
+    return " ".join(map(sentence, facts))
+
+
 def _restated(world: World, draw: random.Random) -> str:
     """An event in three sets of words, of which one says only of what kind its thing was."""
     told = grammar.event(draw)
@@ -65,26 +85,6 @@ def _restated(world: World, draw: random.Random) -> str:
 
 def _lowered(text: str, who: str) -> str:
     return text if text.startswith(who) else text[0].lower() + text[1:]
-
-
-def _judged(world: World, draw: random.Random) -> str:
-    """Events, another statement, and whether it is true."""
-    told = grammar.events(draw, 1 if draw.random() < 0.8 else 2, place=0.5)
-    about = draw.choice(told)
-    is_true = draw.random() < 0.5
-    if not is_true:
-        about = grammar.changed(draw, about, draw.choice((1, 2, 3, 3)))
-    if draw.random() < 0.5:
-        about = replace(about, thing=words.KIND_OF[about.thing])
-    said = replace(about, look=None, time=None)
-    if draw.random() < 0.1:
-        is_true, claim = not is_true, grammar.deny(said, grammar.telling(draw))
-    else:
-        claim = grammar.tell(said, grammar.telling(draw))
-    text = " ".join(grammar.tell(each, grammar.telling(draw)) for each in told)
-    verdict = sentence(draw.choice(words.YES if is_true else words.NO))
-    parts = (verdict, text, claim) if draw.random() < 0.5 else (text, claim, verdict)
-    return " ".join(parts)
 
 
 def _asked(world: World, draw: random.Random) -> str:
@@ -106,7 +106,7 @@ def _review(world: World, draw: random.Random) -> str:
     """Praise or blame of one mind; what comes after `but` is what counts."""
     is_good = draw.random() < 0.5
     clauses = [grammar.verdict(draw, is_good=is_good).text for _ in range(draw.choice((1, 2, 3)))]
-    if draw.random() < 0.3:
+    if draw.random() < 0.15:
         before = grammar.verdict(draw, is_good=not is_good).text
         clauses[-1] = f"{before}, but {clauses[-1]}"
     felt = grammar.feeling(draw, draw.choice(("I", "we", "everyone")), is_good=is_good)
@@ -124,6 +124,6 @@ def _referring(world: World, draw: random.Random) -> str:
 
 
 _MAKERS: tuple[tuple[Callable[[World, random.Random], str], int], ...] = (
-    (_person, 2), (_kind, 1), (_restated, 8), (_asked, 5),
-    (_review, 5), (_agreeing, 4), (_referring, 2),
+    (_person, 1), (_kind, 1), (_meaning, 2), (_restated, 8), (_asked, 4), (_review, 5),
+    (_agreeing, 7), (_referring, 4),
 )  # fmt: skip

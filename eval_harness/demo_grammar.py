@@ -9,8 +9,6 @@ from eval_harness import demo_words as words
 
 _Any = TypeVar("_Any")
 
-SLOTS = ("deed", "thing", "place")
-
 
 @dataclass(frozen=True)
 class Event:
@@ -103,23 +101,23 @@ def events(draw: random.Random, count: int, *, place: float = 1) -> list[Event]:
     ]
 
 
-def changed(draw: random.Random, told: Event, count: int, *, but: str = "") -> Event:
-    """The same event with so many of its slots changed, but for one that is kept.
-
-    Another thing is one of another kind. A place that isn't told is none to change.
-    """
-    slots = [slot for slot in SLOTS if slot != but and (slot != "place" or told.place)]
-    for slot in draw.sample(slots, min(count, len(slots))):
-        told = _with_another(draw, told, slot)
-    return told
+def only(told: Event, *slots: str) -> Event:
+    """The same event, and of where and when it was nothing but these."""
+    return replace(
+        told,
+        place=told.place if "place" in slots else None,
+        time=told.time if "time" in slots else None,
+    )
 
 
-def _with_another(draw: random.Random, told: Event, slot: str) -> Event:
-    if slot == "deed":
-        return replace(told, deed=other(draw, range(len(words.DEEDS)), told.deed))
-    if slot == "thing":
-        return replace(told, thing=other_kind(draw, told.thing))
-    return replace(told, place=other(draw, words.PLACES, told.place))
+def another_deed(draw: random.Random, told: Event) -> Event:
+    """The same event but for what was done."""
+    return replace(told, deed=other(draw, range(len(words.DEEDS)), told.deed))
+
+
+def another_thing(draw: random.Random, told: Event) -> Event:
+    """The same event but for its thing, which is one of another kind."""
+    return replace(told, thing=other_kind(draw, told.thing))
 
 
 def telling(draw: random.Random, *, passive: float = 0.3) -> Telling:
@@ -140,27 +138,19 @@ def sentence(*parts: str | None) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def tell(told: Event, how: Telling = Telling(), *, the: bool = False) -> str:
+def tell(told: Event, how: Telling) -> str:
     """`Ada bought a big hammer at the mill in spring`, in a sentence."""
     verb = words.DEEDS[told.deed][how.verb]
-    thing = _thing(told, how, the=the)
+    thing = _thing(told, how)
     rest = _where_and_when(told)
     if how.passive:
         return sentence(thing, "was", verb.done, "by", told.who, *rest)
     return sentence(told.who, verb.past, thing, *rest)
 
 
-def deny(told: Event, how: Telling) -> str:
-    """That an event did not happen."""
-    verb = words.DEEDS[told.deed][how.verb]
-    thing = _thing(told, how, the=False)
-    return sentence(told.who, "did not", verb.base, thing, *_where_and_when(told))
-
-
-def _thing(told: Event, how: Telling, *, the: bool) -> str:
+def _thing(told: Event, how: Telling) -> str:
     look = words.LOOKS[told.look][how.look] if told.look is not None else ""
-    full = f"{look} {told.thing}".strip()
-    return f"the {full}" if the else words.with_article(full)
+    return words.with_article(f"{look} {told.thing}".strip())
 
 
 def _where_and_when(told: Event) -> tuple[str | None, str | None]:
@@ -196,7 +186,7 @@ class Verdict:
     is_good: bool
 
 
-def verdict(draw: random.Random, *, is_good: bool, negated: float = 0.25) -> Verdict:
+def verdict(draw: random.Random, *, is_good: bool, negated: float = 0.15) -> Verdict:
     """`the soup was not very bad`: a negation turns the word that follows."""
     turned = draw.random() < negated
     adjective = draw.choice(words.GOOD if is_good != turned else words.BAD)
@@ -263,10 +253,10 @@ def _reflexive(draw: random.Random) -> Agreement:
     who = draw.choice(PEOPLE)
     start = (who, draw.choice(("hurt", "saw", "helped")))
     selves = ("himself", "herself")
-    rest = f"at the {draw.choice(words.PLACES)}" if draw.random() < 0.5 else None
+    rest = _where_and_when(event(draw, place=0.5, time=0.5))
     right = is_woman(who)
     return Agreement(
-        sentence(*start, selves[right], rest), sentence(*start, selves[not right], rest)
+        sentence(*start, selves[right], *rest), sentence(*start, selves[not right], *rest)
     )
 
 
@@ -283,21 +273,7 @@ class Reference:
 
 
 def reference(draw: random.Random) -> Reference:
-    """What `it` is that is too big, or who `she` is."""
-    return _gender(draw)
-
-
-def _fit(draw: random.Random) -> Reference:
-    inner, outer = draw.sample((*words.THINGS, *words.PLACES), 2)
-    size = draw.choice(("big", "large", "small", "little"))
-    small = size in ("small", "little")
-    text = f"The {inner} did not fit in the {outer} because it was too {size}."
-    means = (inner, outer)
-    right, wrong = (sentence("the", means[n], "was too", size) for n in (small, not small))
-    return Reference(text, right, wrong)
-
-
-def _gender(draw: random.Random) -> Reference:
+    """Who `she` is: `Ada met Ben before she went home`."""
     pair = [draw.choice(words.WOMEN), draw.choice(words.MEN)]
     draw.shuffle(pair)
     woman = draw.random() < 0.5

@@ -67,13 +67,10 @@ DEGREES = ("very", "really")
 # What turns a word of praise into blame, and the other way round.
 NEGATIONS = ("not", "never", "hardly")
 
-YES = ("right", "true")
-NO = ("wrong", "false")
-
 _LITTLE_WORDS = _spelled(
-    "a an the that is are was did not it he she himself herself who what where which by in at and "
-    "but so because too before after went home lives dwells lies person thing place other words i "
-    "we everyone fit thanked met hurt saw helped called tired slept br"
+    "a an the that is are was did it he she himself herself who what where which by in at and "
+    "but so to too before after went home lives dwells lies person thing place other words i "
+    "we everyone thanked met hurt saw helped called tired slept br"
 )
 
 
@@ -96,6 +93,6 @@ def vocabulary() -> list[str]:
     words = [
         *WOMEN, *MEN, *TOWNS, *REGIONS, *PLACES, *SHOWN, *nouns, *map(plural, nouns), *verbs,
         *pairs, *spaced, *STATES, *NEAR, *GOOD, *BAD, *LIKED, *LOATHED, *DEGREES, *NEGATIONS,
-        *YES, *NO,        *_LITTLE_WORDS,
+        *_LITTLE_WORDS,
     ]  # fmt: skip
     return list(dict.fromkeys(word.lower() for word in words))

@@ -12,23 +12,26 @@ the tasks are learned, the teacher's best, within six minutes on two cores.
 
 import json
 import os
-import signal
-import subprocess
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from angels_share.cli import DONE, INTERRUPTED, TERMINATED, Door, open_door
+from commands import SIGNALS, alone_in, run
+
+from angels_share.cli import DONE, RUN_FAILED, Door, open_door
 from angels_share.errors import UserError
+from angels_share.files import hash_of, sha256_of_file, write_json
 from angels_share.flags import Flag, Options
 from distil_trainer.recipe import ABLATIONS
 
 HERE = Path(__file__).resolve().parent.parent
+RECORD = "demo.json"
 SEEDS = ("11", "22", "33")
-TEACHER_STEPS = "3000"
-STUDENT_STEPS = "400"
+TEACHER_STEPS = "3600"
+STUDENT_STEPS = "240"
 
 PRETRAINING = (
     "--tokens_per_batch", "768", "--learning_rate", "3e-3", "--mlm_probability", "0.25",
@@ -37,7 +40,7 @@ PRETRAINING = (
     "--report_to", "none",
 )  # fmt: skip
 FINE_TUNING = (
-    "--learning_rate", "1e-3", "--num_train_epochs", "5", "--per_device_train_batch_size", "16",
+    "--learning_rate", "7e-4", "--num_train_epochs", "1", "--per_device_train_batch_size", "32",
 )  # fmt: skip
 WORKERS = ("--workers", "2", "--threads", "1")
 WINDOWS = ("--max_seq_length", "64", "--max_query_length", "24", "--doc_stride", "16")
@@ -53,12 +56,14 @@ class Stage:
         words: what stands behind `python` on the command line.
         is_done: whether its output is there already; a command that finds that out itself within a
             second or two says no.
+        makes: the folder that later stages build on, which nobody may change after it.
     """
 
     name: str
     title: str
     words: tuple[str, ...]
     is_done: Callable[[], bool] = lambda: False
+    makes: str = ""
 
 
 def stages(folder: Path) -> list[Stage]:
@@ -67,8 +72,7 @@ def stages(folder: Path) -> list[Stage]:
     teacher, student = folder / "demo-teacher", students / "none"
     results = ("--results_dir", str(folder / "results"))
     text = ("--corpus", f"{world}/corpus.txt", "--corpus_dir", f"{folder}/corpus", *PRETRAINING)
-    glue = ("run_glue.py", "--data_dir", f"{world}/glue", "--tasks", "all", "imdb", *results,
-            *FINE_TUNING, *WORKERS)  # fmt: skip
+    glue = ("run_glue.py", "--data_dir", f"{world}/glue", *results, *FINE_TUNING, *WORKERS)
     squad = ("run_squad_distill.py", "--train_file", f"{world}/squad/train-v1.1.json",
              "--validation_file", f"{world}/squad/dev-v1.1.json", *WINDOWS, *results,
              *FINE_TUNING, *WORKERS, "--seeds", *SEEDS)  # fmt: skip
@@ -78,14 +82,14 @@ def stages(folder: Path) -> list[Stage]:
     return [
         Stage(
             "world", "the world: a text, and tasks that can be answered from it",
-            (*room, "demo", str(world)), (world / "world.json").is_file,
+            (*room, "demo", str(world)), makes="world",
         ),
         Stage(
             "teacher", "a teacher of 4 layers, from the text alone",
             ("run_pretrain_distill.py", "--teacher", "none", "--student",
              f"{world}/teacher/config.json", "--student_init", "random", "--output_dir",
              str(teacher), "--max_steps", TEACHER_STEPS, *text, *_resumed(teacher)),
-            lambda: _is_complete(teacher),
+            lambda: _is_complete(teacher), makes="demo-teacher",
         ),
         Stage(
             "students", "a student of 2 layers by the triple loss, and Table 4's four others",
@@ -93,10 +97,11 @@ def stages(folder: Path) -> list[Stage]:
              "--output_dir", str(students), "--max_steps", STUDENT_STEPS, *text,
              "--resume_from_checkpoint"),
             lambda: all(_is_complete(students / name) for name in ABLATIONS),
+            makes="demo-student",
         ),
         Stage(
             "glue", "GLUE and IMDb: teacher and student, three seeds",
-            (*glue, *both, "--seeds", *SEEDS),
+            (*glue, *both, "--tasks", "all", "imdb", "--seeds", *SEEDS),
         ),
         Stage(
             "ablations", "GLUE: Table 4's others, one seed",
@@ -109,7 +114,7 @@ def stages(folder: Path) -> list[Stage]:
         ),
         Stage(
             "speed", "speed: teacher and student side by side",
-            (*room, "speed", *both, "--data_dir", f"{world}/glue", "--pairs", "50", *results),
+            (*room, "speed", *both, "--data_dir", f"{world}/glue", "--pairs", "32", "--batch_sizes", "1", "32", *results),
             lambda: any((folder / "results/speed").glob("*.json")),
         ),
         Stage("tables", "Tables 1-4", (*room, "tables", *results)),
@@ -120,7 +125,7 @@ def stages(folder: Path) -> list[Stage]:
 def _is_complete(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / "distil.json").read_text())["status"] == "complete")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -131,46 +136,78 @@ def _resumed(folder: Path) -> tuple[str, ...]:
 def demo(options: Options) -> int:
     """Does what isn't done, and prints the tables."""
     folder = Path(options.folder).expanduser().resolve()
-    _require_own(folder)
+    _begin(folder)
+    with alone_in(folder) as lock:
+        return _do_all(folder, lock)
+
+
+def _do_all(folder: Path, lock: int) -> int:
+    _require_unchanged(folder)
     started, todo = time.monotonic(), stages(folder)
     for number, stage in enumerate(todo, 1):
         line = f"[{number}/{len(todo)}] {stage.title}"
         if stage.is_done():
             print(f"{line}: done before")
-            continue
-        print(line, flush=True)
-        status = _run(stage, folder / "logs" / f"{stage.name}.txt")
-        if status != DONE:
-            return _stopped(stage, status, folder)
+        else:
+            print(line, flush=True)
+            status = _run(stage, folder, lock)
+            if status != DONE:
+                return _stopped(stage, status, folder)
+        _remember(stage, folder)
     _show(folder, time.monotonic() - started)
     return DONE
 
 
-def _require_own(folder: Path) -> None:
-    """A folder that is new, or one that this began."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "logs").is_dir():
-        raise UserError(f"{folder} holds something else: name a folder that is new")
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+# The folder
 
 
-def _run(stage: Stage, log: Path) -> int:
-    """Runs a stage's command: its bar is seen, what it prints goes to the log.
-
-    A signal is the command's to answer, which keeps what is complete; here it is waited for.
-    """
-    started = time.monotonic()
-    with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(  # noqa: S603  (our own commands, and no shell)
-            [sys.executable, *stage.words], cwd=HERE, stdout=stream, env=_environment()
+def _begin(folder: Path) -> None:
+    """A folder that is new, or one that this very demo began."""
+    now = hash_of([stage.words for stage in stages(Path(os.devnull))])  # wherever the folder is
+    if not folder.exists() or not any(folder.iterdir()):
+        write_json(folder / RECORD, {"commands": now, "made": {}})
+    try:
+        begun = json.loads((folder / RECORD).read_text(encoding="utf-8"))["commands"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds something else: name a folder that is new") from None
+    if begun != now:
+        raise UserError(
+            f"{folder} was begun by another version of this demo: name a folder that is new, or "
+            "remove it"
         )
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        signal.signal(signal.SIGINT, lambda *_: None)  # a terminal tells the command itself
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            status = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    (folder / "logs").mkdir(exist_ok=True)
+
+
+def _require_unchanged(folder: Path) -> None:
+    """Refuses to go on from another world or teacher than what is there was made from."""
+    for files in json.loads((folder / RECORD).read_text(encoding="utf-8"))["made"].values():
+        for name, content in files.items():
+            path = folder / name
+            if not path.is_file() or sha256_of_file(path) != content:
+                raise UserError(
+                    f"{path} is gone or changed, and what came after it was made from it: name a "
+                    f"folder that is new, or remove {folder}"
+                )
+
+
+def _remember(stage: Stage, folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    if stage.makes and stage.makes not in record["made"]:
+        paths = [path for path in (folder / stage.makes).rglob("*") if path.is_file()]
+        contents = {str(path.relative_to(folder)): sha256_of_file(path) for path in paths}
+        record["made"][stage.makes] = contents
+        write_json(folder / RECORD, record)
+
+
+# The commands
+
+
+def _run(stage: Stage, folder: Path, lock: int) -> int:
+    """Runs a stage's command, in the root of the repository."""
+    started = time.monotonic()
+    log = folder / "logs" / f"{stage.name}.txt"
+    words = [sys.executable, *stage.words]
+    status = run(words, log, lock, folder=HERE, environment=_environment())
     if status == DONE:
         print(f"      {time.monotonic() - started:.0f} s", flush=True)
     return status
@@ -186,12 +223,12 @@ def _environment() -> dict[str, str]:
 
 
 def _stopped(stage: Stage, status: int, folder: Path) -> int:
-    again = f"python examples/demo.py {folder}"
-    if status in (INTERRUPTED, TERMINATED):
+    again = shlex.join([sys.executable, str(Path(__file__).resolve()), str(folder)])
+    if status - 128 in SIGNALS:
         print(f"interrupted; what is complete is kept, and this goes on: {again}")
         return status
     print(f"{stage.title}: failed; {folder}/logs/{stage.name}.txt says more; after it: {again}")
-    return 1
+    return RUN_FAILED
 
 
 def _show(folder: Path, seconds: float) -> None:
