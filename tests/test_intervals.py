@@ -217,7 +217,7 @@ def pair(tmp_path):
 
     def kept():
         rows = rows_of(find(tmp_path))
-        return retained(next(row for row in rows if row.label == "distilbert"), rows, tmp_path)
+        return retained(next(row for row in rows if row.label == "distilbert"), rows, tmp_path)[0]
 
     return tmp_path, kept
 
@@ -273,7 +273,7 @@ def test_the_teacher_itself_retained_all(tmp_path):
                 result = made.result(each, task, seed=seed, score=score + seed / 100)
                 made.put(tmp_path, result, said=made.predictions(labels, said[:, seed - 1]))
     rows = rows_of(find(tmp_path))
-    kept = retained(next(row for row in rows if row.label == "copy"), rows, tmp_path)
+    kept = retained(next(row for row in rows if row.label == "copy"), rows, tmp_path)[0]
     assert kept.tasks == ("cola", "mrpc", "stsb")
     assert kept.share == 100
     assert kept.interval == (100, 100)
