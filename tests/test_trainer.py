@@ -425,7 +425,7 @@ def test_processes_that_do_not_know_of_each_other(tmp_path, monkeypatch):
     arguments = DistilTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     assert arguments.world_size == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="2 processes were started.* add --use_cpu"):
+    with pytest.raises(UserError, match="2 processes were started"):
         check_settings(arguments, {}, "masked")
 
 
