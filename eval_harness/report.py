@@ -164,7 +164,9 @@ def _title(ours: Ours) -> str:
     if not names:
         return "Angel's Share"
     listed = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} models"
-    return f"Angel's Share: {one_line(listed)}"
+    results = [result for row in ours.rows for result in row.results]
+    made_up = sorted({str(result.data["name"]) for result in results if "name" in result.data})
+    return one_line(f"Angel's Share: {listed}{', on ' if made_up else ''}{' and '.join(made_up)}")
 
 
 _NAMED = 3
@@ -214,6 +216,8 @@ def _listed(seeds: Collection[int]) -> str:
 
 def _data(result: TaskResult) -> str:
     """Paths say little on another machine: the tables' notes tell files by their content."""
+    if name := result.data.get("name"):
+        return f"stand-in data: {name}"
     if result.data.get("revision") is None:
         return "files (the tables' notes say which)"
     return f"{result.data.get('source')} of the Hub"

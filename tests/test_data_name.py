@@ -15,6 +15,7 @@ from angels_share.flags import parse
 from eval_harness import demo, runner
 from eval_harness.data import load_task
 from eval_harness.own_tasks import read_task
+from eval_harness.report import write_report
 from eval_harness.runner import run_task
 from eval_harness.speed_door import SPEED_DOOR
 from eval_harness.speed_orders import orders
@@ -142,3 +143,13 @@ def test_the_demo_world_says_its_name(monkeypatch):
     files = dict(demo.world_files(11))
     for folder in ("glue", "squad"):
         assert json.loads(files[f"{folder}/about.json"]) == {"name": NAME}
+
+
+def test_the_report_says_it_first(tmp_path):
+    """Prevents a page of made-up numbers that looks like one of GLUE's."""
+    pytest.importorskip("matplotlib")
+    made.put(tmp_path, *seeds(0.6, data=SAID))
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert f"<title>Angel&#x27;s Share: distilbert, on {NAME}</title>" in page
+    assert f"stand-in data: {NAME}" in page
