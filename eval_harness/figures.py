@@ -52,7 +52,7 @@ def score_against_cost(places: Places, marks: Mapping[str, Mark]) -> Picture:
         threads = f"{places.threads} thread{'s' if places.threads > 1 else ''}"
         caption += f" Speed: batches of one, {threads}, all in one session."
     if any(each.is_paper for _, those in panels for each in those):
-        caption += " Hollow: the paper's, over the same tasks."
+        caption += " Hollow: the paper's, over tasks of the same names, on its own data."
 
     def draw() -> Figure:
         shown = in_order(marks, [each.label for _, those in panels for each in those])
