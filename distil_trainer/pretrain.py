@@ -3,7 +3,6 @@
 The doors' checks have been made; from here on torch is there.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
 from angels_share.names import locate
+from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.args import DistilTrainingArguments
 from distil_trainer.batches import TextStream
@@ -33,8 +33,6 @@ from distil_trainer.sources import find_sources
 from distil_trainer.student import check_pair, make_student, plan_student
 from distil_trainer.trainer import DistilTrainer
 
-RECORD = "distil.json"
-
 
 def pretrain(options: Options) -> int:
     """Distils one student, or all of Table 4's one after the other; returns the door's status."""
@@ -45,7 +43,7 @@ def pretrain(options: Options) -> int:
     status = DONE
     for name in ABLATIONS:
         folder = Path(options.output_dir) / name
-        if _is_complete(folder) and options.resume_from_checkpoint:
+        if is_complete(folder) and options.resume_from_checkpoint:
             print(f"{folder}: complete, nothing to do")  # noqa: T201
             continue
         status = _Job.of(options, folder, name).run()
@@ -70,7 +68,7 @@ class _Job:
         return cls(changed, options.given, options.training, folder, ablation)
 
     def run(self) -> int:
-        if _is_complete(self.folder):
+        if is_complete(self.folder):
             raise UserError(f"{self.folder} holds a finished student; choose another --output_dir")
         arguments = self._arguments()
         vocabulary = self._check_configs(arguments)
@@ -308,13 +306,6 @@ def _summary(report: Mapping[str, Any]) -> str:
 def _say(trainer: DistilTrainer, line: str) -> None:
     if trainer.is_world_process_zero():
         print(line, flush=True)  # noqa: T201
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _identity(name: str) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import explain
+from angels_share.student_record import RECORD
 from eval_harness.runs import LEFT_OUT
 from eval_harness.store import Invalid
 
@@ -23,7 +24,6 @@ PARTS = {
 }
 """The parts of the loss as records name them, in the order in which they are shown."""
 
-_RECORD = "distil.json"
 _STATE = "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
 _HELD_OUT = "eval_"
@@ -68,7 +68,7 @@ def _students_in(folder: Path) -> list[Path]:
         return [folder]
     below = sorted(path for path in folder.glob("*/") if _is_student(path))
     if not below:
-        what = f"holds neither {_RECORD} nor checkpoints" if folder.is_dir() else "is no folder"
+        what = f"holds neither {RECORD} nor checkpoints" if folder.is_dir() else "is no folder"
         raise UserError(
             f"--students {folder}: {what}: name what run_pretrain_distill wrote, a student or a "
             "folder of students"
@@ -77,7 +77,7 @@ def _students_in(folder: Path) -> list[Path]:
 
 
 def _is_student(folder: Path) -> bool:
-    return (folder / _RECORD).is_file() or bool(_states(folder))
+    return (folder / RECORD).is_file() or bool(_states(folder))
 
 
 def _states(folder: Path) -> list[Path]:
@@ -106,7 +106,7 @@ def _curves(name: str, folder: Path, odd: list[Invalid]) -> list[Curve]:
     """A student's; what is passed over on the way is added to `odd`."""
     first = partial(_first, name, folder, odd)
     trained = first(_states(folder), "log_history") or []
-    record = folder / _RECORD
+    record = folder / RECORD
     held_out = first([record] if record.is_file() else [], "validation_history")
     sources = {"": trained, _HELD_OUT: trained if held_out is None else held_out}
     curves = [

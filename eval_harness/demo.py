@@ -6,9 +6,9 @@ agrees, which words mean the same, what is a kind of what, what lies where, who 
 drawn but from `random.Random(f"{seed}/{part}")`, so the same seed writes the same bytes anywhere.
 
 The seed was fixed beforehand, the sizes were tuned: with twice as many names and things, or with
-two heads instead of four, a BERT of 4 x 64 learned the grammar in a minute and a half on one core,
-and not to look back at what was said. Pairs differ in one thing only: which deed, or what kind of
-thing. In some thousand short pairs models of this size find one such thing, and not one of several.
+two heads instead of four, a BERT of 4 x 64 learned the grammar in as many steps, and not to look
+back at what was said. Pairs differ in one thing only: which deed, or what kind of thing. In some
+thousand short pairs models of this size find one such thing, and not one of several.
 """
 
 import json

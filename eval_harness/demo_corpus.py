@@ -105,9 +105,9 @@ def _asked(world: World, draw: random.Random) -> str:
 def _review(world: World, draw: random.Random) -> str:
     """Praise or blame of one mind; what comes after `but` is what counts."""
     is_good = draw.random() < 0.5
-    clauses = [grammar.verdict(draw, is_good=is_good).text for _ in range(draw.choice((1, 2, 3)))]
+    clauses = [grammar.verdict(draw, is_good=is_good) for _ in range(draw.choice((1, 2, 3)))]
     if draw.random() < 0.15:
-        before = grammar.verdict(draw, is_good=not is_good).text
+        before = grammar.verdict(draw, is_good=not is_good)
         clauses[-1] = f"{before}, but {clauses[-1]}"
     felt = grammar.feeling(draw, draw.choice(("I", "we", "everyone")), is_good=is_good)
     clauses.insert(draw.choice((0, len(clauses))), felt)

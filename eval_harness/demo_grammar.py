@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from eval_harness import demo_words as words
 
 _Any = TypeVar("_Any")
+
+PASSIVE = 0.3
+NEGATED = 0.15
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,18 @@ class Event:
 class Telling:
     """One of the ways to say the same: which of two synonyms, and in which voice."""
 
-    verb: int = 0
-    look: int = 0
-    passive: bool = False
+    verb: int
+    look: int
+    passive: bool
 
 
 @dataclass(frozen=True)
 class World:
     """Who lives where and does what, and in which region each town lies: facts that hold always."""
 
-    town_of: dict[str, str] = field(default_factory=dict)
-    job_of: dict[str, str] = field(default_factory=dict)
-    region_of: dict[str, str] = field(default_factory=dict)
+    town_of: dict[str, str]
+    job_of: dict[str, str]
+    region_of: dict[str, str]
 
     @classmethod
     def made(cls, draw: random.Random) -> "World":
@@ -64,15 +67,15 @@ def is_woman(who: str) -> bool:
     return who in words.WOMEN
 
 
-def other(draw: random.Random, values: Sequence[_Any], *taken: _Any) -> _Any:
-    """One of the values that isn't taken."""
-    return draw.choice([value for value in values if value not in taken])
+def other(draw: random.Random, values: Sequence[_Any], taken: _Any) -> _Any:
+    """One of the other values."""
+    return draw.choice([value for value in values if value != taken])
 
 
-def other_kind(draw: random.Random, *things: str) -> str:
-    """A thing of another kind than all of these."""
-    kinds = {words.KIND_OF[thing] for thing in things}
-    return draw.choice([thing for thing in words.THINGS if words.KIND_OF[thing] not in kinds])
+def other_kind(draw: random.Random, thing: str) -> str:
+    """A thing of another kind."""
+    kind = words.KIND_OF[thing]
+    return draw.choice([each for each in words.THINGS if words.KIND_OF[each] != kind])
 
 
 def event(
@@ -89,15 +92,14 @@ def event(
     )
 
 
-def events(draw: random.Random, count: int, *, place: float = 1) -> list[Event]:
+def events(draw: random.Random, count: int) -> list[Event]:
     """Events with people, things and places that differ, so that a question has one answer."""
     people = draw.sample(PEOPLE, count)
     things = draw.sample(words.THINGS, count)
     places = draw.sample(words.PLACES, count)
     return [
-        replace(each, who=who, thing=thing, place=each.place and where)
+        replace(event(draw, place=1), who=who, thing=thing, place=where)
         for who, thing, where in zip(people, things, places, strict=True)
-        for each in (event(draw, place=place),)
     ]
 
 
@@ -120,15 +122,15 @@ def another_thing(draw: random.Random, told: Event) -> Event:
     return replace(told, thing=other_kind(draw, told.thing))
 
 
-def telling(draw: random.Random, *, passive: float = 0.3) -> Telling:
+def telling(draw: random.Random) -> Telling:
     """Any way to say it."""
-    return Telling(draw.randrange(2), draw.randrange(2), draw.random() < passive)
+    return Telling(draw.randrange(2), draw.randrange(2), draw.random() < PASSIVE)
 
 
-def retelling(draw: random.Random, first: Telling, *, passive: float = 0.3) -> Telling:
+def retelling(draw: random.Random, first: Telling) -> Telling:
     """A way that differs from the first one: the other verb, mostly, or the other voice."""
     verb = 1 - first.verb if draw.random() < 0.7 else first.verb
-    voice = draw.random() < passive if verb != first.verb else not first.passive
+    voice = draw.random() < PASSIVE if verb != first.verb else not first.passive
     return Telling(verb, draw.randrange(2), voice)
 
 
@@ -178,22 +180,14 @@ def answer(told: Event, slot: str) -> str:
 # --- praise and blame
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A clause that praises or blames, and which of both it does."""
-
-    text: str
-    is_good: bool
-
-
-def verdict(draw: random.Random, *, is_good: bool, negated: float = 0.15) -> Verdict:
+def verdict(draw: random.Random, *, is_good: bool) -> str:
     """`the soup was not very bad`: a negation turns the word that follows."""
-    turned = draw.random() < negated
+    turned = draw.random() < NEGATED
     adjective = draw.choice(words.GOOD if is_good != turned else words.BAD)
     degree = draw.choice(words.DEGREES) if draw.random() < 0.3 else ""
     negation = draw.choice(words.NEGATIONS) if turned else ""
     parts = ("the", draw.choice(words.SHOWN), "was", negation, degree, adjective)
-    return Verdict(" ".join(part for part in parts if part), is_good)
+    return " ".join(part for part in parts if part)
 
 
 def feeling(draw: random.Random, who: str, *, is_good: bool) -> str:

@@ -45,18 +45,18 @@ def _cola(world: World, draw: random.Random, label: str) -> Example:
 def _sst2(world: World, draw: random.Random, label: str) -> Example:
     """A clause of praise or blame, or two, of which the one after `but` counts."""
     is_good = label == "1"
-    text = grammar.verdict(draw, is_good=is_good).text
+    text = grammar.verdict(draw, is_good=is_good)
     if draw.random() < 0.2:
-        text = f"{grammar.verdict(draw, is_good=not is_good).text} , but {text}"
+        text = f"{grammar.verdict(draw, is_good=not is_good)} , but {text}"
     return Example((text,), label)
 
 
 def _imdb(world: World, draw: random.Random, label: str) -> Example:
     """A review of several sentences of one mind; in half of them, one is of the other."""
     is_good = label == "1"
-    said = [grammar.verdict(draw, is_good=is_good).text for _ in range(3)]
+    said = [grammar.verdict(draw, is_good=is_good) for _ in range(3)]
     if draw.random() < 0.5:
-        said.append(grammar.verdict(draw, is_good=not is_good).text)
+        said.append(grammar.verdict(draw, is_good=not is_good))
     draw.shuffle(said)
     said = [sentence(each) for each in said]
     where = f"at the {draw.choice(words.PLACES)}"
@@ -158,7 +158,7 @@ def _stsb(world: World, draw: random.Random, label: str) -> Example:
 
 
 def _wnli(world: World, draw: random.Random, label: str) -> Example:
-    """Whether a pronoun means whom or what the second text says."""
+    """Whether a pronoun means whom the second text says."""
     made = grammar.reference(draw)
     return Example((made.text, made.right if label == "1" else made.wrong), label)
 

@@ -58,9 +58,9 @@ def file_of(folder: Path, split: str) -> Path:
     return folder / f"{split.replace('validation', 'dev')}.tsv"
 
 
-def is_there(folder: Path, task: Task) -> bool:
-    """Whether a folder holds a task's training file."""
-    return file_of(folder, "train").is_file() or _is_msr(folder, task)
+def is_there(folder: Path, task: Task, split: str) -> bool:
+    """Whether a folder holds the file of a task's split."""
+    return file_of(folder, split).is_file() or _is_msr(folder, task)
 
 
 def _is_msr(folder: Path, task: Task) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
 from angels_share.names import Located, ShortName, known_as, locate
+from angels_share.student_record import RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
 from eval_harness.runs import LEFT_OUT, Distilled, Model
@@ -19,7 +20,6 @@ _CONTENT = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokeniz
             "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
             "special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model",
             "tokenizer.model")  # fmt: skip
-_RECORD = "distil.json"
 _WEIGHTS = "model.safetensors"
 
 
@@ -85,7 +85,7 @@ class _Origin(NamedTuple):
 
 def _origin(located: Located) -> _Origin:
     """What the record in a folder says; its teacher is the first where there are several."""
-    path = Path(located.source) / _RECORD
+    path = Path(located.source) / RECORD
     if located.kind != "folder" or not path.is_file():
         return _Origin()
     try:

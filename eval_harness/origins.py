@@ -72,9 +72,10 @@ def origin_of(
 ) -> Origin:
     """Finds a task's data: the files of its own row first, then the folder, then the Hub.
 
-    In the folder a task is looked for as `<Folder>/train.tsv` (GLUE's own files), then in the Hub's
-    columns as `<task>/train.*`, `glue/<task>/train.*` and, as a copy of the Hub's repository has
-    it, `<task>/<config>/train-00000-of-00001.parquet`. Found in two of these, it is refused.
+    In the folder a task is looked for by its first split, say train: as `<Folder>/train.tsv` (GLUE's
+    own files), then in the Hub's columns as `<task>/train.*`, `glue/<task>/train.*` and, as a copy
+    of the Hub's repository has it, `<task>/<config>/train-00000-of-00001.parquet`. Found in two of
+    these, it is refused.
 
     Raises:
         UserError: it isn't there, is there twice, or a revision is pinned of what has none.
@@ -85,7 +86,7 @@ def origin_of(
     if task.files:
         return _own_files(task)
     if data_dir is not None:
-        return _in_folder(task, data_dir)
+        return _in_folder(task, data_dir, splits[0])
     return _on_hub(task, splits, revision)
 
 
@@ -105,18 +106,19 @@ def _own_files(task: Task) -> Origin:
     )
 
 
-def _in_folder(task: Task, data_dir: Path) -> Origin:
+def _in_folder(task: Task, data_dir: Path, split: str) -> Origin:
+    """Where the first of the splits lies that are wanted: the others must lie beside it."""
     if not data_dir.is_dir():
         raise UserError(f"--data_dir {data_dir}: there is no such folder")
     found = []
-    if task.folder is not None and is_there(data_dir / task.folder, task):
+    if task.folder is not None and is_there(data_dir / task.folder, task, split):
         found.append(data_dir / task.folder)
-    tables = [folder for folder in _table_folders(task, data_dir) if _files(folder, "train")]
+    tables = [folder for folder in _table_folders(task, data_dir) if _files(folder, split)]
     found += tables
     if len(found) > 1:
         raise UserError(f"{task.title} is there twice: {found[0]} and {found[1]}; remove one")
     if not found:
-        raise UserError(f"{data_dir}: no {task.title} in it; {_looked_for(task, data_dir)}")
+        raise UserError(f"{data_dir}: no {task.title} in it; {_looked_for(task, data_dir, split)}")
     source = found[0].relative_to(data_dir).as_posix()
     name = names_of((data_dir, found[0].parent))
     if tables:
@@ -133,9 +135,9 @@ def _table_folders(task: Task, data_dir: Path) -> list[Path]:
     return folders
 
 
-def _looked_for(task: Task, data_dir: Path) -> str:
-    tables = [f"{folder / 'train'}.parquet" for folder in _table_folders(task, data_dir)]
-    tsv = [str(file_of(data_dir / task.folder, "train"))] if task.folder else []
+def _looked_for(task: Task, data_dir: Path, split: str) -> str:
+    tables = [f"{folder / split}.parquet" for folder in _table_folders(task, data_dir)]
+    tsv = [str(file_of(data_dir / task.folder, split))] if task.folder else []
     return f"looked for {', '.join([*tsv, *tables])} (or {', '.join(_table_endings()[1:])})"
 
 

@@ -27,6 +27,7 @@ from angels_share.cli import DONE, RUN_FAILED, Door, open_door
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file, write_json
 from angels_share.flags import Flag, Options
+from angels_share.student_record import is_complete
 from distil_trainer.recipe import ABLATIONS
 
 HERE = Path(__file__).resolve().parent.parent
@@ -91,14 +92,14 @@ def stages(folder: Path) -> list[Stage]:
             ("run_pretrain_distill.py", "--teacher", "none", "--student",
              f"{world}/teacher/config.json", "--student_init", "random", "--output_dir",
              str(teacher), "--max_steps", TEACHER_STEPS, *text, *_resumed(teacher)),
-            lambda: _is_complete(teacher), makes="demo-teacher",
+            lambda: is_complete(teacher), makes="demo-teacher",
         ),
         Stage(
             "students", "a student of 2 layers by the triple loss, and Table 4's four others",
             ("run_pretrain_distill.py", "--teacher", str(teacher), "--ablation", "all",
              "--output_dir", str(students), "--max_steps", STUDENT_STEPS, *text,
              "--resume_from_checkpoint"),
-            lambda: all(_is_complete(students / name) for name in ABLATIONS),
+            lambda: all(is_complete(students / name) for name in ABLATIONS),
             makes="demo-student",
         ),
         Stage(
@@ -123,13 +124,6 @@ def stages(folder: Path) -> list[Stage]:
         Stage("tables", "Tables 1-4", (*room, "tables", *results)),
         Stage("report", "the report", (*room, "report", *results, "--students", str(student))),
     ]  # fmt: skip
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / "distil.json").read_text())["status"] == "complete")
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _resumed(folder: Path) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from tokenizers import BertWordPieceTokenizer
 
 from angels_share.cli import DONE, open_door
 from angels_share.files import write_atomically, write_json
+from angels_share.student_record import RECORD
 from distil_trainer.cli import PRETRAIN_DOOR
-from distil_trainer.pretrain import RECORD
 
 VOCABULARY = 2000
 TEACHER = {

@@ -7,7 +7,6 @@ guessed: they depend on the machine and on what else runs there, and the bars of
 the time left as soon as they have measured some.
 """
 
-import json
 import math
 import shlex
 import sys
@@ -20,6 +19,7 @@ from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, parse
 from angels_share.names import locate
+from angels_share.student_record import is_complete
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from angels_share.untrusted import require_safetensors
 from distil_trainer.batches import BatchPlan
@@ -27,7 +27,6 @@ from distil_trainer.cli import PRETRAIN_DOOR, with_preset
 from distil_trainer.corpus import Corpus, CorpusOptions, prepare_corpus
 from distil_trainer.families import family_of
 from distil_trainer.loading import load_config
-from distil_trainer.pretrain import RECORD
 from distil_trainer.recipe import ABLATIONS, DEFAULTS
 from eval_harness.cli import GLUE_DOOR
 from eval_harness.glue import plan
@@ -102,7 +101,7 @@ def count(options: Options) -> int:
     tokenizer = _checked_tokenizer(distil)
     what = _judged(glue, tokenizer)
     learning = pretraining(distil, tokenizer, out)
-    finished = sum(_is_finished(folder) for folder in _students(out))
+    finished = sum(is_complete(folder) for folder in _students(out))
     _say(f"{STUDENTS} students, {', '.join(ABLATIONS)}; {finished} are finished")
     _say(f"each learns from {learning.of}: {learning.steps:,} steps")
     _say(f"together {STUDENTS * learning.steps:,} steps, {STUDENTS * learning.tokens:,} tokens")
@@ -113,14 +112,6 @@ def count(options: Options) -> int:
 
 def _students(out: Path) -> list[Path]:
     return [out / name for name in ABLATIONS]
-
-
-def _is_finished(folder: Path) -> bool:
-    """A run that was interrupted has written a record too, which says so."""
-    try:
-        return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _checked_tokenizer(distil: Options) -> Any:
@@ -143,7 +134,7 @@ def _judged(glue: Options, tokenizer: Any) -> Plan:
 
 
 def _student(folder: Path) -> Model:
-    if _is_finished(folder):
+    if is_complete(folder):
         return identify(str(folder))
     return Model(folder.name, folder.name, digest="", source=str(folder))
 

@@ -77,11 +77,13 @@ def test_a_batch_that_is_not_there(world):
 
 
 def test_only_the_dev_set_is_read(world, tmp_path):
-    """Prevents a torn training file, which nobody reads here, from stopping a session."""
+    """Prevents a training file, torn or gone, which nobody reads here, from stopping a session."""
     shutil.copytree(world / "glue" / "STS-B", tmp_path / "STS-B")
     words = ["--model", str(world / "bert"), "--data_dir"]
     whole = asked([*words, str(world / "glue")])[1]
     (tmp_path / "STS-B" / "train.tsv").write_bytes(b"\xff")
+    assert asked([*words, str(tmp_path)])[1] == whole
+    (tmp_path / "STS-B" / "train.tsv").unlink()
     assert asked([*words, str(tmp_path)])[1] == whole
     lines = (tmp_path / "STS-B" / "dev.tsv").read_text().replace("angels", "barrels")
     (tmp_path / "STS-B" / "dev.tsv").write_text(lines)
