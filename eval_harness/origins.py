@@ -72,10 +72,10 @@ def origin_of(
 ) -> Origin:
     """Finds a task's data: the files of its own row first, then the folder, then the Hub.
 
-    In the folder a task is looked for by its first split, say train: as `<Folder>/train.tsv` (GLUE's
-    own files), then in the Hub's columns as `<task>/train.*`, `glue/<task>/train.*` and, as a copy
-    of the Hub's repository has it, `<task>/<config>/train-00000-of-00001.parquet`. Found in two of
-    these, it is refused.
+    In the folder a task is looked for by its first split, say train: as `<Folder>/train.tsv`, which
+    is GLUE's own, then in the Hub's columns as `<task>/train.*`, `glue/<task>/train.*` and, as a
+    copy of the Hub's repository has it, `<task>/<config>/train-00000-of-00001.parquet`. Found in
+    two of these, it is refused.
 
     Raises:
         UserError: it isn't there, is there twice, or a revision is pinned of what has none.

@@ -1,6 +1,7 @@
 """No network, no leftovers, no downloads: what every test stands on."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ for token in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
 # Bits depend on the number of threads; one is also the fastest for models this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# A script's `make test &` ignores Ctrl-C, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 
