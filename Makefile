@@ -59,7 +59,7 @@ format: $(READY)  ## put the code into the one format
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-demo: $(READY)  ## from nothing to four tables and the report, in ./demo, no network: five minutes on two cores
+demo: $(READY)  ## from nothing to four tables and the report, in ./demo, no network: five to six minutes
 	$(RUN) examples/demo.py demo
 
 first: $(READY)  ## a first distillation on Python's own documentation, in ./first, no network
