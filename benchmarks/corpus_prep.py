@@ -25,7 +25,7 @@ import numpy as np
 import tokenizers
 import transformers
 
-from distil_trainer.corpus import CorpusOptions, prepare_corpus
+from distil_trainer.data.corpus import CorpusOptions, prepare_corpus
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ from transformers import (
 
 from benchmarks import machine, textbook
 from benchmarks.textbook import Batch, Recipe
-from distil_trainer.losses import IGNORED, hidden_cosine
-from distil_trainer.vocab_head import Decoder, HeadWeights, Rows, head_losses, order_rows
+from distil_trainer.objectives.losses import IGNORED, hidden_cosine
+from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, Rows, head_losses, order_rows
 
 
 class Size(NamedTuple):

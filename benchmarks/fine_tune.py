@@ -27,15 +27,15 @@ from transformers import Trainer, TrainingArguments
 
 from angels_share.tokenizing import load_tokenizer
 from benchmarks import machine
-from eval_harness import runner
-from eval_harness.checkpoints import load_pristine
-from eval_harness.data import TaskData, load_task
-from eval_harness.metrics import measure
-from eval_harness.models import identify
-from eval_harness.runs import Run
-from eval_harness.settings import settings_of
-from eval_harness.tasks import task_named
-from eval_harness.text_judge import answers_of
+from eval_harness.data.splits import TaskData, load_task
+from eval_harness.runs.models import identify
+from eval_harness.runs.run import Run
+from eval_harness.runs.settings import settings_of
+from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.registry import task_named
+from eval_harness.training import runner
+from eval_harness.training.classification import answers_of
+from eval_harness.training.model_loading import load_pristine
 
 LENGTH = 128
 

@@ -26,9 +26,9 @@ import numpy as np
 
 from angels_share.tokenizing import load_tokenizer
 from benchmarks.machine import peak_bytes
-from eval_harness.squad_answers import answers_of
-from eval_harness.squad_files import Questions, read_squad
-from eval_harness.squad_windows import Windows, make_windows
+from eval_harness.data.squad_files import Questions, read_squad
+from eval_harness.squad.answers import answers_of
+from eval_harness.squad.windows import Windows, make_windows
 
 LENGTHS = {"max_length": 384, "stride": 128}
 BATCH = 1_000

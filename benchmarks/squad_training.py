@@ -29,15 +29,15 @@ import transformers
 from angels_share.tokenizing import load_tokenizer
 from benchmarks import machine
 from distil_trainer import harness, make_student
-from distil_trainer.loading import load_model
-from eval_harness import runner
-from eval_harness.checkpoints import load_pristine, save_weights
-from eval_harness.data import load_task
-from eval_harness.models import identify
-from eval_harness.runs import Method, Model, Run
-from eval_harness.settings import settings_of
-from eval_harness.squad_windows import make_windows
-from eval_harness.tasks import Task, task_named
+from distil_trainer.models.loading import load_model
+from eval_harness.data.splits import load_task
+from eval_harness.runs.models import identify
+from eval_harness.runs.run import Method, Model, Run
+from eval_harness.runs.settings import settings_of
+from eval_harness.squad.windows import make_windows
+from eval_harness.tasks.registry import Task, task_named
+from eval_harness.training import runner
+from eval_harness.training.model_loading import load_pristine, save_weights
 
 OPTIONS = {"teacher_model": "teacher", "alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0}
 FACTORY = "distil_trainer.harness:make_trainer"

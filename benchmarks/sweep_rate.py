@@ -14,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval_harness.data import load_task
-from eval_harness.jobs import Job
-from eval_harness.models import identify
-from eval_harness.runs import Run
-from eval_harness.settings import settings_of
-from eval_harness.sweep import sweep
-from eval_harness.tasks import task_named
+from eval_harness.data.splits import load_task
+from eval_harness.runs.models import identify
+from eval_harness.runs.run import Run
+from eval_harness.runs.settings import settings_of
+from eval_harness.sweep.queue import Job
+from eval_harness.sweep.scheduler import sweep
+from eval_harness.tasks.registry import task_named
 
 
 def jobs_for(root: Path, count: int) -> list[Job]:
@@ -38,7 +38,7 @@ def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
         outcome = sweep(
             Path(folder),
             jobs,
-            work="eval_harness.runner:run_task",
+            work="eval_harness.training.runner:run_task",
             workers=workers,
             threads=threads,
         )

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval_harness.results import Predictions, TaskResult
-from eval_harness.runs import Model, Settings
-from eval_harness.settings import FINE_TUNING
-from eval_harness.store import path_of, publish
-from eval_harness.tasks import GLUE
+from eval_harness.results.record import Predictions, TaskResult
+from eval_harness.results.store import path_of, publish
+from eval_harness.runs.run import Model, Settings
+from eval_harness.runs.settings import FINE_TUNING
+from eval_harness.tasks.registry import GLUE
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (11, 22, 33, 44, 55)

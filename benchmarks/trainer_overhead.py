@@ -22,8 +22,8 @@ import transformers
 from benchmarks import machine
 from benchmarks.distil_step import SIZES, Size
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
-from distil_trainer.batches import EpochLoader
-from distil_trainer.sequences import Rows
+from distil_trainer.data.batches import EpochLoader
+from distil_trainer.data.sequences import Rows
 
 
 class SpecialTokens:

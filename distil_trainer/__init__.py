@@ -8,24 +8,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distil_trainer.args import DistilTrainingArguments
-    from distil_trainer.corpus import Corpus, CorpusOptions, prepare_corpus
-    from distil_trainer.loading import load_model, student_from_config
-    from distil_trainer.student import make_student
-    from distil_trainer.teacher_outputs import TaughtDataset, remember
-    from distil_trainer.trainer import DistilTrainer
+    from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
+    from distil_trainer.models.loading import load_model, student_from_config
+    from distil_trainer.models.student import make_student
+    from distil_trainer.objectives.teacher_outputs import TaughtDataset, remember
+    from distil_trainer.training.args import DistilTrainingArguments
+    from distil_trainer.training.trainer import DistilTrainer
 
 _HOMES = {
-    "Corpus": "corpus",
-    "CorpusOptions": "corpus",
-    "DistilTrainer": "trainer",
-    "DistilTrainingArguments": "args",
-    "TaughtDataset": "teacher_outputs",
-    "load_model": "loading",
-    "make_student": "student",
-    "prepare_corpus": "corpus",
-    "remember": "teacher_outputs",
-    "student_from_config": "loading",
+    "Corpus": "data.corpus",
+    "CorpusOptions": "data.corpus",
+    "DistilTrainer": "training.trainer",
+    "DistilTrainingArguments": "training.args",
+    "TaughtDataset": "objectives.teacher_outputs",
+    "load_model": "models.loading",
+    "make_student": "models.student",
+    "prepare_corpus": "data.corpus",
+    "remember": "objectives.teacher_outputs",
+    "student_from_config": "models.loading",
 }
 
 __all__ = [

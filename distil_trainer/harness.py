@@ -11,10 +11,10 @@ from transformers import AutoModel, PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.names import nearest
-from distil_trainer.args import DistilTrainingArguments
-from distil_trainer.loading import fine_tuned_config, load_fine_tuned
-from distil_trainer.teacher_outputs import TaughtDataset, files_of, remember
-from distil_trainer.trainer import DistilTrainer
+from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
+from distil_trainer.objectives.teacher_outputs import TaughtDataset, files_of, remember
+from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.trainer import DistilTrainer
 
 _OPTIONS = ("alpha_ce", "alpha_task", "temperature", "kd_over_all_positions")
 _NAMES = (*_OPTIONS, "teacher_model")  # the teacher's name is for the tables

@@ -22,16 +22,16 @@ from angels_share.flags import Options
 from angels_share.names import locate
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
-from distil_trainer.args import DistilTrainingArguments
-from distil_trainer.batches import TextStream
-from distil_trainer.checks import OF_TEACHERS
-from distil_trainer.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
-from distil_trainer.families import family_of
-from distil_trainer.loading import load_config, load_model, student_from_config
+from distil_trainer.data.batches import TextStream
+from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
+from distil_trainer.data.sources import find_sources
+from distil_trainer.models.families import family_of
+from distil_trainer.models.loading import load_config, load_model, student_from_config
+from distil_trainer.models.student import check_pair, make_student, plan_student
 from distil_trainer.recipe import ABLATIONS, parse_layers
-from distil_trainer.sources import find_sources
-from distil_trainer.student import check_pair, make_student, plan_student
-from distil_trainer.trainer import DistilTrainer
+from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.checks import OF_TEACHERS
+from distil_trainer.training.trainer import DistilTrainer
 
 
 def pretrain(options: Options) -> int:

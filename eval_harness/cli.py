@@ -6,12 +6,12 @@ from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
 from angels_share.names import nearest
-from eval_harness.demo import DEMO_DOOR
-from eval_harness.formats import FORMATS
-from eval_harness.report_door import REPORT_DOOR
-from eval_harness.settings import FINE_TUNING
-from eval_harness.speed_door import SPEED_DOOR
-from eval_harness.tasks import TASKS
+from eval_harness.commands.report import REPORT_DOOR
+from eval_harness.commands.speed import SPEED_DOOR
+from eval_harness.demo.world import DEMO_DOOR
+from eval_harness.runs.settings import FINE_TUNING
+from eval_harness.tables.formats import FORMATS
+from eval_harness.tasks.registry import TASKS
 
 _SWEEP = (
     Flag("num_seeds", "how many seeds: the first so many of 1, 2, 3, …", int, 5, check=above_zero),
@@ -48,7 +48,7 @@ _NO_CACHE = Flag(
 
 
 def _glue(options: Options) -> int:
-    from eval_harness.glue import judge
+    from eval_harness.commands.glue import judge
 
     return judge(options)
 
@@ -94,7 +94,7 @@ GLUE_DOOR = Door(
 
 
 def _squad(options: Options) -> int:
-    from eval_harness.squad import judge
+    from eval_harness.commands.squad import judge
 
     return judge(options)
 
@@ -153,7 +153,7 @@ SQUAD_DOOR = Door(
 
 
 def _tables(options: Options) -> int:
-    from eval_harness.tables import write_tables
+    from eval_harness.tables.write import write_tables
 
     for text in write_tables(options.results_dir, form=options.format):
         print(text)  # noqa: T201

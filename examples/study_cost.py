@@ -22,19 +22,19 @@ from angels_share.names import locate
 from angels_share.student_record import is_complete
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from angels_share.untrusted import require_safetensors
-from distil_trainer.batches import BatchPlan
 from distil_trainer.cli import PRETRAIN_DOOR, with_preset
-from distil_trainer.corpus import Corpus, CorpusOptions, prepare_corpus
-from distil_trainer.families import family_of
-from distil_trainer.loading import load_config
+from distil_trainer.data.batches import BatchPlan
+from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
+from distil_trainer.models.families import family_of
+from distil_trainer.models.loading import load_config
 from distil_trainer.recipe import ABLATIONS, DEFAULTS
 from eval_harness.cli import GLUE_DOOR
-from eval_harness.glue import plan
-from eval_harness.jobs import Job, unique
-from eval_harness.models import identify
-from eval_harness.plans import Plan, jobs
-from eval_harness.runs import Model
-from eval_harness.worker import unfinished
+from eval_harness.commands.glue import plan
+from eval_harness.runs.models import identify
+from eval_harness.runs.run import Model
+from eval_harness.sweep.plan import Plan, jobs
+from eval_harness.sweep.queue import Job, unique
+from eval_harness.sweep.worker import unfinished
 
 STUDENTS = len(ABLATIONS)
 

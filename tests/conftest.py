@@ -11,15 +11,19 @@ ROOT = HERE.parent
 
 # Before anything else is imported: the Hub's client reads these once.
 sys.path.insert(0, str(HERE / "offline"))
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE / "makers"))
 import sitecustomize  # noqa: E402
 
 if Path(sitecustomize.__file__).parent != HERE / "offline":  # the machine has one of its own
     del sys.modules["sitecustomize"]
     import sitecustomize
 
+# For the processes that tests start, too.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(HERE / "offline"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    map(
+        str,
+        filter(None, [HERE / "offline", HERE / "makers", ROOT, os.environ.get("PYTHONPATH")]),
+    )
 )
 for token in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
     os.environ.pop(token, None)

@@ -1,0 +1,400 @@
+"""From text to clean token sequences on disk, once.
+
+`prepare_corpus` tokenizes, cuts, cleans and writes; `Corpus.open` maps the result into memory. What
+is written lies in a folder named after a fingerprint of everything that it depends on, so the same
+text is never tokenized twice and other text, tokenizer or options never meet an old folder.
+
+Tokenizing runs on all cores: the tokenizers' own threads were measured to be as fast as a pool of
+processes and start no second copy of the caller's program. RAYON_NUM_THREADS bounds them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tokenizers
+
+from angels_share.errors import UserError
+from distil_trainer.data.masking import Draw, uniform
+from distil_trainer.data.sources import Source, find_sources, text_chunks, watched
+
+_FORMAT = 1
+_REPORT = "corpus.json"
+_COUNTS = "token_counts.npy"
+# Every record batch but the last has this many sequences, so that one is found by division.
+_ROWS_PER_BATCH = 8192
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What becomes of a text; all of it is part of the fingerprint.
+
+    Attributes:
+        text_column: the column of .jsonl, .csv, .parquet and Hub data that holds the text.
+        max_length: tokens of the longest sequence, special ones counted; longer texts are cut.
+        min_tokens: shorter sequences are dropped (special tokens counted).
+        max_unknown: sequences are dropped if this share of their tokens, or more, is unknown.
+        validation_fraction: the share of sequences held out for validation.
+        seed: decides which sequences are held out.
+    """
+
+    text_column: str = "text"
+    max_length: int = 512
+    min_tokens: int = 12
+    max_unknown: float = 0.5
+    validation_fraction: float = 0.005
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_tokens <= self.max_length:
+            raise UserError(f"min_tokens {self.min_tokens}: must lie in 1..{self.max_length}")
+        if not 0 < self.max_unknown <= 1:
+            raise UserError(f"max_unknown {self.max_unknown}: must be above 0 and at most 1")
+        if not 0 <= self.validation_fraction <= 0.5:
+            raise UserError(f"validation_fraction {self.validation_fraction}: must lie in 0..0.5")
+
+
+class TokenSequences:
+    """Token sequences in an Arrow file, mapped into memory; `sequences[i]` copies nothing.
+
+    Only the path is pickled: each worker process maps the file for itself, and all share its pages.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._batches: dict[int, tuple[Ints, Ints]] = {}
+        self._reader: Any = pa.ipc.open_file(pa.memory_map(str(file)))
+        batches = int(self._reader.num_record_batches)
+        rows = self._reader.get_batch(batches - 1).num_rows if batches else _ROWS_PER_BATCH
+        self._rows = (batches - 1) * _ROWS_PER_BATCH + int(rows)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: int) -> Ints:
+        """The ids of one sequence, special tokens included, read-only."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        batch, row = divmod(int(index), _ROWS_PER_BATCH)
+        offsets, tokens = self._batch(batch)
+        return tokens[offsets[row] : offsets[row + 1]]
+
+    def __reduce__(self) -> tuple[type["TokenSequences"], tuple[Path]]:
+        return TokenSequences, (self._file,)
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """Tokens of every sequence, special ones included."""
+        lengths = [pieces.lengths for pieces in self.pieces()]
+        return np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int32)
+
+    def pieces(self) -> Iterator["Pieces"]:
+        """All sequences in order, a record batch at a time."""
+        for number in range(self._reader.num_record_batches):
+            offsets, tokens = self._batch(number)
+            yield Pieces(tokens, np.diff(offsets))
+
+    def _batch(self, number: int) -> tuple[Ints, Ints]:
+        if number not in self._batches:
+            column = self._reader.get_batch(number).column(0)
+            self._batches[number] = (column.offsets.to_numpy(), column.values.to_numpy())
+        return self._batches[number]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus.
+
+    Attributes:
+        folder: where it lies.
+        train: what is trained on.
+        validation: what was held out.
+        token_counts: how often each token of the vocabulary occurs in `train`.
+        report: sequences, tokens, what was dropped and why, sources, options, versions.
+    """
+
+    folder: Path
+    train: TokenSequences
+    validation: TokenSequences
+    token_counts: npt.NDArray[np.int64]
+    report: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for text, tokenizer and options."""
+        return str(self.report["fingerprint"])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Corpus":
+        """Opens what `prepare_corpus` wrote."""
+        folder = Path(folder)
+        try:
+            return cls(
+                folder=folder,
+                train=TokenSequences(folder / "train.arrow"),
+                validation=TokenSequences(folder / "validation.arrow"),
+                token_counts=np.load(folder / _COUNTS),
+                report=json.loads((folder / _REPORT).read_text("utf-8")),
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: not a prepared corpus ({error}); delete it") from error
+
+
+def prepare_corpus(
+    sources: Sequence[str],
+    tokenizer: Any,
+    *,
+    cache_dir: str | Path,
+    options: CorpusOptions | None = None,
+    streaming: bool = False,
+) -> Corpus:
+    """Tokenizes, cleans and writes a corpus, or opens it if that was done before.
+
+    Memory stays flat whatever the corpus' size. A folder is complete or absent: it is written
+    elsewhere and renamed. Several processes may ask at once: one works, the others wait.
+
+    Args:
+        sources: files, folders, globs and Hub data sets, see `find_sources`.
+        tokenizer: a fast tokenizer of transformers.
+        cache_dir: the corpus is put into `<cache_dir>/<fingerprint>`.
+        options: how texts are cut and cleaned.
+        streaming: read Hub data sets over the network instead of downloading them first.
+
+    Raises:
+        UserError: text that can't be read, nothing left after cleaning, no room or right to write.
+    """
+    options = options or CorpusOptions()
+    found = find_sources(sources, text_column=options.text_column, streaming=streaming)
+    recipe = _recipe(found, tokenizer, options)
+    fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(cache_dir) / fingerprint
+    try:
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    _write_corpus(folder, found, SequenceMaker(tokenizer, options), recipe)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: cannot write ({reason}); choose another folder") from error
+    return Corpus.open(folder)
+
+
+class Pieces(NamedTuple):
+    """Sequences laid end to end."""
+
+    tokens: Ints
+    lengths: Ints
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Pieces":
+        """Only the chosen sequences."""
+        return Pieces(self.tokens[np.repeat(chosen, self.lengths)], self.lengths[chosen])
+
+
+class SequenceMaker:
+    """Turns texts into clean sequences, and keeps count of what it did in `tally`."""
+
+    def __init__(self, tokenizer: Any, options: CorpusOptions) -> None:
+        self._backend = _plain_backend(tokenizer)
+        self._prefix, self._suffix = _specials(self._backend)
+        self.options = options
+        self._unknown_id = tokenizer.unk_token_id
+        self._body = options.max_length - len(self._prefix) - len(self._suffix)
+        if self._body < 1:
+            raise UserError(f"max_length {options.max_length}: no room beside the special tokens")
+        # Not len(tokenizer): the ids of some tokenizers have gaps.
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values())
+        self.dtype = np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.int32)
+        self.tally: Counter[str] = Counter()
+
+    def sequences(self, chunks: Iterable[list[str]]) -> Iterator[Pieces]:
+        """Clean sequences of each chunk of texts, in order, tokenizing one chunk ahead."""
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            ahead = None
+            for chunk in chunks:
+                following = thread.submit(self._encode, chunk)
+                if ahead is not None:
+                    yield self._clean(ahead.result())
+                ahead = following
+            if ahead is not None:
+                yield self._clean(ahead.result())
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self._backend.encode_batch_fast(texts, add_special_tokens=False)
+
+    def _clean(self, encoded: Any) -> Pieces:
+        ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encoded]
+        lengths = np.array([len(text) for text in ids], dtype=np.int64)
+        pieces_of = -(-lengths // self._body)
+        blank, cut = int((pieces_of == 0).sum()), int((pieces_of > 1).sum())
+        self.tally.update(texts=len(ids), blank=blank, cut=cut)
+        return self._kept(Pieces(np.concatenate(ids), _cut(lengths, pieces_of, self._body)))
+
+    def _kept(self, pieces: Pieces) -> Pieces:
+        options = self.options
+        full = pieces.lengths + len(self._prefix) + len(self._suffix)
+        short = full < options.min_tokens
+        unknown = _count_each(pieces, self._unknown_id) >= options.max_unknown * full
+        self.tally.update(short=int(short.sum()), unknown=int((unknown & ~short).sum()))
+        return self._framed(pieces.where(~short & ~unknown))
+
+    def _framed(self, pieces: Pieces) -> Pieces:
+        """Puts the special tokens around every piece."""
+        ends = np.cumsum(pieces.lengths)
+        bounds = np.stack([ends - pieces.lengths, ends], axis=1)
+        places = np.repeat(bounds, [len(self._prefix), len(self._suffix)], axis=1)
+        frame = np.array(self._prefix + self._suffix, dtype=self.dtype)
+        tokens = np.insert(pieces.tokens, places.ravel(), np.tile(frame, len(bounds)))
+        return Pieces(tokens, pieces.lengths + len(frame))
+
+
+def _cut(lengths: Ints, pieces_of: Ints, body: int) -> Ints:
+    """Lengths of the pieces of each text: all are `body` long, but the last of each text."""
+    pieces = np.full(int(pieces_of.sum()), body, dtype=np.int64)
+    cut = pieces_of > 0
+    pieces[np.cumsum(pieces_of)[cut] - 1] = (lengths - (pieces_of - 1) * body)[cut]
+    return pieces
+
+
+def _count_each(pieces: Pieces, token: int | None) -> Ints:
+    """How often a token occurs in each piece."""
+    if token is None or len(pieces.lengths) == 0:
+        return np.zeros(len(pieces.lengths), dtype=np.int64)
+    starts = np.cumsum(pieces.lengths) - pieces.lengths
+    return np.add.reduceat((pieces.tokens == token).astype(np.int64), starts)
+
+
+def _plain_backend(tokenizer: Any) -> tokenizers.Tokenizer:
+    """A copy of the tokenizer without the padding and truncation that its last use left behind."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise UserError(f"{type(tokenizer).__name__}: a fast tokenizer (tokenizer.json) is needed")
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _specials(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    framed = backend.encode("a")
+    body = [i for i, special in enumerate(framed.special_tokens_mask) if not special]
+    if not body:
+        raise UserError("the tokenizer makes nothing of the letter 'a': its frame is unknown")
+    return framed.ids[: body[0]], framed.ids[body[-1] + 1 :]
+
+
+def _recipe(found: Sequence[Source], tokenizer: Any, options: CorpusOptions) -> dict[str, Any]:
+    """Everything that the corpus depends on."""
+    backend = _plain_backend(tokenizer).to_str()
+    return {
+        "format": _FORMAT,
+        "sources": [source.identity for source in found],
+        "tokenizer": hashlib.sha256(backend.encode()).hexdigest(),
+        "unknown_id": tokenizer.unk_token_id,
+        "options": asdict(options),
+    }
+
+
+def _write_corpus(
+    folder: Path, found: Sequence[Source], maker: SequenceMaker, recipe: dict[str, Any]
+) -> None:
+    """Writes a complete folder, or none; the caller holds its lock."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # what a killed process left behind
+    draft.mkdir()
+    try:
+        figures = _write_splits(draft, maker.sequences(text_chunks(watched(found))), maker)
+        report = {"fingerprint": folder.name, **recipe, **figures}
+        report["sources"] = [{"name": s.name, "identity": s.identity} for s in found]
+        report["versions"] = {"tokenizers": tokenizers.__version__, "pyarrow": pa.__version__}
+        (draft / _REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_splits(
+    folder: Path, sequences: Iterable[Pieces], maker: SequenceMaker
+) -> dict[str, Any]:
+    """Writes both splits and the token counts; returns the report's figures."""
+    fraction = maker.options.validation_fraction
+    train, validation, smallest = _pour(folder, sequences, maker, fraction)
+    if fraction and not validation.rows and train.rows > 1:
+        # So few that none was held out by chance: pour again, holding out the one nearest to it.
+        everything = (folder / "train.arrow").rename(folder / "everything.arrow")
+        again = TokenSequences(everything).pieces()
+        train, validation, _ = _pour(folder, again, maker, np.nextafter(smallest, 1))
+        everything.unlink()
+    tally = {name: maker.tally[name] for name in ("texts", "cut", "blank", "short", "unknown")}
+    if not train.rows:
+        raise UserError(f"corpus: no sequence is left to train on; {tally}")
+    np.save(folder / _COUNTS, train.counts)
+    return {"train": train.figures(), "validation": validation.figures(), "tally": tally}
+
+
+def _pour(
+    folder: Path, sequences: Iterable[Pieces], maker: SequenceMaker, fraction: float
+) -> tuple["_SplitFile", "_SplitFile", float]:
+    """Sends each sequence to its split, as a hash of its number says; also the smallest draw."""
+    train = _SplitFile(folder / "train.arrow", maker)
+    validation = _SplitFile(folder / "validation.arrow", maker)
+    number, smallest = 0, 1.0
+    for pieces in sequences:
+        numbers = np.arange(number, number + len(pieces.lengths))
+        draws = uniform(Draw.HOLD_OUT, maker.options.seed, numbers)
+        train.add(pieces.where(draws >= fraction))
+        validation.add(pieces.where(draws < fraction))
+        number += len(numbers)
+        smallest = float(draws.min(initial=smallest))
+    train.close()
+    validation.close()
+    return train, validation, smallest
+
+
+class _SplitFile:
+    """A split being written, in record batches of equally many sequences."""
+
+    def __init__(self, file: Path, maker: SequenceMaker) -> None:
+        self._schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(maker.dtype)))])
+        self._writer = pa.ipc.new_file(str(file), self._schema)
+        self._waiting = Pieces(np.empty(0, maker.dtype), np.empty(0, np.int64))
+        self.rows = 0
+        self.counts = np.zeros(maker.vocab_size, dtype=np.int64)
+
+    def figures(self) -> dict[str, int]:
+        return {"sequences": self.rows, "tokens": int(self.counts.sum())}
+
+    def add(self, pieces: Pieces) -> None:
+        """Appends sequences; full record batches go to disk at once."""
+        self.rows += len(pieces.lengths)
+        self.counts += np.bincount(pieces.tokens, minlength=len(self.counts))
+        tokens, lengths = (np.concatenate(both) for both in zip(self._waiting, pieces, strict=True))
+        while len(lengths) >= _ROWS_PER_BATCH:
+            size = int(lengths[:_ROWS_PER_BATCH].sum())
+            self._write(Pieces(tokens[:size], lengths[:_ROWS_PER_BATCH]))
+            tokens, lengths = tokens[size:], lengths[_ROWS_PER_BATCH:]
+        self._waiting = Pieces(tokens, lengths)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if len(self._waiting.lengths):
+            self._write(self._waiting)
+        self._writer.close()
+
+    def _write(self, pieces: Pieces) -> None:
+        offsets = np.concatenate([[0], np.cumsum(pieces.lengths)]).astype(np.int32)
+        column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(pieces.tokens))
+        self._writer.write_batch(pa.record_batch([column], schema=self._schema))

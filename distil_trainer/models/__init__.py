@@ -1,0 +1,1 @@
+"""Architectures, students and loading."""

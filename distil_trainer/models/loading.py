@@ -1,0 +1,260 @@
+"""Models from outside: from a folder, the Hub cache, the Hub, or new from a config's file.
+
+Weights are read from safetensors only, and nobody's code is ever run.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from angels_share.errors import UserError
+from angels_share.names import Located, locate, nearest
+from angels_share.untrusted import refuse_code, require_safetensors, unreported
+from distil_trainer.models.families import Family, family_named, family_of
+
+Task = Literal["lm", "classification", "qa"]
+
+_logger = logging.getLogger(__name__)
+
+_TASK_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "qa": "AutoModelForQuestionAnswering",
+}
+# A fine-tuned model's head by how its class' name ends; where no class is named it is the first.
+_FINE_TUNED = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+}
+# What belongs to the ids that a model reads; a config that leaves it out means the teacher's.
+_VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
+_UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The config of a model that one of our families describes.
+
+    Raises:
+        UserError: It can't be found or read, its architecture isn't known, or it wants to run code
+            of its own.
+    """
+    return _config_at(name, locate(name))
+
+
+def _config_at(name: str, located: Located) -> PreTrainedConfig:
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(located.source, revision=located.revision)
+        refuse_code(name, values)
+        if not isinstance(model_type := values.get("model_type"), str):
+            raise UserError(f"{name}: its config.json has no model_type")
+        family_named(model_type)
+        config = AutoConfig.from_pretrained(
+            located.source, revision=located.revision, trust_remote_code=False
+        )
+    except _UNREADABLE as error:
+        raise UserError(f"{name}: its config cannot be used: {_one_line(error)}") from error
+    family_of(config)
+    return config
+
+
+def load_model(
+    name: str, *, task: Task = "lm", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A model with the head for a task, in eval mode.
+
+    Weights that its checkpoint lacks outside the body (a language-model head that a sentence
+    encoder never had) start at random and are named in a warning.
+
+    Args:
+        name: A folder, a short name or a Hub id.
+        task: "lm" for the architecture's language model, "classification" or "qa".
+        dtype: What to hold the weights in, whatever the checkpoint or its config says.
+
+    Raises:
+        UserError: It can't be loaded, its weights are pickled, or they don't fit its config.
+    """
+    located = locate(name)
+    config = _config_at(name, located)
+    family = family_of(config)
+    model_class = family.model_class if task == "lm" else getattr(transformers, _TASK_CLASSES[task])
+    if located.kind == "folder":
+        require_safetensors(Path(located.source), model_class.__name__)
+    model, report = _from_pretrained(model_class, name, located, config, dtype)
+    _check_sizes(name, report["mismatched_keys"])
+    _check_body(name, family, report["missing_keys"] | report["unexpected_keys"])
+    _warn_of_random_weights(name, task, report["missing_keys"])
+    return model
+
+
+def load_fine_tuned(folder: str) -> PreTrainedModel:
+    """A model with a finished head, of any architecture: the head that its config names.
+
+    Raises:
+        UserError: it can't be loaded without running code, or some of its weights are missing.
+    """
+    config = fine_tuned_config(folder)
+    named = (config.architectures or ["ForSequenceClassification"])[0]
+    head = next((head for ending, head in _FINE_TUNED.items() if named.endswith(ending)), None)
+    if head is None:
+        raise UserError(
+            f"{folder}: a {named} is no fine-tuned model: a name with {' or '.join(_FINE_TUNED)} "
+            "is wanted among its config.json's architectures"
+        )
+    require_safetensors(Path(folder), head)
+    located = Located(folder, folder, None, "folder")
+    model_class = getattr(transformers, head)
+    model, report = _from_pretrained(model_class, folder, located, config, torch.float32)
+    _check_sizes(folder, report["mismatched_keys"])
+    if missing := report["missing_keys"]:
+        raise UserError(f"{folder}: lacks {len(missing)} weights, {min(missing)} first")
+    return model
+
+
+def fine_tuned_config(folder: str) -> PreTrainedConfig:
+    """The config of a fine-tuned model, of any architecture.
+
+    Raises:
+        UserError: it can't be read, or wants to run code of its own.
+    """
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+        refuse_code(folder, values)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{folder}: its config cannot be used: {_one_line(error)}") from error
+
+
+def _from_pretrained(
+    model_class: Any, name: str, located: Located, config: PreTrainedConfig, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
+    try:
+        with unreported():
+            model, report = model_class.from_pretrained(
+                located.source,
+                config=config,
+                revision=located.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                # Of weights of another size the report says more than the exception does.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except _UNREADABLE as error:
+        raise UserError(f"{name}: its weights cannot be loaded: {_one_line(error)}") from error
+    return model, report
+
+
+def _check_sizes(name: str, mismatched: set[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    if mismatched:
+        key, found, wanted = min(mismatched)
+        raise UserError(
+            f"{name}: its weights do not fit its config.json: {key} is {list(found)} in the file "
+            f"and {list(wanted)} by the config"
+        )
+
+
+def _check_body(name: str, family: Family, keys: Iterable[str]) -> None:
+    """Refuses a checkpoint with another body than its config: it would be silently half random."""
+    prefix = f"{family.paths.body}."
+    parts = tuple(f"{path.removeprefix(prefix)}." for path in family.paths.of_body())
+    wrong = sorted(key for key in keys if key.removeprefix(prefix).startswith(parts))
+    if wrong:
+        raise UserError(
+            f"{name}: its weights do not fit its config.json: {len(wrong)} of the body's are "
+            f"missing or left over, {wrong[0]} first"
+        )
+
+
+def _warn_of_random_weights(name: str, task: Task, missing: Iterable[str]) -> None:
+    if not (names := sorted(missing)):
+        return
+    head = "language-model" if task == "lm" else task
+    _logger.warning(
+        "%s lacks %d weights of the %s head (%s first): they start at random, "
+        "so train the head before trusting what it predicts",
+        name,
+        len(names),
+        head,
+        names[0],
+    )
+
+
+def student_from_config(
+    source: str | Path | Mapping[str, Any],
+    teacher_config: PreTrainedConfig | None = None,
+    *,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A new student of any size, randomly initialised, from a config's file or values.
+
+    What the config leaves out of the vocabulary's size and special ids is the teacher's.
+
+    Raises:
+        UserError: The config can't be read, isn't valid, or has another vocabulary.
+    """
+    where = "the student's config" if isinstance(source, Mapping) else str(source)
+    given = dict(source) if isinstance(source, Mapping) else _read_config(Path(source))
+    if not isinstance(model_type := given.get("model_type"), str):
+        raise UserError(f'{where}: has no "model_type", e.g. "distilbert"')
+    family = family_named(model_type)
+    given = _with_vocabulary(given, teacher_config, where)
+    _check_fields(given, family, where)
+    try:
+        config = family.model_class.config_class.from_dict(given | {"dtype": "float32"})
+        return family.new_model(config, seed)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {_one_line(error)}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a JSON config: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a config is a JSON object, this is a {type(values).__name__}")
+    return values
+
+
+def _with_vocabulary(
+    given: dict[str, Any], teacher_config: PreTrainedConfig | None, where: str
+) -> dict[str, Any]:
+    if teacher_config is None:
+        if "vocab_size" not in given:
+            raise UserError(f'{where}: without a teacher it needs a "vocab_size"')
+        return given
+    vocabulary = {name: getattr(teacher_config, name) for name in _VOCABULARY_FIELDS}
+    size = given.get("vocab_size", vocabulary["vocab_size"])
+    if size != vocabulary["vocab_size"]:
+        raise UserError(
+            f"{where}: vocab_size {size}, but the teacher's is {vocabulary['vocab_size']}: "
+            "a student reads its teacher's vocabulary, so leave vocab_size out"
+        )
+    return vocabulary | given
+
+
+def _check_fields(given: Mapping[str, Any], family: Family, where: str) -> None:
+    """Refuses a misspelt field, which would silently leave a size at its default."""
+    if "transformers_version" in given:
+        # Written by transformers, not by hand: an older version's fields are no slip.
+        return
+    config_class = family.model_class.config_class
+    known = {*config_class().to_dict(), *config_class.attribute_map, "model_type", "dtype"}
+    for name in sorted(given.keys() - known):
+        raise UserError(
+            f"{where}: {family.model_type} has no field {name!r}"
+            f"{nearest(name, known) or ': remove it'}"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

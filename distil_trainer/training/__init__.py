@@ -1,0 +1,1 @@
+"""The Trainer: arguments, checks, checkpoints, resuming."""

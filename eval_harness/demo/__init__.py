@@ -1,0 +1,1 @@
+"""A made-up world in the real data's file formats."""

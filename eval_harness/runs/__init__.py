@@ -1,0 +1,1 @@
+"""What a run is: a model, a task, a seed, settings, and the key they make. No torch."""

@@ -1,0 +1,1 @@
+"""Timing models side by side; only the bench imports torch."""

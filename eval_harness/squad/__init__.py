@@ -1,0 +1,1 @@
+"""Questions as windows, logits as answers, answers as scores. No torch."""

@@ -1,0 +1,137 @@
+"""A table as markdown, CSV, JSON or LaTeX: equal tables give equal bytes."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from eval_harness.tables.table import Figure, Table, Value, text_of
+
+
+class Format(NamedTuple):
+    """What its files end in, and how a table is written in it."""
+
+    ending: str
+    write: Callable[[Table], str]
+
+
+def to_markdown(table: Table) -> str:
+    """Readable as plain text, rendered as a table."""
+    columns, *rows = ([_MARKUP.sub(_ESCAPED, cell) for cell in row]
+                      for row in (table.columns, *table.rows))  # fmt: skip
+    # Without numparse 89.0 stays 89.0.
+    body = tabulate(
+        rows, columns, tablefmt="pipe", colalign=_alignment(table), disable_numparse=True
+    )
+    notes = "\n".join(f"- {_as_it_is(note)}" for note in table.notes)
+    return "\n\n".join(part for part in (f"# {table.title}", body, notes) if part) + "\n"
+
+
+_MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])")
+"""What markdown takes for markup; an underscore within a word is none, there or to the eye."""
+_ESCAPED = r"\\\g<0>"
+
+
+def _as_it_is(note: str) -> str:
+    """A note is markdown, of which it uses no more than a command between backticks."""
+    code = re.compile("(`[^`]+`)")
+    return "".join(
+        part if code.fullmatch(part) else _MARKUP.sub(_ESCAPED, part) for part in code.split(note)
+    )
+
+
+def to_csv(table: Table) -> str:
+    """The printed cells; a blank line; the notes, a line each, so that no number goes without."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(table.rows)
+    writer.writerow([])
+    writer.writerows([note] for note in table.notes)
+    return stream.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """Each cell's text and number, unrounded and in the table's unit, and what it is made of."""
+    rows = [
+        {name: _cell(value) for name, value in zip(table.columns, row, strict=True)}
+        for row in table.cells
+    ]
+    whole = {
+        "table": table.name,
+        "title": table.title,
+        "columns": table.columns,
+        "rows": rows,
+        "notes": table.notes,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _cell(value: Value) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    said: dict[str, Any] = {"text": text_of(value)}
+    if isinstance(value, Figure):
+        return {**said, "number": value.number, **value.more}
+    return said if isinstance(value, str) else {**said, "number": value}
+
+
+def to_latex(table: Table) -> str:
+    r"""A tabular with the rules of booktabs, and the notes as a paragraph each below it."""
+    cells = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    header, *rows = (_latex_row(row, widths) for row in cells)
+    columns = "".join(side[0] for side in _alignment(table))
+    notes = "".join(f"{_escaped(note)}\\par\n" for note in table.notes)
+    lines = (
+        f"% {table.title}",
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        header,
+        "\\midrule",
+        *rows,
+        "\\bottomrule",
+        "\\end{tabular}",
+        *(("\\par\\medskip", f"{{\\footnotesize\\raggedright\n{notes}}}") if notes else ()),
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = cells
+    if first.startswith(("[", "*")):
+        first = f"{{}}{first}"  # behind the row before it would be an argument
+    padded = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+    return " & ".join((first.ljust(widths[0]), *padded)) + " \\\\"
+
+
+_LATEX: Mapping[str, str] = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "^": "\\^{}",
+    "~": "\\textasciitilde{}",
+    "<": "\\ensuremath{<}",
+    ">": "\\ensuremath{>}",
+    "`": "\\textasciigrave{}",
+}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def _alignment(table: Table) -> tuple[str, ...]:
+    return ("left", *("right" for _ in table.columns[1:]))
+
+
+FORMATS: Mapping[str, Format] = {
+    "markdown": Format(".md", to_markdown),
+    "csv": Format(".csv", to_csv),
+    "json": Format(".json", to_json),
+    "latex": Format(".tex", to_latex),
+}

@@ -1,0 +1,1 @@
+"""Which tasks there are: one row per task, one per kind. No torch."""

@@ -1,0 +1,1 @@
+"""One run: fine-tune a model, evaluate it. All of the harness's torch."""

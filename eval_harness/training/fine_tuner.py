@@ -1,0 +1,207 @@
+"""Plain fine-tuning: the Trainer, with the loss normalised over the whole accumulated batch.
+
+The stock Trainer multiplies the loss and the gradient of a task's head by the number of accumulated
+batches: the head ignores `num_items_in_batch`, and the Trainer trusts that it did not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from angels_share.errors import RunFailed
+from angels_share.inputs import chosen, inputs_of
+from angels_share.training_flags import training_flags
+from eval_harness.data.token_rows import TokenRows
+from eval_harness.training.encoding import Collator
+
+Report = Callable[[float], None]
+Batch = Mapping[str, Tensor]
+
+
+class FineTuner(Trainer):
+    """A Trainer for every kind of task here that says no to what isn't finite."""
+
+    # The loss below is normalised over the whole accumulated batch already.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: PreTrainedModel, *rest: Any, **named: Any) -> None:
+        self._inputs = inputs_of(model)
+        super().__init__(model, *rest, **named)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, _device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The micro-batches of an update, and the number of their examples."""
+        batches = list(islice(epoch_iterator, num_batches))
+        return batches, sum(len(batch["input_ids"]) for batch in batches)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a micro-batch: its sum, over the number of all examples of the update."""
+        output = model(**chosen(inputs, self._inputs))
+        if "start_positions" in inputs:
+            total = answer_loss(output, inputs)
+        else:
+            total = label_loss(output.logits, inputs["labels"], self.args.label_smoothing_factor)
+        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        loss = total / count
+        return (loss, output) if return_outputs else loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Looks at the gradient before the optimizer does: a loss that isn't finite shows in it."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise RunFailed(
+                f"step {self.state.global_step + 1} (seed {self.args.seed}): the labels' loss or "
+                "its gradient is not finite; stopped before the optimizer. Lower --learning_rate"
+            )
+        return norm
+
+
+def label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The sum of cross-entropies, or of squared errors where the labels are numbers."""
+    logits = logits.float()
+    if labels.is_floating_point():
+        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+    return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+
+
+def answer_loss(output: Any, batch: Batch) -> Tensor:
+    """The sum over windows of the mean of two cross-entropies, of an answer's start and its end.
+
+    Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
+    """
+    padding = batch["attention_mask"] == 0
+    ends = (
+        (output.start_logits, batch["start_positions"]),
+        (output.end_logits, batch["end_positions"]),
+    )
+    sums = [
+        functional.cross_entropy(
+            logits.float().masked_fill(padding, float("-inf")), positions, reduction="sum"
+        )
+        for logits, positions in ends
+    ]
+    return torch.stack(sums).sum() / 2
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    arguments: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any],
+    folders: Mapping[str, str],
+    **trainer_settings: Any,
+) -> Trainer:
+    """The factory of plain fine-tuning; every method's has this signature.
+
+    Args:
+        model: trained in place.
+        arguments: of TrainingArguments.
+        options: the method's own; plain fine-tuning has none.
+        folders: where the models are that the options name.
+        trainer_settings: data set, collator, callbacks: what the Trainer takes.
+    """
+    assert not options
+    assert not folders
+    return FineTuner(model, TrainingArguments(**arguments), **trainer_settings)
+
+
+class Progress(TrainerCallback):
+    """Says what share of a run's steps is done, and what came of each epoch."""
+
+    def __init__(self, report: Report, at_epoch_end: Callable[[], None] | None) -> None:
+        self._report = report
+        self._at_epoch_end = at_epoch_end
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_rest: Any) -> None:
+        """A step is done."""
+        self._report(state.global_step / state.max_steps)
+
+    def on_epoch_end(self, _args: Any, _state: Any, _control: Any, **_rest: Any) -> None:
+        """An epoch is done."""
+        if self._at_epoch_end is not None:
+            self._at_epoch_end()
+
+
+def train(
+    model: PreTrainedModel,
+    factory: Callable[..., Trainer],
+    values: Mapping[str, Any],
+    train_set: TokenRows,
+    collator: Collator,
+    *,
+    seed: int,
+    scratch: Path,
+    report: Report,
+    at_epoch_end: Callable[[], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+    folders: Mapping[str, str] | None = None,
+) -> Sequence[Mapping[str, float]]:
+    """Fine-tunes a model in place and gives its losses by step.
+
+    Raises:
+        RunFailed: a number that is not finite, or a run that ended before its last step.
+    """
+    trainer = factory(
+        model,
+        _arguments(values, len(train_set), seed, scratch),
+        options=options or {},
+        folders=folders or {},
+        train_dataset=train_set,
+        data_collator=collator,
+        callbacks=[Progress(report, at_epoch_end)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        raise RunFailed(f"stopped at step {state.global_step} of {state.max_steps}")
+    return [
+        {"step": entry["step"], "loss": entry["loss"]}
+        for entry in state.log_history
+        if "loss" in entry
+    ]
+
+
+def _arguments(
+    values: Mapping[str, Any], examples: int, seed: int, scratch: Path
+) -> dict[str, Any]:
+    """TrainingArguments for a run that keeps to itself: no files, no bar, no reports."""
+    batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+    steps = values.get("max_steps", 0)
+    if steps <= 0:
+        steps = int(values["num_train_epochs"] * max(examples / batch, 1))
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return {
+        # Said, since bf16 is refused on a CPU that wasn't asked for.
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **{name: value for name, value in values.items() if name in training_flags()},
+        "output_dir": str(scratch),
+        "seed": seed,
+        "logging_steps": max(steps // 20, 1),
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "remove_unused_columns": False,
+    }

@@ -1,0 +1,381 @@
+"""Students: which layers, equal copies, and refusals before anything is built."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+import transformers
+
+from angels_share.errors import UserError
+from distil_trainer.models.families import family_of
+from distil_trainer.models.student import (
+    check_pair,
+    choose_layers,
+    default_layers,
+    make_student,
+    plan_student,
+)
+
+
+def shaken(model, seed=0):
+    """Adds noise everywhere: LayerNorms of ones and biases of zeros would hide a missed copy."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def xlm_roberta(layers=4):
+    config = transformers.XLMRobertaConfig(
+        num_hidden_layers=layers,
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=64,
+        vocab_size=160,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+    )
+    return transformers.XLMRobertaForMaskedLM(config).eval()
+
+
+TEACHERS = {
+    "bert": tiny.bert,
+    "distilbert": tiny.distilbert,
+    "roberta": tiny.roberta,
+    "xlm-roberta": xlm_roberta,
+    "gpt2": tiny.gpt2,
+}
+SAME = [(name, name) for name in TEACHERS]
+every_pair = pytest.mark.parametrize(("origin", "architecture"), [("bert", "distilbert"), *SAME])
+
+
+def some_ids(rows=3, length=11):
+    return torch.randint(5, 150, (rows, length), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    ("depth", "wanted", "layers"),
+    [
+        (12, 6, (0, 2, 4, 7, 9, 11)),
+        (6, 3, (0, 3, 5)),
+        (12, 1, (0,)),
+        (12, 2, (0, 11)),
+        (24, 12, (0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 23)),
+        (5, 5, (0, 1, 2, 3, 4)),
+    ],
+)
+def test_default_layers(depth, wanted, layers):
+    """The paper's layers, and what rounding half up gives elsewhere."""
+    assert default_layers(depth, wanted) == layers
+
+
+def test_default_layers_are_ascending_for_every_depth():
+    """Rounding must never name a layer twice, nor leave the ends out."""
+    for depth in range(2, 40):
+        for wanted in range(2, depth + 1):
+            layers = default_layers(depth, wanted)
+            assert (layers[0], layers[-1], len(layers)) == (0, depth - 1, wanted)
+            assert list(layers) == sorted(set(layers))
+
+
+def test_half_the_depth_rounded_up_is_the_default():
+    """Five layers become three, not two."""
+    assert choose_layers(5) == (0, 2, 4)
+    assert choose_layers(12) == (0, 2, 4, 7, 9, 11)
+    assert choose_layers(1) == (0,)
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_layers", "message"),
+    [
+        ([0, 12], None, r"layer 12 of 12: .* 0\.\.11 are allowed"),
+        ([-1, 3], None, r"layer -1 of 12: .* 0\.\.11 are allowed"),
+        ([], None, "no layers"),
+        ([0, 0, 3], None, "layers 0,0,3: .* each once, 0,3"),
+        ([3, 0], None, "layers 3,0: give them in the teacher's order .* 0,3"),
+        ([0, 3], 3, r"num_layers 3 and layers 0,3 \(2 of them\) disagree"),
+        (None, 13, "a student of 13 layers: its teacher has 12, so 1 to 12"),
+        (None, 0, "a student of 0 layers"),
+    ],
+)
+def test_impossible_layers_are_refused(layers, num_layers, message):
+    """An index error, or a negative index that quietly means the last layer, after minutes."""
+    with pytest.raises(UserError, match=message):
+        choose_layers(12, layers, num_layers)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "zeros"}, "init 'zeros' is not known"),
+        ({"architecture": "distillbert"}, "did you mean 'distilbert'"),
+        ({"architecture": "gpt2"}, "bert teacher has no gpt2 student"),
+        ({"architecture": "bert", "fold_token_types": True}, "bert to bert loses none"),
+        ({"init": "random", "fold_token_types": True}, "needs init teacher"),
+    ],
+)
+def test_impossible_wishes_are_refused(options, message):
+    """A wish that can't be met would otherwise be ignored, or fail after the weights are read."""
+    with pytest.raises(UserError, match=message):
+        plan_student(transformers.BertConfig(), **options)
+
+
+def test_another_epsilon_needs_a_bert_student():
+    """DistilBERT's epsilon is hard-coded: copies at 1e-5 would be 1e-3 off from the start."""
+    config = tiny.bert(layer_norm_eps=1e-5).config
+    with pytest.raises(UserError, match=r'1e-05 .* distilbert always uses 1e-12.*="bert"'):
+        plan_student(config)
+    assert plan_student(config, architecture="bert").student.model_type == "bert"
+    assert plan_student(config, init="random").student.model_type == "distilbert"
+
+
+def test_refused_before_anything_is_built(monkeypatch):
+    """A model of gigabytes must not be built to learn that a layer doesn't exist."""
+    teacher = tiny.bert()
+    monkeypatch.setattr(transformers.DistilBertForMaskedLM, "__init__", None)
+    with pytest.raises(UserError, match="layer 4 of 4"):
+        make_student(teacher, layers=[0, 4])
+
+
+def test_a_teacher_with_a_task_head_is_refused():
+    """It has no vocabulary head to copy: the student's would be random without a word."""
+    teacher = tiny.bert(model_class=transformers.BertForSequenceClassification)
+    with pytest.raises(UserError, match=r"BertForSequenceClassification.*BertForMaskedLM"):
+        make_student(teacher)
+
+
+@pytest.mark.parametrize("origin", TEACHERS)
+def test_same_architecture_copies_every_tensor(origin):
+    """A tensor that isn't copied starts at random and looks like a bad recipe."""
+    teacher = shaken(TEACHERS[origin](layers=4))
+    student = make_student(teacher, layers=[1, 3], architecture=origin)
+    family, weights = family_of(teacher), teacher.state_dict()
+    for name, tensor in student.state_dict().items():
+        for to, layer in ((1, 3), (0, 1)):
+            name = name.replace(f"{family.paths.layers}.{to}.", f"{family.paths.layers}.={layer}.")
+        assert torch.equal(tensor, weights[name.replace("=", "")]), name
+
+
+def test_distilbert_copies_every_tensor_of_a_bert():
+    """The same, where the names differ: both list a layer's tensors in the order of use."""
+    teacher = shaken(tiny.bert(layers=6, intermediate_size=72))
+    student = make_student(teacher)
+    assert isinstance(student, transformers.DistilBertForMaskedLM)
+    bert, small = teacher.bert, student.distilbert
+    assert len(small.transformer.layer) == 3
+    for mine, layer in zip(small.transformer.layer, (0, 3, 5), strict=True):
+        originals = bert.encoder.layer[layer].state_dict().values()
+        for copied, original in zip(mine.state_dict().values(), originals, strict=True):
+            assert torch.equal(copied, original)
+    pairs = [
+        (small.embeddings.word_embeddings, bert.embeddings.word_embeddings),
+        (small.embeddings.position_embeddings, bert.embeddings.position_embeddings),
+        (small.embeddings.LayerNorm, bert.embeddings.LayerNorm),
+        (student.vocab_transform, teacher.cls.predictions.transform.dense),
+        (student.vocab_layer_norm, teacher.cls.predictions.transform.LayerNorm),
+        (student.vocab_projector, teacher.cls.predictions.decoder),
+    ]
+    for mine, original in pairs:
+        for copied, tensor in zip(mine.parameters(), original.parameters(), strict=True):
+            assert torch.equal(copied, tensor)
+
+
+@every_pair
+@torch.no_grad()
+def test_full_depth_copy_equals_the_teacher(origin, architecture):
+    """Any weight in the wrong place shows in the outputs, whatever the names say."""
+    teacher = shaken(TEACHERS[origin](layers=3))
+    fold = origin != architecture
+    student = make_student(teacher, num_layers=3, architecture=architecture, fold_token_types=fold)
+    ids = some_ids()
+    torch.testing.assert_close(student(ids).logits, teacher(ids).logits, rtol=1e-6, atol=2e-6)
+
+
+@torch.no_grad()
+def test_unfolded_token_types_are_lost():
+    """Folding is what makes the copy equal: without it the first layer reads something else."""
+    teacher = shaken(tiny.bert(layers=2))
+    student = make_student(teacher, num_layers=2)
+    ids = some_ids()
+    assert (student(ids).logits - teacher(ids).logits).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_the_head_transform_is_left_random_when_asked():
+    """The original's default must be there to compare with, and must change nothing else."""
+    teacher = shaken(tiny.bert(layers=2))
+    with_transform, without = (
+        make_student(teacher, copy_head_transform=wanted).state_dict() for wanted in (True, False)
+    )
+    differing = {name for name in without if not torch.equal(without[name], with_transform[name])}
+    assert differing == {
+        f"{module}.{tensor}"
+        for module in ("vocab_transform", "vocab_layer_norm")
+        for tensor in ("weight", "bias")
+    }
+
+
+@every_pair
+def test_random_init_is_reproducible_and_leaves_the_global_generator(origin, architecture):
+    """A random student must depend on its seed only, and must not shift anybody's draws."""
+    teacher = shaken(TEACHERS[origin](layers=4))
+    before = torch.get_rng_state()
+    first, again, other = (
+        make_student(teacher, init="random", architecture=architecture, seed=seed)
+        for seed in (5, 5, 6)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = [model.get_input_embeddings().weight for model in (first, again, other, teacher)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[3])
+    assert family_of(first).shape(first.config).depth == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_teacher_gives_a_float32_student(dtype):
+    """Training would go on in the teacher's half precision without anybody having asked."""
+    teacher = shaken(tiny.bert(layers=2)).to(dtype)
+    student = make_student(teacher, fold_token_types=True)
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
+    assert student.config.dtype == torch.float32
+    embeddings = teacher.bert.embeddings
+    expected = embeddings.position_embeddings.weight.float()
+    expected = expected + embeddings.token_type_embeddings.weight[0].float()
+    positions = student.distilbert.embeddings.position_embeddings.weight
+    assert torch.equal(positions, expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@every_pair
+def test_the_decoder_is_tied_as_the_teachers(origin, architecture, tied):
+    """A decoder that came loose trains apart from the embeddings and is saved twice."""
+    teacher = shaken(TEACHERS[origin](layers=2))
+    if not tied:
+        config = copy.deepcopy(teacher.config)
+        config.tie_word_embeddings = False
+        teacher = shaken(type(teacher)(config).eval())
+    student = make_student(teacher, architecture=architecture)
+    words = student.get_input_embeddings().weight
+    decoder, bias = family_of(student).decoder(student)
+    assert (decoder is words) is tied
+    expected, expected_bias = family_of(teacher).decoder(teacher)
+    assert torch.equal(decoder, expected)
+    assert bias is expected_bias is None or torch.equal(bias, expected_bias)
+
+
+def train(student, steps=3):
+    ids = some_ids()
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.1)
+    for _ in range(steps):
+        student(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@every_pair
+def test_training_the_student_leaves_the_teacher_alone(origin, architecture):
+    """Shared memory would train the teacher along, and the soft targets with it."""
+    teacher = shaken(TEACHERS[origin](layers=2))
+    before = copy.deepcopy(teacher.state_dict())
+    student = make_student(teacher, architecture=architecture)
+    train(student)
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@every_pair
+def test_frozen_positions_stay_and_all_else_moves(origin, architecture):
+    """Weight decay or a wrong name would move the table, or freeze more than it."""
+    teacher = shaken(TEACHERS[origin](layers=2))
+    student = make_student(teacher, architecture=architecture, freeze_positions=True)
+    before = copy.deepcopy(dict(student.named_parameters()))
+    train(student)
+    moved = {
+        name
+        for name, parameter in student.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    positions = f"{family_of(student).paths.position_embeddings}.weight"
+    assert set(before) - moved == {positions}
+
+
+def test_a_student_survives_saving(tmp_path):
+    """A folder that from_pretrained can't load, or loads as something else, is no student."""
+    student = make_student(shaken(tiny.bert(layers=2)))
+    student.save_pretrained(tmp_path)
+    loaded = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert type(loaded) is type(student)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, student.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (
+            tiny.distilbert(vocab_size=161),
+            tiny.bert(),
+            "student's vocabulary has 161 tokens and the teacher's 160",
+        ),
+        (tiny.bert(layers=5), tiny.bert(layers=4), "student has 5 layers and its teacher 4"),
+        (
+            tiny.distilbert(hidden=16),
+            tiny.bert(),
+            "hidden size is 16 and the teacher's 32.*alpha_cos",
+        ),
+        (
+            tiny.distilbert(max_position_embeddings=32),
+            tiny.bert(),
+            "student reads 32 tokens at most and the teacher 64: limit sequences to 32",
+        ),
+        (tiny.gpt2(vocab_size=160), tiny.bert(), "gpt2 student and a bert teacher"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(student, teacher, message):
+    """Each would crash inside a step, or worse, train on nonsense."""
+    with pytest.raises(UserError, match=message):
+        check_pair(student, teacher, needs_equal_width=True)
+
+
+def test_pairs_that_fit_pass():
+    """The checks must not refuse what works."""
+    teacher = tiny.bert()
+    check_pair(make_student(teacher), teacher, needs_equal_width=True)
+    check_pair(tiny.distilbert(hidden=16).config, teacher.config, needs_equal_width=False)
+    short = tiny.distilbert(max_position_embeddings=32)
+    check_pair(short, teacher, needs_equal_width=True, max_length=32)
+
+
+def test_sequences_longer_than_either_reads_are_refused():
+    """RoBERTa's reserved positions count: 66 rows read 64 tokens."""
+    model = tiny.roberta()
+    check_pair(model, model, needs_equal_width=True, max_length=64)
+    with pytest.raises(UserError, match=r"sequences of 65 tokens: .* so use 64 or fewer"):
+        check_pair(model, model, needs_equal_width=True, max_length=65)
+
+
+def test_permuted_vocabularies_are_refused():
+    """Vocabularies of one size whose ids differ: soft targets for other words."""
+    teacher = tiny.bert()
+    mine = tiny.wordpiece()
+    vocabulary = mine.get_vocab()
+    same, other = copy.deepcopy(mine), copy.deepcopy(mine)
+    swapped = vocabulary | {"the": vocabulary["teacher"], "teacher": vocabulary["the"]}
+    other.get_vocab = lambda: swapped
+    pair = {"student": make_student(teacher), "teacher": teacher, "needs_equal_width": True}
+    check_pair(**pair, student_tokenizer=mine, teacher_tokenizer=same)
+    with pytest.raises(UserError, match=r"token '(the|teacher)' is id \d+ for the student and \d+"):
+        check_pair(**pair, student_tokenizer=mine, teacher_tokenizer=other)
+
+
+def test_real_bert_full_depth(real_data):
+    """Trained weights, with their large values, keep the equality that tiny ones have."""
+    teacher = transformers.BertForMaskedLM.from_pretrained(real_data / "models" / "tiny-bert")
+    student = make_student(teacher.eval(), num_layers=2, fold_token_types=True)
+    ids = torch.randint(1000, 30000, (2, 40), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        torch.testing.assert_close(student(ids).logits, teacher(ids).logits, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,194 @@
+"""The loss terms against float64 formulas written out by hand, in value and gradient."""
+
+import math
+
+import pytest
+import torch
+
+from distil_trainer.objectives.losses import (
+    cross_entropy,
+    hidden_cosine,
+    logit_mse,
+    soft_target_kl,
+    squared_error,
+)
+
+
+@pytest.fixture
+def draw():
+    generator = torch.Generator().manual_seed(7)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def numeric_gradient(function, point, step=1e-6):
+    """Central differences, one coordinate at a time."""
+    gradient = torch.zeros_like(point)
+    for place in range(point.numel()):
+        shift = torch.zeros_like(point).view(-1)
+        shift[place] = step
+        shift = shift.view_as(point)
+        gradient.view(-1)[place] = (function(point + shift) - function(point - shift)) / (2 * step)
+    return gradient
+
+
+def assert_gradient(function, point):
+    point = point.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(function(point), point)
+    torch.testing.assert_close(exact, numeric_gradient(function, point.detach()), rtol=0, atol=2e-7)
+
+
+def softened(row, temperature):
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 10.0])
+def test_kl_equals_the_definition(draw, temperature):
+    """Catches a softmax over the wrong axis, a lost T², a mean taken of logits."""
+    student, teachers = draw(3, 4, 5), [draw(3, 4, 5), draw(3, 4, 5)]
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]).bool()
+    expected = 0.0
+    for at in mask.nonzero().tolist():
+        many = [softened(t[tuple(at)].tolist(), temperature) for t in teachers]
+        target = [sum(column) / 2 for column in zip(*many, strict=True)]
+        ours = softened(student[tuple(at)].tolist(), temperature)
+        expected += sum(p * math.log(p / q) for p, q in zip(target, ours, strict=True))
+    term = soft_target_kl(student, teachers, mask, temperature)
+    assert term.total.item() == pytest.approx(temperature**2 * expected, rel=1e-12)
+    assert term.count.item() == 7
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 10.0])
+def test_kl_gradient_equals_finite_differences(draw, temperature):
+    """Catches a gradient that flows into masked positions or misses a factor of T."""
+    teachers, mask = [draw(2, 3, 4), draw(2, 3, 4)], torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
+    assert_gradient(
+        lambda logits: soft_target_kl(logits, teachers, mask, temperature).total, draw(2, 3, 4)
+    )
+
+
+def test_kl_of_equal_logits_is_zero(draw):
+    """Catches a constant offset, such as a cross-entropy passed off as a divergence."""
+    logits = draw(2, 3, 4)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    assert soft_target_kl(logits, [logits], mask, 2.0).total.abs() < 1e-14
+
+
+def test_cross_entropy_equals_the_definition(draw):
+    """Catches a mean instead of a sum, and ignored positions that count."""
+    logits, labels = draw(2, 3, 4), torch.tensor([[1, -100, 3], [-100, 0, -100]])
+    expected = sum(
+        -math.log(softened(logits[i, j].tolist(), 1)[labels[i, j]])
+        for i, j in ((0, 0), (0, 2), (1, 1))
+    )
+    term = cross_entropy(logits, labels)
+    assert term.total.item() == pytest.approx(expected, rel=1e-12)
+    assert term.count.item() == 3
+    assert_gradient(lambda z: cross_entropy(z, labels).total, logits)
+
+
+def test_squared_error_equals_the_definition(draw):
+    """Catches logits [N, 1] against labels [N] being broadcast to N x N."""
+    logits, labels = draw(5, 1), draw(5)
+    term = squared_error(logits, labels)
+    expected = sum((logits[i, 0] - labels[i]) ** 2 for i in range(5))
+    torch.testing.assert_close(term.total, expected)
+    assert term.count.item() == 5
+    assert_gradient(lambda z: squared_error(z, labels).total, logits)
+
+
+def test_logit_mse_equals_the_definition(draw):
+    """Catches a mean over the vocabulary where the sum belongs, and a mask that is ignored."""
+    student, teachers = draw(2, 2, 3), [draw(2, 2, 3), draw(2, 2, 3), draw(2, 2, 3)]
+    mask = torch.tensor([[True, False], [True, True]])
+    target = sum(teachers) / 3
+    expected = sum(((student - target)[i, j] ** 2).sum() for i, j in ((0, 0), (1, 0), (1, 1)))
+    term = logit_mse(student, teachers, mask)
+    torch.testing.assert_close(term.total, expected)
+    assert term.count.item() == 3
+    assert_gradient(lambda z: logit_mse(z, teachers, mask).total, student)
+
+
+def test_hidden_cosine_equals_the_definition(draw):
+    """Catches a cosine over the wrong axis or over padding."""
+    student, teacher = draw(2, 2, 3), draw(2, 2, 3)
+    mask = torch.tensor([[True, True], [False, True]])
+    expected = sum(
+        1 - student[i, j] @ teacher[i, j] / (student[i, j].norm() * teacher[i, j].norm())
+        for i, j in ((0, 0), (0, 1), (1, 1))
+    )
+    term = hidden_cosine(student, teacher, mask)
+    torch.testing.assert_close(term.total, expected)
+    assert term.count.item() == 3
+    assert_gradient(lambda h: hidden_cosine(h, teacher, mask).total, student)
+
+
+MASKED_TERMS = {
+    "ce": lambda s, t, mask: soft_target_kl(s, [t], mask, 2.0),
+    "mse": lambda s, t, mask: logit_mse(s, [t], mask),
+    "cos": hidden_cosine,
+    "hard": lambda s, t, mask: cross_entropy(s, torch.where(mask, 1, -100)),
+}
+
+
+@pytest.mark.parametrize("name", MASKED_TERMS)
+def test_an_empty_mask_is_zero_over_zero(draw, name):
+    """Catches 0/0: a batch without a target would otherwise turn every weight into NaN."""
+    student = draw(2, 3, 4).requires_grad_()
+    term = MASKED_TERMS[name](student, draw(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(term.total, student)
+    assert (term.total.item(), term.count.item()) == (0, 0)
+    assert gradient.eq(0).all()
+
+
+@pytest.mark.parametrize("name", ["ce", "mse", "cos"])
+def test_padding_cannot_reach_value_or_gradient(draw, name):
+    """Catches a mask that multiplies: 0 · NaN from a padded position would poison the step."""
+    student, teacher = draw(2, 3, 4), draw(2, 3, 4)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    clean = MASKED_TERMS[name](student, teacher, mask).total
+    student[~mask], teacher[~mask] = torch.nan, torch.inf
+    student.requires_grad_()
+    dirty = MASKED_TERMS[name](student, teacher, mask).total
+    (gradient,) = torch.autograd.grad(dirty, student)
+    assert torch.equal(clean, dirty)
+    assert gradient.isfinite().all()
+    assert gradient[~mask].eq(0).all()
+
+
+@pytest.mark.parametrize("name", ["ce", "mse", "hard"])
+def test_classes_ruled_out_for_both_change_nothing(draw, name):
+    """Catches NaN from -inf logits: SQuAD positions that cannot be an answer."""
+    student, teacher, mask = draw(3, 6), draw(3, 6), torch.ones(3, dtype=torch.bool)
+    narrow = student[:, :4].clone().requires_grad_()
+    student[:, 4:], teacher[:, 4:] = -torch.inf, -torch.inf
+    student.requires_grad_()
+    expected = MASKED_TERMS[name](narrow, teacher[:, :4], mask).total
+    found = MASKED_TERMS[name](student, teacher, mask).total
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, student)
+    (narrow_gradient,) = torch.autograd.grad(expected, narrow)
+    torch.testing.assert_close(gradient[:, :4], narrow_gradient)
+    assert gradient[:, 4:].eq(0).all()
+
+
+@pytest.mark.parametrize("name", MASKED_TERMS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_sums_are_taken_in_float32(draw, name, dtype):
+    """Catches a sum in half precision, which stops growing after a few hundred tokens."""
+    student, teacher = draw(400, 8).to(dtype), draw(400, 8).to(dtype)
+    mask = torch.ones(400, dtype=torch.bool)
+    term = MASKED_TERMS[name](student, teacher, mask)
+    exact = MASKED_TERMS[name](student.double(), teacher.double(), mask)
+    assert term.total.dtype == torch.float32
+    torch.testing.assert_close(term.total.double(), exact.total, rtol=1e-5, atol=0)
+
+
+def test_no_gradient_reaches_the_teacher(draw):
+    """Catches a teacher that is dragged towards its student."""
+    student, teacher = draw(2, 3, 4).requires_grad_(), draw(2, 3, 4).requires_grad_()
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    total = sum(MASKED_TERMS[name](student, teacher, mask).total for name in ("ce", "mse", "cos"))
+    total.backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0

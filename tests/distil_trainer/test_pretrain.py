@@ -1,0 +1,303 @@
+"""The door of distillation: from a folder and a text file to a student that anybody can load."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tiny
+import transformers
+
+from angels_share.cli import open_door
+from angels_share.errors import UserError
+from angels_share.flags import parse
+from angels_share.tokenizing import load_tokenizer
+from distil_trainer import pretrain
+from distil_trainer.cli import PRETRAIN_DOOR, with_preset
+from distil_trainer.training import trainer
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A teacher's folder and a corpus of a few hundred lines of its language."""
+    tiny.folder(tmp_path / "teacher", tiny.bert(layers=4), tiny.wordpiece())
+    rng = np.random.default_rng(0)
+    words = " ".join(tiny.LINES).split()
+    lines = [" ".join(rng.choice(words, rng.integers(12, 30))) for _ in range(200)]
+    (tmp_path / "corpus.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def distil(world, *words, teacher="teacher", out="out"):
+    """Opens the door in this process; returns its status."""
+    teachers = [name if name == "none" else str(world / name) for name in teacher.split()]
+    return open_door(
+        PRETRAIN_DOOR,
+        [
+            "--teacher", *teachers, "--corpus", str(world / "corpus.txt"),
+            "--output_dir", str(world / out), "--corpus_dir", str(world / "prepared"),
+            "--max_steps", "4", "--report_to", "none", "--use_cpu", "--disable_tqdm",
+            "--validation_fraction", "0.1", "--save_steps", "2", *words,
+        ],
+    )  # fmt: skip
+
+
+def record(world, out="out"):
+    return json.loads((world / out / "distil.json").read_text())
+
+
+def test_from_text_to_a_student(world, capsys):
+    """Prevents an output folder that lacks what is needed to use, judge or repeat the student."""
+    assert distil(world) == 0
+    student = transformers.AutoModelForMaskedLM.from_pretrained(world / "out")
+    assert type(student).__name__ == "DistilBertForMaskedLM"
+    assert student.config.n_layers == 2
+    tokenizer = transformers.AutoTokenizer.from_pretrained(world / "out")
+    assert tokenizer.get_vocab() == tiny.wordpiece().get_vocab()
+    written = record(world)
+    assert written["status"] == "complete"
+    assert written["recipe"]["alpha_ce"] == 5
+    assert written["recipe"]["temperature"] == 2
+    assert len(written["teachers"][0]["sha256"]) == 64
+    assert written["corpus"]["fingerprint"]
+    assert written["validation"]["eval_perplexity"] > 1
+    assert written["versions"]["transformers"] == transformers.__version__
+    printed = capsys.readouterr().out
+    assert "corpus: 200 texts, 0 of them cut; trained on" in printed
+    assert (
+        written["corpus"]["train"]["sequences"] + written["corpus"]["validation"]["sequences"]
+        == 200
+    )
+    last = printed.strip().splitlines()[-1]
+    assert str(world / "out") in last
+    assert "2 layers x 32" in last
+    assert "validation perplexity" in last
+
+
+def test_the_corpus_is_prepared_once(world):
+    """Prevents each student from paying again for the same text."""
+    distil(world)
+    (folder,) = [path for path in (world / "prepared").iterdir() if path.is_dir()]
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    distil(world, out="again")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_finished_student_is_not_overwritten(world, capsys):
+    """Prevents the same command, typed again, from destroying what the first one made."""
+    distil(world)
+    before = (world / "out" / "model.safetensors").read_bytes()
+    assert distil(world) == 2
+    assert "holds a finished student" in capsys.readouterr().err
+    assert (world / "out" / "model.safetensors").read_bytes() == before
+
+
+def test_the_baseline_without_a_teacher(world):
+    """Prevents the comparison that everybody asks for from being impossible."""
+    config = world / "config.json"
+    config.write_text(
+        json.dumps(
+            {
+                "model_type": "distilbert", "vocab_size": 160, "n_layers": 1, "dim": 32,
+                "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64, "pad_token_id": 0,
+            }
+        )
+    )  # fmt: skip
+    words = ["--student", str(config), "--tokenizer", str(world / "teacher")]
+    assert distil(world, *words, "--student_init", "random", teacher="none") == 0
+    assert record(world)["teachers"] == []
+    assert record(world)["recipe"]["alpha_ce"] == 0
+    # And a student's folder can be trained on.
+    assert distil(world, "--student", str(world / "out"), teacher="none", out="more") == 0
+
+
+def test_ablations_make_one_student_each(world):
+    """Prevents a row of Table 4 that can't be made."""
+    assert distil(world, "--ablation", "all") == 0
+    weights = {
+        name: record(world, f"out/{name}")["recipe"]
+        for name in ("none", "no-ce", "no-cos", "no-mlm", "random-init")
+    }
+    assert [weights["no-ce"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [0, 2, 1]
+    assert [weights["no-cos"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [5, 2, 0]
+    assert [weights["no-mlm"][f"alpha_{term}"] for term in ("ce", "mlm", "cos")] == [5, 0, 1]
+    students = {name: record(world, f"out/{name}")["student"] for name in weights}
+    assert students["random-init"]["asked_for"]["student_init"] == "random"
+    assert students["random-init"]["layers_of_the_teacher"] is None
+    assert students["none"]["layers_of_the_teacher"] == [0, 3]
+    assert distil(world, "--ablation", "all", "--resume_from_checkpoint") == 0
+
+
+def test_several_teachers(world):
+    """Prevents an ensemble that the door can't name."""
+    tiny.folder(world / "second", tiny.bert(layers=2, seed=3), tiny.wordpiece())
+    assert distil(world, teacher="teacher second") == 0
+    assert len(record(world)["teachers"]) == 2
+
+
+def test_a_corpus_that_is_streamed(world, capsys):
+    """Prevents a corpus larger than the disk from being impossible, or a resume from drifting."""
+    assert distil(world, "--stream_corpus") == 0
+    assert record(world)["corpus"] == {"streamed": ["corpus.txt"]}
+    assert not (world / "prepared").exists()
+    whole = (world / "out" / "model.safetensors").read_bytes()
+    (world / "half").mkdir()
+    (world / "out" / "checkpoint-2").rename(world / "half" / "checkpoint-2")
+    assert distil(world, "--stream_corpus", "--resume_from_checkpoint", out="half") == 0
+    assert (world / "half" / "model.safetensors").read_bytes() == whole
+    assert distil(world, "--stream_corpus", "--max_steps", "-1", out="endless") == 2
+    assert "--max_steps" in capsys.readouterr().err
+
+
+def test_gpt2(world):
+    """Prevents a causal teacher from being asked for masked words."""
+    tiny.folder(world / "gpt", tiny.gpt2(layers=2), tiny.byte_bpe())
+    assert distil(world, teacher="gpt") == 0
+    recipe = record(world)["recipe"]
+    assert (recipe["alpha_clm"], recipe["alpha_mlm"]) == (2, 0)
+    assert "eval_loss_clm" in record(world)["validation"]
+
+
+def test_interrupted_and_resumed(world, monkeypatch, capsys):
+    """Fault 7: prevents a signal from ending a run without a word, or without its checkpoint."""
+    train = pretrain.DistilTrainer.train
+
+    def interrupted(self, **named):
+        class Interrupt(transformers.TrainerCallback):
+            def on_step_begin(self, args, state, control, **_):
+                if state.global_step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        self.add_callback(Interrupt())
+        return train(self, **named)
+
+    monkeypatch.setattr(pretrain.DistilTrainer, "train", interrupted)
+    assert distil(world) == 143
+    assert record(world)["status"] == "interrupted"
+    assert "interrupted at step 3" in capsys.readouterr().out
+    monkeypatch.setattr(pretrain.DistilTrainer, "train", train)
+    assert distil(world, "--resume_from_checkpoint") == 0
+    assert record(world)["status"] == "complete"
+    whole = (world / "out" / "model.safetensors").read_bytes()
+    assert distil(world, out="at-once") == 0
+    assert (world / "at-once" / "model.safetensors").read_bytes() == whole
+
+
+def test_permuted_ids_of_one_size(world, capsys):
+    """Fault 16: prevents --tokenizer from being another vocabulary than the teacher's own."""
+    other = tiny.wordpiece(lines=[line[::-1] for line in tiny.LINES])
+    other.save_pretrained(world / "tokens")
+    assert distil(world, "--tokenizer", str(world / "tokens")) == 2
+    assert "the tokenizers differ" in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_is_too_small(world, capsys):
+    """Prevents an index error from deep inside an embedding."""
+    config = {"model_type": "distilbert", "vocab_size": 100, "n_layers": 1, "dim": 32, "n_heads": 2}
+    (world / "config.json").write_text(json.dumps(config))
+    words = ["--student", str(world / "config.json"), "--student_init", "random"]
+    assert distil(world, *words, "--tokenizer", str(world / "teacher"), teacher="none") == 2
+    assert "make vocab_size 160 or more" in capsys.readouterr().err
+
+
+def test_a_student_of_another_width(world, monkeypatch, capsys):
+    """Prevents L_cos between unequal widths, noticed only after the corpus was prepared."""
+    config = {"model_type": "distilbert", "n_layers": 2, "dim": 16, "n_heads": 2, "hidden_dim": 32}
+    (world / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    words = ["--student", str(world / "config.json"), "--student_init", "random"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "load_model", None)
+        assert distil(world, *words) == 2
+    assert "set alpha_cos to 0" in capsys.readouterr().err
+    assert not (world / "prepared").exists()
+    assert distil(world, *words, "--alpha_cos", "0") == 0
+    assert transformers.AutoConfig.from_pretrained(world / "out").dim == 16
+
+
+def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
+    """Fault 8: prevents a student whose validation is NaN from being called complete."""
+    nan = {"loss": float("nan"), "perplexity": 1.0}
+    monkeypatch.setattr(trainer, "evaluation_figures", lambda *_, **__: nan)
+    assert distil(world) == 1
+    assert "loss on the held-out text is not finite" in capsys.readouterr().err
+    assert not (world / "out" / "distil.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--alpha_ce", "0", "--alpha_mlm", "0", "--alpha_cos", "0"], "all weights are 0"),
+        (["--alpha_clm", "1"], "a masked student has no such term"),
+        (["--student_layers", "0,4"], "0..3"),
+        (["--student_layers", "0;1"], "--student_layers 0;1"),
+        (["--num_layers", "5"], "4"),
+        (["--architecture", "gpt2"], "bert"),
+        (["--student", "nowhere"], "nowhere"),
+        (["--mask_scope", "exampel"], "did you mean 'example'?"),
+        (["--corpus", "missing.txt"], "missing.txt"),
+        (["--resume_from_checkpoint"], "holds no checkpoint"),
+        (["--max_seq_length", "100"], "these models read 64 at most"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_student(world, capsys, words, said):
+    """Faults 15 and 16: prevents a traceback, or a run that starts with what can't work."""
+    assert distil(world, *words) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("run_pretrain_distill: ")
+    assert said in message
+    assert not (world / "out" / "model.safetensors").exists()
+
+
+def test_what_configs_tell_is_told_before_weights_are_read(world, monkeypatch, capsys):
+    """Fault 15: prevents a wait for gigabytes before 'layer 12 of 12' is refused."""
+    monkeypatch.setattr(pretrain, "load_model", None)
+    assert distil(world, "--student_layers", "0,4") == 2
+    assert "0..3" in capsys.readouterr().err
+
+
+def test_teachers_of_other_vocabularies(world, capsys):
+    """Fault 16: prevents soft targets over ids that mean other words."""
+    other = tiny.wordpiece(lines=[line[::-1] for line in tiny.LINES])
+    assert other.get_vocab() != tiny.wordpiece().get_vocab()
+    tiny.folder(world / "second", tiny.bert(layers=2, seed=3), other)
+    assert distil(world, teacher="teacher second") == 2
+    assert "the tokenizers differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": "x.Y"}}, "names code of its own"),
+        ("tokenizer_config.json", {"vocab_file": "../../.env"}, "lies outside of the folder"),
+        ("config.json", {"model_type": "bert", "auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
+    ],
+)
+def test_an_untrusted_folder(world, capsys, name, content, said):
+    """Fault 18: prevents a downloaded folder from running code or reading files elsewhere."""
+    file = world / "teacher" / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **content}))
+    assert distil(world) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_tokenizer_behind_a_link(world, tmp_path_factory):
+    """Fault 18: prevents a link from making a file elsewhere a part of a model."""
+    outside = tmp_path_factory.mktemp("outside") / "tokenizer.json"
+    file = world / "teacher" / "tokenizer.json"
+    file.rename(outside)
+    file.symlink_to(outside)
+    with pytest.raises(UserError, match="link out of its folder"):
+        load_tokenizer(str(world / "teacher"))
+
+
+def test_a_preset_gives_way_to_what_is_said():
+    """Prevents a preset from winning over the flag beside it, or from losing to a default."""
+    words = ["--teacher", "bert", "--corpus", "x", "--output_dir", "o", "--preset", "paper"]
+    words += ["--learning_rate", "1e-4", "--mask_scope", "token"]
+    options = with_preset(parse(PRETRAIN_DOOR.flags, words, takes_training_flags=True))
+    assert options.training["learning_rate"] == 1e-4
+    assert options.training["gradient_accumulation_steps"] == 50
+    assert options.mask_scope == "token"
+    assert options.freeze_pos_embs is True
+    assert options.copy_head_transform is False

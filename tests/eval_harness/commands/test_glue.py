@@ -1,0 +1,178 @@
+import json
+
+import pytest
+import tiny
+import worlds
+
+from angels_share.cli import open_door
+from angels_share.errors import UserError
+from angels_share.flags import parse
+from eval_harness.cli import GLUE_DOOR
+from eval_harness.commands.glue import plan
+from eval_harness.sweep.plan import jobs
+from eval_harness.sweep.queue import unique
+
+SMALL = [
+    "--learning_rate", "3e-3", "--num_train_epochs", "2", "--per_device_train_batch_size", "8",
+    "--max_seq_length", "32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return worlds.make(tmp_path_factory.mktemp("world"))
+
+
+def planned(world, tmp_path, *words):
+    argv = [
+        "--model", str(world / "distilbert"), "--data_dir", str(world / "glue"),
+        "--results_dir", str(tmp_path / "results"), "--tasks", "rte", "cola", *SMALL, *words,
+    ]  # fmt: skip
+    return plan(parse(GLUE_DOOR.flags, argv, takes_training_flags=True))
+
+
+def test_a_sweep_is_models_by_tasks_by_seeds(world, tmp_path):
+    """Prevents a run that is forgotten, or done under another's key."""
+    what = planned(world, tmp_path, "--seeds", "11", "22", "33")
+    keys = [job.run.key for job in jobs(what)]
+    assert len(set(keys)) == 2 * 3
+    assert {job.run.seed for job in jobs(what)} == {11, 22, 33}
+    assert not any(job.needs for job in jobs(what))
+
+
+def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
+    """Prevents students without a teacher, and a teacher that is tuned for each seed."""
+    words = ("--teacher", str(world / "bert"), "--num_seeds", "2", "--temperature", "3")
+    wanted = list(jobs(planned(world, tmp_path, *words)))
+    teachers = [job for job in wanted if job.run.method is None]
+    students = [job for job in wanted if job.run.method is not None]
+    assert [job.run.task.name for job in teachers] == ["rte", "cola"]
+    assert len(students) == 4
+    for job in students:
+        teacher = next(each for each in teachers if each.run.task == job.run.task)
+        assert job.needs == teacher.run.key
+        assert job.run.method.folders["teacher"] == teacher.run.keep_weights
+        assert teacher.run.keep_weights.endswith(f"results/models/{teacher.run.key}")
+        assert job.run.settings.task["inputs"] == {"teacher": teacher.run.key}
+        assert job.run.method.options["temperature"] == 3.0
+        assert job.run.settings.row["method"]["options"]["teacher_model"].startswith("bert-")
+
+
+def test_a_teacher_that_is_judged_too_is_tuned_once(world, tmp_path):
+    """Prevents the teacher's first seed from being run with and without keeping its weights."""
+    bert = str(world / "bert")
+    what = planned(world, tmp_path, "--teacher", bert, "--num_seeds", "2")
+    again = planned(world, tmp_path, "--model", bert, "--num_seeds", "2")
+    both = unique([*jobs(again), *jobs(what)])
+    kept = [job for job in both if job.run.keep_weights]
+    assert len(both) == 2 * 2 + 2 * 2
+    assert len(kept) == 2
+
+
+def test_a_teacher_that_knows_the_task_is_taken_as_it_is(world, tmp_path):
+    """Prevents a second fine-tuning of a teacher that somebody fine-tuned already."""
+    import transformers
+
+    tuned = tiny.bert(
+        2, model_class=transformers.BertForSequenceClassification,
+        id2label={0: "entailment", 1: "not_entailment"},
+        label2id={"entailment": 0, "not_entailment": 1}, finetuning_task="rte",
+    )  # fmt: skip
+    tiny.folder(tmp_path / "tuned", tuned, tiny.wordpiece(worlds.WORDS))
+    words = ("--teacher", str(tmp_path / "tuned"), "--num_seeds", "1", "--tasks", "rte")
+    (job,) = jobs(planned(world, tmp_path, *words))
+    assert job.needs is None
+    assert job.run.method.folders["teacher"] == str(tmp_path / "tuned")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--temperature", "3"], "wants a --teacher"),
+        (["--seeds", "1", "--num_seeds", "2"], "one of them"),
+        (["--output_dir", "x"], "--results_dir"),
+        (["--data_dir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(world, tmp_path, words, said):
+    """Prevents an hour of work before a refusal."""
+    with pytest.raises(UserError, match=said):
+        planned(world, tmp_path, *words)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_at_once(world, tmp_path):
+    """Fault 16. Prevents hours of a teacher's fine-tuning before ids that mean other words."""
+    tokens = tiny.wordpiece([*worlds.WORDS[:-1], "zebra"])
+    tiny.folder(tmp_path / "other", tiny.bert(2), tokens)
+    with pytest.raises(UserError, match="distilbert and its teacher other: the tokenizers differ"):
+        planned(world, tmp_path, "--teacher", str(tmp_path / "other"))
+
+
+def test_flags_that_change_no_number_are_passed_on(world, tmp_path):
+    """Prevents a flag that is accepted and then dropped."""
+    (job, *_) = jobs(planned(world, tmp_path, "--dataloader_num_workers", "2", "--use_cpu"))
+    assert job.run.neutral == {"dataloader_num_workers": 2, "use_cpu": True}
+    (plain, *_) = jobs(planned(world, tmp_path))
+    assert plain.run.key == job.run.key
+
+
+def test_a_launcher_is_refused(world, tmp_path, monkeypatch):
+    """Prevents N processes of torchrun that each do the same sweep."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--workers"):
+        planned(world, tmp_path)
+
+
+def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
+    """Prevents a broken link between door, sweep, runner, store and table.
+
+    The second command finds everything there; the third does what a lost file lacks.
+    """
+    results = tmp_path / "results"
+    words = [
+        "--model", str(world / "distilbert"), "--teacher", str(world / "bert"), "--tasks", "rte",
+        "--data_dir", str(world / "glue"), "--results_dir", str(results), "--num_seeds", "2",
+        "--threads", "1", *SMALL,
+    ]  # fmt: skip
+    assert open_door(GLUE_DOOR, words) == 0
+    table = capsys.readouterr().out
+    assert "distilbert (D)" in table
+    files = sorted(results.glob("runs/*/rte/*/seed-*.json"))
+    assert [path.name for path in files] == ["seed-1.json", "seed-1.json", "seed-2.json"]
+    record = json.loads(files[0].read_text())
+    assert record["provenance"]["threads"] == 1
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert open_door(GLUE_DOOR, words) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert capsys.readouterr().out == table
+    lost = next(path for path in files if path.name == "seed-2.json")
+    content = json.loads(lost.read_text())
+    lost.unlink()
+    assert open_door(GLUE_DOOR, words) == 0
+    assert json.loads(lost.read_text())["scores"] == content["scores"]
+    assert capsys.readouterr().out == table
+    assert (results / "table1.md").read_text() in table
+
+
+def test_answers_for_the_server_are_made_afterwards_too(world, tmp_path, capsys):
+    """Prevents a finished run from having no submission because it wasn't asked for at once."""
+    tests = [f"{number}\t{text}\told" for number, text in enumerate(worlds.WORDS)]
+    folder = worlds.glue_folder(tmp_path / "glue")
+    (folder / "RTE" / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *tests]))
+    results = tmp_path / "results"
+    words = [
+        "--model", str(world / "distilbert"), "--tasks", "rte", "--data_dir", str(folder),
+        "--results_dir", str(results), "--num_seeds", "1", "--threads", "1", *SMALL,
+    ]  # fmt: skip
+    assert open_door(GLUE_DOOR, words) == 0
+    (before,) = results.glob("runs/*/rte/*/seed-1.json")
+    scores = json.loads(before.read_text())["scores"]
+    assert not list(results.glob("submissions/**/*.tsv"))
+    assert open_door(GLUE_DOOR, [*words, "--predict_test"]) == 0
+    assert json.loads(before.read_text())["scores"] == scores
+    (made,) = results.glob("submissions/*/*/seed-1/RTE.tsv")
+    assert str(made) in capsys.readouterr().out
+    lines = made.read_text().splitlines()
+    assert lines[0] == "index\tprediction"
+    assert len(lines) == 1 + len(worlds.WORDS)
+    assert {line.split("\t")[1] for line in lines[1:]} <= {"entailment", "not_entailment"}

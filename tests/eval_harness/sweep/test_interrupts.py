@@ -1,0 +1,115 @@
+"""Ctrl-C and SIGTERM: raised once, and never where something is being put in order."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+
+from eval_harness.sweep.interrupts import Interrupts
+
+
+def interrupt(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_it_waits_until_things_are_in_order(number, raised):
+    """Prevents a process that was started and is known to nobody; also where a thread hears it."""
+    over = threading.Event()
+    threading.Thread(target=over.wait).start()  # as a bar has one: no mask of ours is its
+    steps = []
+
+    def work():
+        with Interrupts() as interrupts:
+            with interrupts.held():
+                with interrupts.held():
+                    interrupt(number)
+                    steps.append("inner")
+                steps.append("outer")
+            steps.append("after")
+
+    with pytest.raises(raised) as caught:
+        work()
+    over.set()
+    assert steps == ["inner", "outer"]
+    assert number == signal.SIGINT or caught.value.code == 143
+
+
+def test_only_the_first_is_raised():
+    """Prevents a second Ctrl-C from ending what the first began, and a later one from no effect."""
+    before = signal.getsignal(signal.SIGINT)
+    steps = []
+
+    def work():
+        with Interrupts():
+            try:
+                interrupt()
+            finally:
+                interrupt()
+                interrupt(signal.SIGTERM)
+                steps.append("in order")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["in order"]
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_what_nohup_keeps_away_stays_away(monkeypatch):
+    """Prevents a sweep in the background from being ended by a Ctrl-C that isn't for it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+TIMING = """
+import os, signal, sys, time
+from angels_share.cli import Door, open_door
+from eval_harness.speed import session as speed
+from eval_harness.speed.bench_process import Remote
+from benches import order, setup
+class Slow(Remote):
+    def timed(self, threads, batch_size):
+        print(self.facts()["peak_bytes"], flush=True)  # the child's process number
+        time.sleep(60)
+def run(options):
+    speed.timed([order()], setup(), lambda each: Slow(each, "benches:Quiet"))
+if __name__ == "__main__":
+    sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+"""
+
+
+@pytest.mark.parametrize("to", ["parent", "all"])
+def test_a_timed_model_does_not_outlive_who_timed_it(tmp_path, to):
+    """Prevents a model in memory that nobody asks any more, and more than one line about it."""
+    script = tmp_path / "timing.py"
+    script.write_text(TIMING)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        child = int(parent.stdout.readline())
+        try:
+            (os.killpg if to == "all" else os.kill)(parent.pid, signal.SIGTERM)
+            _, said = parent.communicate(timeout=30)
+            with pytest.raises(ProcessLookupError):
+                os.kill(child, 0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    assert parent.returncode == 143
+    assert said == "a_door: terminated; what was complete is still there\n"

@@ -1,0 +1,304 @@
+"""Intervals: the fast measures are the plain ones, and equal inputs give equal intervals."""
+
+import json
+
+import made_results as made
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from eval_harness.results.record import Predictions
+from eval_harness.results.store import find, load, path_of
+from eval_harness.tables import bootstrap as intervals
+from eval_harness.tables.comparison import _paired
+from eval_harness.tables.retained import retained
+from eval_harness.tables.rows import rows_of
+from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.registry import GLUE, task_named
+
+
+def drawn(size, resamples, seed=0):
+    return next(intervals.draws(np.random.default_rng(seed), size, resamples))
+
+
+def invented(task, size, columns, random):
+    """Labels, and predictions that agree with them more often than not; of numbers, many equal."""
+    if task.is_regression:
+        labels = random.integers(0, 26, size) / 5
+        said = np.round(labels[:, None] + random.normal(0, 2, (size, columns)), 1)
+        return labels, said.astype(np.float32)
+    classes = len(task.labels)
+    labels = random.integers(0, classes, size)
+    wrong = random.random((size, columns)) < 0.3
+    said = np.where(wrong, random.integers(0, classes, (size, columns)), labels[:, None])
+    return labels, said
+
+
+@pytest.mark.parametrize("name", [*GLUE, "imdb"])
+def test_weighted_measures_are_those_of_the_resampled_data(name):
+    """Prevents an interval about another measure than the one that the table shows."""
+    task = task_named(name)
+    labels, said = invented(task, 60, 3, np.random.default_rng(1))
+    counts = drawn(60, 8)
+    fast = intervals.task_scores(task, counts, said, labels)
+    for row, weights in enumerate(counts):
+        examples = np.repeat(np.arange(60), weights.astype(int))
+        for column in range(3):
+            plain = measure(task, said[examples, column], labels[examples])["score"]
+            assert fast[row, column] == pytest.approx(plain, rel=1e-12, abs=1e-12)
+
+
+def test_the_real_labels_of_stsb(real_data):
+    """Prevents ties as they really are from being ranked otherwise than scipy ranks them."""
+    path = real_data / "data" / "hub" / "glue" / "stsb" / "validation.parquet"
+    labels = parquet.read_table(path)["label"].to_numpy().astype(float)
+    random = np.random.default_rng(6)
+    said = np.round(labels[:, None] + random.normal(0, 1, (len(labels), 2)), 1)
+    task, counts = task_named("stsb"), drawn(len(labels), 3)
+    fast = intervals.task_scores(task, counts, said, labels)
+    for row, weights in enumerate(counts):
+        examples = np.repeat(np.arange(len(labels)), weights.astype(int))
+        for column in range(2):
+            plain = measure(task, said[examples, column], labels[examples])["score"]
+            assert fast[row, column] == pytest.approx(plain, rel=1e-12)
+
+
+def test_test_splits_take_no_part(tmp_path):
+    """Prevents examples without labels, or MNLI's second part, from entering an interval."""
+    teacher, student = made.model("bert"), made.model("distilbert", teacher="bert")
+    labels = np.arange(40) % 2
+    for each, errors in ((teacher, 2), (student, 8)):
+        said = np.where(np.arange(40) < errors, 1 - labels, labels)
+        judged = made.predictions(labels, said)
+        unknown = made.predictions(np.full(30, np.nan), labels[:30], split="test")
+        logits = np.concatenate([judged.logits, np.eye(2, dtype=np.float32)[labels[:30]]])
+        both = Predictions(
+            [*judged.split, *unknown.split],
+            [*judged.ids, *unknown.ids],
+            np.concatenate([judged.labels, unknown.labels]),
+            logits,
+        )
+        made.put(tmp_path / "both", made.result(each, score=1 - errors / 40), said=both)
+        made.put(tmp_path / "one", made.result(each, score=1 - errors / 40), said=judged)
+    one, both = (
+        _paired("rte", *(row.cells["rte"] for row in rows_of(find(root))), root)
+        for root in (tmp_path / "one", tmp_path / "both")
+    )
+    assert np.array_equal(one.labels, both.labels)
+    assert np.array_equal(one.student, both.student)
+    assert np.array_equal(one.other, both.other)
+    assert one.student.shape == (40, 1)
+
+
+@pytest.mark.parametrize("name", ["cola", "mrpc"])
+def test_a_model_that_always_says_the_same(name):
+    """Prevents a division by zero where scikit-learn gives 0."""
+    task = task_named(name)
+    labels = np.array([0, 1, 1, 0, 1])
+    for said in (np.zeros((5, 1), int), np.ones((5, 1), int)):
+        fast = intervals.task_scores(task, np.ones((1, 5)), said, labels)
+        assert fast[0, 0] == pytest.approx(measure(task, said[:, 0], labels)["score"], abs=1e-12)
+
+
+def shares(pairs, seed):
+    student, teacher = intervals.bootstrap(pairs, seed)
+    return student / teacher
+
+
+def test_a_resample_without_a_score_is_left_out():
+    """Prevents an undefined correlation from becoming 0, or an interval of NaN."""
+    labels = np.array([1.0, 2.0, 3.0, 3.5])
+    said = np.array([[1.0], [2.0], [2.5], [2.5]])
+    pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
+    undefined = np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean()
+    assert 0.025 < undefined < 1
+    few = intervals.shares(pairs, 1)
+    assert few.percent is None
+    assert few.why == f"in {100 * undefined:.1f} % of the resamples a score is not defined"
+    labels, said = np.arange(6.0), np.array([[0.0], [1.0], [2.0], [2.5], [3.5], [5.0]])
+    pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
+    assert 0 < np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean() < 0.025
+    assert intervals.shares(pairs, 1).percent == (100.0, 100.0)
+
+
+def test_where_no_resample_has_a_score_it_says_so():
+    """Prevents a share without an interval from standing there without a word."""
+    labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
+    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
+    nothing = intervals.shares(pairs, 1)
+    assert nothing.percent is None
+    assert "100.0 % of the resamples" in nothing.why
+
+
+def test_a_teacher_that_may_know_nothing_gives_no_interval():
+    """Prevents limits of shares whose divisor is 0, or changes its sign, in some resamples."""
+    labels = np.arange(300) % 2
+    weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
+    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
+    _, teacher = intervals.bootstrap(pairs, 1)
+    assert np.median(teacher) > 0
+    assert 0.025 < np.mean(teacher <= 0) < 0.5
+    found = intervals.shares(pairs, 1)
+    assert (found.percent, found.why) == (None, "the teacher's own interval reaches down to 0")
+
+
+def test_pieces_make_the_whole(monkeypatch):
+    """Prevents a large task, drawn piece by piece, from being drawn fewer times."""
+    random = np.random.default_rng(2)
+    labels, said = invented(task_named("rte"), 40, 4, random)
+    pairs = [intervals.Paired(task_named("rte"), labels, said[:, :2], said[:, 2:])]
+    whole = shares(pairs, 7)
+    monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 40 * 37)
+    assert np.array_equal(shares(pairs, 7), whole)
+    assert len(whole) == 1000
+    assert len(np.unique(whole)) > 100
+
+
+def test_the_interval_is_where_statistics_says():
+    """Prevents an interval that is half as wide, or twice, as sampling error warrants."""
+    size, random = 2000, np.random.default_rng(3)
+    labels = np.zeros(size, int)
+    student, teacher = (random.random((2, size)) > np.array([[0.8], [0.9]])).astype(int)
+    task = task_named("rte")
+    pairs = [intervals.Paired(task, labels, student[:, None], teacher[:, None])]
+    low, high = intervals.shares(pairs, 5).percent
+    ours, theirs = 1 - student.mean(), 1 - teacher.mean()
+    error = 100 * ours / theirs * np.sqrt((1 - ours) / ours / size + (1 - theirs) / theirs / size)
+    assert low < 100 * ours / theirs < high
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+
+
+def test_a_change_needs_no_score_above_0():
+    """Prevents Table 4 from going without an interval where a student has learned nothing."""
+    labels = np.arange(300) % 2
+    weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
+    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
+    assert intervals.shares(pairs, 1).percent is None
+    low, high = intervals.changes(pairs, 1).percent
+    score = {name: measure(task_named("cola"), said, labels)["score"]
+             for name, said in (("weak", weak), ("good", good))}  # fmt: skip
+    assert low < 100 * (score["good"] - score["weak"]) < high
+    assert 10 < high - low < 40
+
+
+def test_a_change_is_of_the_mean_over_tasks():
+    """Prevents an interval of the sum, nine times too wide."""
+    random = np.random.default_rng(8)
+    labels, said = invented(task_named("rte"), 200, 2, random)
+    one = intervals.Paired(task_named("rte"), labels, said[:, :1], said[:, 1:])
+    low, high = intervals.changes([one], 1).percent
+    lower, higher = intervals.changes([one] * 4, 1).percent
+    assert higher - lower == pytest.approx((high - low) / 2, rel=0.15)
+
+
+def test_a_change_without_a_score_says_why():
+    """Prevents a difference of two undefined scores from having an interval."""
+    labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
+    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
+    assert "100.0 % of the resamples" in intervals.changes(pairs, 1).why
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A folder with a teacher and a student of two seeds each, and what was retained."""
+    random = np.random.default_rng(4)
+    teacher = made.model("bert", "99999999")
+    student = made.model("distilbert", teacher="bert")
+    for each, errors in ((teacher, 0.1), (student, 0.3)):
+        for seed in (1, 2):
+            labels = np.arange(50) % 2
+            said = np.where(random.random(50) < errors, 1 - labels, labels)
+            score = float(np.mean(said == labels))
+            made.put(
+                tmp_path,
+                made.result(each, seed=seed, score=score),
+                said=made.predictions(labels, said),
+            )
+
+    def kept():
+        rows = rows_of(find(tmp_path))
+        return retained(next(row for row in rows if row.label == "distilbert"), rows, tmp_path)[0]
+
+    return tmp_path, kept
+
+
+def test_an_interval_is_made_once(pair):
+    """Prevents a table from changing, or from taking minutes, each time that it is made."""
+    root, retained = pair
+    first = retained()
+    assert first.interval[0] < first.share < first.interval[1]
+    assert (first.teacher.label, first.tasks) == ("bert", ("rte",))
+    (kept,) = (root / "intervals").iterdir()
+    content = kept.read_bytes()
+    marked = {**json.loads(content), "percent": [1.0, 2.0]}
+    kept.write_text(json.dumps(marked))
+    assert retained().interval == (1.0, 2.0)
+    for broken in (content[:50], b"[]", b'{"percent": null}', b"[" * 200_000):
+        kept.write_bytes(broken)
+        assert retained() == first
+    assert kept.read_bytes() == content
+    kept.unlink()
+    assert retained() == first
+
+
+def test_why_there_is_no_interval_is_kept(pair):
+    """Prevents a table that is made again from forgetting why a share has no interval."""
+    root, retained = pair
+    retained()
+    (kept,) = (root / "intervals").iterdir()
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "percent": None, "why": "so"}))
+    assert (retained().interval, retained().why_no_interval) == (None, "so")
+
+
+def test_new_predictions_need_a_new_interval(pair):
+    """Prevents an interval of earlier results from standing beside a new share."""
+    root, retained = pair
+    before = retained()
+    student = made.model("distilbert", teacher="bert")
+    labels = np.arange(50) % 2
+    result = made.result(student, seed=3, score=1.0)
+    made.put(root, result, said=made.predictions(labels))
+    assert retained().interval != before.interval
+    assert len(list((root / "intervals").iterdir())) == 2
+
+
+def test_the_teacher_itself_retained_all(tmp_path):
+    """Prevents a share or an interval that is not exactly 100 where nothing was lost."""
+    teacher, copy = made.model("bert"), made.model("copy", "77777777", teacher="bert")
+    random = np.random.default_rng(5)
+    for task, score in (("cola", 0.31), ("mrpc", 0.77), ("stsb", 0.62)):
+        labels, said = invented(task_named(task), 40, 3, random)
+        for seed in (1, 2, 3):
+            for each in (teacher, copy):
+                result = made.result(each, task, seed=seed, score=score + seed / 100)
+                made.put(tmp_path, result, said=made.predictions(labels, said[:, seed - 1]))
+    rows = rows_of(find(tmp_path))
+    kept = retained(next(row for row in rows if row.label == "copy"), rows, tmp_path)[0]
+    assert kept.tasks == ("cola", "mrpc", "stsb")
+    assert kept.share == 100
+    assert kept.interval == (100, 100)
+
+
+def test_damaged_predictions_give_no_interval(pair):
+    """Prevents a flipped bit in predictions from moving an interval, and from stopping a table."""
+    root, retained = pair
+    share = retained().share
+    next((root / "intervals").iterdir()).unlink()
+    result = made.result(made.model("distilbert", teacher="bert"), seed=2)
+    (path,) = path_of(root, result.key).parent.glob("seed-2.*.parquet")
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    damaged = retained()
+    assert (damaged.share, damaged.interval) == (share, None)
+    assert f"{path.name} is not what the result was saved with" in damaged.why_no_interval
+    assert list((root / "intervals").iterdir()) == []
+
+
+def test_other_examples_give_no_interval(pair):
+    """Prevents examples from being paired by their number where they are not the same."""
+    root, retained = pair
+    odd = made.result(made.model("distilbert", teacher="bert"), seed=3, score=0.5)
+    made.put(root, odd, said=made.predictions([1, 0] * 25))
+    assert retained().interval is None
+    assert "judges other examples" in retained().why_no_interval
+    assert load(path_of(root, odd.key)).score == 0.5

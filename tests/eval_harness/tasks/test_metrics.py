@@ -1,0 +1,69 @@
+"""The measures, against what they are by definition."""
+
+import numpy as np
+import pytest
+
+from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.registry import TASKS, task_named
+
+
+def confusion(predictions, labels):
+    pairs = list(zip(predictions, labels, strict=True))
+    return [sum(pair == wanted for pair in pairs) for wanted in ((1, 1), (1, 0), (0, 1), (0, 0))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classification_measures_are_what_they_are_by_definition(seed):
+    """Prevents predictions and labels from being swapped, which accuracy would not notice."""
+    rng = np.random.default_rng(seed)
+    labels, predictions = rng.integers(0, 2, 97), rng.integers(0, 2, 97)
+    tp, fp, fn, tn = confusion(predictions, labels)
+    f1 = 2 * tp / (2 * tp + fp + fn)
+    root = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
+    assert measure(task_named("cola"), predictions, labels)["score"] == pytest.approx(
+        (tp * tn - fp * fn) / root
+    )
+    values = measure(task_named("mrpc"), predictions, labels)
+    assert values["f1"] == pytest.approx(f1)
+    assert values["accuracy"] == pytest.approx((tp + tn) / 97)
+    assert values["score"] == pytest.approx((values["f1"] + values["accuracy"]) / 2)
+
+
+def test_correlations_are_what_they_are_by_definition():
+    """Prevents ranks with ties from being counted by their order of appearance."""
+    labels, predictions = np.array([0.0, 1.0, 1.0, 4.0, 5.0]), np.array([0.1, 2.0, 1.0, 1.0, 9.0])
+    ranks = [1, 2.5, 2.5, 4, 5], [1, 4, 2.5, 2.5, 5]
+    values = measure(task_named("stsb"), predictions, labels)
+    assert values["pearson"] == pytest.approx(np.corrcoef(predictions, labels)[0, 1])
+    assert values["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_a_constant_answer():
+    """Prevents a collapsed model from raising, or a made-up number for what is undefined."""
+    assert measure(task_named("cola"), [1] * 4, [0, 1, 1, 1])["score"] == 0
+    assert measure(task_named("mrpc"), [0] * 4, [0, 1, 1, 1])["f1"] == 0
+    assert np.isnan(measure(task_named("stsb"), [2.0] * 3, [0.0, 1.0, 2.0])["score"])
+
+
+def test_nothing_to_measure():
+    """Prevents a score over no examples, or over the wrong ones."""
+    with pytest.raises(ValueError, match="0 predictions for 0 labels"):
+        measure(TASKS[0], [], [])
+    with pytest.raises(ValueError, match="1 predictions for 2 labels"):
+        measure(TASKS[0], [1], [1, 0])
+
+
+@pytest.mark.parametrize("name", ["cola", "mrpc", "stsb"])
+def test_the_evaluate_library_agrees(name):
+    """Prevents a definition of our own, where the field's library is in the cache to ask."""
+    import evaluate
+
+    try:
+        reference = evaluate.load("glue", name)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the script is not to be had here)
+        pytest.skip(f"evaluate's script for GLUE is not in the cache ({type(error).__name__})")
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 2, 50), rng.integers(0, 2, 50)
+    theirs = reference.compute(predictions=predictions, references=labels)
+    ours = measure(task_named(name), predictions, labels)
+    assert set(np.round(list(theirs.values()), 9)) <= set(np.round(list(ours.values()), 9))

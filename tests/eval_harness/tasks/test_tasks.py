@@ -1,0 +1,183 @@
+"""The rows of tasks: the built-in ones, and those that users write as YAML."""
+
+import dataclasses
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from angels_share.errors import UserError
+from eval_harness.data.splits import load_task
+from eval_harness.tasks.custom import read_task
+from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.registry import GLUE, TASKS, task_named, tasks_named
+
+STARS = {
+    "name": "stars",
+    "columns": "[review]",
+    "labels": "[bad, good]",
+    "primary": "[f1, accuracy]",
+    "files": "{train: train.csv, validation: dev.csv}",
+}
+
+
+def written(folder, **changes):
+    """A YAML file of a task; a key that is None is left out."""
+    keys = {name: value for name, value in {**STARS, **changes}.items() if value is not None}
+    path = folder / "stars.yaml"
+    path.write_text("".join(f"{name}: {value}\n" for name, value in keys.items()))
+    return path
+
+
+def test_every_row_is_whole():
+    """Prevents a row without a source or a citation, or whose measures don't fit its labels."""
+    assert len({task.name for task in TASKS}) == len(TASKS) == 12
+    for task in TASKS:
+        assert all((task.hub, task.config, task.citation))
+        assert (task.name in GLUE) == (task.folder is not None)
+        assert task.is_regression == (task.scale is not None)
+        assert task.is_regression == (set(task.primary) <= {"pearson", "spearman"})
+        assert task.kind == "texts" or task.primary == ("f1",)
+        assert not set(task.also) & set(task.primary)
+        assert task.higher_is_better
+
+
+@pytest.mark.parametrize("name", ["cola", "imdb", "own"])
+def test_rows_travel(name, tmp_path):
+    """Prevents a row that can't key a cache, reach a worker, or stand in a result."""
+    task = read_task(written(tmp_path)) if name == "own" else task_named(name)
+    again = pickle.loads(pickle.dumps(task))
+    assert again == task
+    assert hash(again) == hash(task)
+    assert json.loads(json.dumps(dataclasses.asdict(task)))["name"] == task.name
+
+
+def test_what_is_evaluated():
+    """Prevents MNLI's mismatched half, or IMDb's 25,000 test reviews, from being left out."""
+    assert task_named("mnli").evaluation == ("validation_matched", "validation_mismatched")
+    assert (task_named("imdb").evaluation, task_named("imdb").test) == (("test",), ())
+
+
+def test_extra_measures_do_not_count():
+    """Prevents CoLA's accuracy from raising its score, which is Matthews' alone."""
+    values = measure(task_named("cola"), [1, 1, 1, 1], [0, 1, 1, 1])
+    assert values == {"matthews": 0, "accuracy": 0.75, "score": 0}
+
+
+@pytest.mark.parametrize("name", ["cola", "sst2", "mrpc", "rte", "wnli", "imdb"])
+def test_the_score_of_the_commonest_label(name, real_data):
+    """Prevents a majority score that is copied from somewhere, or of another measure."""
+    task = task_named(name)
+    data = load_task(task, real_data / "data" / "hub")
+    answer = Counter(data.train.labels.tolist()).most_common(1)[0][0]
+    labels = data.evaluation[0].labels
+    score = measure(task, [answer] * len(labels), labels)["score"]
+    assert round(100 * score, 1) == task.majority
+
+
+# --- tasks of one's own
+
+
+def test_an_own_row(tmp_path):
+    """Prevents a key of the file from being read and forgotten."""
+    path = written(
+        tmp_path,
+        title="Stars",
+        also="[matthews]",
+        version="3",
+        label_column="verdict",
+        evaluation="[validation, hard]",
+        files="{train: train.csv, validation: dev.csv, hard: ../hard.jsonl, test: t.tsv}",
+    )
+    task = read_task(path)
+    assert (task.name, task.title, task.columns, task.labels) == (
+        "stars", "Stars", ("review",), ("bad", "good"),
+    )  # fmt: skip
+    assert (task.primary, task.also, task.version) == (("f1", "accuracy"), ("matthews",), 3)
+    assert (task.evaluation, task.test) == (("validation", "hard"), ("test",))
+    assert (task.label_column, task.hub, task.folder) == ("verdict", None, None)
+    assert Path(task.files["hard"]) == tmp_path.parent / "hard.jsonl"
+
+
+def test_an_own_regression_from_the_hub(tmp_path):
+    """Prevents a scale from being taken for labels, and the GLUE repository for theirs."""
+    task = read_task(
+        written(
+            tmp_path, columns="[a, b]", labels=None, scale="[-1, 1]", primary="[spearman]",
+            files=None, hub="someone/pairs", config="plain", evaluation="[test]",
+        )
+    )  # fmt: skip
+    assert task.is_regression
+    assert task.scale == (-1.0, 1.0)
+    assert (task.hub, task.config, task.evaluation, task.test) == (
+        "someone/pairs", "plain", ("test",), (),
+    )  # fmt: skip
+
+
+NUMBERS = {"labels": None, "primary": "[pearson]"}
+BAD = {
+    "colums": ({"colums": "[a]"}, "unknown key 'colums'; did you mean 'columns'?"),
+    "missing": ({"columns": None}, "columns: is missing"),
+    "type": ({"version": "one"}, "version: 'one' is text, a whole number is wanted"),
+    "name taken": ({"name": "rte"}, "name: 'rte' is there already"),
+    "name for all": ({"name": "all"}, "name: 'all' is there already"),
+    "name of the count": ({"name": "n"}, "name: 'n' is there already"),
+    "name of a column": ({"name": "retained"}, "name: 'retained' is there already"),
+    "name of a path": ({"name": "../x"}, "name: '../x': small letters"),
+    "three texts": ({"columns": "[a, b, c]"}, "columns: 3 texts"),
+    "label as text": ({"label_column": "review"}, "columns: 'review' holds the labels"),
+    "yes and no": ({"labels": "[no, yes]"}, "labels: False is no text; write it in quotes"),
+    "one label": ({"labels": "[bad]"}, "labels: one label alone"),
+    "label twice": ({"labels": "[bad, bad]"}, "labels: 'bad' stands there twice"),
+    "no labels": ({"labels": None}, "labels: either labels (classes) or scale"),
+    "both": ({"scale": "[0, 1]"}, "labels: either labels (classes) or scale"),
+    "scale": ({**NUMBERS, "scale": "[5, 0]"}, "scale: [5, 0]: the lowest and the highest"),
+    "endless": ({**NUMBERS, "scale": "[0, .inf]"}, "scale: [0, inf]: the lowest"),
+    "measure": ({"primary": "[acuracy]"}, "primary: 'acuracy' is no measure of this task"),
+    "near": ({"primary": "[acuracy]"}, "did you mean 'accuracy'?"),
+    "unfit": ({"primary": "[pearson]"}, "'pearson' is no measure of this task"),
+    "f1 of three": ({"labels": "[a, b, c]"}, "primary: f1 is of the second of two labels"),
+    "version": ({"version": "0"}, "version: 0: must be 1 or more"),
+    "split": ({"files": "{train: a.csv, valid: b.csv}"}, "unknown split 'valid'; did you mean"),
+    "no dev": ({"files": "{train: a.csv}"}, "files: validation is missing"),
+    "kind": ({"files": "{train: a.xls, validation: b.csv}"}, "train: 'a.xls': one of .parquet"),
+    "nowhere": ({"files": None}, "files: either files or hub"),
+    "hub": ({"files": None, "hub": "a/b/c"}, "hub: 'a/b/c' is no name on the Hub"),
+    "config": ({"config": "plain"}, "config: goes with hub"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_row_is_one_line_with_file_and_key(what, tmp_path):
+    """Prevents a slip in a row from becoming a run on something else than was meant."""
+    changes, message = BAD[what]
+    path = written(tmp_path, **changes)
+    with pytest.raises(UserError) as caught:
+        tasks_named([str(path)])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    """Prevents the second of two lists of labels from winning without a word."""
+    path = written(tmp_path)
+    path.write_text(path.read_text() + "labels: [good, bad]\n")
+    with pytest.raises(UserError, match="'labels' stands twice"):
+        read_task(path)
+
+
+def test_rows_by_name_and_by_file(tmp_path):
+    """Prevents two tasks of one name from sharing their results, and a lost file from a trace."""
+    path = written(tmp_path)
+    assert [task.name for task in tasks_named(["rte", str(path), "rte"])] == ["rte", "stars"]
+    (tmp_path / "b").mkdir()
+    other = written(tmp_path / "b", version="2")
+    with pytest.raises(UserError, match="two tasks are called 'stars'"):
+        tasks_named([str(path), str(other)])
+    with pytest.raises(UserError, match=r"absent\.yml: there is no such file"):
+        tasks_named(["absent.yml"])
+    with pytest.raises(UserError, match="unknown task 'rtee'; did you mean 'rte'"):
+        tasks_named(["rtee"])

@@ -1,0 +1,261 @@
+"""What a person at the keyboard sees: help at once, one line for a mistake, an honest status."""
+
+import errno
+import json
+import os
+import signal
+
+import pytest
+from places import PAPER
+
+from angels_share.cli import Door, help_text, open_door, without_secrets
+from angels_share.errors import RunFailed, UserError
+from angels_share.flags import Flag
+from distil_trainer.cli import PRETRAIN_DOOR
+from eval_harness.cli import GLUE_DOOR, ROOMS, SQUAD_DOOR, open_room
+
+DOORS = {door.name: door for door in (PRETRAIN_DOOR, GLUE_DOOR, SQUAD_DOOR, *ROOMS.values())}
+
+# Our own flags. A new one is a decision: add it here when it has been made.
+OUR_FLAGS = {
+    "run_pretrain_distill": "teacher student student_layers num_layers student_init architecture "
+    "copy_head_transform fold_token_types freeze_pos_embs tokenizer corpus output_dir corpus_dir "
+    "stream_corpus text_column max_seq_length min_tokens max_unknown validation_fraction "
+    "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
+    "alpha_mse alpha_cos temperature restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
+    "preset ablation",
+    "run_glue": "model tasks teacher alpha_ce alpha_task temperature data_dir data_revision "
+    "max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun limit workers "
+    "threads choose",
+    "run_squad_distill": "model teacher alpha_ce alpha_squad temperature kd_over_all_positions "
+    "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
+    "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "
+    "no_teacher_cache num_seeds seeds results_dir rerun limit workers threads choose",
+    "eval_harness tables": "results_dir format",
+    "eval_harness report": "results_dir students",
+    "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
+    "pairs full repeats threads batch_sizes device bf16 results_dir",
+    "eval_harness tasks": "",
+    "eval_harness demo": "folder seed",
+}
+
+WITHOUT_TORCH = """
+import sys
+from {module} import {entry}
+sys.argv = {argv!r}
+status = {entry}()
+heavy = {{"torch", "transformers", "datasets", "sklearn", "scipy", "pandas",
+          "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+sys.exit(status)
+"""
+
+ENTRIES = {
+    "run_pretrain_distill": ("distil_trainer.cli", "run_pretrain_distill"),
+    "run_glue": ("eval_harness.cli", "run_glue"),
+    "run_squad_distill": ("eval_harness.cli", "run_squad_distill"),
+    "eval_harness": ("eval_harness.cli", "main"),
+}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_our_flags_are_frozen(name):
+    """Prevents a flag that slips in, or one that people's scripts use from slipping out."""
+    assert {flag.name for flag in DOORS[name].flags} == set(OUR_FLAGS[name].split())
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_flag_and_example_is_explained(name):
+    """Prevents a help text without defaults, or an example that its own door refuses."""
+    text = help_text(DOORS[name])
+    for flag in DOORS[name].flags:
+        assert f"--{flag.name}" in text
+        assert flag.help
+    assert all(name.split()[-1] in example for example in DOORS[name].examples)
+
+
+@pytest.mark.parametrize(
+    ("door", "words", "status", "said"),
+    [
+        ("run_glue", ["--help"], 0, "--num_seeds"),
+        ("run_glue", ["--help_all"], 0, "--warmup_steps"),
+        ("run_glue", ["--modle", "bert"], 2, "did you mean --model?"),
+        ("run_glue", ["--model", "bert", "--learnin_rate", "1"], 2, "--learning_rate?"),
+        ("run_glue", ["--model", "bert", "--tasks", "rtee"], 2, "did you mean 'rte'?"),
+        ("run_glue", ["--model", "distlbert"], 2, "did you mean 'distilbert'?"),
+        ("run_glue", ["--model", "bert", "--optim", "adamw_torhc"], 2, "'adamw_torch'?"),
+        ("run_glue", ["--model", "bert", "--lr_scheduler_type", "linaer"], 2, "'linear'?"),
+        ("run_squad_distill", ["--help"], 0, "--alpha_squad"),
+        ("run_squad_distill", ["--model", "robberta"], 2, "did you mean 'roberta'?"),
+        ("run_squad_distill", ["--tempreature", "2"], 2, "did you mean --temperature?"),
+        ("run_pretrain_distill", ["--help"], 0, "--restrict_ce_to_mask"),
+        ("run_pretrain_distill", ["--teecher", "bert"], 2, "did you mean --teacher?"),
+        (
+            "run_pretrain_distill",
+            ["--teacher", "gtp2", "--corpus", "x.txt", "--output_dir", "out"],
+            2,
+            "did you mean 'gpt2'?",
+        ),
+        ("eval_harness", ["--help"], 0, "tables"),
+        ("eval_harness", ["tabels"], 2, "did you mean 'tables'?"),
+        ("eval_harness", ["tables", "--result_dir", "x"], 2, "did you mean --results_dir?"),
+    ],
+)
+def test_answers_before_torch_is_imported(run_door, door, words, status, said):
+    """Prevents a door that makes people wait seconds to hear that they mistyped a flag."""
+    module, entry = ENTRIES[door]
+    program = WITHOUT_TORCH.format(module=module, entry=entry, argv=[door, *words])
+    ended = run_door("-c", program)
+    assert ended.returncode == status, ended.stderr
+    assert said in (ended.stdout if status == 0 else ended.stderr)
+    if status:
+        assert ended.stderr.count("\n") == 1
+        assert "Traceback" not in ended.stderr
+
+
+def test_the_scripts_at_the_root_are_the_doors(run_door):
+    """Prevents a script that no longer finds its entry point."""
+    for script in ("run_glue.py", "run_squad_distill.py", "run_pretrain_distill.py"):
+        assert run_door(script, "--help").stdout.startswith(script.removesuffix(".py"))
+
+
+def door_that(outcome, flags=()):
+    def run(options):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return Door("a_door", "does one thing", tuple(flags), run, ())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        (0, 0, ""),
+        (UserError("no such thing: take another"), 2, "a_door: no such thing: take another\n"),
+        (RunFailed("it ended early"), 1, "a_door: it ended early\n"),
+        (KeyError("x"), 1, "failed: KeyError"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "out/x"), 2, "out/x: that file system is"),
+        (PermissionError(errno.EACCES, "Permission denied", "out/x"), 2, "out/x: no permission"),
+    ],
+)
+def test_outcomes_become_one_line_and_a_status(outcome, status, said, capsys):
+    """Prevents a bare traceback, and a failure that ends with status 0."""
+    assert open_door(door_that(outcome), []) == status
+    message = capsys.readouterr().err
+    assert said in message
+    assert message.count("\n") == (1 if status else 0)
+
+
+TERMINATED_IN_A_DRAFT = """
+import os, signal, sys
+from angels_share.cli import Door, open_door
+from angels_share.files import replacing
+def run(options):
+    with replacing(sys.argv[1]) as draft:
+        draft.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+"""
+
+
+def test_sigterm_ends_as_an_interruption_does(run_door, tmp_path):
+    """Fault 7: prevents drafts and children that a scheduler's signal leaves behind."""
+    ended = run_door("-c", TERMINATED_IN_A_DRAFT, str(tmp_path / "file"))
+    assert ended.returncode == 143
+    assert ended.stderr == "a_door: terminated; what was complete is still there\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, lambda *_: None])
+def test_who_handles_sigterm_already_goes_on_to(before):
+    """Prevents an end that somebody has forbidden, and a handler that is lost for good."""
+    default = signal.signal(signal.SIGTERM, before)
+
+    def run(options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    try:
+        assert open_door(Door("a_door", "", (), run, ()), []) == 0
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, default)
+
+
+def test_the_traceback_is_there_for_who_asks(monkeypatch, capsys):
+    """Prevents a failure of ours that nobody can look into."""
+    monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
+    assert open_door(door_that(KeyError("x")), []) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_token_is_ever_printed(monkeypatch, capsys):
+    """Fault 17: prevents a token in the environment from ending in a log or a traceback."""
+    monkeypatch.setenv("HF_TOKEN", "hf_averysecrettoken")
+    monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
+    open_door(door_that(ValueError("401 for Bearer hf_averysecrettoken")), [])
+    open_door(door_that(UserError("no access with hf_averysecrettoken")), [])
+    assert "hf_averysecrettoken" not in capsys.readouterr().err
+    assert without_secrets("x hf_averysecrettoken y") == "x *** y"
+
+
+@pytest.mark.parametrize("make", ["a file", "below a file"])
+def test_an_output_path_that_is_no_folder(tmp_path, capsys, make):
+    """Fault 13: prevents hours of work that end in a path that can't be written."""
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    path = taken if make == "a file" else taken / "below"
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    status = open_door(GLUE_DOOR, ["--model", str(model), "--results_dir", str(path)])
+    said = capsys.readouterr().err
+    assert status == 2
+    assert str(path) in said
+    assert "choose another path" in said
+    assert taken.read_text() == ""
+
+
+def test_all_weights_zero_and_a_bad_temperature(tmp_path, capsys):
+    """Fault 15: prevents a run that could learn nothing from starting at all."""
+    words = ["--teacher", "bert", "--corpus", "x.txt", "--output_dir", str(tmp_path / "out")]
+    nothing = ["--alpha_ce", "0", "--alpha_mlm", "0", "--alpha_cos", "0", "--alpha_clm", "0"]
+    assert open_door(PRETRAIN_DOOR, [*words, *nothing]) == 2
+    assert "all weights are 0" in capsys.readouterr().err
+    assert open_door(PRETRAIN_DOOR, [*words, "--temperature", "0"]) == 2
+    assert "--temperature 0.0: must be above 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_are_written_and_are_the_same_again(tmp_path, capsys):
+    """Prevents tables that depend on anything but the files they are made from."""
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "paper.json").write_text(PAPER.read_text())
+    assert open_room(["tables", "--results_dir", str(tmp_path)]) == 0
+    first = {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
+    assert open_room(["tables", "--results_dir", str(tmp_path)]) == 0
+    assert first == {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
+    assert sorted(first) == [f"table{number}.md" for number in (1, 2, 3, 4)]
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if "DistilBERT (paper)" in line)
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["77.0", "51.3", "82.2"]
+    assert "printed 86.7, should be 84.7" in printed
+
+
+def test_a_flag_may_come_from_a_file(tmp_path):
+    """Prevents `--config` from winning over the command line."""
+    seen = {}
+
+    def run(options):
+        seen.update(options.values)
+        return 0
+
+    flags = (Flag("size", "", int, 1), Flag("name", ""), Flag("tasks", "", many=True))
+    door = Door("a_door", "", flags, run, ())
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps({"size": 2, "name": "file", "tasks": "rte"}))
+    assert open_door(door, ["--config", str(config), "--name", "line"]) == 0
+    assert seen == {"size": 2, "name": "line", "tasks": ["rte"]}

@@ -1,0 +1,173 @@
+"""Results made up in a test, with every field that a real one has, and how to read a table."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from angels_share.files import hash_of
+from angels_share.names import known_as
+from eval_harness.results.record import AnsweredQuestions, Predictions, TaskResult
+from eval_harness.results.store import publish
+from eval_harness.runs.run import LEFT_OUT, Distilled, Model, Settings
+from eval_harness.tasks.registry import task_named
+
+ROW = {
+    "recipe": 1,
+    "overrides": {},
+    "limit": None,
+    "dtype": "float32",
+    "choose": "last",
+    "method": None,
+}
+HUB = {"source": "nyu-mll/glue", "revision": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"}
+PROVENANCE = {
+    "version": "0.1.0",
+    "commit": None,
+    "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "machine": {"cores": 2},
+    "threads": 2,
+    "device": "cpu",
+}
+
+
+def model(name="distilbert", digest="0123abcd", teacher=None):
+    row = known_as(name)
+    return Model(name, name, digest, row.repo_id if row else name, digest * 5, teacher)
+
+
+BERT = model("bert", "99999999")
+STUDENT = model("distilbert", "0123abcd", teacher="bert")
+
+
+TRIPLE_LOSS = {"alpha_ce": 5.0, "alpha_cos": 1.0, "alpha_mlm": 2.0, "alpha_mse": 0.0}
+
+
+def student(ablation="none", study="study", rest="00112233445566ff", **loss):
+    """A student of `--ablation`; each has a digest of its own."""
+    left_out = LEFT_OUT[ablation]
+    weights = {name: 0.0 if name in left_out else weight for name, weight in TRIPLE_LOSS.items()}
+    made = Distilled(
+        ablation, {**weights, **loss}, "random" if "init" in left_out else "teacher", rest
+    )
+    name, digest = f"{study}/{ablation}", hash_of([study, ablation, rest, loss])
+    return Model(name, ablation, digest, f"/models/{name}", None, "bert", made)
+
+
+def distilled_from(teacher, **options):
+    given = {"alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0, **options}
+    return {
+        "name": "distil",
+        "factory": "distil_trainer.harness:make_trainer",
+        "options": {"teacher_model": teacher.key, **given},
+    }
+
+
+def settings(task="rte", content=None, values=None, inputs=None, labels=None, **row):
+    content = content or f"{task:0<16}"
+    values = {"learning_rate": 3e-5, "num_train_epochs": 3.0, **(values or {})}
+    own = {
+        "version": 1,
+        "labels": labels or ["entailment", "not_entailment"],
+        "measures": ["accuracy"],
+        "columns": ["sentence1", "sentence2"],
+        "data": content,
+        "values": values,
+        "inputs": inputs or {},
+    }
+    return Settings({**ROW, **row}, own)
+
+
+def result(of=None, task="rte", seed=1, score=0.6, scores=None, given=None, **more):
+    given = given or settings(task)
+    made = TaskResult(
+        model=of or model(),
+        task=task,
+        seed=seed,
+        settings=given,
+        score=score,
+        scores=scores or {"validation": {"accuracy": score, "score": score}},
+        marks=(),
+        data={**HUB, "content": given.task["data"], "examples": {"validation": 4}, "overlap": 0},
+        provenance=PROVENANCE,
+        times={"train": 1.5},
+        history=({"step": 1, "loss": 0.7},),
+        finished="2026-01-01T00:00:00+00:00",
+    )
+    return replace(made, **more)
+
+
+def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
+    """Logits that choose `said`, or are `said` where the labels are numbers."""
+    labels = np.asarray(labels)
+    said = labels if said is None else np.asarray(said)
+    if labels.dtype.kind == "f":
+        logits = said.astype(np.float32)[:, None]
+    else:
+        logits = np.eye(max(labels.max(), said.max()) + 1, dtype=np.float32)[said]
+    return Predictions([split] * len(labels), [str(i) for i in range(len(labels))], labels, logits)
+
+
+def answers(texts=("a dog", "", "1066"), exact=(1.0, 0.0, 0.0), f1=(1.0, 0.0, 0.4), odds=None):
+    """Answers to questions `q0`, `q1`, ...; of the second none of the tokens could be one."""
+    odds = [-3.5, np.inf, 0.25] if odds is None else odds
+    numbers = (np.array(each, dtype=np.float64) for each in (exact, f1, odds))
+    ids = [f"q{number}" for number in range(len(texts))]
+    return AnsweredQuestions(["validation"] * len(ids), ids, list(texts), *numbers)
+
+
+def put(root, *results, said=None):
+    for each in results:
+        assert publish(root, each, said or predictions())
+
+
+def seeds(*scores, of=None, task="rte", first=1, given=None, asked=None, day=1, **more):
+    provenance = {**PROVENANCE, **({"seeds": asked} if asked else {})}
+    finished = f"2026-01-{day:02}T00:00:00+00:00"
+    more = {"provenance": provenance, "finished": finished, **more}
+    return [
+        result(of or STUDENT, task, seed=seed, score=score, given=given, **more)
+        for seed, score in enumerate(scores, first)
+    ]
+
+
+def on_squad(*scores, task="squad", exact=None, given=None, **more):
+    """Results of questions by their F1; the exact match is a tenth less where it isn't given."""
+    exact = exact or [round(score - 0.1, 6) for score in scores]
+    made = seeds(*scores, task=task, given=given or squad_settings(task), **more)
+    return [
+        replace(each, scores={"validation": {"exact_match": em, "f1": f1, "score": f1}})
+        for each, f1, em in zip(made, scores, exact, strict=True)
+    ]
+
+
+def squad_settings(task="squad", **row):
+    """Settings as a run on questions has them."""
+    values = dict(task_named(task).fine_tuning)
+    made = settings(task, values=values, **row)
+    own = {"labels": [], "measures": ["f1", "exact_match"], "columns": ["question", "context"]}
+    return Settings(made.row, {**made.task, **own})
+
+
+def cells(text):
+    """A table's rows by their first cell: each a dictionary by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}
+
+
+def notes(text):
+    return [line[2:] for line in text.splitlines() if line.startswith("- ")]
+
+
+def note(text, start):
+    (found,) = [line for line in notes(text) if line.startswith(start)]
+    return found
+
+
+def model_folder(path, weights=b"weights", **config):
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "model.safetensors").write_bytes(weights)
+    (path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    (path / "vocab.txt").write_text("[PAD]\n[UNK]\nword\n")
+    return path

@@ -1,0 +1,71 @@
+"""What the tests of sweeps share: a quick start, what came of one, one in another process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from work_for_sweeps import notes
+
+import eval_harness.sweep.scheduler
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What others are at is looked at often."""
+    monkeypatch.setattr(eval_harness.sweep.scheduler, "_POLL_SECONDS", 0.05)
+
+
+def seeds(runs):
+    return sorted(one.seed for one in runs)
+
+
+def reasons(outcome):
+    return {failure.run.seed: failure.reason for failure in outcome.failed}
+
+
+def numbers(folder):
+    return sorted(note["seed"] for note in notes(folder))
+
+
+def when_said(monkeypatch, part, do):
+    """Does something as soon as the sweep says a line; returns all that it says."""
+    said = []
+
+    def say(text):
+        said.append(text)
+        if part in text:
+            do()
+
+    monkeypatch.setattr(eval_harness.sweep.scheduler, "_say", say)
+    return said
+
+
+SWEEP = """
+import json, os, signal, sys
+from pathlib import Path
+from work_for_sweeps import WORK, job
+import eval_harness.sweep.scheduler
+eval_harness.sweep.scheduler._POLL_SECONDS = 0.05
+PRELUDE = None
+if __name__ == "__main__":
+    exec(PRELUDE)
+    root, count, workers, do = sys.argv[1:]
+    tasks = ("rte", "cola", "sst2", "mrpc")
+    jobs = [job(tasks[n % 4], n, **json.loads(do)) for n in range(int(count))]
+    out = eval_harness.sweep.scheduler.sweep(Path(root), jobs, work=WORK, workers=int(workers))
+    assert not out.failed, out.failed
+    print(len(out.done), len(out.skipped))
+"""
+
+
+def another_sweep(tmp_path, count, workers, prelude="", **do):
+    """A sweep in a process of its own, and a process group of its own: another machine."""
+    script = tmp_path / "sweep_elsewhere.py"
+    script.write_text(SWEEP.replace("None", repr(prelude)))
+    words = [sys.executable, script, tmp_path, str(count), str(workers), json.dumps(do)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
