@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import Door, open_door
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_share, not_negative
 from angels_share.names import locate
 from distil_trainer.recipe import (
-    ABLATIONS,
     PRESETS,
     WEIGHTS,
     check_weights,
@@ -108,8 +108,8 @@ def with_preset(options: Options) -> Options:
 
 def _pretrain(given: Options) -> int:
     options = with_preset(given)
-    for ablation in ABLATIONS if options.ablation == "all" else (options.ablation or "none",):
-        chosen = {**options.values, **ABLATIONS[ablation]}
+    for ablation in ABLATIONS if options.ablation == "all" else (options.ablation or FULL,):
+        chosen = {**options.values, **ABLATIONS[ablation].changes}
         unsaid = {**default_weights("masked"), **default_weights("causal")}
         check_weights(
             {name: unsaid[name] if chosen[name] is None else chosen[name] for name in WEIGHTS}

@@ -6,7 +6,6 @@ The doors' checks have been made; from here on torch is there.
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from angels_share import __version__
+from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import DONE
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
 from angels_share.names import locate
+from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.data.batches import TextStream
@@ -28,7 +29,7 @@ from distil_trainer.data.sources import find_sources
 from distil_trainer.models.families import family_of
 from distil_trainer.models.loading import load_config, load_model, student_from_config
 from distil_trainer.models.student import check_pair, make_student, plan_student
-from distil_trainer.recipe import ABLATIONS, parse_layers
+from distil_trainer.recipe import parse_layers
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.checks import OF_TEACHERS
 from distil_trainer.training.trainer import DistilTrainer
@@ -39,7 +40,7 @@ def pretrain(options: Options) -> int:
     # Loading and saving a file takes no ten seconds; the bars that matter are the Trainer's.
     transformers_logging.disable_progress_bar()
     if options.ablation != "all":
-        return _Job.of(options, Path(options.output_dir), options.ablation or "none").run()
+        return _Job.of(options, Path(options.output_dir), options.ablation or FULL).run()
     status = DONE
     for name in ABLATIONS:
         folder = Path(options.output_dir) / name
@@ -64,7 +65,7 @@ class _Job:
 
     @classmethod
     def of(cls, options: Options, folder: Path, ablation: str) -> "_Job":
-        changed = {**options.values, **ABLATIONS[ablation]}
+        changed = {**options.values, **ABLATIONS[ablation].changes}
         return cls(changed, options.given, options.training, folder, ablation)
 
     def run(self) -> int:
@@ -326,5 +327,5 @@ def _versions() -> dict[str, str]:
     return {
         "angels-share": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **versions_of(packages),
     }

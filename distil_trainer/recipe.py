@@ -39,15 +39,6 @@ DEFAULTS: Mapping[str, Any] = {
     )
 }
 
-# Table 4: each row leaves one thing out of the triple loss.
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "no-ce": {"alpha_ce": 0.0},
-    "no-cos": {"alpha_cos": 0.0},
-    "no-mlm": {"alpha_mlm": 0.0, "alpha_clm": 0.0},
-    "random-init": {"student_init": "random"},
-}
-
 WEIGHTS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
 
 Mode = Literal["masked", "causal", "task"]

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from commands import SIGNALS, alone_in, run
 
+from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import DONE, RUN_FAILED, Door, open_door
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file, write_json
 from angels_share.flags import Flag, Options
 from angels_share.student_record import is_complete
-from distil_trainer.recipe import ABLATIONS
 
 HERE = Path(__file__).resolve().parent.parent
 RECORD = "demo.json"
@@ -81,7 +81,7 @@ def stages(folder: Path) -> list[Stage]:
              *FINE_TUNING, *WORKERS, "--seeds", *SEEDS)  # fmt: skip
     room = ("-m", "eval_harness")
     both = ("--model", str(teacher), str(student))
-    others = [str(students / name) for name in ABLATIONS if name != "none"]
+    others = [str(students / name) for name in ABLATIONS if name != FULL]
     return [
         Stage(
             "world", "the world: a text, and tasks that can be answered from it",

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from angels_share.ablations import ABLATIONS
 from angels_share.cli import DONE, Door, open_door
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, parse
@@ -27,7 +28,7 @@ from distil_trainer.data.batches import BatchPlan
 from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
 from distil_trainer.models.families import family_of
 from distil_trainer.models.loading import load_config
-from distil_trainer.recipe import ABLATIONS, DEFAULTS
+from distil_trainer.recipe import DEFAULTS
 from eval_harness.cli import GLUE_DOOR
 from eval_harness.commands.glue import plan
 from eval_harness.runs.models import identify

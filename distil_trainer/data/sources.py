@@ -5,11 +5,8 @@ Every reader yields one text at a time, so memory doesn't grow with a file, and 
 the wrong encoding, would train a worse student without a word.
 """
 
-import codecs
-import csv
 import glob
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +17,18 @@ from typing import Any, Protocol
 import tqdm
 
 from angels_share.errors import UserError
+from angels_share.text_files import (
+    fault_in_text,
+    open_parquet,
+    read_csv,
+    read_jsonl,
+    read_lines,
+    require_columns,
+)
 
 _BLOCK = 1 << 20
 # What is handed on at a time: enough to keep all cores busy tokenizing, some 50 MB of encodings.
 _CHUNK_CHARACTERS = 1 << 20
-# A csv field of more characters than this is a forgotten closing quote, not a document.
-_LONGEST_CSV_FIELD = 1 << 27
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
 
@@ -69,7 +72,7 @@ class FileSource:
     def rows(self) -> int | None:
         """Lines of the file; for parquet its own count; unknown for csv, whose rows span lines."""
         if self.path.suffix == ".parquet":
-            return int(_open_parquet(self.path).metadata.num_rows)
+            return int(open_parquet(self.path).metadata.num_rows)
         return None if self.path.suffix == ".csv" else self._scan[1]
 
     def texts(self) -> Iterator[str]:
@@ -221,106 +224,54 @@ def _files_of(name: str) -> list[Path] | None:
     return files
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends; a byte order mark and CRLF are accepted."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            if b"\0" in line:
-                raise UserError(f"{path}:{number}: holds a NUL byte; is it a text file?")
-            try:
-                yield number, line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert it first"
-                ) from error
-
-
 def _text_of(row: Any, column: str, where: str) -> str:
-    """A row's text, checked: it has one, it is a string, and a tokenizer can take it."""
+    """Return a row's text, checked: it is there, it is a string, and a tokenizer can take it."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: {type(row).__name__} instead of an object with columns")
-    _require_column(row, column, where)
-    text = row[column]
+    require_columns(row, [column], where)
+    return _checked(row[column], column, where)
+
+
+def _checked(text: Any, column: str, where: str) -> str:
     if not isinstance(text, str):
         raise UserError(f"{where}: column {column!r} holds {type(text).__name__}, not text")
-    if "\0" in text:
-        raise UserError(f"{where}: holds a NUL character")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-        raise UserError(f"{where}: character {error.start} is half a surrogate pair") from error
+    if fault := fault_in_text(text):
+        raise UserError(f"{where}: {fault}")
     return text
 
 
-def _require_column(columns: Iterable[str], column: str, where: str) -> None:
-    if column not in columns:
-        raise UserError(f"{where}: no column {column!r}; there are {', '.join(map(repr, columns))}")
+def _texts_of_txt(path: Path, _column: str) -> Iterator[str]:
+    return (line for _, line in read_lines(path))
 
 
-def _read_txt(path: Path, _column: str) -> Iterator[str]:
-    for _, line in _lines(path):
-        yield line
+def _texts_of_jsonl(path: Path, column: str) -> Iterator[str]:
+    return (_text_of(row, column, f"{path}:{number}") for number, row in read_jsonl(path))
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not JSON ({error.msg}, column {error.colno})"
-            ) from error
-        yield _text_of(row, column, f"{path}:{number}")
+def _texts_of_csv(path: Path, column: str) -> Iterator[str]:
+    rows = read_csv(path)
+    line, header = next(rows, (1, []))
+    if not header:
+        return
+    require_columns(header, [column], f"{path}:{line}")
+    place = header.index(column)
+    for number, fields in rows:
+        yield _checked(fields[place], column, f"{path}:{number}")
 
 
-def _read_csv(path: Path, column: str) -> Iterator[str]:
-    csv.field_size_limit(_LONGEST_CSV_FIELD)
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
-    header: list[str] | None = None
-    start = 1
-    try:
-        for fields in reader:
-            if header is None:
-                header = fields
-                _require_column(header, column, f"{path}:{start}")
-            elif fields:  # a blank line is no row
-                yield _text_of(_csv_row(header, fields, f"{path}:{start}"), column, str(path))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{start}: {error}; a quote that is not closed?") from error
-
-
-def _csv_row(header: list[str], fields: list[str], where: str) -> dict[str, str]:
-    if len(fields) != len(header):
-        raise UserError(f"{where}: {len(fields)} fields, the header has {len(header)}")
-    return dict(zip(header, fields, strict=True))
-
-
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
-    file = _open_parquet(path)
-    _require_column(file.schema_arrow.names, column, str(path))
+def _texts_of_parquet(path: Path, column: str) -> Iterator[str]:
+    file = open_parquet(path)
+    require_columns(file.schema_arrow.names, [column], str(path))
     number = 0
     for batch in file.iter_batches(batch_size=256, columns=[column]):
         for value in batch.column(0).to_pylist():
             number += 1
-            yield _text_of({column: value}, column, f"{path}: row {number}")
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow.parquet  # not needed for plain text
-
-    try:
-        return pyarrow.parquet.ParquetFile(path, memory_map=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a parquet file ({error})") from error
+            yield _checked(value, column, f"{path}: row {number}")
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
-    ".txt": _read_txt,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".txt": _texts_of_txt,
+    ".jsonl": _texts_of_jsonl,
+    ".csv": _texts_of_csv,
+    ".parquet": _texts_of_parquet,
 }

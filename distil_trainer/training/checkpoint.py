@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.files import sha256_of_file, sync, write_json
+from angels_share.files import sync, write_json
+from angels_share.sealed_folder import Listed, faults, listed_in, listing
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
@@ -48,11 +49,7 @@ def staging_folder(output_dir: Path, step: int) -> Path:
 
 def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
     """Vouches for the files in a staging folder and gives it its name; returns the checkpoint."""
-    files = {}
-    for path in sorted(path for path in staging.rglob("*") if path.is_file()):
-        sync(path)
-        name = path.relative_to(staging).as_posix()
-        files[name] = {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
+    files = listing(staging)
     write_json(staging / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
     target = staging.parent / f"{PREFIX}{step}"
     replaced = staging.parent / f"{STAGING}replaced-{step}"
@@ -115,30 +112,19 @@ def _complaints(folder: Path, *, inexact: bool) -> Iterator[str]:
     yield from (f"its {MANIFEST} lacks {name}" for name in sorted(wanted - files.keys()))
     if not inexact and not any(name.startswith(_GENERATORS) for name in files):
         yield f"its {MANIFEST} lacks {_GENERATORS}"
-    for name, (size, digest) in sorted(files.items()):
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
-            yield f"{name} points outside of it"
-        elif not path.is_file():
-            if not (inexact and name not in _NEEDED):
-                yield f"{name} is missing"
-        elif path.stat().st_size != size:
-            yield f"{name} has {path.stat().st_size} bytes instead of {size}"
-        elif sha256_of_file(path) != digest:
-            yield f"the checksum of {name} is wrong"
+    for fault in faults(folder, files):
+        if not (fault.is_missing and inexact and fault.name not in _NEEDED):
+            yield fault.reason
     for path in sorted(each for pattern in _LOADABLE for each in folder.glob(pattern)):
         if path.name not in files:
             yield f"its {MANIFEST} does not vouch for {path.name}"
 
 
-def _vouched_for(manifest: dict[str, Any]) -> dict[str, tuple[int, str]]:
+def _vouched_for(manifest: dict[str, Any]) -> dict[str, Listed]:
     """Size and hash of each file; an error of any kind where the manifest isn't one."""
     int(manifest["step"])
     dict(manifest["settings"])
-    return {
-        name: (int(entry["size"]), str(entry["sha256"]))
-        for name, entry in manifest["files"].items()
-    }
+    return listed_in(manifest["files"])
 
 
 def load_verified(folder: Path) -> Checkpoint:

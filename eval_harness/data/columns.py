@@ -5,16 +5,15 @@ parquet file or a JSON list has rows instead of lines). Half a file, or one in a
 would give a number that looks like any other.
 """
 
-import codecs
-import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from angels_share import text_files
 from angels_share.errors import UserError
-from angels_share.files import explain
+from angels_share.text_files import TABLE_ENDINGS, fault_in_text
 
 IDS = ("idx", "index", "id")
 """Columns that name a row, where a file has one of them."""
@@ -50,9 +49,9 @@ class Columns:
         for row, cell in enumerate(cells):
             if type(cell) is not str:
                 raise UserError(f"{self.where(row)}: column {name!r} holds {_kind(cell)}, not text")
-        if not _is_clean("".join(cells)):
-            row = next(row for row, cell in enumerate(cells) if not _is_clean(cell))
-            raise UserError(f"{self.where(row)}: column {name!r} holds a NUL or half a character")
+        if fault_in_text("".join(cells)):  # at once: cell by cell it would take ten times as long
+            row = next(row for row, cell in enumerate(cells) if fault_in_text(cell))
+            raise UserError(f"{self.where(row)}: column {name!r}: {fault_in_text(cells[row])}")
         return cells
 
     def ids(self, first: int) -> list[str]:
@@ -70,15 +69,6 @@ class Columns:
 
 def _kind(cell: Any) -> str:
     return "nothing" if cell is None else type(cell).__name__
-
-
-def _is_clean(text: str) -> bool:
-    """No NUL, and no half of a surrogate pair, which JSON can spell."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
 
 
 def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = IDS) -> Columns:
@@ -102,32 +92,8 @@ def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ID
 def require_rows(columns: Columns) -> Columns:
     """The same columns; none at all is an error, because nobody means to train on nothing."""
     if not next(iter(columns.cells.values())):
-        raise UserError(f"{columns.source}: no rows in it (empty, or a header alone)")
+        raise UserError(f"{columns.source}: has no rows (empty, or a header alone)")
     return columns
-
-
-def read_lines(path: Path) -> list[str]:
-    """A text file's lines without their ends; a byte order mark and CRLF are accepted."""
-    try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    except OSError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise UserError(
-            f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); convert it first"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}:{line}: holds a NUL byte; is it a text file?")
-    # Not splitlines: a text may hold a line separator of Unicode's.
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
 def read_tsv(
@@ -137,45 +103,28 @@ def read_tsv(
     *,
     header: Sequence[str] | None = None,
 ) -> Columns:
-    """Columns of tab-separated lines; a quote character is literal.
+    """Read columns of tab-separated lines; a quote character is literal.
 
     Args:
         path: the file.
         wanted: the name in the file of each column, by the name that it shall have.
         optional: are read where they are there.
         header: the names of the columns of a file that doesn't name them.
+
+    Raises:
+        UserError: the file isn't there, isn't clean, or has no rows.
     """
-    lines = read_lines(path)
-    first = 1 if header is not None else 2
-    names = list(header) if header is not None else lines[0].split("\t") if lines else []
-    body = lines[first - 1 :]
+    rows = text_files.read_tsv(path, len(header or ()))
+    names = list(header) if header is not None else next(rows, (1, [""]))[1]
+    body = list(rows)
     if not body:
-        raise UserError(f"{path}: no rows in it (empty, or a header alone)")
+        raise UserError(f"{path}: has no rows (empty, or a header alone)")
     kept = {**wanted, **{name: name for name in optional if name in names}}
-    _require(names, kept.values(), f"{path}:1")
-    places, width = [names.index(name) for name in kept.values()], len(names)
-    rows = []
-    for number, line in enumerate(body, first):
-        fields = line.split("\t")
-        if len(fields) != width:
-            raise UserError(f"{path}:{number}: {_count(fields)}, {width} are wanted")
-        rows.append([fields[place] for place in places])
-    cells = dict(zip(kept, zip(*rows, strict=True), strict=True))
-    return Columns(str(path), cells, range(first, first + len(body)))
-
-
-def _count(fields: Sequence[str]) -> str:
-    return "1 column" if len(fields) == 1 else f"{len(fields)} columns"
-
-
-def _require(names: Sequence[str], wanted: Iterable[str], where: str) -> None:
-    """Every wanted column is there, and once."""
-    for name in wanted:
-        if name not in names:
-            there = ", ".join(repr(each) for each in names) or "none"
-            raise UserError(f"{where}: no column {name!r}; there are {there}")
-        if names.count(name) > 1:
-            raise UserError(f"{where}: column {name!r} stands there twice; remove one")
+    text_files.require_columns(names, kept.values(), f"{path}:1")
+    places = [names.index(name) for name in kept.values()]
+    columns = zip(*([fields[place] for place in places] for _, fields in body), strict=True)
+    cells = dict(zip(kept, columns, strict=True))
+    return Columns(str(path), cells, [number for number, _ in body])
 
 
 def _read_plain_tsv(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
@@ -183,88 +132,62 @@ def _read_plain_tsv(path: Path, wanted: Sequence[str], optional: Sequence[str]) 
 
 
 def _read_csv(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    start = 1
-    try:
-        for fields in reader:
-            if fields:  # a blank line is no row
-                if rows and len(fields) != len(rows[0]):
-                    raise UserError(f"{path}:{start}: {_count(fields)}, {len(rows[0])} are wanted")
-                rows.append(fields)
-                lines.append(start)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{start}: {error}; a quote that is not closed?") from error
-    names = rows[0] if rows else []
+    rows = text_files.read_csv(path)
+    _, names = next(rows, (1, []))
     if not names:
-        raise UserError(f"{path}: no rows in it (empty, or a header alone)")
+        raise UserError(f"{path}: has no rows (empty, or a header alone)")
     kept = [*wanted, *(name for name in optional if name in names)]
-    _require(names, kept, f"{path}:1")
-    places = {name: names.index(name) for name in kept}
-    cells = {name: [row[place] for row in rows[1:]] for name, place in places.items()}
-    return Columns(str(path), cells, lines[1:])
+    text_files.require_columns(names, kept, f"{path}:1")
+    body = list(rows)
+    cells = {name: [fields[names.index(name)] for _, fields in body] for name in kept}
+    return Columns(str(path), cells, [number for number, _ in body])
 
 
 def _read_jsonl(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    rows, numbers = [], []
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            reason = f"not JSON ({error.msg}, column {error.colno})"
-            raise UserError(f"{path}:{number}: {reason}") from error
-        numbers.append(number)
-    return _of_objects(Columns(str(path), {}, numbers), rows, wanted, optional)
+    rows = list(text_files.read_jsonl(path))
+    empty = Columns(str(path), {}, [number for number, _ in rows])
+    return _of_objects(empty, [value for _, value in rows], wanted, optional)
 
 
 def _read_json(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    lines = read_lines(path)
-    if not lines or not lines[0].lstrip().startswith("["):
+    """Read a list of objects, or lines of them, as many tools call .json too."""
+    _, first = next(text_files.read_lines(path), (1, ""))
+    if not first.lstrip().startswith("["):
         return _read_jsonl(path, wanted, optional)
-    try:
-        rows = json.loads("\n".join(lines))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    return _of_objects(Columns(str(path), {}), rows, wanted, optional)
+    return _of_objects(Columns(str(path), {}), text_files.read_json(path), wanted, optional)
 
 
 def _of_objects(
     empty: Columns, rows: Sequence[Any], wanted: Sequence[str], optional: Sequence[str]
 ) -> Columns:
-    """Columns of objects that all have the wanted keys; the first says which optional ones."""
+    """Turn objects with the wanted keys into columns; the first one says which optional ones."""
     first = rows[0] if rows and isinstance(rows[0], dict) else {}
     kept = [*wanted, *(name for name in optional if name in first)]
     for row, each in enumerate(rows):
         if not isinstance(each, dict):
             raise UserError(f"{empty.where(row)}: {_kind(each)} instead of an object with columns")
-        _require(list(each), kept, empty.where(row))
+        text_files.require_columns(each, kept, empty.where(row))
     cells = {name: [each[name] for each in rows] for name in kept}
     return Columns(empty.source, cells, empty.lines)
 
 
 def _read_parquet(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    import pyarrow.parquet  # not needed for plain text
-
+    file = text_files.open_parquet(path)
+    names = list(file.schema_arrow.names)
+    kept = [*wanted, *(name for name in optional if name in names)]
+    text_files.require_columns(names, kept, str(path))
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = list(file.schema_arrow.names)
-        kept = [*wanted, *(name for name in optional if name in names)]
-        _require(names, kept, str(path))
         table = file.read(columns=kept)
         cells = {name: table.column(name).to_pylist() for name in kept}
         class_names = _class_names(file.schema_arrow.metadata)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: not a parquet file that can be read ({reason})") from error
+        raise UserError(f"{path}: not a readable parquet file ({reason})") from error
     return Columns(str(path), cells, class_names=class_names)
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """What class ids mean, as the Hub's own writer notes it in a parquet file."""
+    """Return what class ids mean, as the Hub's own writer notes it in a parquet file."""
     noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
     features = noted.get("info", {}).get("features") or {}
     return {name: tuple(each["names"]) for name, each in features.items() if "names" in each}
@@ -277,5 +200,4 @@ _READERS: dict[str, Callable[[Path, Sequence[str], Sequence[str]], Columns]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
 }
-
-ENDINGS = tuple(_READERS)
+assert tuple(_READERS) == TABLE_ENDINGS

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from angels_share.errors import UserError
-from eval_harness.data.columns import IDS, Columns, read_lines, read_tsv, require_rows
+from angels_share.text_files import read_lines
+from eval_harness.data.columns import IDS, Columns, read_tsv, require_rows
 from eval_harness.tasks.registry import Task
 
 
@@ -108,7 +109,7 @@ def _read_msr(folder: Path, task: Task, split: str) -> Columns:
 def _listed(path: Path) -> dict[tuple[str, ...], int]:
     """The pairs of ids that GLUE holds out, and where each stands."""
     pairs: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         pair = tuple(line.split("\t"))
         if len(pair) != 2:
             raise UserError(f"{path}:{number}: two ids with a tab between them are wanted")

@@ -10,7 +10,8 @@ from typing import Any
 from angels_share.errors import UserError
 from angels_share.files import explain
 from angels_share.names import Located, cache_folder, locate
-from eval_harness.data.columns import ENDINGS, IDS, Columns, read_columns, require_rows
+from angels_share.text_files import TABLE_ENDINGS
+from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
 from eval_harness.data.glue_files import file_of, is_there, read_glue
 from eval_harness.tasks.registry import Task
 
@@ -143,7 +144,7 @@ def _looked_for(task: Task, data_dir: Path, split: str) -> str:
 
 def _table_endings() -> tuple[str, ...]:
     """A .tsv in a task's folder is GLUE's, where a file system takes CoLA for cola."""
-    return tuple(ending for ending in ENDINGS if ending != ".tsv")
+    return tuple(ending for ending in TABLE_ENDINGS if ending != ".tsv")
 
 
 def _files(folder: Path, split: str) -> list[Path]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
-from eval_harness.data.columns import Columns, read_columns, read_lines
+from angels_share.text_files import fault_in_text, read_lines
+from eval_harness.data.columns import Columns, read_columns
 
 _COLUMNS = ("id", "question", "context", "answers")
 
@@ -147,7 +148,7 @@ class _Found:
 
 def _document(path: Path) -> dict[str, Any] | None:
     """The object that a file is; None where it holds rows."""
-    lines = read_lines(path)
+    lines = [line for _, line in read_lines(path)]
     if lines and lines[0].lstrip().startswith("["):
         return None
     text = "\n".join(lines)
@@ -261,12 +262,8 @@ def _text(value: Any, what: str, where: object) -> str:
     """A text that a tokenizer can take: no NUL, and no half of a surrogate pair."""
     if type(value) is not str:
         raise UserError(f"{where}: the {what} is {_kind(value)}, a text is wanted")
-    try:
-        clean = b"\0" not in value.encode()
-    except UnicodeEncodeError:
-        clean = False
-    if not clean:
-        raise UserError(f"{where}: the {what} holds a NUL or half a character")
+    if fault := fault_in_text(value):
+        raise UserError(f"{where}: the {what}: {fault}")
     return value
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from angels_share.ablations import ABLATIONS
 from angels_share.names import known_as
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
@@ -20,7 +21,7 @@ from eval_harness.tables.table1 import (
     title_of,
 )
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
-from eval_harness.tables.table4 import ABLATIONS, Change
+from eval_harness.tables.table4 import Change
 from eval_harness.tasks.registry import GLUE
 
 ALL = "all tasks"

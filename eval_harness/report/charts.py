@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from angels_share.ablations import ABLATIONS
 from eval_harness.report import svg
 from eval_harness.report.chart_data import ALL, Loss, Place, Places, Seeds, Share
 from eval_harness.report.palette import INK, LIGHT
@@ -29,7 +30,6 @@ from eval_harness.report.panels import (
 )
 from eval_harness.report.training_curves import PARTS, Curve
 from eval_harness.tables.table1 import title_of
-from eval_harness.tables.table4 import ABLATIONS
 from eval_harness.tasks.registry import GLUE
 
 
@@ -221,7 +221,7 @@ def ablation(losses: Sequence[Loss], paper: Mapping[str, float]) -> Picture:
                     f", n {each.n} against {each.n_full}" for each in losses)
         + ".",
         "The paper's: "
-        + "; ".join(f"{ABLATIONS[name]} {change:+.2f}" for name, change in paper.items())
+        + "; ".join(f"{ABLATIONS[name].title} {change:+.2f}" for name, change in paper.items())
         + ".",
     ]  # fmt: skip
     counts = {each.tasks for each in losses}
@@ -277,7 +277,7 @@ def _bars(
             for each in ours
         ]
         if name in paper:
-            label = "the paper" if ours else f"{ABLATIONS[name]} (paper)"
+            label = "the paper" if ours else f"{ABLATIONS[name].title} (paper)"
             group.append(_Bar(label, paper[name], is_paper=True))
         bars += [
             _Bar(each.label, each.points, each.interval, each.is_paper, starts=number == 0)
@@ -301,7 +301,7 @@ def _wrapped(label: str) -> str:
 
 
 def _left_out(loss: Loss, *, several: bool) -> str:
-    name = ABLATIONS[loss.left_out]
+    name = ABLATIONS[loss.left_out].title
     return f"{name} ({loss.label})" if several else name
 
 

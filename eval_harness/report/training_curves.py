@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import explain
 from angels_share.student_record import RECORD
 from eval_harness.results.store import Invalid
-from eval_harness.runs.run import LEFT_OUT
 
 PARTS = {
     "loss_ce": "the teacher's soft targets, L_ce",
@@ -96,7 +96,7 @@ def _names(students: Sequence[Path]) -> list[str]:
     alike = Counter(path.name for path in whole)
     return [
         f"{path.parent.name}/{path.name}"
-        if path.name in LEFT_OUT or alike[path.name] > 1
+        if path.name in ABLATIONS or alike[path.name] > 1
         else path.name
         for path in whole
     ]

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
 from angels_share.names import Located, ShortName, known_as, locate
 from angels_share.student_record import RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
-from eval_harness.runs.run import LEFT_OUT, Distilled, Model
+from eval_harness.runs.run import Distilled, Model
 from eval_harness.tasks.registry import TASKS, Task
 
 # What decides what a model computes; its README doesn't.
@@ -59,7 +60,7 @@ def _shown_name(name: str, located: Located, row: ShortName | None) -> str:
 
 def _folder_name(path: Path) -> str:
     """What a model's folder is called; `none` and `no-ce` say little without their study's name."""
-    return f"{path.parent.name}/{path.name}".lstrip("/") if path.name in LEFT_OUT else path.name
+    return f"{path.parent.name}/{path.name}".lstrip("/") if path.name in ABLATIONS else path.name
 
 
 def _slug(text: str) -> str:

@@ -7,22 +7,13 @@ from typing import Any
 from angels_share.files import hash_of
 from eval_harness.tasks.registry import Task
 
-LEFT_OUT: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "no-ce": ("alpha_ce",),
-    "no-cos": ("alpha_cos",),
-    "no-mlm": ("alpha_mlm", "alpha_clm"),
-    "random-init": ("init",),
-}
-"""What each row of Table 4 lacks of the full triple loss, by the name that its record bears."""
-
 
 @dataclass(frozen=True)
 class Distilled:
     """How a student was made, as its record tells: what Table 4 finds the full triple loss by.
 
     Attributes:
-        ablation: what was left out, a name of `LEFT_OUT`.
+        ablation: what was left out, a name of `ABLATIONS`.
         loss: the weight of each part.
         init: whose weights it began with: "teacher" or "random".
         rest: 16 hex digits of all else: teachers, corpus, what the student is, steps, seed.

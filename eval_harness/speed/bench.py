@@ -27,7 +27,7 @@ from eval_harness.runs.run import Model
 from eval_harness.speed.request import SEED, TASK, Order
 from eval_harness.training.encoding import Collator, by_length, encode
 from eval_harness.training.model_loading import Pristine, load_pristine
-from eval_harness.training.provenance import provenance
+from eval_harness.training.provenance import provenance_on
 
 _Batch = Mapping[str, Tensor]
 _OF_THE_HEAD = ("num_labels", "id2label", "label2id", "problem_type")
@@ -63,7 +63,7 @@ class Bench:
             "with_head": _parameters(self._model),
             "file_bytes": _file_bytes(self._order.model),
             "peak_bytes": self._peak,
-            "provenance": provenance(self._device),
+            "provenance": provenance_on(self._device),
         }
 
     def warm(self, threads: int) -> None:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import explain, hash_of
 from angels_share.flags import Options
+from angels_share.hardware import cores
 from angels_share.names import known_as, locate
 from eval_harness.data.sources import origin_of
 from eval_harness.data.splits import Split
 from eval_harness.results.speed import Setup
 from eval_harness.runs.models import identify
-from eval_harness.runs.run import LEFT_OUT, Model
+from eval_harness.runs.run import Model
 from eval_harness.speed.stsb_lengths import lengths
-from eval_harness.sweep.local_workers import cores
 from eval_harness.tasks.registry import task_named
 
 TASK = task_named("stsb")
@@ -180,7 +181,7 @@ def _shown(name: str) -> str:
     if not path.exists():
         return name
     own = path.stem if path.is_file() else path.resolve().name
-    return f"{path.resolve().parent.name}/{own}" if own in ("config", *LEFT_OUT) else own
+    return f"{path.resolve().parent.name}/{own}" if own in ("config", *ABLATIONS) else own
 
 
 def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:

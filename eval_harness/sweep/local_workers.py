@@ -4,20 +4,17 @@ Each has its own end of a pipe and its share of the cores; each has one GPU wher
 """
 
 import os
-import re
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from angels_share.errors import RunFailed
+from angels_share.hardware import cores, visible_gpus
 from eval_harness.sweep.interrupts import Interrupts
 from eval_harness.sweep.leases import Claims
 from eval_harness.sweep.queue import Group, Job
@@ -187,47 +184,6 @@ def _end(process: SpawnProcess, patience: float) -> None:
     if process.is_alive():
         process.kill()
         process.join()
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name, without asking torch, which is seconds to import."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        names = (name.strip() for name in chosen.split(","))
-        return list(takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"],  # noqa: S607  (wherever this machine has it)
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except FileNotFoundError:
-        return []
-    except subprocess.TimeoutExpired as error:
-        raise RunFailed("nvidia-smi -L doesn't answer: set CUDA_VISIBLE_DEVICES") from error
-    return _listed_gpus(listed.stdout) if listed.returncode == 0 else []
-
-
-def _listed_gpus(listing: str) -> list[str]:
-    """UUIDs, since CUDA may number the GPUs another way; of one that is split, its instances'."""
-    gpus: list[list[str]] = []
-    for line in listing.splitlines():
-        if not (found := re.search(r"\(UUID: (\S+)\)", line)):
-            continue
-        if line.startswith("GPU "):
-            gpus.append([found[1]])
-        else:
-            gpus[-1].append(found[1])
-    return [name for gpu in gpus for name in gpu[1:] or gpu]
 
 
 @contextmanager

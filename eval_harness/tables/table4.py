@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval_harness.runs.run import LEFT_OUT, Distilled
+from angels_share.ablations import ABLATIONS, FULL
+from eval_harness.runs.run import Distilled
 from eval_harness.tables.bootstrap import RESAMPLES
 from eval_harness.tables.comparison import common_tasks, kept_interval, total
 from eval_harness.tables.notes import notes
@@ -24,13 +25,6 @@ from eval_harness.tables.table1 import (
 )
 from eval_harness.tasks.registry import GLUE
 
-ABLATIONS = {
-    "none": "triple loss",
-    "no-ce": "no L_ce",
-    "no-cos": "no L_cos",
-    "no-mlm": "no L_mlm",
-    "random-init": "triple loss, random initialization",
-}
 CHANGE, OVER = "Change of score", "Tasks"
 
 
@@ -65,7 +59,7 @@ def changes(rows: Sequence[Row], root: Path) -> list[Change]:
     ablated = []
     for row in rows:
         if (made := row.model.distilled) is not None and tasks_of_mean(row):
-            if made.ablation == "none":
+            if made.ablation == FULL:
                 full[made.rest].append(row)
             else:
                 ablated.append((row, made))
@@ -87,10 +81,10 @@ def _change(row: Row, made: Distilled, candidates: Sequence[Row], root: Path) ->
 def _is_full_of(full: Row, row: Row, made: Distilled) -> bool:
     """Whether two students differ in what was left out alone, and were judged alike."""
     other = full.model.distilled
-    if other is None or made.ablation not in LEFT_OUT or full.settings != row.settings:
+    if other is None or made.ablation not in ABLATIONS or full.settings != row.settings:
         return False
     ours, theirs = ({**each.loss, "init": each.init} for each in (made, other))
-    names = (ours.keys() | theirs.keys()) - set(LEFT_OUT[made.ablation])
+    names = (ours.keys() | theirs.keys()) - set(ABLATIONS[made.ablation].left_out)
     return all(ours.get(name) == theirs.get(name) for name in names)
 
 
@@ -111,7 +105,7 @@ def table4(paper: Mapping[str, Any], found: Sequence[Change]) -> Table:
     rows = [_published(name, change) for name, change in paper["table4"]["rows"].items()]
     said = []
     for full, below in ordered:
-        rows += [_row(full, "none")] if full is not None else []
+        rows += [_row(full, FULL)] if full is not None else []
         rows += [_row(each.row, each.left_out, each) for each in below]
         said += _against(full, below)
     shown = [row for full, below in ordered for row in (full, *(each.row for each in below)) if row]
@@ -142,14 +136,14 @@ def _ordered(found: Sequence[Change]) -> list[tuple[Row | None, list[Change]]]:
 
 def _published(name: str, change: float) -> dict[str, Value]:
     return {
-        "Left out": published_name(ABLATIONS[name]),
+        "Left out": published_name(ABLATIONS[name].title),
         CHANGE: Figure(f"{change:+.2f}", change),
     }
 
 
 def _row(row: Row, left_out: str, change: Change | None = None) -> dict[str, Value]:
     measured = glue_row(Line(row), GLUE)
-    name = ABLATIONS.get(left_out, left_out)
+    name = ABLATIONS[left_out].title if left_out in ABLATIONS else left_out
     return {
         "Left out": f"{name} ({row.label})",
         **{column: measured[column] for column in ("n", SCORE, MEAN_OF)},

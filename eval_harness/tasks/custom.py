@@ -23,7 +23,7 @@ from typing import Any, get_args
 from angels_share.config import read_config
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
-from eval_harness.data.columns import ENDINGS
+from angels_share.text_files import TABLE_ENDINGS
 from eval_harness.tasks.registry import TASKS, Measure, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -197,9 +197,9 @@ class _Row:
         for split, name in files.items():
             if split not in known:
                 raise self.refuse("files", f"unknown split {split!r}{nearest(str(split), known)}")
-            if not isinstance(name, str) or Path(name).suffix not in ENDINGS:
+            if not isinstance(name, str) or Path(name).suffix not in TABLE_ENDINGS:
                 raise self.refuse(
-                    "files", f"{split}: {name!r}: one of {', '.join(ENDINGS)} is wanted"
+                    "files", f"{split}: {name!r}: one of {', '.join(TABLE_ENDINGS)} is wanted"
                 )
         for split in known[:-1] if files else ():
             if split not in files:

@@ -30,7 +30,7 @@ from eval_harness.training.encoding import Collator, encode
 from eval_harness.training.evaluation import Judge, Verdict
 from eval_harness.training.fine_tuner import Report, train
 from eval_harness.training.model_loading import Pristine, load_pristine, save_weights
-from eval_harness.training.provenance import provenance
+from eval_harness.training.provenance import provenance_on
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
@@ -61,7 +61,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, AnyPredictions]:
         if run.keep_weights:
             save_weights(Path(run.keep_weights), model, prepared.tokenizer)
     made_with = {
-        **provenance(model.device),  # where the Trainer put it
+        **provenance_on(model.device),  # where the Trainer put it
         "new_weights": list(prepared.pristine.new),
         "seeds": list(run.seeds),
     }

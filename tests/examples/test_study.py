@@ -13,8 +13,8 @@ import tiny
 import worlds
 from places import ROOT
 
+from angels_share.ablations import ABLATIONS
 from angels_share.cli import open_door
-from distil_trainer import recipe
 from distil_trainer.cli import PRETRAIN_DOOR
 from eval_harness.cli import GLUE_DOOR
 from eval_harness.runs.models import identify
@@ -175,7 +175,7 @@ def test_the_makefile_names_every_student():
     """Prevents an ablation that is made and never judged."""
     text = (ROOT / "Makefile").read_text()
     (students,) = re.findall(r"^STUDENTS := (.*)$", text, flags=re.MULTILINE)
-    assert students.split() == list(recipe.ABLATIONS)
+    assert students.split() == list(ABLATIONS)
 
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
@@ -220,7 +220,7 @@ def test_the_recipe_is_the_two_commands(tmp_path):
     assert distil == ["run_pretrain_distill.py", "--teacher", "t", "--corpus", "a", "b",
                       "--output_dir", out, "--ablation", "all", "--resume_from_checkpoint",
                       "--seed", "5"]  # fmt: skip
-    assert glue == ["run_glue.py", "--model", *(f"{out}/{name}" for name in recipe.ABLATIONS),
+    assert glue == ["run_glue.py", "--model", *(f"{out}/{name}" for name in ABLATIONS),
                     "--results_dir", f"{out}/results", "--seeds", "11"]  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def test_a_study_from_end_to_end(world, capsys):
     distil = ["--teacher", str(world / "bert"), "--corpus", str(world / "corpus.txt"),
               "--output_dir", str(out), "--ablation", "all", "--resume_from_checkpoint",
               *DISTIL.split(), "--max_steps", "3"]  # fmt: skip
-    glue = ["--model", *(str(out / name) for name in recipe.ABLATIONS), "--data_dir",
+    glue = ["--model", *(str(out / name) for name in ABLATIONS), "--data_dir",
             str(world / "glue"), "--results_dir", str(out / "results"), *GLUE.split()]  # fmt: skip
     for _ in range(2):
         assert open_door(PRETRAIN_DOOR, distil) == 0

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
 from angels_share.names import known_as
 from eval_harness.results.record import AnsweredQuestions, Predictions, TaskResult
 from eval_harness.results.store import publish
-from eval_harness.runs.run import LEFT_OUT, Distilled, Model, Settings
+from eval_harness.runs.run import Distilled, Model, Settings
 from eval_harness.tasks.registry import task_named
 
 ROW = {
@@ -45,7 +46,7 @@ TRIPLE_LOSS = {"alpha_ce": 5.0, "alpha_cos": 1.0, "alpha_mlm": 2.0, "alpha_mse":
 
 def student(ablation="none", study="study", rest="00112233445566ff", **loss):
     """A student of `--ablation`; each has a digest of its own."""
-    left_out = LEFT_OUT[ablation]
+    left_out = ABLATIONS[ablation].left_out
     weights = {name: 0.0 if name in left_out else weight for name, weight in TRIPLE_LOSS.items()}
     made = Distilled(
         ablation, {**weights, **loss}, "random" if "init" in left_out else "teacher", rest

@@ -117,18 +117,18 @@ BAD = {
     "header.csv": (b"text,id\n", "header.csv: no text in it"),
     "latin.txt": ("fine\nFlüsse\n".encode("latin-1"), "latin.txt:2: not UTF-8 (byte 0xfc)"),
     "wide.txt": ("text\n".encode("utf-16"), "wide.txt:1: "),
-    "nul.txt": (b"fine\nfine\nbad\0\n", "nul.txt:3: holds a NUL"),
-    "nul.jsonl": (rb'{"text": "a\u0000b"}', "nul.jsonl:1: holds a NUL"),
-    "half.jsonl": (rb'{"text": "a\ud800b"}', "half.jsonl:1: character 1 is half a surrogate"),
+    "nul.txt": (b"fine\nfine\nbad\0\n", "nul.txt:3: contains a NUL"),
+    "nul.jsonl": (rb'{"text": "a\u0000b"}', "nul.jsonl:1: contains a NUL"),
+    "half.jsonl": (rb'{"text": "a\ud800b"}', "half.jsonl:1: character 1 is an unpaired surrogate"),
     "broken.jsonl": (b'{"text": "a"}\n{"text": "b"\n', "broken.jsonl:2: not JSON"),
     "column.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', "column.jsonl:2: no column 'text'"),
     "null.jsonl": (b'{"text": null}\n', "null.jsonl:1: column 'text' holds NoneType"),
     "list.jsonl": (b'["text"]\n', "list.jsonl:1: list instead of an object"),
-    "column.csv": (b"id,body\n1,a\n", "column.csv:1: no column 'text'; there are 'id', 'body'"),
-    "ragged.csv": (b"id,text\n1,a\n2,b,c\n", "ragged.csv:3: 3 fields, the header has 2"),
+    "column.csv": (b"id,body\n1,a\n", "column.csv:1: no column 'text'; the columns are 'id', 'body'"),
+    "ragged.csv": (b"id,text\n1,a\n2,b,c\n", "ragged.csv:3: 3 columns instead of 2"),
     "quote.csv": (b'id,text\n1,a\n2,"b\n3,c\n', "quote.csv:3: "),
     "latin.csv": ("text\na\nß\n".encode("latin-1"), "latin.csv:3: not UTF-8"),
-    "not.parquet": (b"text", "not.parquet: not a parquet file"),
+    "not.parquet": (b"text", "not.parquet: not a readable parquet file"),
     "table.xlsx": (b"PK", "table.xlsx: unknown kind of text"),
 }
 
@@ -147,7 +147,7 @@ def test_bad_files_are_named_with_line_and_reason(name, tmp_path, prepare):
 
 def test_bad_parquet_columns_are_named(tmp_path, prepare):
     """A missing or numeric column must not become a stack of Arrow's own errors."""
-    with pytest.raises(UserError, match="no column 'text'; there are 'body'"):
+    with pytest.raises(UserError, match="no column 'text'; the columns are 'body'"):
         prepare(write_parquet(tmp_path / "a.parquet", body=["a"]))
     with pytest.raises(UserError, match="row 1: column 'text' holds int"):
         prepare(write_parquet(tmp_path / "b.parquet", text=[1]))

@@ -150,7 +150,7 @@ def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path):
     )
     assert again.again
     weights.write_bytes(good[:-100] + bytes(100))
-    with pytest.raises(RunFailed, match="isn't what was written there: remove the folder"):
+    with pytest.raises(RunFailed, match="the checksum of model.safetensors is wrong: remove the folder"):
         run_task(student.run, lambda _share: None)
 
 

@@ -19,19 +19,19 @@ def rte(folder, content, name="train.tsv"):
 
 HEAD = b"index\tsentence1\tsentence2\tlabel\n"
 BAD_TSV = {
-    "empty": (b"", ": no rows in it"),
-    "header only": (HEAD, ": no rows in it"),
-    "ragged": (HEAD + b"0\ta\tb\tentailment\n1\ta\tb\n", ":3: 3 columns, 4 are wanted"),
-    "too wide": (HEAD + b"0\ta\tb\tentailment\tx\n", ":2: 5 columns, 4 are wanted"),
-    "blank line": (HEAD + b"0\ta\tb\tentailment\n\n", ":3: 1 column, 4 are wanted"),
+    "empty": (b"", ": has no rows"),
+    "header only": (HEAD, ": has no rows"),
+    "ragged": (HEAD + b"0\ta\tb\tentailment\n1\ta\tb\n", ":3: 3 columns instead of 4"),
+    "too wide": (HEAD + b"0\ta\tb\tentailment\tx\n", ":2: 5 columns instead of 4"),
+    "blank line": (HEAD + b"0\ta\tb\tentailment\n\n", ":3: 1 column instead of 4"),
     "latin-1": (HEAD + b"0\ta\tb\tentailment\n1\t\xe9\tb\tc\n", ":3: not UTF-8 (byte 0xe9)"),
     "UTF-16": (HEAD.decode().encode("utf-16"), ":1: not UTF-8 (byte 0xff)"),
-    "NUL": (HEAD + b"0\ta\tb\0\tentailment\n", ":2: holds a NUL"),
+    "NUL": (HEAD + b"0\ta\tb\0\tentailment\n", ":2: contains a NUL"),
     "label": (HEAD + b"0\ta\tb\tentails\n", ":2: unknown label 'entails'; known: entailment, not"),
     "no label": (HEAD + b"0\ta\tb\t\n", ":2: unknown label ''"),
     "unlabelled": (HEAD + b"0\ta\tb\t-1\n", ":2: unknown label '-1'"),
     "column": (HEAD.replace(b"sentence2", b"b") + b"0\ta\tb\tc\n", ":1: no column 'sentence2'"),
-    "twice": (b"label\t" + HEAD + b"x\t0\ta\tb\tentailment\n", ":1: column 'label' stands"),
+    "twice": (b"label\t" + HEAD + b"x\t0\ta\tb\tentailment\n", ":1: column 'label' is there twice"),
 }  # fmt: skip
 
 
@@ -62,21 +62,21 @@ def test_numbers_off_the_scale(score, tmp_path):
 
 CSV = b"idx,sentence,label\n0,a,acceptable\n"
 BAD_TABLES = {
-    "empty.csv": (b"", ": no rows in it"),
-    "header.csv": (b"idx,sentence,label\n", ": no rows in it"),
-    "ragged.csv": (CSV + b"1,b\n", ":3: 2 columns, 3 are wanted"),
+    "empty.csv": (b"", ": has no rows"),
+    "header.csv": (b"idx,sentence,label\n", ": has no rows"),
+    "ragged.csv": (CSV + b"1,b\n", ":3: 2 columns instead of 3"),
     "quote.csv": (CSV + b'1,"b,acceptable\n2,c,acceptable\n', ":3: unexpected end of data; a"),
     "span.csv": (CSV + b'1,"b\nb",acceptable\n2,c,good\n', ":5: unknown label 'good'; known: un"),
     "latin.csv": (CSV + b"1,\xe9,acceptable\n", ":3: not UTF-8 (byte 0xe9)"),
-    "nul.csv": (CSV + b"1,a\0,acceptable\n", ":3: holds a NUL"),
-    "column.csv": (b"idx,text,label\n0,a,1\n", ":1: no column 'sentence'; there are 'idx', 'text'"),
+    "nul.csv": (CSV + b"1,a\0,acceptable\n", ":3: contains a NUL"),
+    "column.csv": (b"idx,text,label\n0,a,1\n", ":1: no column 'sentence'; the columns are 'idx', 'text'"),
     "id.csv": (CSV + b"1,b,2\n", ":3: unknown label '2'"),
-    "empty.jsonl": (b"", ": no rows in it"),
+    "empty.jsonl": (b"", ": has no rows"),
     "broken.jsonl": (b'{"sentence": "a", "label": 1}\n{"sentence"\n', ":2: not JSON ("),
     "key.jsonl": (b'{"sentence": "a", "label": 1}\n{"sentence": "b"}\n', ":2: no column 'label'"),
     "null.jsonl": (b'{"sentence": null, "label": 1}\n', ":1: column 'sentence' holds nothing, not"),
-    "nul.jsonl": (rb'{"sentence": "a\u0000", "label": 1}', ":1: column 'sentence' holds a NUL or"),
-    "half.jsonl": (rb'{"sentence": "a\ud800", "label": 1}', ":1: column 'sentence' holds a NUL or"),
+    "nul.jsonl": (rb'{"sentence": "a\u0000", "label": 1}', ":1: column 'sentence': "),
+    "half.jsonl": (rb'{"sentence": "a\ud800", "label": 1}', ":1: column 'sentence': "),
     "list.jsonl": (b'["a", 1]\n', ":1: list instead of an object"),
     "bool.jsonl": (b'{"sentence": "a", "label": true}', ":1: the label is True, a class's name or"),
     "none.jsonl": (b'{"sentence": "a", "label": null}', ":1: the label is nothing, a class's name"),
@@ -84,7 +84,7 @@ BAD_TABLES = {
     "ids.jsonl": (b'{"sentence": "a", "label": 1, "id": [2]}', ":1: column 'id' holds list, no id"),
     "broken.json": (b'[{"sentence": "a",\n "label" 1}]', ":2: not JSON ("),
     "row.json": (b'[{"sentence": "a", "label": 1}, 3]', ": row 2: int instead of an object"),
-    "not.parquet": (b"PAR1 not", ": not a parquet file that can be read ("),
+    "not.parquet": (b"PAR1 not", ": not a readable parquet file ("),
 }
 
 
@@ -99,14 +99,14 @@ def test_bad_tables_are_named_with_place_and_reason(name, tmp_path):
 
 
 BAD_PARQUET = {
-    "missing": ({"sentence": ["a"]}, ": no column 'label'; there are 'sentence'"),
+    "missing": ({"sentence": ["a"]}, ": no column 'label'; the columns are 'sentence'"),
     "null": ({"sentence": ["a", None], "label": [0, 0]}, ": row 2: column 'sentence' holds no"),
-    "NUL": ({"sentence": ["a", "\0"], "label": [0, 0]}, ": row 2: column 'sentence' holds a NUL"),
+    "NUL": ({"sentence": ["a", "\0"], "label": [0, 0]}, ": row 2: column 'sentence': contains a NUL"),
     "number": ({"sentence": [1], "label": [0]}, ": row 1: column 'sentence' holds int, not text"),
     "label": ({"sentence": ["a", "b"], "label": [0, 2]}, ": row 2: unknown label 2; known: unacc"),
     "unlabelled": ({"sentence": ["a"], "label": [-1]}, ": row 1: unknown label -1"),
     "no label": ({"sentence": ["a"], "label": pa.array([None], pa.int64())}, ": row 1: the label"),
-    "no rows": ({"sentence": pa.array([], pa.string()), "label": []}, ": no rows in it"),
+    "no rows": ({"sentence": pa.array([], pa.string()), "label": []}, ": has no rows"),
 }  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from sweeps import another_sweep, numbers, quick, reasons, seeds  # noqa: F401  
 from work_for_sweeps import SEEN, WORK, job, notes, result_of, wait_for, wait_until
 
 import eval_harness.sweep.scheduler
+from angels_share.hardware import cores, visible_gpus
 from eval_harness.results.store import find, load, path_of, publish
 from eval_harness.sweep.leases import Claims
-from eval_harness.sweep.local_workers import cores, visible_gpus
 from eval_harness.sweep.scheduler import sweep
 
 # What is done

@@ -1,0 +1,60 @@
+"""The cores and GPUs that this process may use, found without importing torch."""
+
+import os
+import platform
+import re
+import subprocess
+from itertools import takewhile
+from pathlib import Path
+
+from angels_share.errors import RunFailed
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the processor's name; empty where the system doesn't tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES may name; importing torch would take seconds."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        names = (name.strip() for name in chosen.split(","))
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"],  # noqa: S607  (wherever this machine has it)
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    except FileNotFoundError:
+        return []
+    except subprocess.TimeoutExpired as error:
+        raise RunFailed("nvidia-smi -L does not answer: set CUDA_VISIBLE_DEVICES") from error
+    return _gpus_in(listed.stdout) if listed.returncode == 0 else []
+
+
+def _gpus_in(listing: str) -> list[str]:
+    """Return UUIDs, since CUDA may number GPUs another way; of a split GPU, its instances'."""
+    gpus: list[list[str]] = []
+    for line in listing.splitlines():
+        if not (found := re.search(r"\(UUID: (\S+)\)", line)):
+            continue
+        if line.startswith("GPU "):
+            gpus.append([found[1]])
+        else:
+            gpus[-1].append(found[1])
+    return [name for gpu in gpus for name in gpu[1:] or gpu]

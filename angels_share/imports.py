@@ -1,0 +1,20 @@
+"""Things that are named instead of imported, so that a name can cross processes and files."""
+
+import importlib
+from typing import Any
+
+from angels_share.errors import UserError
+
+
+def resolve(name: str) -> Any:
+    """Import what `package.module:attribute` names.
+
+    Raises:
+        UserError: there is no such module or attribute, or importing it fails.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever an import may raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{name!r} is not an importable 'package.module:name': {said}") from error
