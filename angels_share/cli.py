@@ -1,4 +1,4 @@
-"""What every door does alike: read its flags, help at once, end in one line and an honest status.
+"""What all commands have in common: flags, help at once, errors in one line, honest statuses.
 
 Status 0 done, 1 a run failed, 2 bad input, 130 and 143 interrupted with what was complete kept.
 """
@@ -24,7 +24,7 @@ DONE, RUN_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 @dataclass(frozen=True)
-class Door:
+class Command:
     """A command: its name, what it is for, its flags, and the function behind it."""
 
     name: str
@@ -35,28 +35,28 @@ class Door:
     takes_training_flags: bool = False
 
 
-def open_door(door: Door, argv: Sequence[str] | None = None) -> int:
+def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its status; nothing ends in a bare traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help", "--help_all", "--help-all"} & set(words):
-        print(help_text(door, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
+        print(help_text(command, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
         return DONE
     _share_the_cores()
     try:
         with _terminable():
-            options = parse(door.flags, words, takes_training_flags=door.takes_training_flags)
-            return door.run(options)
+            options = parse(command.flags, words, takes_training_flags=command.takes_training_flags)
+            return command.run(options)
     except KeyboardInterrupt:
-        return _say(door, "interrupted; what was complete is still there", INTERRUPTED)
+        return _say(command, "interrupted; what was complete is still there", INTERRUPTED)
     except SystemExit as end:
         if end.code != TERMINATED:
             raise
-        return _say(door, "terminated; what was complete is still there", TERMINATED)
+        return _say(command, "terminated; what was complete is still there", TERMINATED)
     except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001  (the last one to hear of it: told, never swallowed)
-        return _say(door, *_line_and_status(error))
+        return _say(command, *_line_and_status(error))
 
 
 @contextmanager
@@ -130,9 +130,9 @@ def _place(error: Exception) -> str:
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"  # noqa: PTH119
 
 
-def _say(door: Door, message: str, status: int) -> int:
+def _say(command: Command, message: str, status: int) -> int:
     line = " ".join(without_secrets(message).split())
-    sys.stderr.write(f"{door.name}: {line}\n")
+    sys.stderr.write(f"{command.name}: {line}\n")
     return status
 
 
@@ -149,16 +149,16 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def help_text(door: Door, *, everything: bool = False) -> str:
+def help_text(command: Command, *, everything: bool = False) -> str:
     """Examples, our flags with their defaults; with `everything` TrainingArguments' flags too."""
-    lines = [f"{door.name}: {door.summary}", "", "Examples:"]
-    lines += [f"  {example}" for example in door.examples]
-    lines += ["", "Flags:", *(_flag_help(flag) for flag in door.flags)]
+    lines = [f"{command.name}: {command.summary}", "", "Examples:"]
+    lines += [f"  {example}" for example in command.examples]
+    lines += ["", "Flags:", *(_flag_help(flag) for flag in command.flags)]
     lines.append(_described("--config FILE", "flags from a YAML or JSON file; flags here win"))
-    if door.takes_training_flags and not everything:
+    if command.takes_training_flags and not everything:
         lines += ["", "Every flag of TrainingArguments is taken too; --help_all lists them."]
-    if door.takes_training_flags and everything:
-        ours = {flag.name for flag in door.flags}
+    if command.takes_training_flags and everything:
+        ours = {flag.name for flag in command.flags}
         lines += ["", "Flags of transformers' TrainingArguments:"]
         lines += [
             _described(f"--{flag.name}", f"{flag.help} [{flag.default}]")

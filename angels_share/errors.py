@@ -1,10 +1,10 @@
-"""The two ways a door can fail on purpose, each one line for the person at the keyboard."""
+"""The two ways a command can fail on purpose, each one line for the person at the keyboard."""
 
 
 class UserError(Exception):
     """Bad input: the message is one line that says what was seen, where, and what to do.
 
-    A door turns it into that line on standard error and status 2.
+    A command turns it into that line on standard error and status 2.
     """
 
 

@@ -1,4 +1,4 @@
-"""A door's flags as plain data, and one way to read them: command line, `--config`, defaults."""
+"""A command's flags as plain data, and one way to read them: command line, `--config`, defaults."""
 
 import argparse
 import math
@@ -14,7 +14,7 @@ from angels_share.training_flags import REFUSED, TrainingFlag, training_flags
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of a door; its name is also its key in a `--config` file.
+    """One flag of a command; its name is also its key in a `--config` file.
 
     `bare` is what the flag means when it stands alone, without a value; `first` says that a word at
     the beginning that belongs to no flag is its value.

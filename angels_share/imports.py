@@ -17,4 +17,4 @@ def resolve(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever an import may raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{name!r} is not an importable 'package.module:name': {said}") from error
+        raise UserError(f"{name!r} cannot be imported as package.module:name: {said}") from error

@@ -31,8 +31,8 @@ from eval_harness.data.splits import TaskData, load_task
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import settings_of
+from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
-from eval_harness.tasks.registry import task_named
 from eval_harness.training import runner
 from eval_harness.training.classification import answers_of
 from eval_harness.training.model_loading import load_pristine

@@ -35,7 +35,8 @@ from eval_harness.runs.models import identify
 from eval_harness.runs.run import Method, Model, Run
 from eval_harness.runs.settings import settings_of
 from eval_harness.squad.windows import make_windows
-from eval_harness.tasks.registry import Task, task_named
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import Task
 from eval_harness.training import runner
 from eval_harness.training.model_loading import load_pristine, save_weights
 

@@ -18,9 +18,10 @@ from eval_harness.data.splits import load_task
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import settings_of
+from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.scheduler import sweep
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 
 
 def jobs_for(root: Path, count: int) -> list[Job]:
@@ -35,13 +36,8 @@ def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
     """Runs an hour from the result that is the workers' number to the last; all the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        outcome = sweep(
-            Path(folder),
-            jobs,
-            work="eval_harness.training.runner:run_task",
-            workers=workers,
-            threads=threads,
-        )
+        root, work = Path(folder), "eval_harness.training.runner:run_task"
+        outcome = sweep(root, jobs, LocalWorkers(root, work, workers=workers, threads=threads))
         seconds = time.perf_counter() - started
         assert not outcome.failed, outcome.failed
         written = sorted(path.stat().st_mtime for path in Path(folder).glob("runs/**/seed-*.json"))

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval_harness.results.record import Predictions, TaskResult
+from eval_harness.results.predictions import ClassPredictions
+from eval_harness.results.record import TaskResult
 from eval_harness.results.store import path_of, publish
 from eval_harness.runs.run import Model, Settings
 from eval_harness.runs.settings import FINE_TUNING
@@ -132,9 +133,9 @@ def a_result(number: int, task: str, seed: int) -> TaskResult:
     )
 
 
-def a_prediction() -> Predictions:
+def a_prediction() -> ClassPredictions:
     labels = np.zeros(4, dtype=np.int64)
-    return Predictions(["validation"] * 4, list("0123"), labels, np.zeros((4, 2), np.float32))
+    return ClassPredictions(["validation"] * 4, list("0123"), labels, np.zeros((4, 2), np.float32))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from angels_share.ablations import ABLATIONS, FULL
-from angels_share.cli import Door, open_door
+from angels_share.cli import Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_share, not_negative
@@ -129,7 +129,7 @@ def _pretrain(given: Options) -> int:
     return pretrain(options)
 
 
-PRETRAIN_DOOR = Door(
+PRETRAIN = Command(
     name="run_pretrain_distill",
     summary="distils a student from a teacher while pre-training on a corpus",
     flags=(*_WHO, *_WHERE, *_WHAT),
@@ -147,4 +147,4 @@ PRETRAIN_DOOR = Door(
 
 def run_pretrain_distill() -> int:
     """The entry point of `run_pretrain_distill`."""
-    return open_door(PRETRAIN_DOOR)
+    return run_command(PRETRAIN)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from angels_share.errors import UserError
+from angels_share.inputs import positions_of
 from angels_share.names import nearest
 from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.objectives.teacher_outputs import TaughtDataset, files_of, remember
@@ -103,13 +103,8 @@ def _reads(version: Version) -> int | None:
     config = fine_tuned_config(version[0])
     with torch.device("meta"):  # its modules, without a number in them
         model = AutoModel.from_config(config)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            # RoBERTa's and its kin's begin behind the padding's.
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - skipped
-    reads: int | None = getattr(config, "max_position_embeddings", None)
-    return reads
+    counted: int | None = getattr(config, "max_position_embeddings", None)
+    return positions_of(model) or counted
 
 
 def _check_length(reads: int | None, lengths: Any, width: int | None) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from commands import SIGNALS, alone_in, run
 
 from angels_share.ablations import ABLATIONS, FULL
-from angels_share.cli import DONE, RUN_FAILED, Door, open_door
+from angels_share.cli import DONE, RUN_FAILED, Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file, write_json
 from angels_share.flags import Flag, Options
@@ -241,7 +241,7 @@ def _show(folder: Path, seconds: float) -> None:
             print(f"  {folder / name}")
 
 
-DOOR = Door(
+DOOR = Command(
     name="demo",
     summary="a made-up language, a teacher, its students, and all four tables",
     flags=(Flag("folder", "where everything goes", required=True, metavar="DIR", first=True),),
@@ -251,4 +251,4 @@ DOOR = Door(
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(DOOR))
+    sys.exit(run_command(DOOR))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tokenizers import BertWordPieceTokenizer
 
-from angels_share.cli import DONE, open_door
+from angels_share.cli import DONE, run_command
 from angels_share.files import write_atomically, write_json
 from angels_share.student_record import RECORD
-from distil_trainer.cli import PRETRAIN_DOOR
+from distil_trainer.cli import PRETRAIN
 
 VOCABULARY = 2000
 TEACHER = {
@@ -72,8 +72,8 @@ def train(folder: Path, name: str, corpus: Path, steps: int, *words: str) -> dic
     if not record.exists() or json.loads(record.read_text())["status"] != "complete":
         resume = ["--resume_from_checkpoint"] if any(out.glob("checkpoint-*")) else []
         print(f"\n{name}: {steps} steps", flush=True)
-        status = open_door(
-            PRETRAIN_DOOR,
+        status = run_command(
+            PRETRAIN,
             [
                 *words, *resume,
                 "--output_dir", str(out), "--corpus", str(corpus),

@@ -16,24 +16,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from angels_share.ablations import ABLATIONS
-from angels_share.cli import DONE, Door, open_door
+from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, parse
 from angels_share.names import locate
 from angels_share.student_record import is_complete
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from angels_share.untrusted import require_safetensors
-from distil_trainer.cli import PRETRAIN_DOOR, with_preset
+from distil_trainer.cli import PRETRAIN, with_preset
 from distil_trainer.data.batches import BatchPlan
 from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
 from distil_trainer.models.families import family_of
 from distil_trainer.models.loading import load_config
 from distil_trainer.recipe import DEFAULTS
-from eval_harness.cli import GLUE_DOOR
-from eval_harness.commands.glue import plan
+from eval_harness.commands import glue as run_glue
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Model
-from eval_harness.sweep.plan import Plan, jobs
+from eval_harness.sweep.plan import Plan, jobs, plan
 from eval_harness.sweep.queue import Job, unique
 from eval_harness.sweep.worker import unfinished
 
@@ -96,17 +95,17 @@ def _steps_in_epoch(options: Options, corpus: Corpus) -> int:
 
 
 def count(options: Options) -> int:
-    """Checks both commands, and says what they will do."""
+    """Checks both commands, and says planned they will do."""
     out = Path(options.out)
     distil, glue = _pretrain_options(options), _glue_options(options)
     tokenizer = _checked_tokenizer(distil)
-    what = _judged(glue, tokenizer)
+    planned = _planned(glue, tokenizer)
     learning = pretraining(distil, tokenizer, out)
     finished = sum(is_complete(folder) for folder in _students(out))
     _say(f"{STUDENTS} students, {', '.join(ABLATIONS)}; {finished} are finished")
     _say(f"each learns from {learning.of}: {learning.steps:,} steps")
     _say(f"together {STUDENTS * learning.steps:,} steps, {STUDENTS * learning.tokens:,} tokens")
-    _say(f"GLUE: {_runs(what)}")
+    _say(f"GLUE: {_runs(planned, glue.rerun)}")
     _say("the bars tell the time left as measured; interrupted, the same command goes on")
     return DONE
 
@@ -126,12 +125,14 @@ def _checked_tokenizer(distil: Options) -> Any:
     return load_tokenizer(distil.tokenizer or distil.teacher[0])
 
 
-def _judged(glue: Options, tokenizer: Any) -> Plan:
+def _planned(glue: Options, tokenizer: Any) -> Plan:
     """What GLUE will be asked for. A student that isn't there yet has no digest, and no result."""
-    what = plan(replace(glue, values={**glue.values, "model": []}))
-    if what.teacher is not None:
-        check_tokenization(tokenizer, load_tokenizer(what.teacher.source, what.teacher.revision))
-    return replace(what, models=tuple(_student(Path(name)) for name in glue.model))
+    planned = plan(replace(run_glue.experiment(glue), models=()))
+    if planned.teacher is not None:
+        check_tokenization(
+            tokenizer, load_tokenizer(planned.teacher.source, planned.teacher.revision)
+        )
+    return replace(planned, models=tuple(_student(Path(name)) for name in glue.model))
 
 
 def _student(folder: Path) -> Model:
@@ -140,28 +141,28 @@ def _student(folder: Path) -> Model:
     return Model(folder.name, folder.name, digest="", source=str(folder))
 
 
-def _runs(what: Plan) -> str:
+def _runs(planned: Plan, rerun: str) -> str:
     """Every run by the key that its result has, a teacher's too; what is there costs nothing."""
-    wanted = unique(jobs(what))
-    todo = [job for job in wanted if _is_to_do(what, job)]
-    extra = sum(job.run.model not in what.models for job in wanted)
-    examples = sum(_examples(what, job) for job in todo)
+    wanted = unique(jobs(planned))
+    todo = [job for job in wanted if _is_to_do(planned, job, rerun)]
+    extra = sum(job.run.model not in planned.models for job in wanted)
+    examples = sum(_examples(planned, job) for job in todo)
     return (
-        f"{STUDENTS} students x {len(what.tasks)} tasks x {len(what.seeds)} seeds"
+        f"{STUDENTS} students x {len(planned.tasks)} tasks x {len(planned.seeds)} seeds"
         f"{f' and {extra} of their teacher' if extra else ''}: {len(wanted):,} runs, "
         f"{len(todo):,} of them to do, with {examples:,} examples to learn from"
     )
 
 
-def _is_to_do(what: Plan, job: Job) -> bool:
-    if what.options.rerun != "missing":
-        return bool(what.options.rerun == "always")
-    return job.again or unfinished(what.root, job.key) is not None
+def _is_to_do(planned: Plan, job: Job, rerun: str) -> bool:
+    if rerun != "missing":
+        return rerun == "always"
+    return job.again or unfinished(planned.root, job.key) is not None
 
 
-def _examples(what: Plan, job: Job) -> int:
+def _examples(planned: Plan, job: Job) -> int:
     """What a run learns from, each as often as it is met; the last batch of an epoch is smaller."""
-    train, values = what.data[job.run.task.name].train, job.run.settings.task["values"]
+    train, values = planned.extents[job.run.task.name].train, job.run.settings.task["values"]
     steps = int(values.get("max_steps", -1))
     if steps <= 0:
         return round(train * float(values["num_train_epochs"]))
@@ -175,24 +176,24 @@ def _pretrain_options(options: Options) -> Options:
         "--teacher", *options.teacher, "--corpus", *options.corpus, "--output_dir", options.out,
         "--ablation", "all", "--resume_from_checkpoint",
     ]  # fmt: skip
-    return with_preset(_parsed(PRETRAIN_DOOR, words, "distil", options.distil))
+    return with_preset(_parsed(PRETRAIN, words, "distil", options.distil))
 
 
 def _glue_options(options: Options) -> Options:
     out = Path(options.out)
     data = [] if options.data == "hub" else ["--data_dir", options.data]
     words = ["--model", *map(str, _students(out)), *data, "--results_dir", str(out / "results")]
-    return _parsed(GLUE_DOOR, words, "glue", options.glue)
+    return _parsed(run_glue.COMMAND, words, "glue", options.glue)
 
 
-def _parsed(door: Door, words: Sequence[str], name: str, further: str) -> Options:
-    """A command's options with the further flags; what the study says itself isn't theirs."""
+def _parsed(command: Command, words: Sequence[str], name: str, further: str) -> Options:
+    """A command's options with the further flags; planned the study says itself isn't theirs."""
     try:
         more = shlex.split(further)
     except ValueError as error:
         raise UserError(f"--{name} {further}: {error}: close it, or leave it out") from error
-    ours = parse(door.flags, words, takes_training_flags=True)
-    both = parse(door.flags, [*words, *more], takes_training_flags=True)
+    ours = parse(command.flags, words, takes_training_flags=True)
+    both = parse(command.flags, [*words, *more], takes_training_flags=True)
     for flag in sorted(ours.given):
         if both.values[flag] != ours.values[flag]:
             raise UserError(f"--{name} {further}: the study itself says --{flag}: leave it out")
@@ -203,7 +204,7 @@ def _say(line: str) -> None:
     print(f"study: {line}", flush=True)
 
 
-COST_DOOR = Door(
+STUDY_COST = Command(
     name="study",
     summary="counts what `make study` will cost, and checks all that it will be given",
     flags=(
@@ -221,4 +222,4 @@ COST_DOOR = Door(
 )
 
 if __name__ == "__main__":
-    sys.exit(open_door(COST_DOOR))
+    sys.exit(run_command(STUDY_COST))

@@ -1,80 +1,120 @@
-"""What `run_glue.py` does: models, tasks and seeds in; results, tables and submissions out."""
+"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints Table 1.
+
+python run_glue.py --model distilbert
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from angels_share.cli import DONE, RUN_FAILED
+from angels_share.cli import DONE, RUN_FAILED, Command
 from angels_share.errors import UserError
-from angels_share.flags import Options
-from eval_harness.results.store import load, path_of, read_logits
+from angels_share.flags import Flag, Options, above_zero, not_negative
+from eval_harness.commands.carry_out import carry_out, submission_folder
+from eval_harness.commands.sweep_flags import (
+    ALPHA_CE,
+    MODEL,
+    NO_TEACHER_CACHE,
+    SWEEP,
+    TEMPERATURE,
+    shared_settings,
+)
+from eval_harness.results.predictions import ClassPredictions
+from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
 from eval_harness.runs.run import Run
-from eval_harness.sweep.plan import Plan, Wanted, carry_out, lacks_something, submission_folder
-from eval_harness.sweep.plan import plan as plan_of
-from eval_harness.tasks.registry import GLUE, Task, tasks_named
+from eval_harness.sweep.plan import Experiment, Plan, lacks_something, plan
+from eval_harness.tasks.lookup import tasks_named
+from eval_harness.tasks.registry import Task
 
 
-def plan(options: Options) -> Plan:
-    """Looks up all that a command names, so that a mistake shows before any work.
+def run(options: Options) -> int:
+    """Make the runs that are missing, write the tables and submissions, print what was asked."""
+    planned = plan(experiment(options))
+    outcome, runs = carry_out(planned, options, _tables_of(planned.tasks))
+    if options.predict_test:
+        for task in planned.tasks:
+            _write_submissions(planned, task, [run for run in runs if run.task == task])
+    return RUN_FAILED if outcome.failed else DONE
+
+
+def experiment(options: Options) -> Experiment:
+    """Return what the flags ask for.
 
     Raises:
-        UserError: an unknown name, data that can't be read, a flag that isn't for here.
+        UserError: an unknown task, one of another command, or flags that contradict each other.
     """
+    tasks = tasks_named(options.tasks)
+    for task in tasks:
+        if task.kind.command != _NAME:
+            raise UserError(f"--tasks {task.name}: {task.title} is {task.kind.command}.py's")
     given = dict(options.training)
     if options.max_seq_length is not None:
         given["max_seq_length"] = options.max_seq_length
     folder = Path(options.data_dir).expanduser().resolve() if options.data_dir else None
-    return plan_of(
-        options,
-        Wanted(
-            program="run_glue",
-            tasks=_tasks(options),
-            given=given,
-            distil={
-                name: options.values[name] for name in ("alpha_ce", "alpha_task", "temperature")
-            },
-            data_dir=str(folder) if folder else None,
-            data_revision=options.data_revision,
-            predict_test=options.predict_test,
-        ),
+    weights = ("alpha_ce", "alpha_task", "temperature")
+    return Experiment(
+        program=_NAME,
+        tasks=tasks,
+        given=given,
+        distillation={name: options.values[name] for name in weights},
+        data_dir=str(folder) if folder else None,
+        predict_test=options.predict_test,
+        **shared_settings(options),
     )
 
 
-def _tasks(options: Options) -> tuple[Task, ...]:
-    tasks = tasks_named(options.tasks)
-    for task in tasks:
-        if task.kind == "questions":
-            raise UserError(f"--tasks {task.name}: {task.title} is run_squad_distill.py's")
-    return tasks
+def _tables_of(tasks: Iterable[Task]) -> list[str]:
+    """Return the tables that show these tasks."""
+    return sorted({task.table for task in tasks})
 
 
-def judge(options: Options) -> int:
-    """Does the runs that are missing, writes the tables, prints what was asked about."""
-    what = plan(options)
-    outcome, runs = carry_out(what, _asked_about(what.tasks))
-    if what.wanted.predict_test:
-        for task in what.tasks:
-            _write_submissions(what, task, [run for run in runs if run.task == task])
-    return RUN_FAILED if outcome.failed else DONE
-
-
-def _asked_about(tasks: Iterable[Task]) -> list[str]:
-    """The tables that show these tasks: IMDb's column is in Table 2."""
-    names = {task.name for task in tasks}
-    shown = {"table1": names - {"imdb"}, "table2": names & {"imdb"}}
-    return [table for table, those in shown.items() if those]
-
-
-def _write_submissions(what: Plan, task: Task, runs: Iterable[Run]) -> None:
-    """Files for GLUE's server, one folder for each model, setting and seed."""
-    if task.name not in GLUE:
+def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
+    """Write files for GLUE's server, one folder for each model, setting and seed."""
+    if task.glue is None:
         return
-    tests = what.wanted.load(task, what.options.limit).test
-    for run in runs:
-        if lacks_something(what, run):
-            continue  # wasn't done again: the sweep has said so
-        predictions = read_logits(what.root, load(path_of(what.root, run.key)))
-        folder = submission_folder(what, run, run.settings.row_hash)
+    tests = planned.experiment.load(task).test
+    for each in runs:
+        if lacks_something(planned.root, each):
+            continue  # wasn't made again: the sweep has said so
+        result = load(path_of(planned.root, each.key))
+        predictions = read_predictions(planned.root, result, ClassPredictions)
+        folder = submission_folder(planned.root, each, each.settings.row_hash)
         for part in tests:
             chosen = [name == part.name for name in predictions.split]
             print(write_submission(folder, task, part, predictions.logits[chosen]))  # noqa: T201
+
+
+_NAME = "run_glue"
+
+COMMAND = Command(
+    name=_NAME,
+    summary="fine-tunes models on GLUE and IMDb over several seeds, and prints Table 1",
+    flags=(
+        MODEL,
+        Flag(
+            "tasks",
+            "tasks; `all` is the nine of GLUE; a .yaml file is a task of one's own",
+            default=["all"],
+            many=True,
+            alias="task_name",
+        ),
+        Flag("teacher", "distil from this model while fine-tuning: the result is marked (D)"),
+        ALPHA_CE,
+        Flag("alpha_task", "weight of the true labels", float, 0.5, check=not_negative),
+        TEMPERATURE,
+        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]"),
+        Flag("data_revision", "the commit of the data sets on the Hub [the newest]"),
+        Flag("max_seq_length", "tokens that are read [128; IMDb 512]", int, check=above_zero),
+        Flag("predict_test", "also write the test splits' answers for GLUE's server", bool),
+        NO_TEACHER_CACHE,
+        *SWEEP,
+    ),
+    run=run,
+    examples=(
+        "python run_glue.py --model distilbert",
+        "python run_glue.py --model bert distilbert --tasks cola rte --num_seeds 3 --workers 2",
+        "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 5e-5",
+        "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
+    ),
+    takes_training_flags=True,
+)

@@ -1,16 +1,45 @@
-"""The door of `speed`: its flags."""
+"""`python -m eval_harness speed`: times models side by side on STS-B's dev set, prints Table 3.
 
-from angels_share.cli import Door
+python -m eval_harness speed --model bert distilbert --random_weights --synthetic
+"""
+
+import sys
+
+from angels_share.cli import DONE, INTERRUPTED, TERMINATED, Command
+from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero
+from eval_harness.results.speed import write_session
+from eval_harness.speed.bench_process import BenchProcess
+from eval_harness.speed.request import requests
+from eval_harness.speed.session import timed
+from eval_harness.tables.write import write_by_name
+
+_BENCH = "eval_harness.speed.bench:Bench"
 
 
-def _speed(options: Options) -> int:
-    from eval_harness.speed.session import measure
+def run(options: Options) -> int:
+    """Time the models, save the session, print Table 3."""
+    root = require_writable_folder(options.results_dir, "--results_dir").resolve()
+    requested, setup = requests(options)
+    try:
+        session = timed(requested, setup, lambda request: BenchProcess(request, _BENCH))
+    except KeyboardInterrupt:
+        return _stopped("interrupted", INTERRUPTED)
+    except SystemExit:  # of a SIGTERM: see `run_command`
+        return _stopped("terminated", TERMINATED)
+    path = write_session(root, session)
+    print(write_by_name(root)["table3"])  # noqa: T201
+    sys.stderr.write(f"speed: {path}\n")
+    return DONE
 
-    return measure(options)
+
+def _stopped(how: str, status: int) -> int:
+    """Half a session is of no use: its times can't be compared with another's."""
+    sys.stderr.write(f"eval_harness speed: {how}; times of a part of a session are not kept\n")
+    return status
 
 
-SPEED_DOOR = Door(
+COMMAND = Command(
     name="eval_harness speed",
     summary="times models side by side on STS-B's dev set, and prints Table 3",
     flags=(
@@ -54,7 +83,7 @@ SPEED_DOOR = Door(
         Flag("bf16", "weights and products in bfloat16", bool),
         Flag("results_dir", "where results are kept", default="results"),
     ),
-    run=_speed,
+    run=run,
     examples=(
         "python -m eval_harness speed --model bert distilbert",
         "python -m eval_harness speed --model bert distilbert --random_weights --synthetic",

@@ -6,45 +6,12 @@ as Microsoft gave it out, without the split that GLUE makes of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from angels_share.errors import UserError
 from angels_share.text_files import read_lines
 from eval_harness.data.columns import IDS, Columns, read_tsv, require_rows
-from eval_harness.tasks.registry import Task
-
-
-@dataclass(frozen=True)
-class Format:
-    """A task's columns in its TSVs.
-
-    Attributes:
-        texts: the names of the texts, in the order of the task's columns.
-        label: the name of the label.
-        header: what the columns of the labelled files are where no header says it.
-        named: whether labels stand there, and in what the server takes, by name rather than number.
-    """
-
-    texts: tuple[str, ...]
-    label: str
-    header: tuple[str, ...] | None = None
-    named: bool = False
-
-
-_PAIR = ("sentence1", "sentence2")
-
-FORMATS = {
-    "cola": Format(("sentence",), "label", header=("source", "label", "mark", "sentence")),
-    "mnli": Format(_PAIR, "gold_label", named=True),
-    "mrpc": Format(("#1 String", "#2 String"), "Quality"),
-    "qnli": Format(("question", "sentence"), "label", named=True),
-    "qqp": Format(("question1", "question2"), "is_duplicate"),
-    "rte": Format(_PAIR, "label", named=True),
-    "sst2": Format(("sentence",), "label"),
-    "stsb": Format(_PAIR, "score"),
-    "wnli": Format(_PAIR, "label"),
-}
+from eval_harness.tasks.registry import GlueFiles, Task
 
 _MSR = {
     "train": "msr_paraphrase_train.txt",
@@ -52,6 +19,12 @@ _MSR = {
     "test": "msr_paraphrase_test.txt",
 }
 _MSR_DEV = "dev_ids.tsv"
+
+
+def files_of(task: Task) -> GlueFiles:
+    """Return what GLUE's own files of a task look like; it must be one of the nine."""
+    assert task.glue is not None, f"GLUE has no {task.name}"
+    return task.glue
 
 
 def file_of(folder: Path, split: str) -> Path:
@@ -78,7 +51,7 @@ def read_glue(folder: Path, task: Task, split: str) -> Columns:
     """
     if _is_msr(folder, task):
         return _read_msr(folder, task, split)
-    form = FORMATS[task.name]
+    form = files_of(task)
     path = file_of(folder, split)
     wanted = dict(zip(task.columns, form.texts, strict=True))
     if split in task.test:
@@ -90,7 +63,7 @@ def read_glue(folder: Path, task: Task, split: str) -> Columns:
 def _read_msr(folder: Path, task: Task, split: str) -> Columns:
     """MRPC from Microsoft's files: GLUE's list of pairs of ids says which training rows are dev."""
     path = folder / _MSR[split]
-    form = FORMATS[task.name]
+    form = files_of(task)
     wanted = {**dict(zip(task.columns, form.texts, strict=True)), "1": "#1 ID", "2": "#2 ID"}
     if split in task.test:
         read = read_tsv(path, wanted)

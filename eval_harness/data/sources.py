@@ -112,8 +112,8 @@ def _in_folder(task: Task, data_dir: Path, split: str) -> Origin:
     if not data_dir.is_dir():
         raise UserError(f"--data_dir {data_dir}: there is no such folder")
     found = []
-    if task.folder is not None and is_there(data_dir / task.folder, task, split):
-        found.append(data_dir / task.folder)
+    if task.glue is not None and is_there(data_dir / task.glue.folder, task, split):
+        found.append(data_dir / task.glue.folder)
     tables = [folder for folder in _table_folders(task, data_dir) if _files(folder, split)]
     found += tables
     if len(found) > 1:
@@ -129,7 +129,7 @@ def _in_folder(task: Task, data_dir: Path, split: str) -> Origin:
 
 def _table_folders(task: Task, data_dir: Path) -> list[Path]:
     folders = [data_dir / task.name]
-    if task.folder is not None:
+    if task.glue is not None:
         folders.append(data_dir / "glue" / task.name)
     elif task.config is not None:
         folders.append(data_dir / task.name / task.config)
@@ -138,7 +138,7 @@ def _table_folders(task: Task, data_dir: Path) -> list[Path]:
 
 def _looked_for(task: Task, data_dir: Path, split: str) -> str:
     tables = [f"{folder / split}.parquet" for folder in _table_folders(task, data_dir)]
-    tsv = [str(file_of(data_dir / task.folder, split))] if task.folder else []
+    tsv = [str(file_of(data_dir / task.glue.folder, split))] if task.glue else []
     return f"looked for {', '.join([*tsv, *tables])} (or {', '.join(_table_endings()[1:])})"
 
 

@@ -18,10 +18,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from angels_share.cli import DONE, Door
 from angels_share.errors import UserError
 from angels_share.files import hash_of, write_atomically
-from angels_share.flags import Flag, Options
 from eval_harness.demo import files
 from eval_harness.demo.corpus import lines
 from eval_harness.demo.examples import Example, Paragraph, examples, paragraphs
@@ -171,28 +169,3 @@ def _require_same(folder: Path, made: Mapping[str, str]) -> None:
         else:
             what = f"a demo world whose {name} is missing or was altered"
         raise UserError(f"{folder} holds {what}: name a folder that is new, or remove it")
-
-
-def _demo(options: Options) -> int:
-    folder = Path(options.folder).expanduser()
-    said = "is written" if write_world(folder, options.seed) else "is there already"
-    print(f"{folder}: the demo world of seed {options.seed} {said}")  # noqa: T201
-    return DONE
-
-
-DEMO_DOOR = Door(
-    name="eval_harness demo",
-    summary="writes a small made-up world: a text, and tasks in GLUE's, IMDb's and SQuAD's formats",
-    flags=(
-        Flag(
-            "folder",
-            "where the world goes: new, or empty",
-            required=True,
-            metavar="DIR",
-            first=True,
-        ),
-        Flag("seed", "another one makes another world", int, 11),
-    ),
-    run=_demo,
-    examples=("python -m eval_harness demo DIR",),
-)

@@ -9,20 +9,14 @@ from angels_share.ablations import ABLATIONS
 from angels_share.names import known_as
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
+from eval_harness.tables.cells import columns_of, count_of, published_name, tasks_of_mean, title_of
 from eval_harness.tables.comparison import kept_interval, total
 from eval_harness.tables.paper import corrected
-from eval_harness.tables.rows import MISMATCHED, Cell, Row
-from eval_harness.tables.table1 import (
-    Line,
-    columns_of,
-    count_of,
-    published_name,
-    tasks_of_mean,
-    title_of,
-)
+from eval_harness.tables.row import Cell, Row
+from eval_harness.tables.table1 import Line
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change
-from eval_harness.tasks.registry import GLUE
+from eval_harness.tasks.registry import GLUE, MISMATCHED
 
 ALL = "all tasks"
 

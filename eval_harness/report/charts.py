@@ -29,7 +29,7 @@ from eval_harness.report.panels import (
     offset,
 )
 from eval_harness.report.training_curves import PARTS, Curve
-from eval_harness.tables.table1 import title_of
+from eval_harness.tables.cells import title_of
 from eval_harness.tasks.registry import GLUE
 
 

@@ -20,8 +20,9 @@ from eval_harness.report.palette import (
     PAPER_IN_THE_DARK,
     variables,
 )
-from eval_harness.tables.table import Figure, Published, Table, Value, text_of
-from eval_harness.tables.table1 import Line, title_of
+from eval_harness.tables.cells import title_of
+from eval_harness.tables.table import Number, Published, Table, Value, text_of
+from eval_harness.tables.table1 import Line
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -187,5 +188,5 @@ def _breakable(name: str) -> str:
 
 def _number(cell: Value) -> str:
     """What a cell is sorted by, where it is more than what is printed."""
-    number = cell.number if isinstance(cell, Figure) else None
+    number = cell.number if isinstance(cell, Number) else None
     return "" if number is None else f' data-number="{number!r}"'

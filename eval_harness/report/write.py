@@ -18,9 +18,9 @@ from eval_harness.report.html import Content, Missing, page
 from eval_harness.report.training_curves import Curve, training_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Invalid, find
+from eval_harness.tables.cells import columns_of, title_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.rows import one_line
-from eval_harness.tables.table1 import columns_of, title_of
+from eval_harness.tables.row_labels import one_line
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.write import Ours, measured, tables
 

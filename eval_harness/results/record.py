@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from eval_harness.runs.run import Distilled, Model, Settings
 
 SCHEMA = 3
@@ -16,39 +13,6 @@ SCHEMA = 3
 
 class NewerSchemaError(ValueError):
     """A record of a version of this program that is still to come."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model said of each evaluation example, in the order of the data."""
-
-    split: Sequence[str]
-    ids: Sequence[str]
-    labels: NDArray[Any]
-    """Class ids, or numbers for a regression; NaN in a test split, whose labels nobody has."""
-    logits: NDArray[np.float32]
-    """[examples, classes]; one column for a regression."""
-
-
-@dataclass(frozen=True)
-class AnsweredQuestions:
-    """What a model answered to each question and what that scored, in the order of the data.
-
-    Scores of single questions are what a paired test of two models takes.
-    """
-
-    split: Sequence[str]
-    ids: Sequence[str]
-    texts: Sequence[str]
-    """The answers; empty for "no answer"."""
-    exact: NDArray[np.float64]
-    """1 where the answer is a gold one, else 0."""
-    f1: NDArray[np.float64]
-    null_odds: NDArray[np.float64]
-    """How much "no answer" scores above the best answer; infinite where no token could be one."""
-
-
-AnyPredictions = Predictions | AnsweredQuestions
 
 
 @dataclass(frozen=True)
@@ -234,91 +198,6 @@ def _require_each(values: Iterable[Any], kind: type, where: str) -> None:
     for value in values:
         if type(value) is not kind:
             raise ValueError(f"{where} holds a {type(value).__name__}")
-
-
-def fault_of(predictions: AnyPredictions) -> str | None:
-    """The first example with a number that isn't one; no table should be made of it.
-
-    A label may be NaN: those of GLUE's test splits are the server's secret.
-
-    Raises:
-        ValueError: something is said of some examples only.
-    """
-    if len({len(each) for each in vars(predictions).values()}) > 1:
-        raise ValueError("predictions of unequal lengths")
-    if isinstance(predictions, Predictions):
-        what, sound = "logits of example", np.isfinite(predictions.logits).all(axis=1)
-    else:
-        what = "scores of question"
-        sound = np.isfinite(predictions.exact) & np.isfinite(predictions.f1)
-        sound &= predictions.null_odds > -np.inf  # all that there could be is "no answer"
-    return None if sound.all() else f"{what} {predictions.ids[int(np.argmin(sound))]!r}"
-
-
-_OF_CLASSES = ("split", "id", "label", "logits")
-
-
-def to_parquet(predictions: AnyPredictions) -> bytes:
-    """Predictions as they are written."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    if isinstance(predictions, Predictions):
-        table = _table_of_classes(predictions)
-    else:
-        named = (predictions.split, predictions.ids, predictions.texts)
-        numbers = (predictions.exact, predictions.f1, predictions.null_odds)
-        table = pa.table([*named, *map(np.asarray, numbers)], schema=_schema_of_questions())
-    stream = pa.BufferOutputStream()
-    parquet.write_table(table, stream)
-    return bytes(stream.getvalue())
-
-
-def from_parquet(data: bytes) -> AnyPredictions:
-    """What `to_parquet` wrote: its columns tell which of the two.
-
-    Raises:
-        ValueError: it didn't write that, in half a line.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    table = parquet.read_table(pa.BufferReader(data)).combine_chunks()
-    if table.schema == _schema_of_questions():
-        *named, exact, f1, null_odds = table.columns
-        split, ids, texts = (column.to_pylist() for column in named)
-        numbers = (column.to_numpy() for column in (exact, f1, null_odds))
-        return AnsweredQuestions(split, ids, texts, *numbers)
-    if tuple(table.column_names) != _OF_CLASSES:
-        columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
-        raise ValueError(f"are no predictions that this version knows: {columns or 'no columns'}")
-    split, ids, labels, lists = table.columns
-    logits = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Predictions(
-        split.to_pylist(), ids.to_pylist(), labels.to_numpy(), logits.reshape(len(table), -1)
-    )
-
-
-def _table_of_classes(predictions: Predictions) -> Any:
-    import pyarrow as pa
-
-    logits = np.asarray(predictions.logits, dtype=np.float32)
-    examples, classes = logits.shape
-    starts = np.arange(examples + 1, dtype=np.int32) * classes
-    columns = (
-        pa.array(predictions.split, pa.string()),
-        pa.array(predictions.ids, pa.string()),
-        pa.array(np.asarray(predictions.labels)),
-        pa.ListArray.from_arrays(pa.array(starts), pa.array(logits.ravel())),
-    )
-    return pa.table(dict(zip(_OF_CLASSES, columns, strict=True)))
-
-
-def _schema_of_questions() -> Any:
-    import pyarrow as pa
-
-    texts = dict.fromkeys(("split", "id", "text"), pa.string())
-    return pa.schema({**texts, **dict.fromkeys(("exact", "f1", "null_odds"), pa.float64())})
 
 
 def _upgraded(read: Any) -> Record:

@@ -12,24 +12,21 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, replacing, sync, write_atomically
+from eval_harness.results.predictions import Predictions, from_parquet, to_parquet
 from eval_harness.results.record import (
-    AnsweredQuestions,
-    AnyPredictions,
     NewerSchemaError,
-    Predictions,
     TaskResult,
-    fault_of,
-    from_parquet,
     from_record,
     not_finite,
-    to_parquet,
     to_record,
 )
 from eval_harness.runs.run import Settings
+
+P = TypeVar("P", bound=Predictions)
 
 RUNS = "runs"
 _LOCK = ".lock"
@@ -82,7 +79,7 @@ def path_of(root: Path | str, key: str) -> Path:
 
 
 def publish(
-    root: Path | str, result: TaskResult, predictions: AnyPredictions, *, replace: bool = False
+    root: Path | str, result: TaskResult, predictions: Predictions, *, replace: bool = False
 ) -> bool:
     """Saves a result with its predictions; False where a valid one is there already.
 
@@ -147,11 +144,17 @@ def find(root: Path | str) -> Found:
     return Found(by_key, tuple(sorted(invalid, key=lambda each: each.path)))
 
 
-def read_predictions(root: Path | str, result: TaskResult) -> AnyPredictions:
-    """The predictions beside a result, whose hash is checked.
+def read_predictions(root: Path | str, result: TaskResult, wanted: type[P]) -> P:
+    """Return the predictions beside a result, after checking their hash.
+
+    Args:
+        root: the results folder.
+        result: whose they are.
+        wanted: the class that they must be of: one kind's, or `Predictions` for any.
 
     Raises:
-        InvalidResult: they are missing, or not those that the result was saved with.
+        InvalidResult: they are missing, not those that the result was saved with, or another
+            kind's.
     """
     path = path_of(root, result.key).with_name(_beside(result))
     try:
@@ -161,24 +164,12 @@ def read_predictions(root: Path | str, result: TaskResult) -> AnyPredictions:
     if hashlib.sha256(data).hexdigest() != (result.predictions or {})["sha256"]:
         raise InvalidResult(path, "is not what the result was saved with (another sha256)")
     try:
-        return from_parquet(data)
+        predictions = from_parquet(data)
     except (ValueError, OSError) as error:
         raise InvalidResult(path, " ".join(str(error).split())) from error
-
-
-def read_logits(root: Path | str, result: TaskResult) -> Predictions:
-    """The same of classes or numbers; InvalidResult where questions were answered."""
-    predictions = read_predictions(root, result)
-    if not isinstance(predictions, Predictions):
-        raise InvalidResult(path_of(root, result.key), "has answers to questions, no logits")
-    return predictions
-
-
-def read_answers(root: Path | str, result: TaskResult) -> AnsweredQuestions:
-    """The same of questions; InvalidResult where classes or numbers were predicted."""
-    predictions = read_predictions(root, result)
-    if not isinstance(predictions, AnsweredQuestions):
-        raise InvalidResult(path_of(root, result.key), "has logits, no answers to questions")
+    if not isinstance(predictions, wanted):
+        held = type(predictions).__name__
+        raise InvalidResult(path, f"holds {held} instead of {wanted.__name__}")
     return predictions
 
 
@@ -187,9 +178,9 @@ def _beside(result: TaskResult) -> str:
     return str((result.predictions or {})["name"])
 
 
-def _require_finite(result: TaskResult, predictions: AnyPredictions) -> None:
+def _require_finite(result: TaskResult, predictions: Predictions) -> None:
     """Raises where a number is NaN or infinite: JSON has no such thing and no table should."""
-    fault = fault_of(predictions)
+    fault = predictions.fault()
     if found := not_finite(to_record(result)):
         raise RunFailed(f"{result.key}: {found}: not saved; write null where it is undefined")
     if fault:
@@ -222,7 +213,7 @@ def _remove_others(path: Path, predictions: str | None) -> None:
             (path.parent / name).unlink()
 
 
-def _write(path: Path, result: TaskResult, predictions: AnyPredictions) -> str:
+def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
     """Writes both files, the result last; gives the name of the predictions.
 
     They are named by their content, so those of an older result stay its own until the new one has

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import write_atomically
-from eval_harness.data.glue_files import FORMATS
-from eval_harness.data.splits import Split
 from eval_harness.data.squad_files import write_predictions
-from eval_harness.results.record import AnsweredQuestions
-from eval_harness.tasks.registry import Task, task_named
+from eval_harness.data.texts import Split
+from eval_harness.results.predictions import AnsweredQuestions
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import Task
 
 _ENDINGS = {"test": "", "test_matched": "-m", "test_mismatched": "-mm"}
 _CERTAIN = 1e300
@@ -37,7 +37,7 @@ def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any
         UserError: the server takes no such task.
         RunFailed: a logit isn't finite.
     """
-    if task.name not in FORMATS or split.name not in task.test:
+    if task.glue is None or split.name not in task.test:
         raise UserError(f"GLUE's server takes no {split.name} split of {task.title}")
     if logits.shape != (len(split), len(task.labels) or 1):
         raise ValueError(f"logits of shape {logits.shape} for {len(split)} of {task.title}")
@@ -45,7 +45,7 @@ def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any
         row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
         raise RunFailed(f"{task.title}: {split.name} row {row}: the prediction is not finite")
     lines = [f"{index}\t{answer}\n" for index, answer in enumerate(_answers(task, logits))]
-    path = folder / f"{task.folder}{_ENDINGS[split.name]}.tsv"
+    path = folder / f"{task.glue.folder}{_ENDINGS[split.name]}.tsv"
     return write_atomically(path, "index\tprediction\n" + "".join(lines))
 
 
@@ -74,5 +74,5 @@ def _answers(task: Task, logits: NDArray[Any]) -> list[str]:
         # Added to a zero, so that none of them reads -0.000.
         return [f"{number + 0.0:.3f}" for number in np.clip(logits[:, 0], *task.scale)]
     answers = logits.argmax(axis=1)
-    names = FORMATS[task.name].named
+    names = task.glue is not None and task.glue.named
     return [task.labels[answer] if names else str(answer) for answer in answers]

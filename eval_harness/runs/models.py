@@ -130,22 +130,19 @@ def _is_weight(name: str) -> bool:
     return name.startswith("alpha_")
 
 
-_HEADS = {"texts": "ForSequenceClassification", "questions": "ForQuestionAnswering"}
-
-
 def is_fine_tuned_for(model: Model, task: Task) -> bool:
     """Whether a model has a head for just this task.
 
-    It says so itself where the harness wrote it. Else a model that answers questions does, and of
-    other ones the labels' names must be this task's, and no other one's: RTE and QNLI have the
-    same.
+    It says so itself where the harness wrote it. Else its head must be
+    of the task's kind, and where a head names classes these must be this task's and no other
+    one's: RTE and QNLI have the same.
     """
     config = _config(model)
-    if not (config.get("architectures") or [""])[0].endswith(_HEADS[task.kind]):
+    if not (config.get("architectures") or [""])[0].endswith(task.kind.head_ending):
         return False
     if written := config.get("finetuning_task"):
         return bool(written == task.name)
-    if task.kind == "questions":
+    if not task.kind.names_classes:
         return True
     names = config.get("id2label") or {}
     labels = tuple(names[key] for key in sorted(names, key=int))

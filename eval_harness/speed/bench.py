@@ -24,9 +24,9 @@ from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import refuse_code
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.runs.run import Model
-from eval_harness.speed.request import SEED, TASK, Order
+from eval_harness.speed.request import SEED, TASK, Request
 from eval_harness.training.encoding import Collator, by_length, encode
-from eval_harness.training.model_loading import Pristine, load_pristine
+from eval_harness.training.model_loading import LoadedModel, load_model
 from eval_harness.training.provenance import provenance_on
 
 _Batch = Mapping[str, Tensor]
@@ -41,18 +41,18 @@ class Bench:
     tokenization, but on a GPU both ways. At batch size 1 there is no padding.
 
     Args:
-        order: which model, and what it reads.
+        request: which model, and what it reads.
     """
 
-    def __init__(self, order: Order) -> None:
-        if order.device == "cuda" and not torch.cuda.is_available():
+    def __init__(self, request: Request) -> None:
+        if request.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: torch sees no GPU here")
-        self._order, self._device = order, torch.device(order.device)
-        tokenizer = load_tokenizer(*order.tokenizer) if order.tokenizer else None
-        rows = order.texts and encode(order.texts, tokenizer, order.max_seq_length)
-        pristine = self._loaded(tokenizer)
-        self._model = pristine.model
-        self._batches = self._made(rows or _synthetic(order.lengths, pristine), pristine)
+        self._request, self._device = request, torch.device(request.device)
+        tokenizer = load_tokenizer(*request.tokenizer) if request.tokenizer else None
+        rows = request.texts and encode(request.texts, tokenizer, request.max_seq_length)
+        loaded = self._loaded(tokenizer)
+        self._model = loaded.model
+        self._batches = self._made(rows or _synthetic(request.lengths, loaded), loaded)
         self._peak = self._most_memory()
         self._waits: list[float] = []
 
@@ -61,7 +61,7 @@ class Bench:
         return {
             "parameters": _parameters(self._model.base_model),
             "with_head": _parameters(self._model),
-            "file_bytes": _file_bytes(self._order.model),
+            "file_bytes": _file_bytes(self._request.model),
             "peak_bytes": self._peak,
             "provenance": provenance_on(self._device),
         }
@@ -85,23 +85,23 @@ class Bench:
         """The share of these passes that its threads waited for a core; None: nobody knows."""
         return sum(self._waits) / len(self._waits) if self._waits else None
 
-    def _loaded(self, tokenizer: Any) -> Pristine:
-        order = self._order
-        if order.model is None:
-            pristine = _new(order)
+    def _loaded(self, tokenizer: Any) -> LoadedModel:
+        request = self._request
+        if request.model is None:
+            loaded = _new(request)
         else:
-            reader = tokenizer or load_tokenizer(order.model.source, order.model.revision)
-            pristine = load_pristine(order.model, TASK, reader)
-            _check_config(order.name, pristine.model.config)
-        pristine.model.eval().to(self._device, torch.bfloat16 if order.bf16 else torch.float32)
-        return pristine
+            reader = tokenizer or load_tokenizer(request.model.source, request.model.revision)
+            loaded = load_model(request.model, TASK, reader)
+            _check_config(request.name, loaded.model.config)
+        loaded.model.eval().to(self._device, torch.bfloat16 if request.bf16 else torch.float32)
+        return loaded
 
-    def _made(self, rows: TokenRows, pristine: Pristine) -> dict[int, list[_Batch]]:
+    def _made(self, rows: TokenRows, loaded: LoadedModel) -> dict[int, list[_Batch]]:
         """Batches of each size: of like lengths, but as they come where there is one in each."""
-        self._check_fit(rows, pristine)
-        collate, names = Collator(pristine.pad_id), inputs_of(self._model)
+        self._check_fit(rows, loaded)
+        collate, names = Collator(loaded.pad_id), inputs_of(self._model)
         made: dict[int, list[_Batch]] = {}
-        for size in self._order.batch_sizes:
+        for size in self._request.batch_sizes:
             one_by_one = ([number] for number in range(len(rows)))
             made[size] = [
                 chosen(collate([rows[int(index)] for index in indices]), names)
@@ -109,13 +109,13 @@ class Bench:
             ]
         return made
 
-    def _check_fit(self, rows: TokenRows, pristine: Pristine) -> None:
+    def _check_fit(self, rows: TokenRows, loaded: LoadedModel) -> None:
         """Refuses ids and lengths that the model has no embedding for: an index error, else."""
-        name, longest = self._order.name, int(rows.lengths.max())
-        if pristine.reads is not None and longest > pristine.reads:
+        name, longest = self._request.name, int(rows.lengths.max())
+        if loaded.max_tokens is not None and longest > loaded.max_tokens:
             raise UserError(
-                f"{name} reads {pristine.reads} tokens and a pair has {longest}: "
-                f"--max_seq_length {pristine.reads}"
+                f"{name} reads {loaded.max_tokens} tokens and a pair has {longest}: "
+                f"--max_seq_length {loaded.max_tokens}"
             )
         if (largest := int(rows.ids.max())) >= self._model.config.vocab_size:
             raise UserError(
@@ -209,20 +209,20 @@ def _file_bytes(model: Model | None) -> int | None:
     return sum((folder / name).stat().st_size for name in names)
 
 
-def _new(order: Order) -> Pristine:
+def _new(request: Request) -> LoadedModel:
     """A model of a config alone, with STS-B's head."""
-    refuse_code(order.name, dict(order.config))
-    values = {name: value for name, value in order.config.items() if name not in _OF_THE_HEAD}
+    refuse_code(request.name, dict(request.config))
+    values = {name: value for name, value in request.config.items() if name not in _OF_THE_HEAD}
     model_type = values.pop("model_type")
-    _check_fields(order.name, model_type, values)
-    with _blaming_the_config(order.name):
+    _check_fields(request.name, model_type, values)
+    with _blaming_the_config(request.name):
         config = AutoConfig.for_model(model_type, **values, num_labels=1, problem_type="regression")
         if config.pad_token_id is None:  # GPT-2's; which one it is makes no difference here
             config.pad_token_id = 0
-        _check_config(order.name, config)
+        _check_config(request.name, config)
         torch.manual_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    return Pristine(model, (), config.pad_token_id)
+    return LoadedModel(model, (), config.pad_token_id)
 
 
 @contextmanager
@@ -266,9 +266,9 @@ def _check_fields(name: str, model_type: str, values: Mapping[str, Any]) -> None
         )
 
 
-def _synthetic(lengths: Sequence[int], pristine: Pristine) -> TokenRows:
+def _synthetic(lengths: Sequence[int], loaded: LoadedModel) -> TokenRows:
     """Random ids, none of which is padding's: some models count their positions by those."""
-    known = pristine.model.config.vocab_size
+    known = loaded.model.config.vocab_size
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     drawn = np.random.default_rng(SEED).integers(1, known, int(starts[-1]), dtype=np.int64)
-    return TokenRows(((drawn + pristine.pad_id) % known).astype(np.int32), None, starts)
+    return TokenRows(((drawn + loaded.pad_id) % known).astype(np.int32), None, starts)

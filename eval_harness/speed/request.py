@@ -15,12 +15,12 @@ from angels_share.flags import Options
 from angels_share.hardware import cores
 from angels_share.names import known_as, locate
 from eval_harness.data.sources import origin_of
-from eval_harness.data.splits import Split
+from eval_harness.data.stsb_lengths import lengths
+from eval_harness.data.texts import Split
 from eval_harness.results.speed import Setup
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Model
-from eval_harness.speed.stsb_lengths import lengths
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 
 TASK = task_named("stsb")
 SEED = 1
@@ -34,7 +34,7 @@ _BY_DEFAULT: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """A model to time, and what it reads: all that its process must know.
 
     Attributes:
@@ -64,7 +64,7 @@ class Order:
     bf16: bool
 
 
-def orders(options: Options) -> tuple[list[Order], Setup]:
+def requests(options: Options) -> tuple[list[Request], Setup]:
     """Looks up all that a command names, so that a mistake shows before any work.
 
     Raises:
@@ -88,7 +88,7 @@ def orders(options: Options) -> tuple[list[Order], Setup]:
         dtype="bfloat16" if options.bf16 else "float32",
     )
     made = [
-        Order(
+        Request(
             **subject.__dict__,
             texts=texts,
             lengths=tokens,

@@ -17,22 +17,17 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from angels_share.cli import DONE, INTERRUPTED, TERMINATED
-from angels_share.files import hash_of, require_writable_folder
-from angels_share.flags import Options
+from angels_share.files import hash_of
 from eval_harness.results.speed import (
     Machine,
     Session,
     Setup,
     Timed,
     Timing,
-    write_session,
 )
-from eval_harness.speed.bench_process import Bench, Remote
-from eval_harness.speed.request import Order, orders
-from eval_harness.tables.write import write_by_name
+from eval_harness.speed.bench_process import Bench
+from eval_harness.speed.request import Request
 
-_BENCH = "eval_harness.speed.bench:Bench"
 _BAR_AFTER_SECONDS = 10.0
 _LOG_SECONDS = 60.0  # between two states of the bar in a log
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -43,37 +38,15 @@ _Passes = dict[_Kind, list[list[float]]]
 """Seconds of each batch, by repeat."""
 
 
-def measure(options: Options) -> int:
-    """What the door does: times the models, saves the session, prints Table 3."""
-    root = require_writable_folder(options.results_dir, "--results_dir").resolve()
-    ordered, setup = orders(options)
-    try:
-        session = timed(ordered, setup, lambda order: Remote(order, _BENCH))
-    except KeyboardInterrupt:
-        return _stopped("interrupted", INTERRUPTED)
-    except SystemExit:  # of a SIGTERM: see `open_door`
-        return _stopped("terminated", TERMINATED)
-    path = write_session(root, session)
-    print(write_by_name(root)["table3"])  # noqa: T201
-    sys.stderr.write(f"speed: {path}\n")
-    return DONE
-
-
-def _stopped(how: str, status: int) -> int:
-    """Half a session is of no use: its times can't be compared with another's."""
-    sys.stderr.write(f"eval_harness speed: {how}; times of a part of a session are not kept\n")
-    return status
-
-
 def timed(
-    ordered: Sequence[Order],
+    requested: Sequence[Request],
     setup: Setup,
-    open_bench: Callable[[Order], AbstractContextManager[Bench]],
+    open_bench: Callable[[Request], AbstractContextManager[Bench]],
 ) -> Session:
     """Times models in turn.
 
     Args:
-        ordered: the models.
+        requested: the models.
         setup: how often, with how many threads, in batches of which sizes.
         open_bench: gives a model that is ready to be timed.
 
@@ -86,13 +59,13 @@ def timed(
     """
     load = os.getloadavg()[0]
     with ExitStack() as stack:
-        benches = [stack.enter_context(open_bench(order)) for order in ordered]
+        benches = [stack.enter_context(open_bench(request)) for request in requested]
         facts = [bench.facts() for bench in benches]
         passes = _in_turn(benches, setup)
         waits = [wait for bench in benches if (wait := bench.waited()) is not None]
     made = facts[0]["provenance"]
     return Session(
-        models=tuple(map(_timed, ordered, facts, passes)),
+        models=tuple(map(_timed, requested, facts, passes)),
         setup=setup,
         machine=_machine(made),
         version=made["version"],
@@ -139,12 +112,12 @@ def _bar(count: int) -> Any:
     )
 
 
-def _timed(order: Order, facts: dict[str, Any], passes: _Passes) -> Timed:
+def _timed(request: Request, facts: dict[str, Any], passes: _Passes) -> Timed:
     sizes = ("parameters", "with_head", "file_bytes", "peak_bytes")
     return Timed(
-        name=order.name,
-        key=order.key,
-        random_weights=order.model is None,
+        name=request.name,
+        key=request.key,
+        random_weights=request.model is None,
         timings=tuple(_timing(kind, repeats) for kind, repeats in passes.items()),
         **{name: facts[name] for name in sizes},
     )

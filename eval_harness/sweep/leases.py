@@ -67,7 +67,7 @@ _UNKNOWN = Holder("", "", 0, "", "")
 """Of a claim that can't be read: it lapses by its age alone."""
 
 
-class Claim:
+class Lease:
     """A run that is ours: touched while the `with` lasts, given back at its end.
 
     It is touched through the open file, so that a claim which lapsed and is another's by now (this
@@ -102,7 +102,7 @@ class Claim:
                 continue  # a claim that can't be touched lapses: that is what lapsing is for
 
 
-class Claims:
+class Leases:
     """The claims of a results folder.
 
     Args:
@@ -114,7 +114,7 @@ class Claims:
         self._folder, self._lapse = root / FOLDER, lapse
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, key: str, token: str) -> Claim | Holder:
+    def take(self, key: str, token: str) -> Lease | Holder:
         """Claims a run for this process, or says whose it is.
 
         Every claim is made under one lock: of two who see the same one lapse, only one gets it.
@@ -126,7 +126,7 @@ class Claims:
                 return holder
             handle = self._write(path, key, Holder.here(token))
         beat = min(BEAT_SECONDS, self._lapse / 4)
-        return Claim(handle, lambda: self.release(key, token), beat)
+        return Lease(handle, lambda: self.release(key, token), beat)
 
     def release(self, key: str, token: str) -> None:
         """Gives a run back, if it still is this claimant's."""

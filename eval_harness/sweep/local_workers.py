@@ -1,171 +1,167 @@
-"""The processes of a sweep, as seen from the one that hands out the work. Imports no torch.
-
-Each has its own end of a pipe and its share of the cores; each has one GPU where there are GPUs.
-"""
+"""The executor of one machine: worker processes, each with its share of the cores, or one GPU."""
 
 import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context, resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+from angels_share.files import explain
 from angels_share.hardware import cores, visible_gpus
+from eval_harness.child_process import PATIENCE_SECONDS, ChildProcess
+from eval_harness.sweep.executor import (
+    Assignment,
+    CannotStart,
+    Ended,
+    Event,
+    Lost,
+    Progress,
+    Slot,
+    Started,
+)
 from eval_harness.sweep.interrupts import Interrupts
-from eval_harness.sweep.leases import Claims
-from eval_harness.sweep.queue import Group, Job
-from eval_harness.sweep.worker import Ended, Order, Place, Ready, Share, serve
-
-_PATIENCE_SECONDS = 10.0
-"""How long a process that has nothing left to do may take to end before it is killed."""
+from eval_harness.sweep.leases import LAPSE_SECONDS, Leases
+from eval_harness.sweep.queue import Group, group_of
+from eval_harness.sweep.worker import Ready, WorkerSetup, serve
 
 
-@dataclass(eq=False)
-class Worker:
-    """One process, and what it is at.
-
-    Attributes:
-        process: the process.
-        connection: our end of its pipe.
-        token: what its claims are known by.
-        device: the GPU that it sees, where there are any.
-        is_ready: whether it has said that it can work.
-        problem: why it can't, if it said so.
-        leaves_by: when it must have ended, since it said that it does.
-        job: what it is doing.
-        share: how much of that is done.
-        last: the model and task that it has loaded.
-    """
-
-    process: SpawnProcess
-    connection: Connection
-    token: str
-    device: str | None
-    is_ready: bool = False
-    problem: str = ""
-    leaves_by: float | None = None
-    job: Job | None = None
-    share: float = 0.0
-    last: Group | None = field(default=None)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can be handed a run."""
-        return self.is_ready and self.leaves_by is None and self.job is None
-
-    def begin(self, job: Job, order: Order) -> None:
-        """Hands it a run. A process that just died is noticed by its silence later."""
-        self.job, self.last, self.share = job, job.group, 0.0
-        with suppress(BrokenPipeError):
-            self.connection.send(order)
-
-    def said(self) -> Iterator[Ready | Share | Ended]:
-        """What it has said since it was last asked."""
-        while self.leaves_by is None:
-            try:
-                if not self.connection.poll():
-                    return
-                message = self.connection.recv()
-            except (EOFError, OSError):  # it died, perhaps in the middle of a word
-                self.hang_up()
-                return
-            yield message
-
-    def hang_up(self) -> None:
-        """It has said its last word."""
-        self.connection.close()
-        self.leaves_by = time.monotonic() + _PATIENCE_SECONDS
-
-    def is_dead(self) -> bool:
-        """Whether it has ended; one that should have and hangs, in a driver say, is killed."""
-        is_alive = self.process.is_alive()
-        if is_alive and self.leaves_by is not None and time.monotonic() > self.leaves_by:
-            self.process.kill()
-        return not is_alive
-
-    def how_it_died(self) -> str:
-        """What is known of the end of a dead one."""
-        code = self.process.exitcode
-        assert code is not None, "asked of the living"
-        if code >= 0:
-            return f"ended with status {code}"
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"was killed by signal {-code}{hint}"
-
-
-class Crew:
-    """Workers: started, told apart, and never left behind.
+class LocalWorkers:
+    """Worker processes of this machine: started, told apart, and never left behind.
 
     Args:
-        place: what each must know; the token is its own.
-        size: how many there may be.
+        root: the results folder.
+        work: "package.module:function", which a worker calls as `function(run, report)`.
+        workers: how many there may be; one per GPU where there are GPUs, else one, by default.
         threads: of each; a fair share of the cores by default. It doesn't depend on how many runs
             are left, since another number of threads gives other bits.
         devices: GPUs to share out; those that can be seen by default, none where it is empty.
-        interrupts: what must not come between a worker's start and its being known, or its end.
+        lapse: seconds after which another machine's lease counts no more if nobody touched it.
     """
 
     def __init__(
         self,
-        place: Place,
-        size: int | None,
-        threads: int | None,
-        devices: Sequence[str] | None,
-        interrupts: Interrupts,
+        root: Path,
+        work: str,
+        *,
+        workers: int | None = None,
+        threads: int | None = None,
+        devices: Sequence[str] | None = None,
+        lapse: float = LAPSE_SECONDS,
     ) -> None:
-        self._place, self._interrupts = place, interrupts
+        self._root, self._work, self._lapse = root, work, lapse
         self._devices = list(visible_gpus() if devices is None else devices)
         self._hides_gpus = devices is not None and not devices
-        self.size = size or max(len(self._devices), 1)
+        self.size = workers or max(len(self._devices), 1)
         self._threads = threads or max(1, cores() // self.size)
-        self.workers: list[Worker] = []
+        self._workers: list[_Worker] = []
+        self._failed_starts: list[CannotStart] = []
+        self._interrupts = Interrupts()
+
+    def __enter__(self) -> Self:
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop(at_once=error is not None)
+        finally:
+            self._interrupts.__exit__(kind, error, trace)
+
+    def idle(self) -> Sequence[Slot]:
+        """Return the workers that can take a run now."""
+        return [worker for worker in self._workers if worker.is_idle]
+
+    def grow(self, runs: int) -> None:
+        """Start workers for so many more runs; those that are starting already count."""
+        starting = sum(not worker.is_ready for worker in self._workers)
+        for _ in range(min(runs - starting, self.size - len(self._workers))):
+            try:
+                self.start()
+            except OSError as error:
+                self._cannot_start(f"a worker can't be started: {explain(error)}")
+
+    def begin(self, slot: Slot, assignment: Assignment) -> None:
+        """Hand a run to an idle worker; one that just died is noticed by its silence later."""
+        assert isinstance(slot, _Worker)
+        slot.key, slot.last = assignment.run.key, group_of(assignment.run)
+        with suppress(BrokenPipeError):
+            slot.child.connection.send(assignment)
+
+    def events(self, seconds: float) -> Sequence[Event]:
+        """Return what workers said, and which of them died; wait so many seconds at most."""
+        sources: list[Any] = []
+        for worker in self._workers:
+            sources.append(worker.child.process.sentinel)
+            if worker.leaves_by is None:
+                sources.append(worker.child.connection)
+        if not self._failed_starts:
+            wait(sources, seconds)
+        heard: list[Event] = []
+        for worker in list(self._workers):
+            is_dead = worker.is_dead()  # looked at first: what it said before it died still counts
+            heard += worker.said()
+            if is_dead:
+                heard += self._bury(worker)
+        failed, self._failed_starts = self._failed_starts, []
+        return [*heard, *failed]
 
     def start(self) -> None:
-        """One more worker."""
-        ours, theirs = get_context("spawn").Pipe()
-        token = secrets.token_hex(8)
-        place = replace(self._place, token=token)
-        process = get_context("spawn").Process(target=serve, args=(theirs, place))
-        worker = Worker(process, ours, token, self._least_used_device())
-        resource_tracker.ensure_running()  # its own start, at the first worker's, unblocks Ctrl-C
-        environment = _environment(self._environment(worker.device))
-        with self._interrupts.held(), environment, _deaf_to_interrupts():
-            process.start()
-            self.workers.append(worker)
-        theirs.close()
-
-    def dismiss(self, worker: Worker) -> None:
-        """Forgets a worker that is dead, and gives back what it had claimed."""
-        with self._interrupts.held():
-            self.workers.remove(worker)
-            worker.connection.close()
-            worker.process.close()
-            if worker.job is not None:
-                with suppress(OSError):  # on a full disk, say: a dead one's claim lapses anyway
-                    Claims(self._place.root).release(worker.job.key, worker.token)
+        """Start one more worker."""
+        setup = WorkerSetup(self._root, self._work, secrets.token_hex(8), self._lapse)
+        used = [worker.device for worker in self._workers]
+        device = min(self._devices, key=used.count, default=None)
+        worker = _Worker(ChildProcess(serve, setup), setup.token, device)
+        # Between a worker's start and its being known no signal may come.
+        with self._interrupts.held(), _environment(self._environment(device)):
+            worker.child.start()
+            self._workers.append(worker)
 
     def stop(self, *, at_once: bool) -> None:
-        """Ends all of them: at once, whatever they are at, or idle ones by themselves."""
+        """Stop all workers, either immediately or after they have noticed that they are idle."""
         with self._interrupts.held():
-            for worker in self.workers:
+            for worker in self._workers:
                 if at_once or not worker.is_ready:
-                    worker.process.terminate()
-                worker.connection.close()  # which is what an idle one waits for
-            end = time.monotonic() + _PATIENCE_SECONDS
-            for worker in self.workers:
-                _end(worker.process, max(end - time.monotonic(), 0.0))
-            for worker in list(self.workers):
-                self.dismiss(worker)
+                    worker.child.process.terminate()
+                worker.child.connection.close()  # which is what an idle one waits for
+            end = time.monotonic() + PATIENCE_SECONDS
+            for worker in self._workers:
+                worker.child.end(max(end - time.monotonic(), 0.0))
+            for worker in list(self._workers):
+                self._dismiss(worker)
 
-    def _least_used_device(self) -> str | None:
-        used = [worker.device for worker in self.workers]
-        return min(self._devices, key=used.count, default=None)
+    def _bury(self, worker: "_Worker") -> Iterator[Event]:
+        """Tell of a dead worker: that it never began, and the run that it had."""
+        how, key = worker.child.how_it_ended(), worker.key
+        self._dismiss(worker)
+        if not worker.is_ready:
+            self._cannot_start(worker.problem or f"a worker ended before it could begin: it {how}")
+        if key is not None:
+            yield Lost(key, f"its worker {how}")
+
+    def _cannot_start(self, reason: str) -> None:
+        self.size -= 1
+        self._failed_starts.append(CannotStart(reason))
+
+    def _dismiss(self, worker: "_Worker") -> None:
+        """Forget a worker that is dead, and give back the lease that it had."""
+        with self._interrupts.held():
+            self._workers.remove(worker)
+            worker.child.close()
+            if worker.key is not None:
+                with suppress(OSError):  # on a full disk, say: a dead one's lease lapses anyway
+                    Leases(self._root).release(worker.key, worker.token)
 
     def _environment(self, device: str | None) -> dict[str, str]:
+        """Return the variables that decide a worker's threads, its GPU and its silence."""
         threads = str(self._threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
         # Of huggingface_hub and transformers, and of datasets: there is one bar, the sweep's.
@@ -179,16 +175,73 @@ class Crew:
         }
 
 
-def _end(process: SpawnProcess, patience: float) -> None:
-    process.join(patience)
-    if process.is_alive():
-        process.kill()
-        process.join()
+class _Worker:
+    """One worker process, as its parent knows it.
+
+    Attributes:
+        child: the process and our end of its pipe.
+        token: what its leases are known by.
+        device: the GPU that it sees, where there are any.
+        is_ready: whether it has said that it can work.
+        problem: why it can't, if it said so.
+        leaves_by: when it must have ended, since it said that it does.
+        key: the run that it is executing.
+        last: the model and task that it has loaded.
+    """
+
+    def __init__(self, child: ChildProcess, token: str, device: str | None) -> None:
+        self.child, self.token, self.device = child, token, device
+        self.is_ready = False
+        self.problem = ""
+        self.leaves_by: float | None = None
+        self.key: str | None = None
+        self.last: Group | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.leaves_by is None and self.key is None
+
+    def said(self) -> Iterator[Event]:
+        """Yield what it has said since the last call."""
+        while self.leaves_by is None:
+            try:
+                if not self.child.connection.poll():
+                    return
+                message: Ready | Progress | Ended = self.child.connection.recv()
+            except (EOFError, OSError):  # it died, perhaps in the middle of a word
+                self._hang_up()
+                return
+            match message:
+                case Ready(problem) if problem:
+                    self.problem = problem
+                    self._hang_up()
+                case Ready():
+                    self.is_ready = True
+                    yield Started()
+                case Ended():
+                    self.key = None
+                    if message.spoilt:
+                        self._hang_up()
+                    yield message
+                case _:
+                    yield message
+
+    def is_dead(self) -> bool:
+        """Return whether it has ended; kill one that should have and hangs, in a driver say."""
+        is_alive = self.child.is_alive()
+        if is_alive and self.leaves_by is not None and time.monotonic() > self.leaves_by:
+            self.child.process.kill()
+        return not is_alive
+
+    def _hang_up(self) -> None:
+        """Note that it has said its last word."""
+        self.child.connection.close()
+        self.leaves_by = time.monotonic() + PATIENCE_SECONDS
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """The environment that a process is started with; a thread pool reads it when it is made."""
+    """Set the environment that a process starts with; a thread pool reads it when it is made."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -199,17 +252,3 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started here never hears Ctrl-C, which a terminal sends to all of them.
-
-    It is for the parent to end the workers. A blocked signal stays blocked in a child, and waits
-    for us here.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,10 +1,9 @@
-"""What a command asks for: models by tasks by seeds, and the teachers before those who learn.
+"""What a command asks for as runs: models by tasks by seeds, teachers before their students.
 
 Imports no torch: what has a result already is answered in seconds.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
-from angels_share.flags import Options
 from angels_share.sealed_folder import is_whole
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from eval_harness.data.splits import TaskData, load_task
@@ -20,72 +18,60 @@ from eval_harness.results.store import InvalidResult, load, path_of
 from eval_harness.runs.models import identify, is_fine_tuned_for
 from eval_harness.runs.run import Method, Model, Run
 from eval_harness.runs.settings import check_overrides, neutral, settings_of
-from eval_harness.sweep.queue import Job, unique
-from eval_harness.sweep.scheduler import Outcome, sweep
-from eval_harness.tables.write import write_by_name
+from eval_harness.sweep.queue import Job
 from eval_harness.tasks.registry import Task
 
 _DISTIL = "distil_trainer.harness:make_trainer"
-_WORK = "eval_harness.training.runner:run_task"
 _OUTPUTS = "teacher-outputs"
-_OF_ANSWERS = ("n_best_size", "max_answer_length", "null_score_diff_threshold")
-_OF_DISTILLATION = (
-    "alpha_ce", "alpha_task", "alpha_squad", "temperature", "kd_over_all_positions",
-    "no_teacher_cache",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a door makes of its own flags.
+class Experiment:
+    """What a command asks for, in names and settings.
 
     Attributes:
-        program: the door's name, for what it says.
-        tasks: what is fine-tuned on.
+        program: the command's name, for what it says.
+        models: names, folders or Hub ids of what is fine-tuned.
+        tasks: what they are fine-tuned on.
+        seeds: of head, order and dropout.
+        results_dir: where results are kept and looked for.
         given: flags of TrainingArguments, and the tasks' own settings.
-        distil: how much of a teacher, and how softly; looked at where there is a teacher.
+        teacher: the model to distil from while fine-tuning, if any.
+        distillation: how much of the teacher, and how softly; of no account without one.
         student_given: what is given besides where a teacher is distilled.
+        caches_teacher_outputs: whether they are computed once, rather than at every step.
         data_dir: where the data is; the Hub where it is None.
         data_revision: of the data sets on the Hub.
+        limit: the most training and evaluation examples.
+        choose: the epoch that counts, "last" or "best".
         predict_test: whether test splits are predicted too.
     """
 
     program: str
+    models: tuple[str, ...]
     tasks: tuple[Task, ...]
-    given: Mapping[str, Any]
-    distil: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    results_dir: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    distillation: Mapping[str, Any] = field(default_factory=dict)
     student_given: Mapping[str, Any] = field(default_factory=dict)
+    caches_teacher_outputs: bool = True
     data_dir: str | None = None
     data_revision: str | None = None
+    limit: int | None = None
+    choose: str = "last"
     predict_test: bool = False
 
-    def load(self, task: Task, limit: int | None) -> TaskData[Any]:
-        """A task's data."""
+    def load(self, task: Task) -> TaskData[Any]:
+        """Read a task's data."""
         return load_task(
             task,
             Path(self.data_dir) if self.data_dir else None,
-            limit=limit,
+            limit=self.limit,
             revision=self.data_revision,
             test=self.predict_test,
         )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a command asks for, looked up and checked."""
-
-    root: Path
-    models: tuple[Model, ...]
-    teacher: Model | None
-    seeds: tuple[int, ...]
-    data: Mapping[str, "Extent"]
-    wanted: Wanted
-    options: Options
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """What is fine-tuned on."""
-        return self.wanted.tasks
 
 
 @dataclass(frozen=True)
@@ -98,37 +84,47 @@ class Extent:
 
     @classmethod
     def of(cls, data: TaskData[Any]) -> "Extent":
-        """The data themselves needn't be kept."""
+        """Return the extent of data, which themselves needn't be kept."""
         return cls(data.content, len(data.train), sum(len(part) for part in data.evaluation))
 
 
-def plan(options: Options, wanted: Wanted) -> Plan:
-    """Looks up all that a command names, so that a mistake shows before any work.
+@dataclass(frozen=True)
+class Plan:
+    """An experiment whose names were looked up and whose data were read and checked."""
+
+    root: Path
+    models: tuple[Model, ...]
+    teacher: Model | None
+    extents: Mapping[str, Extent]
+    experiment: Experiment
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is fine-tuned on."""
+        return self.experiment.tasks
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of every model and task."""
+        return self.experiment.seeds
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Look up all that an experiment names, so that a mistake shows before any work.
 
     Raises:
         UserError: an unknown name, data that can't be read, a flag that isn't for here.
     """
-    root = require_writable_folder(options.results_dir, "--results_dir").resolve()
-    _refuse_launcher(wanted.program)
-    check_overrides(wanted.given, {name for task in wanted.tasks for name in task.fine_tuning})
-    _check_weights(options)
-    models = tuple(identify(name) for name in dict.fromkeys(options.model))
-    teacher = identify(options.teacher) if options.teacher else None
+    root = require_writable_folder(experiment.results_dir, "--results_dir").resolve()
+    _refuse_launcher(experiment.program)
+    own = {name for task in experiment.tasks for name in task.fine_tuning}
+    check_overrides(experiment.given, own)
+    models = tuple(identify(name) for name in dict.fromkeys(experiment.models))
+    teacher = identify(experiment.teacher) if experiment.teacher else None
     if teacher is not None:
         _check_teacher(teacher, models)
-    data = {task.name: Extent.of(wanted.load(task, options.limit)) for task in wanted.tasks}
-    return Plan(root, models, teacher, _seeds(options), data, wanted, options)
-
-
-def _check_weights(options: Options) -> None:
-    given = [
-        name for name in _OF_DISTILLATION
-        if name in options.given and options.values[name] is not False
-    ]  # fmt: skip
-    if given and not options.teacher:
-        raise UserError(f"--{given[0]} is of distillation, which wants a --teacher")
-    if options.teacher and options.alpha_ce == 0:
-        raise UserError("--alpha_ce 0: nothing would come from the --teacher; leave both out")
+    extents = {task.name: Extent.of(experiment.load(task)) for task in experiment.tasks}
+    return Plan(root, models, teacher, extents, experiment)
 
 
 def _refuse_launcher(program: str) -> None:
@@ -139,14 +135,8 @@ def _refuse_launcher(program: str) -> None:
         )
 
 
-def _seeds(options: Options) -> tuple[int, ...]:
-    if options.seeds and "num_seeds" in options.given:
-        raise UserError("--seeds and --num_seeds both say which seeds: give one of them")
-    return tuple(dict.fromkeys(options.seeds or range(1, options.num_seeds + 1)))
-
-
 def _check_teacher(teacher: Model, models: Iterable[Model]) -> None:
-    """Refuses soft targets over ids that mean other words, before hours of fine-tuning."""
+    """Refuse soft targets over ids that mean other words, before hours of fine-tuning."""
     theirs = load_tokenizer(teacher.source, teacher.revision)
     for model in models:
         ours = load_tokenizer(model.source, model.revision)
@@ -156,15 +146,15 @@ def _check_teacher(teacher: Model, models: Iterable[Model]) -> None:
             raise UserError(f"{model.name} and its teacher {teacher.name}: {error}") from error
 
 
-def jobs(what: Plan) -> Iterator[Job]:
-    """Every run that a command asks for, a teacher's before those that learn from it."""
-    for task in what.tasks:
-        teacher = _teacher_job(what, task) if what.teacher else None
+def jobs(plan: Plan) -> Iterator[Job]:
+    """Yield every run that a plan asks for, a teacher's before those that learn from it."""
+    for task in plan.tasks:
+        teacher = _teacher_job(plan, task) if plan.teacher else None
         if teacher is not None and teacher.run is not None:
             yield teacher.run
-        for model in what.models:
-            for seed in what.seeds:
-                yield _job(what, _run(what, model, task, seed, teacher), teacher)
+        for model in plan.models:
+            for seed in plan.seeds:
+                yield _job(plan, _run(plan, model, task, seed, teacher), teacher)
 
 
 @dataclass(frozen=True)
@@ -176,19 +166,22 @@ class _Teacher:
     folder: str
 
 
-def _teacher_job(what: Plan, task: Task) -> _Teacher:
+def _teacher_job(plan: Plan, task: Task) -> _Teacher:
     """Fine-tunes a teacher with the first seed and keeps its weights, unless it is fine-tuned."""
-    assert what.teacher is not None
-    if is_fine_tuned_for(what.teacher, task):
-        return _Teacher(None, what.teacher.key, _folder_of(what.teacher))
-    if what.teacher in what.models:
-        run = _run(what, what.teacher, task, what.seeds[0], None)
+    assert plan.teacher is not None
+    if is_fine_tuned_for(plan.teacher, task):
+        return _Teacher(None, plan.teacher.key, _folder_of(plan.teacher))
+    if plan.teacher in plan.models:
+        run = _run(plan, plan.teacher, task, plan.seeds[0], None)
     else:  # nobody asked for more of it, nor for other answers
-        learned = {k: v for k, v in what.wanted.given.items() if k not in _OF_ANSWERS}
-        alone = replace(what, wanted=replace(what.wanted, given=learned), seeds=what.seeds[:1])
-        run = _run(alone, what.teacher, task, what.seeds[0], None)
-    folder = what.root / "models" / run.key
-    job = _job(what, replace(run, keep_weights=str(folder)), None)
+        learned = {
+            k: v for k, v in plan.experiment.given.items() if k not in task.kind.answer_settings
+        }
+        asked = replace(plan.experiment, given=learned, seeds=plan.seeds[:1])
+        alone = replace(plan, experiment=asked)
+        run = _run(alone, plan.teacher, task, plan.seeds[0], None)
+    folder = plan.root / "models" / run.key
+    job = _job(plan, replace(run, keep_weights=str(folder)), None)
     return _Teacher(job, run.key, str(folder))
 
 
@@ -202,15 +195,15 @@ def _folder_of(model: Model) -> str:
     return str(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
 
 
-def _run(what: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:
-    method = _method(what, teacher) if teacher else None
-    wanted, options = what.wanted, what.options
+def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:
+    method = _method(plan, teacher) if teacher else None
+    experiment = plan.experiment
     settings = settings_of(
         task,
-        {**wanted.given, **(wanted.student_given if teacher else {})},
-        content=what.data[task.name].content,
-        limit=options.limit,
-        choose=options.choose,
+        {**experiment.given, **(experiment.student_given if teacher else {})},
+        content=plan.extents[task.name].content,
+        limit=experiment.limit,
+        choose=experiment.choose,
         method=method,
         inputs={"teacher": teacher.key} if teacher else None,
     )
@@ -220,31 +213,31 @@ def _run(what: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         seed,
         settings,
         method,
-        neutral=neutral(wanted.given),
-        data_dir=wanted.data_dir,
-        data_revision=wanted.data_revision,
-        seeds=what.seeds,
-        predict_test=wanted.predict_test,
+        neutral=neutral(experiment.given),
+        data_dir=experiment.data_dir,
+        data_revision=experiment.data_revision,
+        seeds=plan.seeds,
+        predict_test=experiment.predict_test,
     )
 
 
-def _method(what: Plan, teacher: _Teacher) -> Method:
-    assert what.teacher is not None
+def _method(plan: Plan, teacher: _Teacher) -> Method:
+    assert plan.teacher is not None
     folders = {"teacher": teacher.folder}
-    if not what.options.no_teacher_cache:
-        folders["outputs"] = str(what.root / _OUTPUTS)
-    options = {"teacher_model": what.teacher.key, **what.wanted.distil}
+    if plan.experiment.caches_teacher_outputs:
+        folders["outputs"] = str(plan.root / _OUTPUTS)
+    options = {"teacher_model": plan.teacher.key, **plan.experiment.distillation}
     return Method("distil", _DISTIL, options, folders)
 
 
-def _job(what: Plan, run: Run, teacher: _Teacher | None) -> Job:
+def _job(plan: Plan, run: Run, teacher: _Teacher | None) -> Job:
     needs = teacher.key if teacher is not None and teacher.run is not None else None
-    return Job(run, needs, _cost(what, run), again=lacks_something(what, run))
+    return Job(run, needs, _cost(plan, run), again=lacks_something(plan.root, run))
 
 
-def lacks_something(what: Plan, run: Run) -> bool:
+def lacks_something(root: Path, run: Run) -> bool:
     """Whether a run was done before its weights, or answers to the test splits, were asked for."""
-    path = path_of(what.root, run.key)
+    path = path_of(root, run.key)
     if not path.is_file():
         return False
     if run.keep_weights is not None and not is_whole(Path(run.keep_weights)):
@@ -255,40 +248,8 @@ def lacks_something(what: Plan, run: Run) -> bool:
         return False  # the sweep names it and does it again anyway
 
 
-def submission_folder(what: Plan, run: Run, settings: str) -> Path:
-    """Where a run's answers lie for those who score them elsewhere."""
-    return what.root / "submissions" / run.model.key / settings / f"seed-{run.seed}"
-
-
-def _cost(what: Plan, run: Run) -> float:
+def _cost(plan: Plan, run: Run) -> float:
     """About how long a run takes: examples that are learned from, and a third of those judged."""
-    extent = what.data[run.task.name]
+    extent = plan.extents[run.task.name]
     epochs = run.settings.task["values"]["num_train_epochs"]
     return extent.train * float(epochs) + extent.evaluated / 3
-
-
-def carry_out(what: Plan, shown: Iterable[str]) -> tuple[Outcome, list[Run]]:
-    """Does the runs that are missing, writes the tables, prints those that are shown.
-
-    Returns:
-        What became of the runs, and those that have a result now.
-    """
-    options = what.options
-    wanted = unique(jobs(what))
-    outcome = sweep(
-        what.root,
-        wanted,
-        work=_WORK,
-        workers=options.workers,
-        threads=options.threads,
-        rerun=options.rerun,
-        devices=[] if options.training.get("use_cpu") else None,
-    )
-    written = write_by_name(what.root, {job.run.model.key for job in wanted})
-    for name in (*shown, "not counted"):
-        if name in written:
-            print(written[name])  # noqa: T201
-    for line in outcome.summary():
-        sys.stderr.write(f"{what.wanted.program}: {line}\n")
-    there = {run.key for run in (*outcome.done, *outcome.skipped)}
-    return outcome, [job.run for job in wanted if job.key in there]

@@ -10,6 +10,11 @@ Group = tuple[str, str]
 """A model and a task: what a worker has loaded and tokenized."""
 
 
+def group_of(run: Run) -> Group:
+    """Return what a run shares with those that differ from it by their seed or settings."""
+    return run.model.key, run.task.name
+
+
 @dataclass(frozen=True)
 class Job:
     """A run that is wanted.
@@ -34,7 +39,7 @@ class Job:
     @property
     def group(self) -> Group:
         """What it shares with the runs that differ from it by their seed or settings."""
-        return self.run.model.key, self.run.task.name
+        return group_of(self.run)
 
 
 def unique(jobs: Iterable[Job]) -> list[Job]:

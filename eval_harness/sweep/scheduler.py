@@ -7,22 +7,26 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
 import tqdm
 
 from angels_share.errors import RunFailed
-from angels_share.files import explain
 from eval_harness.runs.run import Run
-from eval_harness.sweep.interrupts import Interrupts
-from eval_harness.sweep.leases import LAPSE_SECONDS
-from eval_harness.sweep.local_workers import Crew, Worker
+from eval_harness.sweep.executor import (
+    Assignment,
+    CannotStart,
+    Ended,
+    Event,
+    Executor,
+    Lost,
+    Progress,
+    Slot,
+    Started,
+)
 from eval_harness.sweep.queue import Job, Queue, unique
-from eval_harness.sweep.worker import Ended, Order, Place, Ready, Share, stamp, unfinished
-
-__all__ = ["Failure", "Job", "Outcome", "sweep"]
+from eval_harness.sweep.worker import stamp, unfinished
 
 _POLL_SECONDS = 3.0
 """How often a run that somebody else is at is looked at again, when nothing else is left."""
@@ -71,15 +75,11 @@ class Outcome:
 def sweep(
     root: Path,
     jobs: Sequence[Job],
+    executor: Executor,
     *,
-    work: str,
-    workers: int | None = None,
     rerun: Literal["missing", "always", "never"] = "missing",
-    devices: Sequence[str] | None = None,
-    threads: int | None = None,
-    lapse: float = LAPSE_SECONDS,
 ) -> Outcome:
-    """Does the runs that are wanted and saves their results; one that fails stops no other.
+    """Make the runs that are wanted and save their results; one that fails stops no other.
 
     Failures stand in what is returned, for whoever asked to tell; where the sweep ends by an
     exception those until then are written to standard error.
@@ -87,17 +87,13 @@ def sweep(
     Args:
         root: the results folder, which other machines may be working on too.
         jobs: what is wanted; what a job needs stands among them, or has a result.
-        work: "package.module:function", which a worker calls as `function(run, report)`.
-        workers: processes; one per GPU where there are GPUs, else one, by default.
-        rerun: "missing" does what has no valid result, "always" all, "never" nothing.
-        devices: what CUDA_VISIBLE_DEVICES may name; all GPUs by default, none where it is empty.
-        threads: of each worker; its share of the cores by default.
-        lapse: seconds after which another machine's claim counts no more if nobody touched it.
+        executor: executes the runs; nothing of it is started where there are none.
+        rerun: "missing" makes what has no valid result, "always" all, "never" nothing.
 
     Raises:
-        KeyboardInterrupt: the workers are stopped; what was complete is there. SystemExit (143)
+        KeyboardInterrupt: the executor was stopped; what was complete is there. SystemExit (143)
             on SIGTERM likewise.
-        RunFailed: no worker can start; once one could, what is left fails instead.
+        RunFailed: the executor can start nothing; once it could, what is left fails instead.
     """
     wanted = unique(jobs)
     if rerun == "never":
@@ -105,11 +101,9 @@ def sweep(
     todo, skipped = _divided(root, wanted, rerun)
     if not todo:
         return Outcome(skipped=tuple(skipped))
-    with Interrupts() as interrupts:
-        crew = Crew(Place(root, work, "", lapse), workers, threads, devices, interrupts)
-        foreman = _Foreman(root, todo, crew)
-        foreman.work()
-    return Outcome(tuple(foreman.done), tuple(skipped), tuple(foreman.failures))
+    scheduler = _Scheduler(root, todo, executor)
+    scheduler.run()
+    return Outcome(tuple(scheduler.done), tuple(skipped), tuple(scheduler.failures))
 
 
 def _looked_up(root: Path, wanted: Sequence[Job]) -> Outcome:
@@ -139,17 +133,19 @@ def _divided(root: Path, wanted: Sequence[Job], rerun: str) -> tuple[list[Job], 
     return todo, skipped
 
 
-class _Foreman:
+class _Scheduler:
     """Hands out runs, hears what becomes of them, and keeps the books."""
 
-    def __init__(self, root: Path, todo: Sequence[Job], crew: Crew) -> None:
+    def __init__(self, root: Path, todo: Sequence[Job], executor: Executor) -> None:
         self.done: list[Run] = []
         self.failures: list[Failure] = []
-        self._root, self._crew, self._todo = root, crew, todo
+        self._root, self._executor, self._todo = root, executor, todo
         self._before = {job.key: stamp(root, job.key) if job.again else None for job in todo}
         needed = {job.needs for job in todo if job.needs} - {job.key for job in todo}
         there = {key for key in needed if unfinished(root, key) is None}
         self._queue, self._hopeless = Queue(todo, there), needed - there
+        self._under_way: dict[str, Job] = {}
+        self._shares: dict[str, float] = {}
         self._held: dict[str, tuple[Job, float]] = {}
         self._holders: dict[str, str] = {}
         self._could_start = False
@@ -158,92 +154,68 @@ class _Foreman:
         self._total = sum(job.cost for job in todo)
         self._bar = _bar(self._total)
 
-    def work(self) -> None:
-        """Until every run has ended, one way or another."""
+    def run(self) -> None:
+        """Hand out runs until every one has ended, one way or another."""
         is_through = False
         try:
-            for key in self._hopeless:
-                self._lose(key, f"it needs {key}, which has no result")
-            while self._hand_out():
-                self._listen()
-                self._show()
+            with self._executor:
+                for key in self._hopeless:
+                    self._lose(key, f"it needs {key}, which has no result")
+                while self._hand_out():
+                    for event in self._executor.events(min(_TICK_SECONDS, _POLL_SECONDS)):
+                        self._note(event)
+                    self._show()
             is_through = True
         finally:
-            self._crew.stop(at_once=not is_through)
             self._bar.close()
             for failure in () if is_through else self.failures:
                 _say(f"failed: {failure}")
         assert len(self.done) + len(self.failures) == len(self._todo), "runs that need each other"
 
-    # Handing out
-
     def _hand_out(self) -> bool:
-        """Gives the idle something to do; False where nothing is left to do or to wait for."""
-        crew = self._crew
-        for worker in crew.workers:
-            if worker.is_idle and (job := self._next_for(worker)):
-                worker.begin(job, Order(job.run, self._before[job.key]))
-        waiting = len(self._queue) or len(self._due())
-        starting = sum(not worker.is_ready for worker in crew.workers)
-        for _ in range(min(waiting - starting, crew.size - len(crew.workers))):
-            try:
-                crew.start()
-            except OSError as error:
-                self._cannot_start(f"a worker can't be started: {explain(error)}")
-        return bool(len(self._queue) or self._held or self._at_work())
+        """Give idle slots something to do; False where nothing is left to do or to wait for."""
+        for slot in self._executor.idle():
+            if job := self._next_for(slot):
+                self._under_way[job.key] = job
+                self._executor.begin(slot, Assignment(job.run, self._before[job.key]))
+        self._executor.grow(len(self._queue) or len(self._due()))
+        return bool(len(self._queue) or self._held or self._under_way)
 
-    def _next_for(self, worker: Worker) -> Job | None:
-        busy = {other.job.group for other in self._at_work() if other.job}
-        job = self._queue.take(worker.last, busy)
+    def _next_for(self, slot: Slot) -> Job | None:
+        busy = {job.group for job in self._under_way.values()}
+        job = self._queue.take(slot.last, busy)
         if job is None and (due := self._due()):
             job, _ = self._held.pop(due[0])
         return job
 
     def _due(self) -> list[str]:
-        """Runs that others are at, when they are looked at again."""
+        """Return the runs that others are at and that should be looked at again now."""
         now = time.monotonic()
         return [key for key, (_, when) in self._held.items() if when <= now]
 
-    def _at_work(self) -> list[Worker]:
-        return [worker for worker in self._crew.workers if worker.job is not None]
-
-    # Listening
-
-    def _listen(self) -> None:
-        """Waits until a worker says something or dies, a second at most."""
-        sources: list[Any] = []
-        for worker in self._crew.workers:
-            sources.append(worker.process.sentinel)
-            if worker.leaves_by is None:
-                sources.append(worker.connection)
-        wait(sources, min(_TICK_SECONDS, _POLL_SECONDS))
-        for worker in list(self._crew.workers):
-            self._hear(worker)
-
-    def _hear(self, worker: Worker) -> None:
-        is_dead = worker.is_dead()  # asked first: what it said before it died still counts
-        for message in worker.said():
-            self._note(worker, message)
-        if is_dead:
-            self._bury(worker)
-
-    def _note(self, worker: Worker, message: Ready | Share | Ended) -> None:
-        match message:
-            case Ready(problem) if problem:
-                worker.problem = problem
-                worker.hang_up()
-            case Ready():
-                worker.is_ready = self._could_start = True
-            case Share(share):
-                worker.share = share
+    def _note(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._could_start = True
+            case CannotStart(reason):
+                self._cannot_start(reason)
+            case Progress(key, share):
+                self._shares[key] = share
             case Ended():
-                self._ended(worker, message)
+                self._ended(event)
+            case Lost(key, reason):
+                job = self._taken_back(key)
+                if unfinished(self._root, key, self._before[key]) is None:
+                    self._succeeded(job)  # lost between saving the result and saying so
+                else:
+                    self._failed(job, reason)
 
-    def _ended(self, worker: Worker, ended: Ended) -> None:
-        job, worker.job = worker.job, None
-        assert job is not None, "a worker ended what it never began"
-        if ended.spoilt:
-            worker.hang_up()
+    def _taken_back(self, key: str) -> Job:
+        self._shares.pop(key, None)
+        return self._under_way.pop(key)
+
+    def _ended(self, ended: Ended) -> None:
+        job = self._taken_back(ended.key)
         if ended.trace:
             _say(ended.trace)
         if ended.how in ("done", "found"):
@@ -255,31 +227,17 @@ class _Foreman:
         if ended.how == "unsaved":
             self._give_up(ended.line)
 
-    def _bury(self, worker: Worker) -> None:
-        reason, job = worker.how_it_died(), worker.job
-        self._crew.dismiss(worker)
-        if not worker.is_ready:
-            died = f"a worker ended before it could begin: it {reason}"
-            self._cannot_start(worker.problem or died)
-        if job is None:
-            return
-        if unfinished(self._root, job.key, self._before[job.key]) is None:
-            self._succeeded(job)  # it was killed between saving the result and saying so
-        else:
-            self._failed(job, f"its worker {reason}")
-
     def _cannot_start(self, reason: str) -> None:
-        """Goes on with fewer workers; where there never was one, nothing would come of it."""
+        """Go on with fewer slots; where there never was one, nothing would come of it."""
         if not self._could_start:
             raise RunFailed(reason)
-        self._crew.size -= 1
-        if self._crew.size:
+        if self._executor.size:
             _say(f"{reason}; the sweep goes on with one worker less")
         else:
             self._give_up(f"no worker is left, and {reason}")
 
     def _give_up(self, reason: str) -> None:
-        """Begins nothing any more; what is under way may end."""
+        """Begin nothing any more; what is under way may end."""
         if not self._over:
             _say(f"{reason}; nothing more is begun")
         self._over = f"not begun: {reason}"
@@ -317,7 +275,7 @@ class _Foreman:
             _say(f"{job.run}: {holder} is at it; looked at again later")
 
     def _show(self) -> None:
-        under_way = sum(worker.share * worker.job.cost for worker in self._at_work() if worker.job)
+        under_way = sum(share * self._under_way[key].cost for key, share in self._shares.items())
         ended = len(self.done) + len(self.failures)
         failed = f", {len(self.failures)} failed" if self.failures else ""
         self._bar.set_postfix_str(f"{ended}/{len(self._todo)} runs{failed}", refresh=False)

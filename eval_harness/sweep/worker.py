@@ -5,7 +5,6 @@ may use are known before it is. Models and tokenized data stay in that module's 
 """
 
 import errno
-import importlib
 import os
 import time
 import traceback
@@ -14,33 +13,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from angels_share.cli import without_secrets
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_refusal
-from eval_harness.results.record import AnyPredictions, TaskResult
+from angels_share.imports import resolve
+from eval_harness.results.predictions import Predictions
+from eval_harness.results.record import TaskResult
 from eval_harness.results.store import InvalidResult, NewerResult, load, path_of, publish
 from eval_harness.runs.run import Run
-from eval_harness.sweep.leases import Claims, Holder
+from eval_harness.sweep.executor import Assignment, Ended, Progress, Stamp
+from eval_harness.sweep.leases import Holder, Leases
 
-Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, AnyPredictions]]
-Stamp = tuple[int, int]
-"""What tells a result's file from the one that takes its place."""
-
+Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, Predictions]]
 _REPORT_SECONDS = 0.2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSetup:
     """What a worker must know once.
 
     Attributes:
         root: the results folder.
         work: "package.module:function", called as `function(run, report)`.
-        token: what its claims are known by.
-        lapse: seconds after which a claim lapses.
+        token: what its leases are known by.
+        lapse: seconds after which a lease lapses.
     """
 
     root: Path
@@ -50,45 +49,10 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Order:
-    """A run to do; a result that was there before, if any, is to be replaced."""
-
-    run: Run
-    before: Stamp | None = None
-
-
-@dataclass(frozen=True)
 class Ready:
     """The worker has started; or it can't, and why."""
 
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class Share:
-    """How much of the run is done, from 0 to 1."""
-
-    share: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of an order.
-
-    Attributes:
-        how: "done": its result was made; "found": it was there, made by somebody else meanwhile;
-            "held": somebody else is at it; "unsaved": it failed, and every other run would, since
-            the results folder takes nothing any more.
-        line: why it failed, or who holds it.
-        trace: the traceback, where it was asked for.
-        spoilt: the worker ends too: after an error that nobody foresaw, a GPU's for example, or out
-            of memory, the next run is better off in a new process.
-    """
-
-    how: Literal["done", "found", "held", "failed", "unsaved"]
-    line: str = ""
-    trace: str = ""
-    spoilt: bool = False
 
 
 def stamp(root: Path, key: str) -> Stamp | None:
@@ -120,18 +84,18 @@ def unfinished(root: Path, key: str, before: Stamp | None = None) -> str | None:
     return None
 
 
-def serve(connection: Connection, place: Place) -> None:
-    """Does what it is told until the other end is closed, or gone; the last run is finished."""
+def serve(connection: Connection, setup: WorkerSetup) -> None:
+    """Execute assignments until the other end is closed, or gone; the last run is finished."""
     parent = _Parent(connection)
     try:
-        work = _resolved(place.work)
-        claims = Claims(place.root, place.lapse)
+        work = resolve(setup.work)
+        leases = Leases(setup.root, setup.lapse)
     except (UserError, OSError) as error:
         parent.send(Ready(_line(error)))
         return
     parent.send(Ready())
-    while (order := parent.receive()) is not None:
-        ended = _attempt(order, place, claims, work, parent.report)
+    while (assignment := parent.receive()) is not None:
+        ended = execute(assignment, setup, leases, work, parent.report)
         parent.send(ended)
         if ended.spoilt:
             return
@@ -142,66 +106,73 @@ class _Parent:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._reported = 0.0
+        self._key, self._reported = "", 0.0
 
-    def send(self, message: Ready | Share | Ended) -> None:
+    def send(self, message: Ready | Progress | Ended) -> None:
         with suppress(BrokenPipeError):  # the next `receive` says so
             self._connection.send(message)
 
-    def receive(self) -> Order | None:
+    def receive(self) -> Assignment | None:
+        self._key, self._reported = "", 0.0
         try:
-            order: Order = self._connection.recv()
+            assignment: Assignment = self._connection.recv()
         except (EOFError, ConnectionResetError):
             return None
-        return order
+        self._key = assignment.run.key
+        return assignment
 
     def report(self, share: float) -> None:
-        """Passes on how far a run is, a few times a second at most."""
+        """Pass on how far a run is, a few times a second at most."""
         now = time.monotonic()
         if now - self._reported >= _REPORT_SECONDS:
             self._reported = now
-            self.send(Share(min(max(share, 0.0), 1.0)))
+            self.send(Progress(self._key, min(max(share, 0.0), 1.0)))
 
 
-def _resolved(name: str) -> Work:
-    module, _, function = name.partition(":")
-    try:
-        work: Work = getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever an import may raise
-        raise UserError(f"{name}: a worker can't import it: {_line(error)}") from error
-    return work
-
-
-def _attempt(
-    order: Order, place: Place, claims: Claims, work: Work, report: Callable[[float], None]
+def execute(
+    assignment: Assignment,
+    setup: WorkerSetup,
+    leases: Leases,
+    work: Work,
+    report: Callable[[float], None],
 ) -> Ended:
+    """Make one run and publish its result, unless somebody else has, or is at it.
+
+    Args:
+        assignment: the run, and the result that it is to replace, if any.
+        setup: the results folder, and by which token this worker's leases are known.
+        leases: those of that folder.
+        work: makes the run.
+        report: is told the share of the run that is done.
+
+    Returns:
+        The outcome; whatever goes wrong in a run is one.
+    """
+    run, root = assignment.run, setup.root
     try:
-        with _writing_to(place.root):
-            claim = claims.take(order.run.key, place.token)
-        if isinstance(claim, Holder):
-            return Ended("held", str(claim))
-        with claim:
-            # Asked after the claim is ours: who had it publishes before giving it back.
-            if unfinished(place.root, order.run.key, order.before) is None:
-                return Ended("found")
-            _run(order, place.root, work, report)
+        with _writing_to(root):
+            lease = leases.take(run.key, setup.token)
+        if isinstance(lease, Holder):
+            return Ended(run.key, "held", str(lease))
+        with lease:
+            # Looked up after the lease is ours: who had it publishes before giving it back.
+            if unfinished(root, run.key, assignment.before) is None:
+                return Ended(run.key, "found")
+            result, predictions = work(run, report)
+            assert result.key == run.key, f"{result.key} came of {run.key}"
+            # Only the result that was to be replaced is: another's, made meanwhile, was first.
+            before = assignment.before
+            replace = before is not None and before == stamp(root, run.key)
+            with _writing_to(root):
+                publish(root, result, predictions, replace=replace)
     except _NoRoom as error:
-        return Ended("unsaved", _line(error))
+        return Ended(run.key, "unsaved", _line(error))
     except Exception as error:  # noqa: BLE001  (one run's failure: told, and the others go on)
         asked = os.environ.get("ANGELS_SHARE_TRACEBACK")
         trace = "".join(traceback.format_exception(error)) if asked else ""
         spoilt = not isinstance(error, (UserError, RunFailed))
-        return Ended("failed", _line(error), without_secrets(trace), spoilt)
-    return Ended("done")
-
-
-def _run(order: Order, root: Path, work: Work, report: Callable[[float], None]) -> None:
-    result, predictions = work(order.run, report)
-    assert result.key == order.run.key, f"{result.key} came of {order.run.key}"
-    # Only the result that was to be replaced is: another's, made meanwhile, was the first.
-    replace = order.before is not None and order.before == stamp(root, order.run.key)
-    with _writing_to(root):
-        publish(root, result, predictions, replace=replace)
+        return Ended(run.key, "failed", _line(error), without_secrets(trace), spoilt)
+    return Ended(run.key, "done")
 
 
 class _NoRoom(RunFailed):

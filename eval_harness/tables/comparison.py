@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.files import hash_of, write_json
-from eval_harness.results.record import Predictions, TaskResult
-from eval_harness.results.store import InvalidResult, path_of, read_logits
+from eval_harness.results.predictions import ClassPredictions
+from eval_harness.results.record import TaskResult
+from eval_harness.results.store import InvalidResult, path_of, read_predictions
 from eval_harness.tables import bootstrap as intervals
-from eval_harness.tables.rows import Cell, Row
-from eval_harness.tasks.registry import GLUE, task_named
+from eval_harness.tables.row import Cell, Row
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import GLUE
 
 INTERVALS = "intervals"
 
@@ -120,7 +122,7 @@ def _paired(task: str, student: Cell, other: Cell, root: Path) -> intervals.Pair
     for cell in (student, other):
         columns.append([])
         for result in _counted(cell):
-            ids, labels, said = _said(task, read_logits(root, result))
+            ids, labels, said = _said(task, read_predictions(root, result, ClassPredictions))
             first = first or (ids, labels)
             if ids != first[0] or not np.array_equal(labels, first[1]):
                 raise InvalidResult(
@@ -132,7 +134,7 @@ def _paired(task: str, student: Cell, other: Cell, root: Path) -> intervals.Pair
     return intervals.Paired(task_named(task), first[1], ours, theirs)
 
 
-def _said(task: str, predictions: Predictions) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+def _said(task: str, predictions: ClassPredictions) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
     """Ids, labels and predictions of the first split."""
     splits = np.asarray(predictions.split)
     here = splits == splits[0]

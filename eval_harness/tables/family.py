@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, known_as
+from eval_harness.tables.cells import count_of, mean_over, tasks_of_mean, title_of
 from eval_harness.tables.notes import notes
-from eval_harness.tables.rows import Row
+from eval_harness.tables.row import Row
 from eval_harness.tables.table import Published, Table, Value, table_of
-from eval_harness.tables.table1 import count_of, mean_over, tasks_of_mean, title_of
 from eval_harness.tasks.registry import GLUE
 
 _SECTION = "readme_glue"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from eval_harness.tables.table import Figure, Table, Value, text_of
+from eval_harness.tables.table import Number, Table, Value, text_of
 
 
 class Format(NamedTuple):
@@ -75,7 +75,7 @@ def _cell(value: Value) -> dict[str, Any] | None:
     if value is None:
         return None
     said: dict[str, Any] = {"text": text_of(value)}
-    if isinstance(value, Figure):
+    if isinstance(value, Number):
         return {**said, "number": value.number, **value.more}
     return said if isinstance(value, str) else {**said, "number": value}
 

@@ -8,9 +8,10 @@ from operator import eq
 
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.settings import FINE_TUNING
-from eval_harness.tables.rows import MISMATCHED, Cell, Row, plain
-from eval_harness.tables.table1 import title_of
-from eval_harness.tasks.registry import TASKS
+from eval_harness.tables.cells import title_of
+from eval_harness.tables.row import Cell, Row
+from eval_harness.tables.row_labels import plain
+from eval_harness.tasks.registry import MISMATCHED, TASKS
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _copies(name: str) -> set[str | None]:
     """Where a copy of GLUE's own files, or of the Hub's, lies; and a task of one's own."""
     if (task := _BY_NAME.get(name)) is None:
         return {f"files of {name}"}
-    return {task.folder, name, f"glue/{name}", f"{name}/{task.config}"}
+    return {task.glue.folder if task.glue else None, name, f"glue/{name}", f"{name}/{task.config}"}
 
 
 def _data_name(shown: _Shown) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from angels_share.names import known_as
 from eval_harness.runs.run import Model
 from eval_harness.tables.comparison import common_tasks, kept_interval, total
-from eval_harness.tables.rows import Row
+from eval_harness.tables.row import Row
 
 
 @dataclass(frozen=True)

@@ -7,29 +7,20 @@ are the row, and the older ones are further rows, each over all tasks.
 
 import json
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 from angels_share.files import hash_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, Found, Invalid
-from eval_harness.runs.run import Model
+from eval_harness.tables.row import Cell, Row
+from eval_harness.tables.row_labels import labelled
+from eval_harness.tasks.registry import TASKS
 
-MISMATCHED = "mnli-mm"
-SECOND_CELLS = {
-    "mnli": (MISMATCHED, "validation_mismatched", "score"),
-    "squad": ("squad EM", "validation", "exact_match"),
-    "squad_v2": ("squad_v2 EM", "validation", "exact_match"),
-}
-"""Of a task with two columns: the second one's cell, and the split and measure that it shows.
-
-No task can be called what the cells of SQuAD are: its name has no blank.
-"""
+_SECOND = {task.name: task.second for task in TASKS if task.second}
 
 _ADDED_LATER = ("labels", "measures", "columns")
 """Settings of a task that the first results don't name."""
@@ -44,54 +35,6 @@ _RESPECTS = {
     **dict.fromkeys(("version", *_ADDED_LATER), _VERSION),
     "inputs": _TEACHER,
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What the seeds of one task gave, in the order of the seeds; None: it is not defined there.
-
-    `asked` are the seeds that there should be, as far as files tell.
-    """
-
-    results: tuple[TaskResult, ...]
-    scores: tuple[float | None, ...]
-    asked: frozenset[int]
-
-    @property
-    def counted(self) -> list[float]:
-        """The scores that there are."""
-        return [score for score in self.scores if score is not None]
-
-    @property
-    def median(self) -> float | None:
-        """The middle one, or the mean of the middle two."""
-        return statistics.median(self.counted) if self.counted else None
-
-    @property
-    def data(self) -> str:
-        """The hash of the data's content."""
-        return str(self.results[0].settings.task.get("data"))
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model under settings: a cell for each task.
-
-    `part` says what sets it apart from a newer row of the same model and settings; `told` are the
-    flags that its label names.
-    """
-
-    model: Model
-    settings: Mapping[str, Any]
-    cells: Mapping[str, Cell]
-    part: str = ""
-    label: str = field(default="", compare=False)
-    told: frozenset[str] = field(default=frozenset(), compare=False)
-
-    @property
-    def results(self) -> list[TaskResult]:
-        """All that it is made of."""
-        return [result for cell in self.cells.values() for result in cell.results]
 
 
 @dataclass(frozen=True)
@@ -147,7 +90,7 @@ def rows_of(found: Found) -> list[Row]:
         first = results[0]
         part = _Part(first.settings.task, tuple(results), frozenset(lost.get(name, ())))
         rows[first.model.key, first.settings.row_hash][first.task].append(part)
-    return _labelled([row for key in sorted(rows) for row in _rows(rows[key])])
+    return labelled([row for key in sorted(rows) for row in _rows(rows[key])])
 
 
 def _lost(invalid: Sequence[Invalid]) -> dict[str, set[int]]:
@@ -232,10 +175,10 @@ def _cells(part: _Part) -> dict[str, Cell]:
     ordered = tuple(sorted(part.results, key=lambda result: result.seed))
     task, asked = ordered[0].task, part.asked
     cells = {task: Cell(ordered, tuple(result.score for result in ordered), asked)}
-    if task in SECOND_CELLS:
-        name, split, measure = SECOND_CELLS[task]
-        second = [result.scores.get(split, {}).get(measure) for result in ordered]
-        cells[name] = Cell(ordered, tuple(second), asked)
+    if column := _SECOND.get(task):
+        scores = (result.scores.get(column.split, {}) for result in ordered)
+        second = tuple(each.get(column.measure) for each in scores)
+        cells[column.cell] = Cell(ordered, second, asked)
     return cells
 
 
@@ -291,107 +234,3 @@ def _layers(part: _Part) -> list[_Part]:
               for depth in range(deepest)]  # fmt: skip
     newest = replace(part, results=tuple(layers[0]))
     return [newest, *(_Part(part.settings, tuple(each), again=True) for each in layers[1:])]
-
-
-def _labelled(rows: Sequence[Row]) -> list[Row]:
-    """Gives each row a name that says what it is, and no more than tells it from the others."""
-    several = _names_of_several(rows)
-    shared = _shared_overrides(rows)
-    told = [frozenset(row.settings.get("overrides", {})) - shared for row in rows]
-    alike: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        alike[_label(row, told[place], several=row.model.name in several)].append(place)
-    labels = [""] * len(rows)
-    for label, places in alike.items():
-        more = _telling_apart([rows[place] for place in places])
-        for place, extra in zip(places, more, strict=True):
-            labels[place] = ", ".join(filter(None, (label, extra)))
-    named = [
-        replace(row, label=label, told=flags)
-        for row, label, flags in zip(rows, _unique(labels), told, strict=True)
-    ]
-    return sorted(named, key=lambda row: (row.model.name, row.model.key, row.label))
-
-
-def _names_of_several(rows: Sequence[Row]) -> set[str]:
-    """The names that several models bear."""
-    keys: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        keys[row.model.name].add(row.model.key)
-    return {name for name, those in keys.items() if len(those) > 1}
-
-
-def _shared_overrides(rows: Sequence[Row]) -> set[str]:
-    """The flags that every row was given alike: they tell none from another."""
-    given = [
-        {(name, plain(value)) for name, value in row.settings.get("overrides", {}).items()}
-        for row in rows
-    ]
-    return {name for name, _ in set.intersection(*given)} if given else set()
-
-
-def _label(row: Row, told: Set[str], *, several: bool) -> str:
-    """The model and what the user set: `bert (D), learning_rate 1e-4, limit 100`."""
-    settings, method = row.settings, row.settings.get("method")
-    name = f"{row.model.name} {row.model.digest}" if several else row.model.name
-    if method:
-        name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
-    said = [f"{flag} {plain(settings['overrides'][flag])}" for flag in sorted(told)]
-    if settings.get("limit") is not None:
-        said.append(f"limit {settings['limit']}")
-    if settings.get("choose", "last") != "last":
-        said.append(f"{settings['choose']} epoch")
-    if method and method["options"].get("kd_over_all_positions"):
-        said.append("kd_over_all_positions")
-    return ", ".join([name, *said, *filter(None, [row.part])])
-
-
-def _telling_apart(rows: Sequence[Row]) -> list[str]:
-    """What must be added to equal labels: every setting in which their rows differ."""
-    flat = [_flat(row.settings) for row in rows]
-    names = sorted(set().union(*flat))
-    differing = [name for name in names if len({str(each.get(name)) for each in flat}) > 1]
-    return [
-        ", ".join(f"{name.rpartition('.')[2]} {plain(each.get(name))}" for name in differing)
-        for each in flat
-    ]
-
-
-def _unique(labels: Sequence[str]) -> list[str]:
-    """The labels as they are printed, numbered where they are still equal."""
-    unique: dict[str, None] = {}
-    for label in map(one_line, labels):
-        names = (label if n == 1 else f"{label} ({n})" for n in count(1))
-        unique[next(name for name in names if name not in unique)] = None
-    assert len(unique) == len(labels), "two rows bear one label"
-    return list(unique)
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{above}{name}."))
-        else:
-            flat[f"{above}{name}"] = value
-    return flat
-
-
-def one_line(text: str) -> str:
-    """What can be printed of a text: a model's name may hold anything that a folder's may."""
-    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
-
-
-def plain(value: Any) -> str:
-    """A setting as people write it: 1e-4, not 0.0001."""
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "on", False: "off"}[value]
-    if isinstance(value, float) and value != 0 and abs(value) < 1e-2:
-        return f"{Decimal(repr(value)).normalize():e}"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, Mapping):
-        return json.dumps(dict(value))
-    if isinstance(value, list | tuple):
-        return "+".join(map(plain, value))
-    return str(value)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eval_harness.tables.paper import footnotes
-from eval_harness.tables.rows import one_line
+from eval_harness.tables.row_labels import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class Figure:
+class Number:
     """A number as it is printed, the number itself, and what else there is to say of it."""
 
     text: str
@@ -26,7 +26,7 @@ class Published(str):
     __slots__ = ()
 
 
-Value = str | float | Figure | None
+Value = str | float | Number | None
 """A cell; None is blank: not measured."""
 
 
@@ -92,6 +92,6 @@ def text_of(value: Value) -> str:
     """One decimal for a score; a count or a text as it is; nothing for what isn't there."""
     if value is None:
         return ""
-    if isinstance(value, Figure):
+    if isinstance(value, Number):
         return one_line(value.text)
     return f"{value:.1f}" if isinstance(value, float) else one_line(str(value))

@@ -1,4 +1,4 @@
-"""Rows of Table 1: medians over seeds, their spread, means, what was retained."""
+"""Table 1: GLUE, medians over seeds with their spread, means, and what was retained."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,22 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval_harness.tables.bootstrap import RESAMPLES
-from eval_harness.tables.comparison import total
+from eval_harness.tables.cells import (
+    COUNT,
+    MEAN_OF,
+    MODEL,
+    RETAINED,
+    SCORE,
+    columns_of,
+    count_of,
+    figure,
+    mean_over,
+    published_name,
+    tasks_of_all,
+    tasks_of_mean,
+    title_of,
+)
+from eval_harness.tables.notes import notes
 from eval_harness.tables.paper import corrected
 from eval_harness.tables.retained import Retained
-from eval_harness.tables.rows import MISMATCHED, SECOND_CELLS, Cell, Row
-from eval_harness.tables.table import Figure, Published, Value
-from eval_harness.tasks.registry import GLUE, TASKS
-
-MODEL = "Model"
-COUNT = "n"
-SCORE = "Score"
-MEAN_OF = "Mean of k"
-RETAINED = "Retained"
-
-
-_TITLES = {**{task.name: task.title for task in TASKS}, MISMATCHED: "MNLI-mm"}
-_TAKEN = {MODEL, COUNT, SCORE, MEAN_OF, RETAINED, *_TITLES.values()}
+from eval_harness.tables.row import Row
+from eval_harness.tables.table import Number, Table, Value, filled, table_of
+from eval_harness.tasks.registry import GLUE, MISMATCHED
 
 
 @dataclass(frozen=True)
@@ -33,22 +38,28 @@ class Line:
     why_not: str = ""
 
 
-def title_of(task: str) -> str:
-    """A column's name; a task of one's own is called what its results call it.
+def table1(paper: Mapping[str, Any], lines: Sequence[Line], not_counted: Sequence[str]) -> Table:
+    """Make Table 1: the paper's rows, then ours that have a column here.
 
-    These may be anybody's, with a name that another column has.
+    Args:
+        paper: the published numbers.
+        lines: our rows with what they retained.
+        not_counted: what is to be said of files that don't count.
     """
-    if task in _TITLES:
-        return _TITLES[task]
-    return f"{task} (task)" if task in _TAKEN else task
-
-
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The tasks of Table 1: the nine, MNLI's second part beside the first, then one's own."""
-    known = {*(task.name for task in TASKS), *(cell for cell, *_ in SECOND_CELLS.values())}
-    own = sorted({task for row in rows for task in row.cells} - known)
-    at = GLUE.index("mnli") + 1
-    return [*GLUE[:at], MISMATCHED, *GLUE[at:], *own]
+    tasks = columns_of([line.row for line in lines])
+    shown = [line for line in lines if line.row.cells.keys() & set(tasks)]
+    ours_shown = [line.row for line in shown]
+    rows = [paper_row(paper, name, ours_shown) for name in paper["table1"]["rows"]]
+    rows += [glue_row(line, tasks) for line in shown]
+    names = (MODEL, COUNT, SCORE, *map(title_of, tasks), MEAN_OF, RETAINED)
+    columns, cells = filled(names, rows)
+    said = (
+        *mean_notes(ours_shown),
+        *notes(ours_shown, tasks),
+        *retained_notes(shown),
+        *not_counted,
+    )
+    return table_of(paper, "table1", "Table 1: GLUE, dev sets", columns, cells, notes=said)
 
 
 def glue_row(line: Line, tasks: Sequence[str]) -> dict[str, Value]:
@@ -61,7 +72,7 @@ def glue_row(line: Line, tasks: Sequence[str]) -> dict[str, Value]:
         COUNT: count_of([row.cells[task] for task in tasks if task in row.cells]),
         SCORE: mean if whole else None,
         **{title_of(task): figure(row, task) for task in tasks},
-        MEAN_OF: Figure(f"{mean.text} of {len(there)}", mean.number, {"of": list(there)})
+        MEAN_OF: Number(f"{mean.text} of {len(there)}", mean.number, {"of": list(there)})
         if mean and not whole
         else None,
         RETAINED: _share(line.kept) if line.kept else None,
@@ -71,7 +82,7 @@ def glue_row(line: Line, tasks: Sequence[str]) -> dict[str, Value]:
 def paper_row(paper: Mapping[str, Any], name: str, rows: Sequence[Row]) -> dict[str, Value]:
     """A published row of Table 1 by column, its mean over the tasks that all of ours have."""
     published, right = paper["table1"]["rows"][name], corrected(paper, "table1", name)
-    common = common_tasks(rows)
+    common = tasks_of_all(rows)
     mean = sum(right[task] for task in common) / len(common) if common else None
     return {
         MODEL: published_name(name),
@@ -79,74 +90,14 @@ def paper_row(paper: Mapping[str, Any], name: str, rows: Sequence[Row]) -> dict[
         **{title_of(task): published[task] for task in GLUE},
         MEAN_OF: None
         if mean is None
-        else Figure(f"{mean:.1f} of {len(common)}", round(mean, 10), {"of": list(common)}),
+        else Number(f"{mean:.1f} of {len(common)}", round(mean, 10), {"of": list(common)}),
     }
 
 
-def published_name(name: str) -> Published:
-    """What a row of the paper's is called beside ours."""
-    return Published(f"{name} (paper)")
-
-
-def tasks_of_mean(row: Row) -> tuple[str, ...]:
-    """GLUE's tasks that a row has a score of: its mean is theirs."""
-    return tuple(task for task in GLUE if task in row.cells and row.cells[task].median is not None)
-
-
-def common_tasks(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The tasks of our means where all of them are over the same, and not over all nine."""
-    tasks = {tasks_of_mean(row) for row in rows} - {()}
-    return tasks.pop() if len(tasks) == 1 and tasks != {GLUE} else ()
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage, without its sign."""
-    return f"{round(100 * share, digits) + 0.0:.{digits}f}"  # + 0.0: no -0.0
-
-
-def figure(row: Row, task: str, digits: int = 1, *, always_count: bool = False) -> Figure | None:
-    """`59.9 (57.0 to 61.4; 4/5)`: median, spread, and how many seeds where some are missing."""
-    cell = row.cells.get(task)
-    if cell is None or cell.median is None:
-        return None
-    low, high = (percent(each(cell.counted), digits) for each in (min, max))
-    said = [f"{low} to {high}"] if len(cell.counted) > 1 else []
-    if always_count or len(cell.counted) < len(cell.asked):
-        said.append(f"{len(cell.counted)}/{len(cell.asked)}")
-    text = percent(cell.median, digits) + (f" ({'; '.join(said)})" if said else "")
-    seeds = {
-        str(result.seed): None if score is None else exact(score)
-        for result, score in zip(cell.results, cell.scores, strict=True)
-    }
-    return Figure(text, exact(cell.median), {"seeds": seeds, "asked": sorted(cell.asked)})
-
-
-def exact(share: float) -> float:
-    """A share as a percentage for further computing; 0.57 is 57.0 and not 56.99999999999999."""
-    return round(100 * share, 10) + 0.0
-
-
-def mean_over(row: Row, tasks: Sequence[str]) -> Figure | None:
-    """The plain mean of a row's medians."""
-    if not tasks:
-        return None
-    mean = total(row, tasks) / len(tasks)
-    return Figure(percent(mean), exact(mean))
-
-
-def count_of(cells: Sequence[Cell]) -> str:
-    """How many seeds the cells have: `5`, `1-5`, or `3/5` where the poorest lacks two of five."""
-    counts = sorted({len(cell.counted) for cell in cells})
-    poorest = min(cells, key=lambda cell: len(cell.counted) / len(cell.asked))
-    if len(poorest.counted) < len(poorest.asked):
-        return f"{len(poorest.counted)}/{len(poorest.asked)}"
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
-
-
-def _share(kept: Retained) -> Figure:
+def _share(kept: Retained) -> Number:
     limits = f" [{kept.interval[0]:.1f} to {kept.interval[1]:.1f}]" if kept.interval else ""
     more = {"interval": kept.interval, "teacher": kept.teacher.label, "of": list(kept.tasks)}
-    return Figure(f"{kept.share:.1f}{limits}", round(kept.share, 10), more)
+    return Number(f"{kept.share:.1f}{limits}", round(kept.share, 10), more)
 
 
 def mean_notes(rows: Sequence[Row], *, beside_the_papers: bool = True) -> list[str]:
@@ -156,7 +107,7 @@ def mean_notes(rows: Sequence[Row], *, beside_the_papers: bool = True) -> list[s
         if (tasks := tasks_of_mean(row)) and tasks != GLUE:
             by_tasks[tasks].append(row.label)
     said = []
-    if common := common_tasks(rows):
+    if common := tasks_of_all(rows):
         papers = (
             "; the paper's is computed here from its numbers"
             f"{', its misprint corrected' if 'mnli' in common else ''}"

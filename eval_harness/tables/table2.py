@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from eval_harness.tables.cells import figure, published_name
 from eval_harness.tables.notes import notes
-from eval_harness.tables.rows import Row
-from eval_harness.tables.table import Figure, Table, Value, table_of
-from eval_harness.tables.table1 import figure, published_name
+from eval_harness.tables.row import Row
+from eval_harness.tables.table import Number, Table, Value, table_of
+from eval_harness.tasks.registry import TASKS
 
-TASKS_OF_TABLE2 = ("imdb", "squad", "squad_v2")
+TASKS_OF_TABLE2 = tuple(task.name for task in TASKS if task.table == "table2")
 
 
 class _Column(NamedTuple):
@@ -54,7 +55,7 @@ def table2(paper: Mapping[str, Any], rows: Sequence[Row], not_counted: Sequence[
     return table_of(paper, "table2", "Table 2: IMDb and SQuAD", titles, cells, notes=said)
 
 
-def _printed(row: Mapping[str, float | None], column: _Column) -> Figure | None:
+def _printed(row: Mapping[str, float | None], column: _Column) -> Number | None:
     """A published number; its table has none of SQuAD 2.0."""
     value = row[column.published] if column.published else None
-    return None if value is None else Figure(f"{value:.{column.digits}f}", value)
+    return None if value is None else Number(f"{value:.{column.digits}f}", value)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from eval_harness.data.stsb_lengths import COUNTS
 from eval_harness.results.speed import Session, Setup, Speeds, Timed, Timing, ratio
-from eval_harness.speed.stsb_lengths import COUNTS
-from eval_harness.tables.table import Figure, Table, Value, filled, table_of
-from eval_harness.tables.table1 import published_name
+from eval_harness.tables.cells import published_name
+from eval_harness.tables.table import Number, Table, Value, filled, table_of
 
 _RATIO = ("BERT-base", "DistilBERT")
 """Of the paper's rows: whose time is divided by whose."""
@@ -43,7 +43,7 @@ def table3(paper: Mapping[str, Any], measured: Speeds) -> Table:
 
 def _published(paper: Mapping[str, Any]) -> Iterator[_Row]:
     value = paper["table3"]["ratio_bert_over_distilbert"]
-    ratios = {_RATIO[0]: _ONE, _RATIO[1]: Figure(f"{value:.2f}", value)}
+    ratios = {_RATIO[0]: _ONE, _RATIO[1]: Number(f"{value:.2f}", value)}
     for name, row in paper["table3"]["rows"].items():
         yield {
             "Model": published_name(name),
@@ -53,7 +53,7 @@ def _published(paper: Mapping[str, Any]) -> Iterator[_Row]:
         }
 
 
-_ONE = Figure("1", 1.0)
+_ONE = Number("1", 1.0)
 
 
 def _rows_of(session: Session, suffix: str) -> Iterator[_Row]:
@@ -77,7 +77,7 @@ def _of_a_million(count: int | None) -> Value:
     """One decimal, but three for a model of a demo, which would be 0.0."""
     if count is None:
         return None
-    return Figure(f"{count / 1e6:.{1 if count >= 1e6 else 3}f}", count / 1e6)
+    return Number(f"{count / 1e6:.{1 if count >= 1e6 else 3}f}", count / 1e6)
 
 
 def _times(session: Session, model: Timed, threads: int) -> _Row:
@@ -106,16 +106,16 @@ def _milliseconds(one: Timing, pairs: int) -> tuple[float, list[float]]:
     return 1000 * one.seconds / pairs, [1000 * seconds / pairs for seconds in one.passes]
 
 
-def _ratio(first: Timing, own: Timing) -> Figure:
+def _ratio(first: Timing, own: Timing) -> Number:
     found = ratio(first, own)
     limits = {"interval": [found.low, found.high]}
-    return Figure(_with_range(found.value, found.low, found.high, 2), found.value, limits)
+    return Number(_with_range(found.value, found.low, found.high, 2), found.value, limits)
 
 
-def _spread(median: float, values: Sequence[float]) -> Figure:
+def _spread(median: float, values: Sequence[float]) -> Number:
     low, high = min(values), max(values)
     text = _with_range(median, low, high, _digits(median))
-    return Figure(text, median, {"repeats": list(values)})
+    return Number(text, median, {"repeats": list(values)})
 
 
 def _with_range(value: float, low: float, high: float, digits: int) -> str:
@@ -124,12 +124,12 @@ def _with_range(value: float, low: float, high: float, digits: int) -> str:
     return f"{value:.{digits}f}{around}"
 
 
-def _milli(value: float) -> Figure:
-    return Figure(f"{value:.{_digits(value)}f}", value)
+def _milli(value: float) -> Number:
+    return Number(f"{value:.{_digits(value)}f}", value)
 
 
-def _rate(value: float) -> Figure:
-    return Figure(f"{value:.{0 if value >= 1000 else 1}f}", value)
+def _rate(value: float) -> Number:
+    return Number(f"{value:.{0 if value >= 1000 else 1}f}", value)
 
 
 def _digits(value: float) -> int:

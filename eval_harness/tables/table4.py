@@ -9,20 +9,12 @@ from typing import Any
 from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.runs.run import Distilled
 from eval_harness.tables.bootstrap import RESAMPLES
+from eval_harness.tables.cells import MEAN_OF, SCORE, published_name, tasks_of_mean, title_of
 from eval_harness.tables.comparison import common_tasks, kept_interval, total
 from eval_harness.tables.notes import notes
-from eval_harness.tables.rows import Row
-from eval_harness.tables.table import Figure, Table, Value, filled, table_of
-from eval_harness.tables.table1 import (
-    MEAN_OF,
-    SCORE,
-    Line,
-    glue_row,
-    mean_notes,
-    published_name,
-    tasks_of_mean,
-    title_of,
-)
+from eval_harness.tables.row import Row
+from eval_harness.tables.table import Number, Table, Value, filled, table_of
+from eval_harness.tables.table1 import Line, glue_row, mean_notes
 from eval_harness.tasks.registry import GLUE
 
 CHANGE, OVER = "Change of score", "Tasks"
@@ -137,7 +129,7 @@ def _ordered(found: Sequence[Change]) -> list[tuple[Row | None, list[Change]]]:
 def _published(name: str, change: float) -> dict[str, Value]:
     return {
         "Left out": published_name(ABLATIONS[name].title),
-        CHANGE: Figure(f"{change:+.2f}", change),
+        CHANGE: Number(f"{change:+.2f}", change),
     }
 
 
@@ -152,7 +144,7 @@ def _row(row: Row, left_out: str, change: Change | None = None) -> dict[str, Val
     }
 
 
-def _points(change: Change) -> Figure | None:
+def _points(change: Change) -> Number | None:
     if change.points is None:
         return None
     limits = ""
@@ -163,7 +155,7 @@ def _points(change: Change) -> Figure | None:
         "against": change.full.label if change.full else None,
         "of": list(change.tasks),
     }
-    return Figure(f"{_signed(change.points)}{limits}", round(change.points, 10), more)
+    return Number(f"{_signed(change.points)}{limits}", round(change.points, 10), more)
 
 
 def _signed(points: float) -> str:

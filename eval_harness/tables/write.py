@@ -13,25 +13,12 @@ from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
-from eval_harness.tables.notes import notes
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.retained import retained
-from eval_harness.tables.rows import Row, rows_of
-from eval_harness.tables.table import Table, filled, table_of
-from eval_harness.tables.table1 import (
-    COUNT,
-    MEAN_OF,
-    MODEL,
-    RETAINED,
-    SCORE,
-    Line,
-    columns_of,
-    glue_row,
-    mean_notes,
-    paper_row,
-    retained_notes,
-    title_of,
-)
+from eval_harness.tables.row import Row
+from eval_harness.tables.rows import rows_of
+from eval_harness.tables.table import Table
+from eval_harness.tables.table1 import Line, table1
 from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
 from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, changes, table4
@@ -147,30 +134,13 @@ def measured(found: Found, root: Path) -> Ours:
 def tables(paper: Mapping[str, Any], ours: Ours = Ours()) -> list[Table]:
     """The paper's four tables, its rows first and ours after them; last the family's, if any."""
     made = [
-        _table1(paper, ours),
+        table1(paper, ours.lines, _not_counted(ours.invalid, "table1")),
         table2(paper, ours.rows, _not_counted(ours.invalid, "table2")),
         table3(paper, ours.speeds),
         table4(paper, ours.changes),
     ]
     family = family_table(paper, ours.rows)
     return [*made, family] if family else made
-
-
-def _table1(paper: Mapping[str, Any], ours: Ours) -> Table:
-    tasks = columns_of(ours.rows)
-    shown = [line for line in ours.lines if line.row.cells.keys() & set(tasks)]
-    ours_shown = [line.row for line in shown]
-    rows = [paper_row(paper, name, ours_shown) for name in paper["table1"]["rows"]]
-    rows += [glue_row(line, tasks) for line in shown]
-    names = (MODEL, COUNT, SCORE, *map(title_of, tasks), MEAN_OF, RETAINED)
-    columns, cells = filled(names, rows)
-    said = (
-        *mean_notes(ours_shown),
-        *notes(ours_shown, tasks),
-        *retained_notes(shown),
-        *_not_counted(ours.invalid, "table1"),
-    )
-    return table_of(paper, "table1", "Table 1: GLUE, dev sets", columns, cells, notes=said)
 
 
 def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:

@@ -6,28 +6,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed
-from eval_harness.data.splits import Split, TaskData
+from eval_harness.data.splits import TaskData
+from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
-from eval_harness.results.record import Predictions
+from eval_harness.results.predictions import ClassPredictions
 from eval_harness.runs.run import Run
 from eval_harness.tasks.metrics import measure
 from eval_harness.tasks.registry import Task
-from eval_harness.training.evaluation import BATCH, Verdict, outputs_of
+from eval_harness.training.evaluation import BATCH, Batch, Evaluation, HeadOutputs, outputs_of
 
 _SPREAD = 0.01
 """Of the labels' own: a regression that spreads its answers less has learned next to nothing."""
 
 
-def judged(
+def evaluate(
     run: Run,
     model: PreTrainedModel,
     data: TaskData[Split],
     rows: Mapping[str, TokenRows],
     pad_id: int,
-) -> Verdict:
+) -> Evaluation:
     """Predicts every split that isn't trained on, and measures those that have labels."""
     parts = [*data.evaluation, *data.test]
     bf16 = run.settings.task["values"]["bf16"]
@@ -45,7 +48,21 @@ def judged(
         scores[part.name] = _defined(measure(run.task, answers, part.labels))
         if _is_degenerate(run.task, answers, part.labels):
             marks.append(f"degenerate: one answer for all of {part.name}")
-    return Verdict(_joined(parts, logits), scores, tuple(marks))
+    return Evaluation(_joined(parts, logits), scores, tuple(marks))
+
+
+def outputs(task: Task) -> HeadOutputs:
+    """Return what a head for a task says: its classes, or one number."""
+    problem = "regression" if task.is_regression else "single_label_classification"
+    return HeadOutputs(task.labels or ("score",), problem)
+
+
+def loss(output: Any, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    """Return the sum of cross-entropies, or of squared errors where the labels are numbers."""
+    logits, labels = output.logits.float(), batch["labels"]
+    if labels.is_floating_point():
+        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+    return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
 
 def logits_of(
@@ -80,10 +97,10 @@ def _defined(measures: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in measures.items()}
 
 
-def _joined(parts: Sequence[Split], logits: Sequence[NDArray[np.float32]]) -> Predictions:
+def _joined(parts: Sequence[Split], logits: Sequence[NDArray[np.float32]]) -> ClassPredictions:
     """All splits below one another; a test split's labels are NaN."""
     labels = [np.full(len(part), np.nan) if part.labels is None else part.labels for part in parts]
-    return Predictions(
+    return ClassPredictions(
         split=[part.name for part in parts for _ in part.ids],
         ids=[str(number) for part in parts for number in part.ids],
         labels=np.concatenate(labels),

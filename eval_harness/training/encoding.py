@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from angels_share.errors import UserError
-from eval_harness.data.splits import Split
+from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
 
-_OF_EXAMPLES = ("labels", "start_positions", "end_positions")
 _CHUNK = 10_000  # texts at a time: the tokenizer's own objects are far larger than their ids
 
 
@@ -79,23 +78,23 @@ class Collator:
         lengths = np.array([len(example["input_ids"]) for example in examples])
         attended = np.arange(self.width or lengths.max()) < lengths[:, None]
         batch = {"attention_mask": torch.from_numpy(attended.astype(np.int64))}
-        for name, padding, kind in self._of_tokens():
-            if name in examples[0]:
-                padded: NDArray[Any] = np.full(attended.shape, padding, dtype=kind)
-                padded[attended] = np.concatenate([example[name] for example in examples])
-                batch[name] = torch.from_numpy(padded)
-        for name in _OF_EXAMPLES:
-            if name in examples[0]:
-                values = np.asarray([example[name] for example in examples])
-                dtype = torch.float32 if values.dtype.kind == "f" else torch.int64
-                batch[name] = torch.as_tensor(values, dtype=dtype)
+        for name, value in examples[0].items():
+            match np.ndim(value):
+                case 0:
+                    values = np.asarray([example[name] for example in examples])
+                    dtype = torch.float32 if values.dtype.kind == "f" else torch.int64
+                    batch[name] = torch.as_tensor(values, dtype=dtype)
+                case 1:  # something of each token
+                    joined = np.concatenate([example[name] for example in examples])
+                    kind = np.bool_ if joined.dtype == np.bool_ else np.int64
+                    padded: NDArray[Any] = np.full(attended.shape, self._padding(name), dtype=kind)
+                    padded[attended] = joined
+                    batch[name] = torch.from_numpy(padded)
         return batch
 
-    def _of_tokens(self) -> Iterator[tuple[str, int, type]]:
-        """What there is of each token, and what the padding has of it."""
-        yield "input_ids", self.pad_id, np.int64
-        yield "token_type_ids", 0, np.int64
-        yield "answer_mask", 0, np.bool_
+    def _padding(self, name: str) -> int:
+        """Return what stands behind an example's own tokens; -100 is a label that nobody learns."""
+        return {"input_ids": self.pad_id, "labels": -100}.get(name, 0)
 
 
 def by_length(encoded: TokenRows, batch_size: int) -> Iterator[NDArray[np.int64]]:

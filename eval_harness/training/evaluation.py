@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,28 +13,37 @@ from transformers import PreTrainedModel
 
 from angels_share.inputs import chosen, inputs_of
 from eval_harness.data.token_rows import TokenRows
-from eval_harness.results.record import AnyPredictions
+from eval_harness.results.predictions import Predictions
 from eval_harness.training.encoding import Collator, by_length
 
+Batch = Mapping[str, Tensor]
+
 BATCH = 64
-"""Examples that are judged at once."""
+"""Examples that are evaluated at once."""
+
+
+class HeadOutputs(NamedTuple):
+    """What a head says, and what its config calls that: names, and transformers' problem type."""
+
+    names: tuple[str, ...]
+    problem_type: str | None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Evaluation:
     """A run's predictions, and every measure of them by split."""
 
-    predictions: AnyPredictions
+    predictions: Predictions
     scores: Mapping[str, Mapping[str, float | None]]
     marks: tuple[str, ...]
 
 
-class Judge:
+class Evaluator:
     """Looks at dev when it is told to: once at the end, or after every epoch and keeps the best.
 
     Args:
-        model: what is judged.
-        judged: what it predicts now, and what that is worth.
+        model: what is evaluated.
+        evaluate: evaluates the model as it is now.
         first: the split whose score tells a better epoch from a worse one.
         keeps_weights: whether the best epoch's weights will be wanted.
     """
@@ -42,35 +51,35 @@ class Judge:
     def __init__(
         self,
         model: PreTrainedModel,
-        judged: Callable[[], Verdict],
+        evaluate: Callable[[], Evaluation],
         first: str,
         *,
         keeps_weights: bool,
     ) -> None:
-        self._model, self._judged, self._first = model, judged, first
+        self._model, self._evaluate, self._first = model, evaluate, first
         self._keeps_weights = keeps_weights
-        self._looks: list[Verdict] = []
+        self._looks: list[Evaluation] = []
         self._weights: list[dict[str, Tensor]] = []
 
     def look(self) -> None:
         """Judges the model as it is now; dropout and the random numbers stay as they were."""
         training = self._model.training
-        self._looks.append(self._judged())
+        self._looks.append(self._evaluate())
         self._model.train(training)
         if self._keeps_weights and self._best() == len(self._looks) - 1:
             state = self._model.state_dict()
             self._weights = [{name: value.cpu().clone() for name, value in state.items()}]
 
-    def verdict(self) -> Verdict:
+    def result(self) -> Evaluation:
         """The last epoch's verdict, or the best one's, marked: the model then is that epoch's."""
         if not self._looks:
-            return self._judged()
+            return self._evaluate()
         best = self._best()
         for weights in self._weights:
             self._model.load_state_dict(weights)
         chosen = self._looks[best]
         mark = f"epoch {best + 1} of {len(self._looks)}, the best on dev"
-        return Verdict(chosen.predictions, chosen.scores, (*chosen.marks, mark))
+        return Evaluation(chosen.predictions, chosen.scores, (*chosen.marks, mark))
 
     def _best(self) -> int:
         """The first of the looks with the best score."""

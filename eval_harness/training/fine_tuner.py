@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -21,13 +20,15 @@ from transformers import (
 )
 
 from angels_share.errors import RunFailed
+from angels_share.imports import resolve
 from angels_share.inputs import chosen, inputs_of
 from angels_share.training_flags import training_flags
 from eval_harness.data.token_rows import TokenRows
+from eval_harness.tasks.kinds import kind_with_head
 from eval_harness.training.encoding import Collator
+from eval_harness.training.evaluation import Batch
 
 Report = Callable[[float], None]
-Batch = Mapping[str, Tensor]
 
 
 class FineTuner(Trainer):
@@ -37,6 +38,9 @@ class FineTuner(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: PreTrainedModel, *rest: Any, **named: Any) -> None:
+        kind = kind_with_head(type(model).__name__)
+        assert kind is not None, f"a {type(model).__name__} has no head for a kind of task"
+        self._loss: Callable[[Any, Batch, float], Tensor] = resolve(kind.loss)
         self._inputs = inputs_of(model)
         super().__init__(model, *rest, **named)
 
@@ -56,10 +60,7 @@ class FineTuner(Trainer):
     ) -> Any:
         """The loss of a micro-batch: its sum, over the number of all examples of the update."""
         output = model(**chosen(inputs, self._inputs))
-        if "start_positions" in inputs:
-            total = answer_loss(output, inputs)
-        else:
-            total = label_loss(output.logits, inputs["labels"], self.args.label_smoothing_factor)
+        total = self._loss(output, inputs, self.args.label_smoothing_factor)
         count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
         loss = total / count
         return (loss, output) if return_outputs else loss
@@ -73,33 +74,6 @@ class FineTuner(Trainer):
                 "its gradient is not finite; stopped before the optimizer. Lower --learning_rate"
             )
         return norm
-
-
-def label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The sum of cross-entropies, or of squared errors where the labels are numbers."""
-    logits = logits.float()
-    if labels.is_floating_point():
-        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
-    return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-
-
-def answer_loss(output: Any, batch: Batch) -> Tensor:
-    """The sum over windows of the mean of two cross-entropies, of an answer's start and its end.
-
-    Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
-    """
-    padding = batch["attention_mask"] == 0
-    ends = (
-        (output.start_logits, batch["start_positions"]),
-        (output.end_logits, batch["end_positions"]),
-    )
-    sums = [
-        functional.cross_entropy(
-            logits.float().masked_fill(padding, float("-inf")), positions, reduction="sum"
-        )
-        for logits, positions in ends
-    ]
-    return torch.stack(sums).sum() / 2
 
 
 def make_trainer(

@@ -3,19 +3,16 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,23 +20,21 @@ from transformers import (
 )
 
 from angels_share.errors import UserError
+from angels_share.imports import resolve
+from angels_share.inputs import positions_of
 from angels_share.sealed_folder import seal
 from angels_share.untrusted import refuse_code, unreported
 from eval_harness.runs.run import Model
-from eval_harness.tasks.registry import Kind, Task
+from eval_harness.tasks.registry import Task
+from eval_harness.training.evaluation import HeadOutputs
 
-_POSITIONS = ("position_embeddings", "wpe")
 # Their answer is read at the end of a row, which is padding here.
 _UNSUITED = ("xlnet",)
-_CLASSES: Mapping[Kind, Any] = {
-    "texts": AutoModelForSequenceClassification,
-    "questions": AutoModelForQuestionAnswering,
-}
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 
 
 @dataclass(frozen=True)
-class Pristine:
+class LoadedModel:
     """A model in float32 on the CPU, whatever its checkpoint holds, and what of it starts new."""
 
     model: PreTrainedModel
@@ -49,15 +44,9 @@ class Pristine:
     """What batches are padded with."""
 
     @property
-    def reads(self) -> int | None:
+    def max_tokens(self) -> int | None:
         """Tokens of the longest text that has positions, if they are counted."""
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.Embedding) and name.endswith(_POSITIONS):
-                # RoBERTa's and its kin's begin behind the padding's.
-                return module.num_embeddings - (
-                    0 if module.padding_idx is None else module.padding_idx + 1
-                )
-        return None
+        return positions_of(self.model)
 
     def copy(self, seed: int) -> PreTrainedModel:
         """A model of its own for a run: the body as published, all that is new from the seed."""
@@ -72,7 +61,7 @@ class Pristine:
         return model
 
 
-def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> Pristine:
+def load_model(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Loads a model with a task's head. The head always starts new, also where it has one.
 
     Args:
@@ -89,7 +78,7 @@ def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
         config.pad_token_id = _pad_id(where, tokenizer)
     try:
         with unreported():
-            model, report = _CLASSES[task.kind].from_pretrained(
+            model, report = getattr(transformers, task.kind.head).from_pretrained(
                 where.source,
                 revision=where.revision,
                 config=config,
@@ -104,11 +93,11 @@ def load_pristine(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
     new = tuple(_new_modules(model, report["missing_keys"]))
-    return Pristine(model, new, config.pad_token_id)
+    return LoadedModel(model, new, config.pad_token_id)
 
 
 def _config(where: Model, task: Task) -> PreTrainedConfig:
-    names = _names_of_outputs(task)
+    outputs: HeadOutputs = resolve(task.kind.outputs)(task)
     try:
         values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
         refuse_code(where.name, values)
@@ -118,26 +107,13 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
             where.source,
             revision=where.revision,
             trust_remote_code=False,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: number for number, name in enumerate(names)},
-            problem_type=_problem(task),
+            num_labels=len(outputs.names),
+            id2label=dict(enumerate(outputs.names)),
+            label2id={name: number for number, name in enumerate(outputs.names)},
+            problem_type=outputs.problem_type,
         )
     except _UNREADABLE as error:
         raise UserError(f"{where.name}: its config cannot be used: {_one_line(error)}") from error
-
-
-def _names_of_outputs(task: Task) -> tuple[str, ...]:
-    """Of a head; every model that answers questions calls its two as transformers does."""
-    if task.kind == "questions":
-        return ("LABEL_0", "LABEL_1")
-    return task.labels or ("score",)
-
-
-def _problem(task: Task) -> str | None:
-    if task.kind == "questions":
-        return None
-    return "regression" if task.is_regression else "single_label_classification"
 
 
 def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -4,7 +4,6 @@
 tokenized data are kept between runs; a copy of the model is all that a run changes.
 """
 
-import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,30 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed, UserError
+from angels_share.imports import resolve
 from angels_share.sealed_folder import require_unchanged
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.data.token_rows import TokenRows
-from eval_harness.results.record import AnyPredictions, TaskResult
+from eval_harness.results.predictions import Predictions
+from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
-from eval_harness.squad.windows import make_windows
-from eval_harness.training import classification as text_judge
-from eval_harness.training import question_answering as squad_judge
-from eval_harness.training.encoding import Collator, encode
-from eval_harness.training.evaluation import Judge, Verdict
+from eval_harness.training.encoding import Collator
+from eval_harness.training.evaluation import Evaluation, Evaluator
 from eval_harness.training.fine_tuner import Report, train
-from eval_harness.training.model_loading import Pristine, load_pristine, save_weights
+from eval_harness.training.model_loading import LoadedModel, load_model, save_weights
 from eval_harness.training.provenance import provenance_on
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
-_LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")
 
 
-def run_task(run: Run, report: Report) -> tuple[TaskResult, AnyPredictions]:
+def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
     """Fine-tunes, predicts, measures.
 
     Args:
@@ -52,21 +49,21 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, AnyPredictions]:
     with clock.stage("total"):
         with clock.stage("prepare"):
             prepared = _prepared(run)
-            model = prepared.pristine.copy(run.seed)
-        judge = _judge(run, model, prepared)
+            model = prepared.loaded.copy(run.seed)
+        evaluator = _evaluator(run, model, prepared)
         with clock.stage("train"):
-            history = _train(run, model, prepared, judge, report)
+            history = _train(run, model, prepared, evaluator, report)
         with clock.stage("evaluate"):
-            verdict = judge.verdict()
+            evaluation = evaluator.result()
         if run.keep_weights:
             save_weights(Path(run.keep_weights), model, prepared.tokenizer)
     made_with = {
         **provenance_on(model.device),  # where the Trainer put it
-        "new_weights": list(prepared.pristine.new),
+        "new_weights": list(prepared.loaded.new),
         "seeds": list(run.seeds),
     }
     record = {"history": history, "times": clock.seconds, "provenance": made_with}
-    return _result(run, prepared.data, verdict, record), verdict.predictions
+    return _result(run, prepared.data, evaluation, record), evaluation.predictions
 
 
 class Clock:
@@ -90,23 +87,22 @@ class Prepared:
     data: TaskData[Any]
     tokenizer: Any
     encoded: Mapping[str, TokenRows]
-    pristine: Pristine
+    loaded: LoadedModel
 
 
-def _judge(run: Run, model: PreTrainedModel, prepared: Prepared) -> Judge:
-    judged = squad_judge.judged if run.task.kind == "questions" else text_judge.judged
-    data, pad_id = prepared.data, prepared.pristine.pad_id
-    return Judge(
+def _evaluator(run: Run, model: PreTrainedModel, prepared: Prepared) -> Evaluator:
+    evaluate = resolve(run.task.kind.evaluate)
+    data, pad_id = prepared.data, prepared.loaded.pad_id
+    return Evaluator(
         model,
-        # A kind's own rows are what `_encoded` made of its data.
-        lambda: judged(run, model, data, prepared.encoded, pad_id),  # type: ignore[arg-type]
+        lambda: evaluate(run, model, data, prepared.encoded, pad_id),
         data.evaluation[0].name,
         keeps_weights=run.keep_weights is not None,
     )
 
 
 def _train(
-    run: Run, model: PreTrainedModel, prepared: Prepared, judge: Judge, report: Report
+    run: Run, model: PreTrainedModel, prepared: Prepared, evaluator: Evaluator, report: Report
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
     if method is not None and "teacher" in method.folders:
@@ -114,14 +110,14 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:
         return train(
             model,
-            _factory(method.factory if method else _PLAIN),
+            resolve(method.factory if method else _PLAIN),
             {**values, **run.neutral},
             prepared.encoded[prepared.data.train.name],
-            Collator(prepared.pristine.pad_id, _width(run)),
+            Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,
             scratch=Path(scratch),
             report=report,
-            at_epoch_end=judge.look if run.settings.row["choose"] == "best" else None,
+            at_epoch_end=evaluator.look if run.settings.row["choose"] == "best" else None,
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
@@ -131,16 +127,6 @@ def _width(run: Run) -> int | None:
     """What all batches are padded to; None where each is as wide as its longest example."""
     values = run.settings.task["values"]
     return int(values["max_seq_length"]) if values.get("pad_to_max_length") else None
-
-
-def _factory(name: str) -> Callable[..., Trainer]:
-    """What a method's name stands for."""
-    module, _, function = name.partition(":")
-    try:
-        factory: Callable[..., Trainer] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"method {name!r}: 'package.module:function' is wanted: {error}") from error
-    return factory
 
 
 # What is kept between runs: of each kind the last one, since a sweep keeps like runs together.
@@ -162,9 +148,9 @@ def _prepared(run: Run) -> Prepared:
     tokenizer = _keep("tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision))
     encoded = _encoded(run, data, tokenizer)
     key = (model.key, run.task)
-    pristine = _keep("model", key, lambda: load_pristine(model, run.task, tokenizer))
-    _check_fit(run, pristine, encoded)
-    return Prepared(data, tokenizer, encoded, pristine)
+    loaded = _keep("model", key, lambda: load_model(model, run.task, tokenizer))
+    _check_fit(run, loaded, encoded)
+    return Prepared(data, tokenizer, encoded, loaded)
 
 
 def _data(run: Run) -> TaskData[Any]:
@@ -186,19 +172,19 @@ def _data(run: Run) -> TaskData[Any]:
 def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRows]:
     """The token ids of every split, by its name."""
     values = run.settings.task["values"]
-    of_length = {name: values[name] for name in _LENGTHS if name in values}
+    of_length = {name: values[name] for name in run.task.kind.lengths}
     key = (run.model.key, run.task, data.content, len(data.test), tuple(of_length.items()))
-    make = make_windows if run.task.kind == "questions" else encode
+    encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
     parts = (data.train, *data.evaluation, *data.test)
     return _keep("encoded", key, lambda: {
-        part.name: make(part, tokenizer, **of_length) for part in parts
+        part.name: encode(part, tokenizer, **of_length) for part in parts
     })  # fmt: skip
 
 
-def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, TokenRows]) -> None:
+def _check_fit(run: Run, loaded: LoadedModel, encoded: Mapping[str, TokenRows]) -> None:
     """Refuses ids and lengths that the model has no embedding for: an index error, else."""
     largest = max(int(part.ids.max()) for part in encoded.values())
-    known = pristine.model.config.vocab_size
+    known = loaded.model.config.vocab_size
     if largest >= known:
         raise UserError(
             f"{run.model.name}: its tokenizer gives id {largest} and its vocab_size is {known}: "
@@ -206,15 +192,15 @@ def _check_fit(run: Run, pristine: Pristine, encoded: Mapping[str, TokenRows]) -
         )
     longest = max(int(part.lengths.max()) for part in encoded.values())
     longest = max(longest, _width(run) or 0)
-    if pristine.reads is not None and longest > pristine.reads:
+    if loaded.max_tokens is not None and longest > loaded.max_tokens:
         raise UserError(
-            f"{run.model.name} reads {pristine.reads} tokens and {run.task.title} has {longest}: "
-            f"--max_seq_length {pristine.reads}"
+            f"{run.model.name} reads {loaded.max_tokens} tokens and {run.task.title} has "
+            f"{longest}: --max_seq_length {loaded.max_tokens}"
         )
 
 
 def _result(
-    run: Run, data: TaskData[Any], verdict: Verdict, record: Mapping[str, Any]
+    run: Run, data: TaskData[Any], evaluation: Evaluation, record: Mapping[str, Any]
 ) -> TaskResult:
     parts = (data.train, *data.evaluation, *data.test)
     return TaskResult(
@@ -222,9 +208,9 @@ def _result(
         task=run.task.name,
         seed=run.seed,
         settings=run.settings,
-        score=verdict.scores[data.evaluation[0].name]["score"],
-        scores=verdict.scores,
-        marks=verdict.marks,
+        score=evaluation.scores[data.evaluation[0].name]["score"],
+        scores=evaluation.scores,
+        marks=evaluation.marks,
         data={
             "source": data.source,
             "revision": data.revision,

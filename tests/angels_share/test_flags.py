@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from angels_share.cli import Door, open_door, without_secrets
+from angels_share.cli import Command, run_command, without_secrets
 from angels_share.config import typed
 from angels_share.errors import RunFailed, UserError
 from angels_share.flags import Flag, above_zero, is_share, not_negative, parse
@@ -217,8 +217,8 @@ class Broken(torch.utils.data.Dataset):
 def test_a_workers_error_is_one_line_like_any_other(error, cause, status, line, capsys):
     """Prevents a worker's whole traceback from becoming one line of a thousand characters."""
     loader = torch.utils.data.DataLoader(Broken(error, cause), num_workers=1)
-    door = Door("a_door", "loads", (), lambda _: list(loader), ())
-    assert open_door(door, []) == status
+    door = Command("a_door", "loads", (), lambda _: list(loader), ())
+    assert run_command(door, []) == status
     said = capsys.readouterr().err
     assert said.startswith(f"a_door: {line}")
     assert len(said) < 150

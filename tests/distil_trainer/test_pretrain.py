@@ -9,12 +9,12 @@ import pytest
 import tiny
 import transformers
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.errors import UserError
 from angels_share.flags import parse
 from angels_share.tokenizing import load_tokenizer
 from distil_trainer import pretrain
-from distil_trainer.cli import PRETRAIN_DOOR, with_preset
+from distil_trainer.cli import PRETRAIN, with_preset
 from distil_trainer.training import trainer
 
 
@@ -32,8 +32,8 @@ def world(tmp_path):
 def distil(world, *words, teacher="teacher", out="out"):
     """Opens the door in this process; returns its status."""
     teachers = [name if name == "none" else str(world / name) for name in teacher.split()]
-    return open_door(
-        PRETRAIN_DOOR,
+    return run_command(
+        PRETRAIN,
         [
             "--teacher", *teachers, "--corpus", str(world / "corpus.txt"),
             "--output_dir", str(world / out), "--corpus_dir", str(world / "prepared"),
@@ -295,7 +295,7 @@ def test_a_preset_gives_way_to_what_is_said():
     """Prevents a preset from winning over the flag beside it, or from losing to a default."""
     words = ["--teacher", "bert", "--corpus", "x", "--output_dir", "o", "--preset", "paper"]
     words += ["--learning_rate", "1e-4", "--mask_scope", "token"]
-    options = with_preset(parse(PRETRAIN_DOOR.flags, words, takes_training_flags=True))
+    options = with_preset(parse(PRETRAIN.flags, words, takes_training_flags=True))
     assert options.training["learning_rate"] == 1e-4
     assert options.training["gradient_accumulation_steps"] == 50
     assert options.mask_scope == "token"

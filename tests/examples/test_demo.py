@@ -13,16 +13,16 @@ import time
 import pytest
 from places import ROOT
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.flags import parse
-from distil_trainer.cli import PRETRAIN_DOOR
-from eval_harness.cli import GLUE_DOOR, ROOMS, SQUAD_DOOR
+from distil_trainer.cli import PRETRAIN
+from eval_harness.cli import command
 
 SCRIPT = ROOT / "examples" / "demo.py"
 DOORS = {
-    "run_pretrain_distill.py": PRETRAIN_DOOR,
-    "run_glue.py": GLUE_DOOR,
-    "run_squad_distill.py": SQUAD_DOOR,
+    "run_pretrain_distill.py": PRETRAIN,
+    "run_glue.py": command("glue"),
+    "run_squad_distill.py": command("squad"),
 }
 
 
@@ -54,7 +54,7 @@ def test_every_stage_is_a_command_that_its_door_takes(demo, tmp_path):
     for stage in demo.stages(tmp_path):
         words = stage.words
         if words[:2] == ("-m", "eval_harness"):
-            door, words = ROOMS[words[2]], words[3:]
+            door, words = command(words[2]), words[3:]
         else:
             door, words = DOORS[words[0]], words[1:]
         parse(door.flags, words, takes_training_flags=door.takes_training_flags)
@@ -65,7 +65,7 @@ def test_what_is_done_is_not_done_twice(demo, stages, tmp_path, capsys):
     todo = demo.stages(tmp_path)
     done = demo.Stage("done", "to rest", ("-c", "raise SystemExit(3)"), lambda: True)
     demo.stages = lambda folder: [done, *todo]
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 0
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 0
     assert "to rest: done before" in capsys.readouterr().out
     assert (tmp_path / "logs/first.txt").read_text() == "said\n"
 
@@ -74,7 +74,7 @@ def test_a_stage_that_fails_ends_it_and_its_log_says_why(demo, stages, tmp_path,
     """Tables of half the models would look like results; the reason is seen, and kept."""
     bar = "sys.stderr.write('\\r 10%|#   |\\r 90%|### |\\nthe reason\\n')"
     stages(first=f"import sys; {bar}; sys.exit(2)", second="open('second', 'w')")
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 1
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 1
     said = capfd.readouterr()
     assert "logs/first.txt" in said.out
     assert "the reason\n" in said.err
@@ -105,16 +105,16 @@ def test_a_folder_with_something_else_is_left_alone(demo, stages, tmp_path, name
     """Many a folder holds a `logs`: nothing is written into one that isn't the demo's."""
     (tmp_path / name).mkdir() if name == "logs" else (tmp_path / name).write_text("{}")
     stages(first="pass")
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 2
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.rglob("*")] == [name]
 
 
 def test_other_commands_do_not_go_on_in_a_folder(demo, stages, tmp_path, capsys):
     """Else a student of 400 steps would be judged beside a teacher of another size."""
     stages(first="pass")
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 0
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 0
     stages(first="pass;")
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 2
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "another version of this demo" in said
     assert str(tmp_path) in said
@@ -138,10 +138,10 @@ def test_nothing_goes_on_from_another_teacher(demo, tmp_path, monkeypatch, capsy
     todo = [demo.Stage("one", "", ("-c", make), teacher.is_file, makes="demo-teacher")]
     monkeypatch.setattr(demo, "stages", lambda folder: todo)
     words = ["--folder", str(tmp_path)]
-    assert open_door(demo.DOOR, words) == open_door(demo.DOOR, words) == 0
+    assert run_command(demo.DOOR, words) == run_command(demo.DOOR, words) == 0
     teacher.unlink() if how == "gone" else teacher.write_text("other")
     capsys.readouterr()
-    assert open_door(demo.DOOR, words) == 2
+    assert run_command(demo.DOOR, words) == 2
     assert str(teacher) in capsys.readouterr().err
 
 
@@ -162,7 +162,7 @@ def demo_of(folder, stage):
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import demo\n"
         f"demo.stages = lambda folder: [demo.Stage('one', 'one', ('-c', {stage!r}))]\n"
         "demo._show = lambda folder, seconds: None\n"
-        f"sys.exit(demo.open_door(demo.DOOR, [{str(folder)!r}]))"
+        f"sys.exit(demo.run_command(demo.DOOR, [{str(folder)!r}]))"
     )
     return [sys.executable, "-c", code]
 
@@ -210,7 +210,7 @@ def test_a_command_that_died_of_a_signal_was_interrupted(demo, stages, tmp_path,
     """Prevents "failed; its log says more", where there is nothing to say."""
     stages(first=f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL); "
                  f"os.kill(os.getpid(), {int(number)})")  # fmt: skip
-    assert open_door(demo.DOOR, ["--folder", str(tmp_path)]) == 128 + number
+    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 128 + number
     assert "interrupted" in capsys.readouterr().out
 
 
@@ -226,12 +226,12 @@ def test_nobody_else_begins_while_a_command_lives_on(demo, stages, tmp_path, cap
     record.write_text(json.dumps({**json.loads(record.read_text()), "commands": commands(demo)}))
     words = ["--folder", str(tmp_path)]
     try:
-        assert open_door(demo.DOOR, words) == 2
+        assert run_command(demo.DOOR, words) == 2
         assert f"{tmp_path}: another process is at work" in capsys.readouterr().err
     finally:
         os.kill(left, signal.SIGKILL)
     end = time.monotonic() + 30
-    while (status := open_door(demo.DOOR, words)) == 2:
+    while (status := run_command(demo.DOOR, words)) == 2:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert status == 0

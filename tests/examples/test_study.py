@@ -14,12 +14,12 @@ import worlds
 from places import ROOT
 
 from angels_share.ablations import ABLATIONS
-from angels_share.cli import open_door
-from distil_trainer.cli import PRETRAIN_DOOR
-from eval_harness.cli import GLUE_DOOR
+from angels_share.cli import run_command
+from distil_trainer.cli import PRETRAIN
+from eval_harness.commands import glue as run_glue
 from eval_harness.runs.models import identify
 
-COST_DOOR = runpy.run_path(str(ROOT / "examples" / "study_cost.py"))["COST_DOOR"]
+STUDY_COST = runpy.run_path(str(ROOT / "examples" / "study_cost.py"))["STUDY_COST"]
 DISTIL = "--num_layers 1 --min_tokens 4 --use_cpu --report_to none --disable_tqdm"
 GLUE = "--tasks cola rte --seeds 11 22 --use_cpu --num_train_epochs 2"
 
@@ -46,7 +46,7 @@ def words(world, **changed):
 
 
 def cost(world, capsys, **changed):
-    assert open_door(COST_DOOR, words(world, **changed)) == 0
+    assert run_command(STUDY_COST, words(world, **changed)) == 0
     return capsys.readouterr().out
 
 
@@ -69,7 +69,7 @@ def test_the_cost_is_what_the_run_takes(world, capsys):
     (steps,) = numbers(said, r"tokens: ([\d,]+) steps")
     total, tokens = numbers(said, r"together ([\d,]+) steps, ([\d,]+) tokens")
     assert total == 5 * steps
-    status = open_door(PRETRAIN_DOOR, [
+    status = run_command(PRETRAIN, [
         "--teacher", str(world / "bert"), "--corpus", str(world / "corpus.txt"),
         "--output_dir", str(world / "study" / "none"), "--corpus_dir", str(world / "study/corpus"),
         *distil.split(),
@@ -106,7 +106,7 @@ def test_a_teacher_of_glue_is_counted(world, capsys):
     assert "and 2 of their teacher: 22 runs" in said
     assert runs(said) == [22, 22, 22 * 48 * 2]
     other = tiny.folder(world / "other", tiny.bert(1), tiny.wordpiece(["quite", "other"]))
-    assert open_door(COST_DOOR, words(world, glue=f"{GLUE} --teacher {other}")) == 2
+    assert run_command(STUDY_COST, words(world, glue=f"{GLUE} --teacher {other}")) == 2
     assert "the tokenizers differ" in capsys.readouterr().err
 
 
@@ -143,7 +143,7 @@ def test_the_students_may_read_with_another_tokenizer(world, capsys):
         path.unlink()
     distil = f"{DISTIL} --max_steps 7 --tokenizer {world / 'distilbert'}"
     assert runs(cost(world, capsys, distil=distil))[0] == 20
-    assert open_door(COST_DOOR, words(world)) == 2
+    assert run_command(STUDY_COST, words(world)) == 2
     assert "holds no tokenizer" in capsys.readouterr().err
 
 
@@ -166,7 +166,7 @@ def test_the_students_may_read_with_another_tokenizer(world, capsys):
 )
 def test_a_mistake_is_said_before_hours_of_work(world, capsys, changed, said):
     """Prevents five students from being made before a task's name turns out to be wrong."""
-    assert open_door(COST_DOOR, words(world, **changed)) == 2
+    assert run_command(STUDY_COST, words(world, **changed)) == 2
     assert said in capsys.readouterr().err
     assert not list((world / "study").glob("no*"))
 
@@ -258,8 +258,8 @@ def test_a_study_from_end_to_end(world, capsys):
     glue = ["--model", *(str(out / name) for name in ABLATIONS), "--data_dir",
             str(world / "glue"), "--results_dir", str(out / "results"), *GLUE.split()]  # fmt: skip
     for _ in range(2):
-        assert open_door(PRETRAIN_DOOR, distil) == 0
-        assert open_door(GLUE_DOOR, glue) == 0
+        assert run_command(PRETRAIN, distil) == 0
+        assert run_command(run_glue.COMMAND, glue) == 0
         text = (out / "results" / "table4.md").read_text()
         changes = re.findall(r"\(study/[a-z-]+\) .*[+-][0-9.]+ \[.* to .*\] .* 2 of 9 \|", text)
         assert len(changes) == 4

@@ -8,13 +8,15 @@ import signal
 import pytest
 from places import PAPER
 
-from angels_share.cli import Door, help_text, open_door, without_secrets
+from angels_share.cli import Command, help_text, run_command, without_secrets
 from angels_share.errors import RunFailed, UserError
 from angels_share.flags import Flag
-from distil_trainer.cli import PRETRAIN_DOOR
-from eval_harness.cli import GLUE_DOOR, ROOMS, SQUAD_DOOR, open_room
+from distil_trainer.cli import PRETRAIN
+from eval_harness.cli import COMMANDS, command, run_named
 
-DOORS = {door.name: door for door in (PRETRAIN_DOOR, GLUE_DOOR, SQUAD_DOOR, *ROOMS.values())}
+COMMANDS_BY_NAME = {
+    door.name: door for door in (PRETRAIN, *map(command, ("glue", "squad", *COMMANDS)))
+}
 
 # Our own flags. A new one is a decision: add it here when it has been made.
 OUR_FLAGS = {
@@ -58,20 +60,20 @@ ENTRIES = {
 }
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", COMMANDS_BY_NAME)
 def test_our_flags_are_frozen(name):
     """Prevents a flag that slips in, or one that people's scripts use from slipping out."""
-    assert {flag.name for flag in DOORS[name].flags} == set(OUR_FLAGS[name].split())
+    assert {flag.name for flag in COMMANDS_BY_NAME[name].flags} == set(OUR_FLAGS[name].split())
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", COMMANDS_BY_NAME)
 def test_every_flag_and_example_is_explained(name):
     """Prevents a help text without defaults, or an example that its own door refuses."""
-    text = help_text(DOORS[name])
-    for flag in DOORS[name].flags:
+    text = help_text(COMMANDS_BY_NAME[name])
+    for flag in COMMANDS_BY_NAME[name].flags:
         assert f"--{flag.name}" in text
         assert flag.help
-    assert all(name.split()[-1] in example for example in DOORS[name].examples)
+    assert all(name.split()[-1] in example for example in COMMANDS_BY_NAME[name].examples)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def door_that(outcome, flags=()):
             raise outcome
         return outcome
 
-    return Door("a_door", "does one thing", tuple(flags), run, ())
+    return Command("a_door", "does one thing", tuple(flags), run, ())
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def door_that(outcome, flags=()):
 )
 def test_outcomes_become_one_line_and_a_status(outcome, status, said, capsys):
     """Prevents a bare traceback, and a failure that ends with status 0."""
-    assert open_door(door_that(outcome), []) == status
+    assert run_command(door_that(outcome), []) == status
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == (1 if status else 0)
@@ -151,13 +153,13 @@ def test_outcomes_become_one_line_and_a_status(outcome, status, said, capsys):
 
 TERMINATED_IN_A_DRAFT = """
 import os, signal, sys
-from angels_share.cli import Door, open_door
+from angels_share.cli import Command, run_command
 from angels_share.files import replacing
 def run(options):
     with replacing(sys.argv[1]) as draft:
         draft.write_text("half")
         os.kill(os.getpid(), signal.SIGTERM)
-sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+sys.exit(run_command(Command("a_door", "", (), run, ()), []))
 """
 
 
@@ -179,7 +181,7 @@ def test_who_handles_sigterm_already_goes_on_to(before):
         return 0
 
     try:
-        assert open_door(Door("a_door", "", (), run, ()), []) == 0
+        assert run_command(Command("a_door", "", (), run, ()), []) == 0
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGTERM, default)
@@ -188,7 +190,7 @@ def test_who_handles_sigterm_already_goes_on_to(before):
 def test_the_traceback_is_there_for_who_asks(monkeypatch, capsys):
     """Prevents a failure of ours that nobody can look into."""
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
-    assert open_door(door_that(KeyError("x")), []) == 1
+    assert run_command(door_that(KeyError("x")), []) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -196,8 +198,8 @@ def test_no_token_is_ever_printed(monkeypatch, capsys):
     """Fault 17: prevents a token in the environment from ending in a log or a traceback."""
     monkeypatch.setenv("HF_TOKEN", "hf_averysecrettoken")
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
-    open_door(door_that(ValueError("401 for Bearer hf_averysecrettoken")), [])
-    open_door(door_that(UserError("no access with hf_averysecrettoken")), [])
+    run_command(door_that(ValueError("401 for Bearer hf_averysecrettoken")), [])
+    run_command(door_that(UserError("no access with hf_averysecrettoken")), [])
     assert "hf_averysecrettoken" not in capsys.readouterr().err
     assert without_secrets("x hf_averysecrettoken y") == "x *** y"
 
@@ -211,7 +213,7 @@ def test_an_output_path_that_is_no_folder(tmp_path, capsys, make):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    status = open_door(GLUE_DOOR, ["--model", str(model), "--results_dir", str(path)])
+    status = run_command(command("glue"), ["--model", str(model), "--results_dir", str(path)])
     said = capsys.readouterr().err
     assert status == 2
     assert str(path) in said
@@ -223,9 +225,9 @@ def test_all_weights_zero_and_a_bad_temperature(tmp_path, capsys):
     """Fault 15: prevents a run that could learn nothing from starting at all."""
     words = ["--teacher", "bert", "--corpus", "x.txt", "--output_dir", str(tmp_path / "out")]
     nothing = ["--alpha_ce", "0", "--alpha_mlm", "0", "--alpha_cos", "0", "--alpha_clm", "0"]
-    assert open_door(PRETRAIN_DOOR, [*words, *nothing]) == 2
+    assert run_command(PRETRAIN, [*words, *nothing]) == 2
     assert "all weights are 0" in capsys.readouterr().err
-    assert open_door(PRETRAIN_DOOR, [*words, "--temperature", "0"]) == 2
+    assert run_command(PRETRAIN, [*words, "--temperature", "0"]) == 2
     assert "--temperature 0.0: must be above 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -234,9 +236,9 @@ def test_tables_are_written_and_are_the_same_again(tmp_path, capsys):
     """Prevents tables that depend on anything but the files they are made from."""
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "paper.json").write_text(PAPER.read_text())
-    assert open_room(["tables", "--results_dir", str(tmp_path)]) == 0
+    assert run_named(["tables", "--results_dir", str(tmp_path)]) == 0
     first = {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
-    assert open_room(["tables", "--results_dir", str(tmp_path)]) == 0
+    assert run_named(["tables", "--results_dir", str(tmp_path)]) == 0
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
     assert sorted(first) == [f"table{number}.md" for number in (1, 2, 3, 4)]
     printed = capsys.readouterr().out
@@ -254,8 +256,8 @@ def test_a_flag_may_come_from_a_file(tmp_path):
         return 0
 
     flags = (Flag("size", "", int, 1), Flag("name", ""), Flag("tasks", "", many=True))
-    door = Door("a_door", "", flags, run, ())
+    door = Command("a_door", "", flags, run, ())
     config = tmp_path / "run.json"
     config.write_text(json.dumps({"size": 2, "name": "file", "tasks": "rte"}))
-    assert open_door(door, ["--config", str(config), "--name", "line"]) == 0
+    assert run_command(door, ["--config", str(config), "--name", "line"]) == 0
     assert seen == {"size": 2, "name": "line", "tasks": ["rte"]}

@@ -1,48 +1,32 @@
-"""Who may know whom: the walls of the house, read from the imports of the tree."""
+"""Who may import whom: the walls of the house, read from the imports of the tree."""
 
 import ast
+import subprocess
 import sys
 import tomllib
 
+import import_graph
 import pytest
+from import_graph import PACKAGES, files_of, imports, module_of
 from places import ROOT
 
-PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 SCRIPTS = ("run_glue.py", "run_pretrain_distill.py", "run_squad_distill.py")
-WITH_TORCH = {
-    "checkpoints", "encoding", "fine_tuner", "judge", "provenance", "runner", "speed_bench",
-    "squad_judge", "text_judge",
-}  # fmt: skip
-EVAL_ROOMS = {path.stem for path in (ROOT / "eval_harness").glob("*.py")} - WITH_TORCH
-TORCH_FREE = {
-    *(f"angels_share.{path.stem}" for path in (ROOT / "angels_share").glob("*.py")),
-    *(f"eval_harness.{room}" for room in EVAL_ROOMS),
-    *(f"distil_trainer.{room}" for room in ("cli", "recipe")),
-}
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate"}
-# What pip calls it, where that differs from what Python imports.
+WITH_TORCH = ("eval_harness.training", "eval_harness.speed.bench")
+"""All of the harness's torch."""
+TORCH_FREE = sorted({
+    "distil_trainer.cli",
+    "distil_trainer.recipe",
+    "eval_harness.speed.bench_process",
+    *(name for package in ("angels_share", "eval_harness")
+      for name in map(module_of, files_of(package)) if not name.startswith(WITH_TORCH)),
+})  # fmt: skip
 # Imported by what we import: Trainer doesn't start without accelerate, and pandas writes markdown
 # through tabulate.
 NEEDED_BY_OTHERS = {"accelerate", "tabulate"}
+# What Python imports, where pip calls it something else.
 IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
-
-
-def imports(path, *, at_import_time_only=False):
-    """The full names of the modules that a file imports."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if at_import_time_only else ast.walk(tree)
-    found = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are written in full here"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def files_of(package):
-    return sorted((ROOT / package).rglob("*.py"))
+MOST_MODULES = 20
 
 
 def reached_from(module, seen=None):
@@ -58,24 +42,65 @@ def reached_from(module, seen=None):
 
 
 @pytest.mark.parametrize(
-    ("package", "may_know"),
+    ("package", "may_import"),
     [
         ("angels_share", {"angels_share"}),
         ("distil_trainer", {"distil_trainer", "angels_share"}),
         ("eval_harness", {"eval_harness", "angels_share"}),
     ],
 )
-def test_packages_know_only_whom_they_may(package, may_know):
+def test_packages_import_only_whom_they_may(package, may_import):
     """Prevents the trainer from growing into the harness, or either into what they share."""
     for path in files_of(package):
         ours = {name.split(".")[0] for name in imports(path)} & set(PACKAGES)
-        assert ours <= may_know, f"{path} imports {ours - may_know}"
+        assert ours <= may_import, f"{path} imports {ours - may_import}"
 
 
-@pytest.mark.parametrize("module", sorted(TORCH_FREE))
-def test_light_rooms_reach_nothing_heavy(module):
+def test_no_wing_imports_upwards():
+    """Prevents a wing that can't be read without the ones that stand on it."""
+    assert import_graph.upward(import_graph.graph()) == []
+
+
+def test_no_imports_in_a_circle():
+    """Prevents two modules of which neither can be understood, or imported, first."""
+    assert import_graph.circles(import_graph.graph()) == []
+
+
+def test_the_graph_sees_what_it_is_there_for():
+    """Prevents a check that passes whatever the imports are."""
+    upwards = {"eval_harness.tasks.registry": {"eval_harness.cli"}, "eval_harness.cli": set()}
+    assert import_graph.upward(upwards) == ["eval_harness.tasks.registry -> eval_harness.cli"]
+    ring = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert import_graph.circles(ring) == [["a", "b", "c"]]
+
+
+def test_every_module_lies_in_a_wing():
+    """Prevents a folder that no rule is about, and rooms that are searched one by one."""
+    for name in import_graph.graph():
+        package, wing = import_graph.wing_of(name)
+        assert not wing or wing in import_graph.WINGS[package], name
+    assert max(import_graph.folders().values()) <= MOST_MODULES
+
+
+def test_the_graph_can_be_printed():
+    """Prevents a script that nobody can run any more."""
+    script = ROOT / "tests" / "makers" / "import_graph.py"
+    printed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "circles: 0" in printed.stdout
+    assert "arrows upwards: 0" in printed.stdout
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_light_modules_reach_nothing_heavy(module):
     """Prevents seconds of imports before a table, a help text or an error."""
     assert not reached_from(module) & HEAVY
+
+
+def test_light_modules_are_those_of_sub_folders_too():
+    """Prevents a check of the top folder alone, which holds next to nothing."""
+    assert "eval_harness.tables.write" in TORCH_FREE
+    assert "eval_harness.sweep.scheduler" in TORCH_FREE
+    assert len(TORCH_FREE) > 80
 
 
 def test_tables_need_no_statistics():

@@ -5,7 +5,7 @@ import signal
 
 from angels_share.errors import UserError
 from eval_harness.results.speed import Setup
-from eval_harness.speed.request import Order
+from eval_harness.speed.request import Request
 
 TINY = {
     "model_type": "bert", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2,
@@ -26,24 +26,24 @@ class Quiet:
 
     seconds = 0.001
 
-    def __init__(self, order, calls=None):
-        self.order, self.calls = order, calls if calls is not None else []
+    def __init__(self, request, calls=None):
+        self.request, self.calls = request, calls if calls is not None else []
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self.calls.append((self.order.name, "closed"))
+        self.calls.append((self.request.name, "closed"))
 
     def facts(self):
         sizes = {"parameters": 10, "with_head": 12, "file_bytes": None, "peak_bytes": os.getpid()}
         return {**sizes, "provenance": PROVENANCE}
 
     def warm(self, threads):
-        self.calls.append((self.order.name, "warm", threads))
+        self.calls.append((self.request.name, "warm", threads))
 
     def timed(self, threads, batch_size):
-        self.calls.append((self.order.name, threads, batch_size))
+        self.calls.append((self.request.name, threads, batch_size))
         return [self.seconds * threads * batch_size] * 4
 
     def waited(self):
@@ -51,8 +51,8 @@ class Quiet:
 
 
 class Refusing(Quiet):
-    def __init__(self, order):
-        raise UserError(f"{order.name}: is none of ours")
+    def __init__(self, request):
+        raise UserError(f"{request.name}: is none of ours")
 
 
 class Failing(Quiet):
@@ -65,13 +65,13 @@ class Dying(Quiet):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def order(name="bert", **more):
+def request(name="bert", **more):
     given = {
         "key": f"{name}-00000000", "model": None, "config": TINY, "tokenizer": None, "texts": None,
         "lengths": [5, 9, 7, 9], "max_seq_length": 64, "batch_sizes": (1, 2), "device": "cpu",
         "bf16": False,
     }  # fmt: skip
-    return Order(name, **{**given, **more})
+    return Request(name, **{**given, **more})
 
 
 def setup(**more):

@@ -8,10 +8,11 @@ import numpy as np
 from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
 from angels_share.names import known_as
-from eval_harness.results.record import AnsweredQuestions, Predictions, TaskResult
+from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions
+from eval_harness.results.record import TaskResult
 from eval_harness.results.store import publish
 from eval_harness.runs.run import Distilled, Model, Settings
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 
 ROW = {
     "recipe": 1,
@@ -106,7 +107,9 @@ def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
         logits = said.astype(np.float32)[:, None]
     else:
         logits = np.eye(max(labels.max(), said.max()) + 1, dtype=np.float32)[said]
-    return Predictions([split] * len(labels), [str(i) for i in range(len(labels))], labels, logits)
+    return ClassPredictions(
+        [split] * len(labels), [str(i) for i in range(len(labels))], labels, logits
+    )
 
 
 def answers(texts=("a dog", "", "1066"), exact=(1.0, 0.0, 0.0), f1=(1.0, 0.0, 0.4), odds=None):

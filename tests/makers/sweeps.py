@@ -3,20 +3,24 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from work_for_sweeps import notes
+from work_for_sweeps import WORK, notes
 
-import eval_harness.sweep.scheduler
-
-HERE = Path(__file__).parent
+from eval_harness.sweep import scheduler
+from eval_harness.sweep.local_workers import LocalWorkers
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """What others are at is looked at often."""
-    monkeypatch.setattr(eval_harness.sweep.scheduler, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.05)
+
+
+def sweep(root, jobs, *, work=WORK, rerun="missing", **workers):
+    """A sweep by local workers."""
+    executor = LocalWorkers(root, work, **workers)
+    return scheduler.sweep(root, jobs, executor, rerun=rerun)
 
 
 def seeds(runs):
@@ -40,23 +44,24 @@ def when_said(monkeypatch, part, do):
         if part in text:
             do()
 
-    monkeypatch.setattr(eval_harness.sweep.scheduler, "_say", say)
+    monkeypatch.setattr(scheduler, "_say", say)
     return said
 
 
 SWEEP = """
 import json, os, signal, sys
 from pathlib import Path
-from work_for_sweeps import WORK, job
-import eval_harness.sweep.scheduler
-eval_harness.sweep.scheduler._POLL_SECONDS = 0.05
+from work_for_sweeps import job
+from sweeps import sweep
+from eval_harness.sweep import scheduler
+scheduler._POLL_SECONDS = 0.05
 PRELUDE = None
 if __name__ == "__main__":
     exec(PRELUDE)
     root, count, workers, do = sys.argv[1:]
     tasks = ("rte", "cola", "sst2", "mrpc")
     jobs = [job(tasks[n % 4], n, **json.loads(do)) for n in range(int(count))]
-    out = eval_harness.sweep.scheduler.sweep(Path(root), jobs, work=WORK, workers=int(workers))
+    out = sweep(Path(root), jobs, workers=int(workers))
     assert not out.failed, out.failed
     print(len(out.done), len(out.skipped))
 """

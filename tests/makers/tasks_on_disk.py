@@ -54,7 +54,7 @@ def as_glue(folder, task, line_end="\n", mark=b""):
             given = {texts.get(name, name): row[name] for name in task.columns}
             given |= {"index": row["idx"], "id": row["idx"]} | dict.fromkeys(labels, label)
             lines.append("\t".join(str(given.get(name, "-")) for name in names))
-        path = folder / task.folder / f"{split.replace('validation', 'dev')}.tsv"
+        path = folder / task.glue.folder / f"{split.replace('validation', 'dev')}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(mark + line_end.join([*lines, ""]).encode())
     return folder
@@ -95,7 +95,7 @@ def as_csv(folder, task):
 
 def as_jsonl(folder, task):
     for split in split_names(task):
-        path = folder / ("glue" if task.folder else "") / task.name / f"{split}.jsonl"
+        path = folder / ("glue" if task.glue else "") / task.name / f"{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(task, split)))
     return folder

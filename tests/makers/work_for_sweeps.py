@@ -15,7 +15,7 @@ import made_results
 from angels_share.errors import RunFailed
 from eval_harness.runs.run import Run
 from eval_harness.sweep.queue import Job
-from eval_harness.tasks.registry import tasks_named
+from eval_harness.tasks.lookup import tasks_named
 
 WORK = "work_for_sweeps:work"
 SEEN = (

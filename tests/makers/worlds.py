@@ -11,7 +11,7 @@ from eval_harness.data.splits import load_task
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import settings_of
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 
 WORDS = [
     "the", "old", "river", "barrels", "sleep", "dark", "angels", "share", "every", "year",

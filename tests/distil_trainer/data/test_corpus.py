@@ -124,7 +124,10 @@ BAD = {
     "column.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', "column.jsonl:2: no column 'text'"),
     "null.jsonl": (b'{"text": null}\n', "null.jsonl:1: column 'text' holds NoneType"),
     "list.jsonl": (b'["text"]\n', "list.jsonl:1: list instead of an object"),
-    "column.csv": (b"id,body\n1,a\n", "column.csv:1: no column 'text'; the columns are 'id', 'body'"),
+    "column.csv": (
+        b"id,body\n1,a\n",
+        "column.csv:1: no column 'text'; the columns are 'id', 'body'",
+    ),
     "ragged.csv": (b"id,text\n1,a\n2,b,c\n", "ragged.csv:3: 3 columns instead of 2"),
     "quote.csv": (b'id,text\n1,a\n2,"b\n3,c\n', "quote.csv:3: "),
     "latin.csv": ("text\na\nß\n".encode("latin-1"), "latin.csv:3: not UTF-8"),

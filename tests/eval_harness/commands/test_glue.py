@@ -4,12 +4,11 @@ import pytest
 import tiny
 import worlds
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.errors import UserError
 from angels_share.flags import parse
-from eval_harness.cli import GLUE_DOOR
-from eval_harness.commands.glue import plan
-from eval_harness.sweep.plan import jobs
+from eval_harness.commands import glue
+from eval_harness.sweep.plan import jobs, plan
 from eval_harness.sweep.queue import unique
 
 SMALL = [
@@ -28,7 +27,7 @@ def planned(world, tmp_path, *words):
         "--model", str(world / "distilbert"), "--data_dir", str(world / "glue"),
         "--results_dir", str(tmp_path / "results"), "--tasks", "rte", "cola", *SMALL, *words,
     ]  # fmt: skip
-    return plan(parse(GLUE_DOOR.flags, argv, takes_training_flags=True))
+    return plan(glue.experiment(parse(glue.COMMAND.flags, argv, takes_training_flags=True)))
 
 
 def test_a_sweep_is_models_by_tasks_by_seeds(world, tmp_path):
@@ -134,7 +133,7 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
         "--data_dir", str(world / "glue"), "--results_dir", str(results), "--num_seeds", "2",
         "--threads", "1", *SMALL,
     ]  # fmt: skip
-    assert open_door(GLUE_DOOR, words) == 0
+    assert run_command(glue.COMMAND, words) == 0
     table = capsys.readouterr().out
     assert "distilbert (D)" in table
     files = sorted(results.glob("runs/*/rte/*/seed-*.json"))
@@ -142,13 +141,13 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
     record = json.loads(files[0].read_text())
     assert record["provenance"]["threads"] == 1
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert open_door(GLUE_DOOR, words) == 0
+    assert run_command(glue.COMMAND, words) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert capsys.readouterr().out == table
     lost = next(path for path in files if path.name == "seed-2.json")
     content = json.loads(lost.read_text())
     lost.unlink()
-    assert open_door(GLUE_DOOR, words) == 0
+    assert run_command(glue.COMMAND, words) == 0
     assert json.loads(lost.read_text())["scores"] == content["scores"]
     assert capsys.readouterr().out == table
     assert (results / "table1.md").read_text() in table
@@ -164,11 +163,11 @@ def test_answers_for_the_server_are_made_afterwards_too(world, tmp_path, capsys)
         "--model", str(world / "distilbert"), "--tasks", "rte", "--data_dir", str(folder),
         "--results_dir", str(results), "--num_seeds", "1", "--threads", "1", *SMALL,
     ]  # fmt: skip
-    assert open_door(GLUE_DOOR, words) == 0
+    assert run_command(glue.COMMAND, words) == 0
     (before,) = results.glob("runs/*/rte/*/seed-1.json")
     scores = json.loads(before.read_text())["scores"]
     assert not list(results.glob("submissions/**/*.tsv"))
-    assert open_door(GLUE_DOOR, [*words, "--predict_test"]) == 0
+    assert run_command(glue.COMMAND, [*words, "--predict_test"]) == 0
     assert json.loads(before.read_text())["scores"] == scores
     (made,) = results.glob("submissions/*/*/seed-1/RTE.tsv")
     assert str(made) in capsys.readouterr().out

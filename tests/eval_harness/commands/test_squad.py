@@ -8,12 +8,12 @@ import tiny
 import transformers
 import worlds
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.errors import RunFailed, UserError
 from angels_share.flags import parse
-from eval_harness.cli import SQUAD_DOOR
-from eval_harness.commands.squad import plan
-from eval_harness.results.store import load, publish, read_answers
+from eval_harness.commands import squad
+from eval_harness.results.predictions import AnsweredQuestions
+from eval_harness.results.store import load, publish, read_predictions
 from eval_harness.sweep.plan import jobs
 from eval_harness.sweep.worker import unfinished
 from eval_harness.training.runner import run_task
@@ -30,7 +30,9 @@ def world(tmp_path_factory):
 
 
 def planned(world, tmp_path, *words):
-    return plan(parse(SQUAD_DOOR.flags, argv(world, tmp_path, *words), takes_training_flags=True))
+    words = argv(world, tmp_path, *words)
+    options = parse(squad.COMMAND.flags, words, takes_training_flags=True)
+    return squad.checked_plan(squad.experiment(options))
 
 
 def argv(world, tmp_path, *words, data="squad"):
@@ -150,17 +152,17 @@ def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path):
     )
     assert again.again
     weights.write_bytes(good[:-100] + bytes(100))
-    with pytest.raises(RunFailed, match="the checksum of model.safetensors is wrong: remove the folder"):
+    with pytest.raises(RunFailed, match=r"model\.safetensors is wrong: remove the folder"):
         run_task(student.run, lambda _share: None)
 
 
 def test_questions_without_an_answer_want_the_other_rules(world, tmp_path):
     """Prevents SQuAD 2.0's files from being judged by 1.1's rules, in silence."""
     options = parse(
-        SQUAD_DOOR.flags, argv(world, tmp_path, data="squad2"), takes_training_flags=True
+        squad.COMMAND.flags, argv(world, tmp_path, data="squad2"), takes_training_flags=True
     )
     with pytest.raises(UserError, match=r"question q\d+ has no answer.*--version_2_with_negative"):
-        plan(options)
+        squad.checked_plan(squad.experiment(options))
 
 
 def test_bad_data_is_one_line_and_status_2(world, tmp_path, capsys):
@@ -168,7 +170,7 @@ def test_bad_data_is_one_line_and_status_2(world, tmp_path, capsys):
     text = (world / "squad" / "train.json").read_text()
     cut = tmp_path / "cut.json"
     cut.write_text(text[: len(text) // 2])
-    assert open_door(SQUAD_DOOR, argv(world, tmp_path, "--train_file", str(cut))) == 2
+    assert run_command(squad.COMMAND, argv(world, tmp_path, "--train_file", str(cut))) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{cut}:1: not JSON" in said
@@ -182,24 +184,24 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
     """
     results = tmp_path / "results"
     words = argv(world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "2")
-    assert open_door(SQUAD_DOOR, words) == 0
+    assert run_command(squad.COMMAND, words) == 0
     table = capsys.readouterr().out
     assert "distilbert (D)" in table
     files = sorted(results.glob("runs/*/squad/*/seed-*.json"))
     assert [path.name for path in files] == ["seed-1.json", "seed-1.json", "seed-2.json"]
     (kept,) = results.glob("teacher-outputs/*.npy")
     before = {path: path.stat().st_mtime_ns for path in (*files, kept)}
-    assert open_door(SQUAD_DOOR, words) == 0
+    assert run_command(squad.COMMAND, words) == 0
     assert {path: path.stat().st_mtime_ns for path in (*files, kept)} == before
     assert capsys.readouterr().out == table
     lost = next(path for path in files if path.name == "seed-2.json")
     content = json.loads(lost.read_text())
     lost.unlink()
-    assert open_door(SQUAD_DOOR, words) == 0
+    assert run_command(squad.COMMAND, words) == 0
     assert json.loads(lost.read_text())["scores"] == content["scores"]
     assert kept.stat().st_mtime_ns == before[kept]
     answers = json.loads(next(results.glob("submissions/*/*/seed-2/squad.json")).read_text())
-    stored = read_answers(results, load(lost))
+    stored = read_predictions(results, load(lost), AnsweredQuestions)
     assert answers == dict(zip(stored.ids, stored.texts, strict=True))
 
 
@@ -209,12 +211,14 @@ def test_kept_outputs_change_no_number_but_their_rounding(world, tmp_path):
         place = tmp_path / name
         place.mkdir()
         chosen = argv(world, place, "--teacher", str(world / "bert"), "--num_seeds", "1", *words)
-        assert open_door(SQUAD_DOOR, chosen) == 0
+        assert run_command(squad.COMMAND, chosen) == 0
     found = [
         next((tmp_path / name / "results").glob("runs/distilbert*/squad/*/seed-1.json"))
         for name in ("with", "without")
     ]
-    first, second = (read_answers(path.parents[4], load(path)).null_odds for path in found)
+    first, second = (
+        read_predictions(path.parents[4], load(path), AnsweredQuestions).null_odds for path in found
+    )
     np.testing.assert_allclose(first, second, atol=1e-3)
     assert found[0].parent.name == found[1].parent.name  # one setting
     assert not list((tmp_path / "without" / "results").glob("teacher-outputs/*"))
@@ -244,12 +248,14 @@ def test_one_file_may_come_from_the_hub(world, tmp_path, monkeypatch):
         asked_for.append((task.files, tuple(splits), revision))
         raise UserError("no network here")
 
-    monkeypatch.setattr("eval_harness.data.splits.origin_of", from_hub)
+    monkeypatch.setattr("eval_harness.data.questions.origin_of", from_hub)
     words = argv(world, tmp_path)
     at = words.index("--train_file")
     del words[at : at + 2]
     with pytest.raises(UserError, match="no network here"):
-        plan(parse(SQUAD_DOOR.flags, words, takes_training_flags=True))
+        squad.checked_plan(
+            squad.experiment(parse(squad.COMMAND.flags, words, takes_training_flags=True))
+        )
     assert asked_for == [({}, ("train",), None)]
 
 

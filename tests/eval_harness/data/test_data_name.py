@@ -12,14 +12,14 @@ from tasks_on_disk import as_glue, as_parquet
 
 from angels_share.errors import UserError
 from angels_share.flags import parse
-from eval_harness.commands.speed import SPEED_DOOR
+from eval_harness.commands.speed import COMMAND as SPEED
 from eval_harness.data.splits import load_task
 from eval_harness.demo import world as demo
 from eval_harness.report.write import write_report
-from eval_harness.speed.request import orders
+from eval_harness.speed.request import requests
 from eval_harness.tables.write import write_by_name
 from eval_harness.tasks.custom import read_task
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 from eval_harness.training import runner
 from eval_harness.training.runner import run_task
 
@@ -132,7 +132,7 @@ def test_times_say_the_name(tmp_path):
     folder = name_in(as_glue(tmp_path / "data", task_named("stsb")))
     world = worlds.make(tmp_path / "world")
     words = ["--model", str(world / "bert"), "--data_dir", str(folder), "--pairs", "2"]
-    _, setup = orders(parse(SPEED_DOOR.flags, words, takes_training_flags=False))
+    _, setup = requests(parse(SPEED.flags, words, takes_training_flags=False))
     assert setup.source == f"stand-in data: {NAME}"
 
 

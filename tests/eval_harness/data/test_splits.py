@@ -25,7 +25,9 @@ from angels_share.errors import UserError
 from eval_harness.data import sources as origins
 from eval_harness.data.splits import load_task
 from eval_harness.tasks.custom import read_task
-from eval_harness.tasks.registry import TASKS, task_named
+from eval_harness.tasks.kinds import TEXTS
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import TASKS
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -43,11 +45,11 @@ WAYS = (as_glue, as_windows, as_parquet, as_csv, as_jsonl, as_json)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [task.name for task in TASKS if task.kind == "texts"])
+@pytest.mark.parametrize("name", [task.name for task in TASKS if task.kind == TEXTS])
 def test_every_format_gives_the_same_rows(name, way, tmp_path):
     """Prevents a format from having another order, label, text or hash: another number."""
     task = task_named(name)
-    if task.folder is None and way in (as_glue, as_windows):
+    if task.glue is None and way in (as_glue, as_windows):
         pytest.skip("GLUE has no files of IMDb")
     data = load_task(task, way(tmp_path / "a", task), test=True)
     splits = (data.train, *data.evaluation, *data.test)

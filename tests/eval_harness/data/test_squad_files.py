@@ -195,8 +195,14 @@ REFUSED = {
     "number as id": (lambda v, a, p, q: q.update(id=7), f"{PARAGRAPH} / question 7: the id is of"),
     "twice": (lambda v, a, p, q: q.update(id="q0"), "question q0: that id stands there twice"),
     "asks": (lambda v, a, p, q: q.update(question=["x"]), f"{QUESTION}: the question is of type"),
-    "half": (lambda v, a, p, q: q.update(question="\ud83d"), f"{QUESTION}: the question: character"),
-    "NUL": (lambda v, a, p, q: q.update(question="a\0"), f"{QUESTION}: the question: contains a NUL"),
+    "half": (
+        lambda v, a, p, q: q.update(question="\ud83d"),
+        f"{QUESTION}: the question: character",
+    ),
+    "NUL": (
+        lambda v, a, p, q: q.update(question="a\0"),
+        f"{QUESTION}: the question: contains a NUL",
+    ),
     "no answers": (lambda v, a, p, q: q.pop("answers"), f"{QUESTION}: no 'answers'; there are"),
     "none": (lambda v, a, p, q: q.update(answers=[]), f"{QUESTION}: no answers; SQuAD 2.0 says"),
     "answer": (lambda v, a, p, q: q.update(answers=["2"]), f"{QUESTION}: of type str instead of"),

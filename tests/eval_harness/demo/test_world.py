@@ -15,11 +15,13 @@ import pytest
 
 from angels_share.errors import UserError
 from angels_share.tokenizing import load_tokenizer
-from eval_harness.cli import open_door
+from eval_harness.cli import run_command
+from eval_harness.commands.demo import COMMAND as DEMO
 from eval_harness.data.splits import load_task
 from eval_harness.demo import words
 from eval_harness.demo import world as demo
-from eval_harness.tasks.registry import GLUE, task_named
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import GLUE
 
 # Not the whole text: its lines are drawn one by one, and four thousand of them say all there is.
 LINES = 4000
@@ -386,7 +388,7 @@ def test_an_empty_folder_is_filled_whatever_names_it(tmp_path, small, monkeypatc
     there.mkdir()
     (tmp_path / "link").symlink_to(there)
     monkeypatch.chdir(there)
-    assert open_door(demo.DEMO_DOOR, ["--folder", how if how == "." else f"{tmp_path}/{how}"]) == 0
+    assert run_command(DEMO, ["--folder", how if how == "." else f"{tmp_path}/{how}"]) == 0
     assert (there / demo.RECORD).is_file()
     assert not list(there.glob(".*"))
     assert {path.name for path in tmp_path.iterdir()} == {"there", "link"}
@@ -411,5 +413,5 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path, small, monkeypatch):
 
 def test_the_door_ends_in_one_line(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
-    assert open_door(demo.DEMO_DOOR, ["--folder", str(tmp_path)]) == 2
+    assert run_command(DEMO, ["--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -9,14 +9,13 @@ import pytest
 from pyarrow import parquet
 
 from angels_share.errors import RunFailed
-from eval_harness.results import record as results
+from eval_harness.results import predictions as results
 from eval_harness.results import store
+from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions, Predictions
 from eval_harness.results.store import (
     InvalidResult,
     find,
     publish,
-    read_answers,
-    read_logits,
     read_predictions,
 )
 
@@ -27,7 +26,7 @@ def test_answers_are_read_as_they_were_saved(tmp_path):
     said = made.answers(texts=["  ein Größe\u3000\n", "", "🐕 狗"])
     assert publish(tmp_path, saved, said)
     (read,) = find(tmp_path).results
-    again = read_predictions(tmp_path, read)
+    again = read_predictions(tmp_path, read, Predictions)
     assert type(again) is results.AnsweredQuestions
     for field in fields(said):
         here, there = getattr(said, field.name), getattr(again, field.name)
@@ -43,21 +42,21 @@ def test_answers_are_no_logits(tmp_path):
     made.put(tmp_path, *made.on_squad(0.4), said=made.answers())
     made.put(tmp_path, made.result())
     by_task = {each.task: each for each in find(tmp_path).results}
-    assert read_answers(tmp_path, by_task["squad"]).texts[0] == "a dog"
-    assert read_logits(tmp_path, by_task["rte"]).logits.shape == (4, 2)
-    with pytest.raises(InvalidResult, match=r"squad/.*/seed-1\.json: has answers to questions"):
-        read_logits(tmp_path, by_task["squad"])
-    with pytest.raises(InvalidResult, match=r"rte/.*/seed-1\.json: has logits, no answers"):
-        read_answers(tmp_path, by_task["rte"])
+    assert read_predictions(tmp_path, by_task["squad"], AnsweredQuestions).texts[0] == "a dog"
+    assert read_predictions(tmp_path, by_task["rte"], ClassPredictions).logits.shape == (4, 2)
+    with pytest.raises(InvalidResult, match=r"squad/.*parquet: holds AnsweredQuestions instead"):
+        read_predictions(tmp_path, by_task["squad"], ClassPredictions)
+    with pytest.raises(InvalidResult, match=r"rte/.*parquet: holds ClassPredictions instead of"):
+        read_predictions(tmp_path, by_task["rte"], AnsweredQuestions)
 
 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"exact": np.array([1.0, np.nan, 0.0])}, "scores of question 'q1' aren't finite"),
-        ({"f1": np.array([1.0, 0.0, np.inf])}, "scores of question 'q2' aren't finite"),
-        ({"null_odds": np.array([np.nan, 0.0, 0.0])}, "scores of question 'q0' aren't finite"),
-        ({"null_odds": np.array([0.0, -np.inf, 0.0])}, "scores of question 'q1' aren't finite"),
+        ({"exact": np.array([1.0, np.nan, 0.0])}, "predictions of 'q1' aren't finite"),
+        ({"f1": np.array([1.0, 0.0, np.inf])}, "predictions of 'q2' aren't finite"),
+        ({"null_odds": np.array([np.nan, 0.0, 0.0])}, "predictions of 'q0' aren't finite"),
+        ({"null_odds": np.array([0.0, -np.inf, 0.0])}, "predictions of 'q1' aren't finite"),
     ],
 )
 def test_no_nan_is_saved_of_an_answer(tmp_path, odd, reason):
@@ -110,6 +109,6 @@ def test_what_is_no_predictions_is_named(tmp_path, monkeypatch, how, task):
     made.put(tmp_path, made.result(task=task), said=said)
     (read,) = find(tmp_path).results
     with pytest.raises(InvalidResult, match=reason) as caught:
-        read_predictions(tmp_path, read)
+        read_predictions(tmp_path, read, Predictions)
     assert caught.value.path.suffix == ".parquet"
     assert "\n" not in caught.value.reason

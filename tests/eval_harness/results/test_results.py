@@ -17,13 +17,13 @@ from angels_share import files
 from angels_share.errors import RunFailed
 from eval_harness.results import record as results
 from eval_harness.results import store
+from eval_harness.results.predictions import AnsweredQuestions, Predictions
 from eval_harness.results.store import (
     InvalidResult,
     find,
     load,
     path_of,
     publish,
-    read_answers,
     read_predictions,
 )
 from eval_harness.runs.run import Distilled, Model
@@ -47,7 +47,7 @@ def test_what_was_saved_is_what_is_read(tmp_path):
     assert publish(tmp_path, saved, said)
     read = load(path_of(tmp_path, saved.key))
     assert replace(read, predictions=None) == saved
-    again = read_predictions(tmp_path, read)
+    again = read_predictions(tmp_path, read, Predictions)
     assert (again.split, again.ids) == (said.split, said.ids)
     assert np.array_equal(again.labels, said.labels)
     assert again.labels.dtype == np.float64
@@ -155,7 +155,7 @@ def test_killed_at_any_moment(tmp_path, again):
         found = find(root)
         there.append({each.score for each in found.results if each.seed == 1})
         for each in found.results:
-            read_predictions(root, each)
+            read_predictions(root, each, Predictions)
         assert sum(each.seed == 2 for each in found.results) == 1
         if worker.exitcode == 0:
             break
@@ -186,7 +186,9 @@ def test_a_failing_disk_leaves_the_old_result(tmp_path, one, monkeypatch, failin
     monkeypatch.undo()
     (left,) = find(tmp_path).results
     assert left.score == 0.6
-    assert np.array_equal(read_predictions(tmp_path, left).logits, made.predictions().logits)
+    assert np.array_equal(
+        read_predictions(tmp_path, left, Predictions).logits, made.predictions().logits
+    )
     assert all("predictions of a result" in each.reason for each in find(tmp_path).invalid)
     assert publish(tmp_path, made.result(score=0.9), other, replace=True)
     assert find(tmp_path).invalid == ()
@@ -212,7 +214,7 @@ def test_no_nan_is_saved(tmp_path):
         publish(tmp_path, broken, made.predictions())
     infinite = made.predictions()
     infinite.logits[2, 1] = np.inf
-    with pytest.raises(RunFailed, match="logits of example '2' aren't finite"):
+    with pytest.raises(RunFailed, match="predictions of '2' aren't finite"):
         publish(tmp_path, made.result(), infinite)
     assert find(tmp_path) == store.Found()
 
@@ -222,7 +224,9 @@ def test_a_test_split_has_no_labels(tmp_path):
     said = made.predictions([0.0, 1.0, np.nan, np.nan], [0.1, 0.2, 0.3, 0.4])
     made.put(tmp_path, made.result(), said=said)
     (read,) = find(tmp_path).results
-    assert np.array_equal(read_predictions(tmp_path, read).labels, said.labels, equal_nan=True)
+    assert np.array_equal(
+        read_predictions(tmp_path, read, Predictions).labels, said.labels, equal_nan=True
+    )
 
 
 def changed(**more):
@@ -332,13 +336,13 @@ def test_predictions_belong_to_their_result(tmp_path, task):
     file.write_bytes(data[:-9] + b"x" + data[-8:])
     assert load(one) == result  # the size is looked at, the hash where they are read
     with pytest.raises(InvalidResult, match="is not what the result was saved with"):
-        read_predictions(tmp_path, result)
+        read_predictions(tmp_path, result, Predictions)
     file.write_bytes(data[:-9])
     assert f"have {len(data) - 9} bytes instead of {len(data)}" in find(tmp_path).invalid[0].reason
     file.unlink()
     assert f"its predictions {file.name}: No such file" in find(tmp_path).invalid[0].reason
     with pytest.raises(InvalidResult, match="No such file"):
-        read_predictions(tmp_path, result)
+        read_predictions(tmp_path, result, Predictions)
 
 
 def test_predictions_alone_are_named(tmp_path, one):
@@ -407,7 +411,7 @@ def test_results_of_schema_1_load():
     }
     answered, *classified = sorted(found.results, key=lambda each: each.task, reverse=True)
     assert answered.scores["validation"] == {"exact_match": 0.5, "f1": 0.75, "score": 0.75}
-    said = read_answers(GOLDEN_1, answered)
+    said = read_predictions(GOLDEN_1, answered, AnsweredQuestions)
     assert (said.ids, said.texts) == (["q0", "q1"], ["Größe", ""])
     assert said.null_odds.tolist() == [-2.5, np.inf]
     assert (said.exact.mean(), said.f1.mean()) == (0.5, 0.75)
@@ -415,7 +419,7 @@ def test_results_of_schema_1_load():
         assert (read.model.name, read.task, read.score) == ("tiny", "rte", 0.75)
         assert read.scores == {"validation": {"accuracy": 0.75, "score": 0.75}}
         assert read.model.distilled is None
-        said = read_predictions(GOLDEN_1, read)
+        said = read_predictions(GOLDEN_1, read, Predictions)
         assert said.ids == ["0", "1", "2", "3"]
         assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
 
@@ -435,7 +439,7 @@ def test_results_of_schema_2_load():
     )
     assert {each.schema for each in found.results} == {results.SCHEMA}
     for each in found.results:
-        said = read_predictions(GOLDEN_2, each)
+        said = read_predictions(GOLDEN_2, each, Predictions)
         assert np.mean(said.logits.argmax(axis=1) == said.labels) == each.score
 
 
@@ -446,7 +450,7 @@ def test_results_of_schema_3_load():
     (read,) = found.results
     assert (read.model.weights, read.model.teacher_weights) == ("5" * 64, "6" * 64)
     assert read.data["name"] == "a made-up world"
-    said = read_predictions(GOLDEN_3, read)
+    said = read_predictions(GOLDEN_3, read, Predictions)
     assert np.mean(said.logits.argmax(axis=1) == said.labels) == read.score
 
 

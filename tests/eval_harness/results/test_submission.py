@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from angels_share.errors import RunFailed, UserError
-from eval_harness.data.splits import Split
+from eval_harness.data.texts import Split
 from eval_harness.results.submission import write_answers, write_submission
-from eval_harness.tasks.registry import GLUE, task_named
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import GLUE
 
 NAMES = {
     ("cola", "test"): "CoLA.tsv",

@@ -6,7 +6,8 @@ from made_results import model_folder
 
 from angels_share.errors import UserError
 from eval_harness.runs.models import identify, is_fine_tuned_for
-from eval_harness.tasks.registry import GLUE, task_named
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.registry import GLUE
 
 
 def test_the_digest_is_of_what_a_model_computes(tmp_path):

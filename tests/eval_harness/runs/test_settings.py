@@ -7,7 +7,7 @@ from angels_share.training_flags import training_flags
 from eval_harness.runs import settings as settings_module
 from eval_harness.runs.run import Method
 from eval_harness.runs.settings import FINE_TUNING, check_overrides, settings_of
-from eval_harness.tasks.registry import task_named
+from eval_harness.tasks.lookup import task_named
 
 RTE, IMDB = task_named("rte"), task_named("imdb")
 

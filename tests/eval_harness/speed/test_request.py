@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import worlds
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.errors import UserError
 from angels_share.flags import parse
 from angels_share.tokenizing import load_tokenizer
-from eval_harness.commands.speed import SPEED_DOOR
+from eval_harness.commands.speed import COMMAND as SPEED
+from eval_harness.data import stsb_lengths
 from eval_harness.data.splits import load_task
-from eval_harness.speed import stsb_lengths
-from eval_harness.speed.request import TASK, orders
+from eval_harness.speed.request import TASK, requests
 from eval_harness.training.encoding import encode
 
 TINY = {
@@ -48,7 +48,7 @@ def test_lengths_by_the_data_itself(real_data):
 
 def asked(words):
     """Orders and setup of a command line."""
-    return orders(parse(SPEED_DOOR.flags, words, takes_training_flags=False))
+    return requests(parse(SPEED.flags, words, takes_training_flags=False))
 
 
 def test_what_is_read_is_drawn_from_all(world):
@@ -136,7 +136,7 @@ def test_mistakes_are_told_before_any_work(world, tmp_path, capsys, monkeypatch,
     stand_for = {"FOLDER": world / "bert", "CONFIG": tmp_path / "small.json"}
     stand_for.update((name.upper(), tmp_path / f"{name}.json") for name in ("bad", "nan", "deep"))
     given = [str(stand_for.get(word, word)) for word in words]
-    status = open_door(SPEED_DOOR, ["--results_dir", str(tmp_path), "--model", *given])
+    status = run_command(SPEED, ["--results_dir", str(tmp_path), "--model", *given])
     error = capsys.readouterr().err
     assert status == 2, error
     assert said in error

@@ -8,17 +8,16 @@ import pytest
 import tiny
 import torch
 import worlds
-from benches import TINY, order, setup
+from benches import TINY, request, setup
 
-from angels_share.cli import open_door
+from angels_share.cli import run_command
 from angels_share.errors import RunFailed, UserError
 from angels_share.flags import parse
-from eval_harness.commands.speed import SPEED_DOOR
+from eval_harness.commands.speed import COMMAND as SPEED
 from eval_harness.results.speed import find_speeds
-from eval_harness.speed import session as speed
 from eval_harness.speed.bench import Bench, _new, _parameters
-from eval_harness.speed.bench_process import Remote
-from eval_harness.speed.request import orders
+from eval_harness.speed.bench_process import BenchProcess
+from eval_harness.speed.request import requests
 from eval_harness.speed.session import timed
 
 
@@ -32,7 +31,7 @@ def test_models_take_turns_and_another_begins_each_time():
     calls = []
     names = ("a", "b", "c")
     session = timed(
-        [order(name) for name in names], setup(), lambda each: benches.Quiet(each, calls)
+        [request(name) for name in names], setup(), lambda each: benches.Quiet(each, calls)
     )
     passes = [call for call in calls if call[1:] == (2, 8)]
     assert "".join(name for name, *_ in passes) == "abcbcacab"
@@ -48,8 +47,8 @@ def test_models_take_turns_and_another_begins_each_time():
 class Varying(benches.Quiet):
     """Two batches in a pass, each pass slower than the one before; its threads had to wait."""
 
-    def __init__(self, order, waited):
-        super().__init__(order)
+    def __init__(self, request, waited):
+        super().__init__(request)
         self.passes, self.share = 0, waited
 
     def timed(self, threads, batch_size):
@@ -68,7 +67,7 @@ def test_what_is_made_of_times(monkeypatch):
     monkeypatch.setattr("os.getloadavg", lambda: (1.234, 9.0, 9.0))
     asked = setup(repeats=4, threads=(1,), batch_sizes=(1,))
     waits = {"a": 0.25, "b": 0.5, "c": None}
-    session = timed([order(name) for name in waits], asked, lambda each: Varying(
+    session = timed([request(name) for name in waits], asked, lambda each: Varying(
         each, waits[each.name]))  # fmt: skip
     timing = session.models[0].timing(1)
     assert timing.passes == pytest.approx((0.04, 0.08, 0.12, 0.16))
@@ -76,7 +75,7 @@ def test_what_is_made_of_times(monkeypatch):
     # Of 10, 20, 30, 30, 40, 60, 90 and 120 ms.
     assert (timing.p50, timing.p90, timing.p99) == pytest.approx((35, 99, 117.9))
     assert (session.load, session.waited) == (1.23, 0.5)
-    quiet = timed([order()], asked, benches.Quiet)
+    quiet = timed([request()], asked, benches.Quiet)
     assert quiet.waited is None
 
 
@@ -87,7 +86,7 @@ def test_a_machine_without_a_name_is_no_other(monkeypatch):
     keys = set()
     for host in ("one", "two"):
         monkeypatch.setattr("platform.node", lambda host=host: host)
-        session = timed([order()], setup(), benches.Quiet)
+        session = timed([request()], setup(), benches.Quiet)
         assert session.machine.processor.startswith("unknown processor ")
         keys.add(session.key)
     assert len(keys) == 2
@@ -104,9 +103,9 @@ def test_a_session_that_is_stopped(tmp_path, capsys, monkeypatch, end, status, h
         raise end
 
     (tmp_path / "small.json").write_text(json.dumps(TINY))
-    monkeypatch.setattr(speed, "timed", stop)
+    monkeypatch.setattr("eval_harness.commands.speed.timed", stop)
     words = ["--model", str(tmp_path / "small.json"), "--synthetic"]
-    assert open_door(SPEED_DOOR, [*words, "--results_dir", str(tmp_path)]) == status
+    assert run_command(SPEED, [*words, "--results_dir", str(tmp_path)]) == status
     said = f"eval_harness speed: {how}; times of a part of a session are not kept\n"
     assert capsys.readouterr().err == said
     assert not find_speeds(tmp_path).sessions
@@ -117,24 +116,26 @@ def test_a_session_that_is_stopped(tmp_path, capsys, monkeypatch, end, status, h
     [
         ("Refusing", UserError, "^bert: is none of ours$"),
         ("Failing", RunFailed, "^bert: ValueError: a kernel is missing$"),
-        ("Dying", RunFailed, r"^bert: its process ended with status -9 \(out of memory\?\)$"),
+        ("Dying", RunFailed, r"^bert: its process was killed by signal 9 \(out of memory\?\)$"),
     ],
 )
 def test_what_happens_over_there_is_told_here(kind, error, said):
     """Prevents a session that hangs, or goes on without one of its models."""
     with pytest.raises(error, match=said):
-        timed([order()], setup(), lambda each: Remote(each, f"benches:{kind}"))
+        timed([request()], setup(), lambda each: BenchProcess(each, f"benches:{kind}"))
 
 
 def test_every_model_has_its_own_process():
     """Prevents one model's memory from being counted as another's."""
-    made = timed([order("a"), order("b")], setup(), lambda each: Remote(each, "benches:Quiet"))
+    made = timed(
+        [request("a"), request("b")], setup(), lambda each: BenchProcess(each, "benches:Quiet")
+    )
     assert len({model.peak_bytes for model in made.models}) == 2  # their process ids
 
 
 def test_batches_of_one_have_no_padding_and_larger_ones_are_of_like_lengths():
     """Prevents a time at batch size 1 that pays for padding, and pairs that aren't timed."""
-    bench = Bench(order())
+    bench = Bench(request())
     shapes = {size: [tuple(batch["input_ids"].shape) for batch in batches]
               for size, batches in bench._batches.items()}  # fmt: skip
     assert shapes == {1: [(1, 5), (1, 9), (1, 7), (1, 9)], 2: [(2, 9), (2, 7)]}
@@ -145,7 +146,7 @@ def test_batches_of_one_have_no_padding_and_larger_ones_are_of_like_lengths():
 def runs(monkeypatch):
     """A bench, and what its model ran since: shape and number of threads of each."""
     before = torch.get_num_threads()
-    bench, ran = Bench(order(batch_sizes=(1, 2, 3))), []
+    bench, ran = Bench(request(batch_sizes=(1, 2, 3))), []
     bench._model.register_forward_pre_hook(
         lambda _model, _args, inputs: ran.append(
             (*inputs["input_ids"].shape, torch.get_num_threads())
@@ -195,7 +196,7 @@ def test_a_system_that_tells_nothing_of_waits(monkeypatch):
         raise FileNotFoundError("/proc/self/task")
 
     monkeypatch.setattr("eval_harness.speed.bench.Path.iterdir", no_folder)
-    bench = Bench(order())
+    bench = Bench(request())
     bench.timed(1, 1)
     assert bench.waited() is None
 
@@ -208,7 +209,7 @@ def test_the_peak_is_of_weights_and_a_pass():
     """
     config = {**TINY, "hidden_size": 128, "intermediate_size": 150_000}
     weights = 4 * 150_000 * 128 * 2
-    peak = Bench(order(config=config, lengths=[5, 64])).facts()["peak_bytes"]
+    peak = Bench(request(config=config, lengths=[5, 64])).facts()["peak_bytes"]
     assert weights + 4 * 64 * 150_000 < peak < 2 * weights
 
 
@@ -218,7 +219,7 @@ def test_synthetic_ids_are_known_and_never_padding():
     RoBERTa counts them so.
     """
     config = {**TINY, "model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 66}
-    bench = Bench(order(config=config, lengths=[64] * 50, batch_sizes=(1,)))
+    bench = Bench(request(config=config, lengths=[64] * 50, batch_sizes=(1,)))
     ids = torch.cat([batch["input_ids"] for batch in bench._batches[1]])
     assert 1 not in ids
     assert (ids.min(), ids.max()) == (0, 159)
@@ -227,7 +228,7 @@ def test_synthetic_ids_are_known_and_never_padding():
 def test_sizes_of_a_model_from_a_folder(world):
     """Prevents a head that is counted as the body's, and a file size of something else."""
     words = ["--model", str(world / "distilbert"), "--synthetic", "--max_seq_length", "32"]
-    facts = Bench(order_of(words)).facts()
+    facts = Bench(request_of(words)).facts()
     model = tiny.distilbert(1)
     body = sum(weight.numel() for weight in model.distilbert.parameters())
     assert facts["parameters"] == body
@@ -249,7 +250,7 @@ def test_the_size_of_weights_in_several_files(tmp_path):
         shards[number] = shard.rename(folder / f"part-{number}.safetensors")
     index.write_text(text)
     words = ["--model", str(folder), "--synthetic", "--max_seq_length", "32"]
-    facts = Bench(order_of(words)).facts()
+    facts = Bench(request_of(words)).facts()
     assert facts["file_bytes"] == sum(shard.stat().st_size for shard in shards)
 
 
@@ -257,26 +258,26 @@ def test_the_size_of_weights_in_several_files(tmp_path):
 def test_parameters_are_counted_as_the_paper_counts(kind, millions):
     """Prevents a count with heads, or without embeddings: the paper has 110 and 66."""
     with torch.device("meta"):
-        model = _new(order(config={"model_type": kind})).model
+        model = _new(request(config={"model_type": kind})).model
     assert _parameters(model.base_model) == pytest.approx(millions * 1e6, rel=1e-4)
 
 
 def test_weights_may_be_in_bfloat16():
     """Prevents a flag that is recorded and does nothing."""
-    assert Bench(order(bf16=True))._model.dtype == torch.bfloat16
-    assert Bench(order())._model.dtype == torch.float32
+    assert Bench(request(bf16=True))._model.dtype == torch.bfloat16
+    assert Bench(request())._model.dtype == torch.float32
 
 
-def order_of(words):
-    """The first order of a command line."""
-    return orders(parse(SPEED_DOOR.flags, words, takes_training_flags=False))[0][0]
+def request_of(words):
+    """The first request of a command line."""
+    return requests(parse(SPEED.flags, words, takes_training_flags=False))[0][0]
 
 
 def test_the_door_times_models_and_prints_the_table(world, tmp_path, capsys):
     """Prevents a command whose parts fit nowhere: a real process, data of the task's own files."""
     words = ["--model", str(world / "bert"), "--data_dir", str(world / "glue"), "--pairs", "10"]
     words += ["--repeats", "2", "--threads", "1", "--batch_sizes", "4"]
-    assert open_door(SPEED_DOOR, [*words, "--results_dir", str(tmp_path)]) == 0
+    assert run_command(SPEED, [*words, "--results_dir", str(tmp_path)]) == 0
     (session,) = find_speeds(tmp_path).sessions
     assert (session.setup.source, session.setup.pairs) == ("STS-B", 10)
     (model,) = session.models
@@ -311,18 +312,18 @@ def test_the_door_times_models_and_prints_the_table(world, tmp_path, capsys):
 def test_configs_that_are_refused(config, said):
     """Fault 18: prevents a config's code from being run, and a misspelt size from meaning 768."""
     with pytest.raises(UserError, match="bert: ") as refused:
-        Bench(order(config=config))
+        Bench(request(config=config))
     assert said in str(refused.value)
 
 
 def test_pairs_that_a_model_cannot_read():
     """Prevents an index error from deep inside a model."""
     with pytest.raises(UserError, match="bert reads 64 tokens and a pair has 87: --max_seq"):
-        Bench(order(lengths=[87]))
+        Bench(request(lengths=[87]))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there():
     """Prevents times of a CPU that pass for a GPU's."""
     with pytest.raises(UserError, match="--device cuda: torch sees no GPU here"):
-        Bench(order(device="cuda"))
+        Bench(request(device="cuda"))

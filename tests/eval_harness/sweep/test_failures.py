@@ -12,15 +12,15 @@ from sweeps import (
     quick,  # noqa: F401  (for all)
     reasons,
     seeds,
+    sweep,
     when_said,
 )
-from work_for_sweeps import WORK, job, notes, wait_until
+from work_for_sweeps import job, notes, wait_until
 
 import eval_harness.sweep.local_workers
 import eval_harness.sweep.scheduler
 from angels_share.errors import RunFailed
 from eval_harness.results.store import find
-from eval_harness.sweep.scheduler import sweep
 
 # What fails
 
@@ -35,7 +35,7 @@ def test_one_failing_run_stops_no_other(tmp_path, capsys):
         job("rte", 5, killed_by=int(signal.SIGTERM)),
         job("rte", 6),
     ]
-    outcome = sweep(tmp_path, jobs, work=WORK)
+    outcome = sweep(tmp_path, jobs)
     assert seeds(outcome.done) == [1, 6]
     found = reasons(outcome)
     assert found[2] == "step 7: the loss is not finite at 3e-4"
@@ -51,7 +51,7 @@ def test_one_failing_run_stops_no_other(tmp_path, capsys):
     assert "6/6 runs, 4 failed" in said
     assert line not in said  # whoever asked tells it, below the tables
     assert "Traceback" not in said
-    assert sweep(tmp_path, [jobs[0]], work=WORK).summary() == []
+    assert sweep(tmp_path, [jobs[0]]).summary() == []
     assert not list((tmp_path / "claims").glob("*.json"))
 
 
@@ -60,7 +60,7 @@ def test_secrets_are_in_no_reason_and_no_traceback(tmp_path, monkeypatch, capsys
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmn")
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
     jobs = [job("rte", 1, breaks="at https://hf_abcdefghijklmn@hub")]
-    summary = sweep(tmp_path, jobs, work=WORK).summary()
+    summary = sweep(tmp_path, jobs).summary()
     said = "".join([*summary, capsys.readouterr().err])
     assert "ZeroDivisionError: at https://***@hub (at work_for_sweeps.py:" in said
     assert "Traceback" in said
@@ -69,7 +69,7 @@ def test_secrets_are_in_no_reason_and_no_traceback(tmp_path, monkeypatch, capsys
 
 def test_work_that_cannot_be_imported_ends_the_sweep(tmp_path):
     """Prevents workers from being started for ever, each to fail alike."""
-    with pytest.raises(RunFailed, match=r"^no_such:work: a worker can't import"):
+    with pytest.raises(RunFailed, match=r"^'no_such:work' cannot be imported"):
         sweep(tmp_path, [job()], work="no_such:work")
 
 
@@ -77,7 +77,7 @@ def test_a_worker_that_cannot_have_the_folder_says_why(tmp_path, capfd):
     """Prevents a worker's traceback in the place of a line."""
     (tmp_path / "claims").write_text("")
     with pytest.raises(RunFailed, match="/claims: a file stands where a folder is wanted"):
-        sweep(tmp_path, [job()], work=WORK)
+        sweep(tmp_path, [job()])
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -93,8 +93,8 @@ if len(list(mark.iterdir())) > {count}:
 """
 ENDS = {
     "os.kill(os.getpid(), 9)": "a worker ended before it could begin: it was killed by signal 9",
-    "raise OSError(12, 'Cannot allocate memory')": "flaky:work: a worker can't import it: OSError: "
-    "Cannot allocate memory (at flaky.py:",
+    "raise OSError(12, 'Cannot allocate memory')": "'flaky:work' cannot be imported as "
+    "package.module:name: OSError: [Errno 12] Cannot allocate memory",
 }
 
 
@@ -134,17 +134,17 @@ def test_without_any_worker_left_the_rest_fails(tmp_path, monkeypatch, end):
 
 def test_a_process_that_cannot_be_made_stops_no_other(tmp_path, monkeypatch):
     """Prevents a sweep from ending where the machine has no more processes to give."""
-    make, calls = eval_harness.sweep.local_workers.Crew.start, []
+    make, calls = eval_harness.sweep.local_workers.LocalWorkers.start, []
 
-    def start(crew):
-        calls.append(crew)
+    def start(workers):
+        calls.append(workers)
         if len(calls) == 2:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        make(crew)
+        make(workers)
 
-    monkeypatch.setattr(eval_harness.sweep.local_workers.Crew, "start", start)
+    monkeypatch.setattr(eval_harness.sweep.local_workers.LocalWorkers, "start", start)
     said = when_said(monkeypatch, "", lambda: None)
-    outcome = sweep(tmp_path, [job("rte", 1, breaks=""), job("rte", 2)], work=WORK, workers=1)
+    outcome = sweep(tmp_path, [job("rte", 1, breaks=""), job("rte", 2)], workers=1)
     assert sorted(reasons(outcome)) == [1, 2]
     assert said[0].startswith("no worker is left, and a worker can't be started: Resource temp")
 
@@ -166,7 +166,7 @@ def test_a_full_disk_ends_the_sweep(tmp_path, monkeypatch, name, number):
     for seed in (1, 2, 3):
         more = {"no_room": [name, number]} if seed == 1 else {}
         jobs.append(job("rte", seed, log=log, **more))
-    outcome = sweep(tmp_path, jobs, work=WORK)
+    outcome = sweep(tmp_path, jobs)
     line = f"{tmp_path}: {NO_ROOM[number]}"
     assert numbers(log) == [1]
     assert [text.startswith(line) for text in said] == [True]
@@ -182,15 +182,15 @@ def test_what_is_under_way_outlives_a_full_disk(tmp_path, monkeypatch):
     when_said(monkeypatch, "nothing more is begun", gate.touch)
     jobs = [job("rte", 1, wait_for=str(gate)), job("rte", 2, no_room=["fsync", errno.EDQUOT]),
             job("rte", 3)]  # fmt: skip
-    outcome = sweep(tmp_path, jobs, work=WORK, workers=2)
+    outcome = sweep(tmp_path, jobs, workers=2)
     assert (seeds(outcome.done), sorted(reasons(outcome))) == ([1], [2, 3])
 
 
 def test_a_worker_that_hangs_at_its_end_is_replaced(tmp_path, monkeypatch):
     """Prevents a sweep that waits for ever for a process which a GPU's driver doesn't let go."""
-    monkeypatch.setattr(eval_harness.sweep.local_workers, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(eval_harness.sweep.local_workers, "PATIENCE_SECONDS", 0.1)
     jobs = [job("rte", 1, hangs_at_exit=True, breaks=""), job("rte", 2)]
-    outcome = sweep(tmp_path, jobs, work=WORK, workers=1)
+    outcome = sweep(tmp_path, jobs, workers=1)
     assert (seeds(outcome.done), list(reasons(outcome))) == ([2], [1])
 
 
@@ -204,12 +204,12 @@ def test_a_worker_killed_while_it_writes_a_result(tmp_path, where):
         ))
         for seed in (1, 2, 3)
     ]  # fmt: skip
-    first = sweep(tmp_path, jobs, work=WORK)
+    first = sweep(tmp_path, jobs)
     assert (seeds(first.done), list(reasons(first))) == ([1, 3], [2])
     found = find(tmp_path)
     assert sorted(result.seed for result in found.results) == [1, 3]
     assert found.invalid, "what the killed worker left isn't named"
-    second = sweep(tmp_path, jobs, work=WORK)
+    second = sweep(tmp_path, jobs)
     assert (seeds(second.done), seeds(second.skipped)) == ([2], [1, 3])
     assert numbers(log) == [1, 2, 2, 3]
     found = find(tmp_path)
@@ -263,30 +263,31 @@ def test_a_sweep_killed_whole_goes_on_where_it_was(tmp_path):
 
 
 IMPATIENT = """
-from eval_harness.sweep.local_workers import Crew, SpawnProcess
+from eval_harness.child_process import ChildProcess
+from eval_harness.sweep.local_workers import LocalWorkers
 def and_again(method):
     def wrapped(*args, **names):
         os.kill(os.getpid(), signal.SIGINT)
         return method(*args, **names)
     return wrapped
-Crew.stop = and_again(Crew.stop)
-SpawnProcess.terminate = and_again(SpawnProcess.terminate)
+LocalWorkers.stop = and_again(LocalWorkers.stop)
+ChildProcess.end = and_again(ChildProcess.end)
 """
 
 
 def test_an_interrupted_sweep_tells_what_failed(tmp_path, monkeypatch, capsys):
     """Prevents failures from going unmentioned where nobody is handed an outcome."""
-    show = eval_harness.sweep.scheduler._Foreman._show
+    show = eval_harness.sweep.scheduler._Scheduler._show
 
-    def interrupted(foreman):
-        show(foreman)
-        if foreman.failures:
+    def interrupted(scheduler):
+        show(scheduler)
+        if scheduler.failures:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(eval_harness.sweep.scheduler._Foreman, "_show", interrupted)
+    monkeypatch.setattr(eval_harness.sweep.scheduler._Scheduler, "_show", interrupted)
     jobs = [job("rte", 1, diverges=""), job("rte", 2, wait_for=str(tmp_path / "never"))]
     with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path, jobs, work=WORK)
+        sweep(tmp_path, jobs)
     assert "failed: distilbert on RTE, seed 1: step 7" in capsys.readouterr().err
 
 

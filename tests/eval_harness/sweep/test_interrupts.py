@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised once, and never where something is being put in order."""
+"""Ctrl-C and SIGTERM: raised once, and never where something is being put in request."""
 
 import os
 import signal
@@ -75,18 +75,18 @@ def test_what_nohup_keeps_away_stays_away(monkeypatch):
 
 TIMING = """
 import os, signal, sys, time
-from angels_share.cli import Door, open_door
+from angels_share.cli import Command, run_command
 from eval_harness.speed import session as speed
-from eval_harness.speed.bench_process import Remote
-from benches import order, setup
-class Slow(Remote):
+from eval_harness.speed.bench_process import BenchProcess
+from benches import request, setup
+class Slow(BenchProcess):
     def timed(self, threads, batch_size):
         print(self.facts()["peak_bytes"], flush=True)  # the child's process number
         time.sleep(60)
 def run(options):
-    speed.timed([order()], setup(), lambda each: Slow(each, "benches:Quiet"))
+    speed.timed([request()], setup(), lambda each: Slow(each, "benches:Quiet"))
 if __name__ == "__main__":
-    sys.exit(open_door(Door("a_door", "", (), run, ()), []))
+    sys.exit(run_command(Command("a_door", "", (), run, ()), []))
 """
 
 

@@ -1,4 +1,4 @@
-"""Claims: one process at a run at a time, and none lost to the dead."""
+"""Leases: one process at a run at a time, and none lost to the dead."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from work_for_sweeps import wait_until
 
-from eval_harness.sweep.leases import Claim, Claims, Holder
+from eval_harness.sweep.leases import Holder, Lease, Leases
 
 KEY = "bert-0123abcd/rte/89abcdef/seed-1"
 OTHER_MACHINE = {"host": "far", "machine": "far away", "pid": 7}
@@ -35,7 +35,7 @@ def aged(root, seconds):
 
 def abandoned(root, **changes):
     """A claim whose owner doesn't touch it any more."""
-    with Claims(root).take(KEY, "abandoned"):
+    with Leases(root).take(KEY, "abandoned"):
         text = file_of(root).read_text()
     file_of(root).write_text(text)
     as_if(root, **changes)
@@ -43,7 +43,7 @@ def abandoned(root, **changes):
 
 def test_a_run_is_one_process_s_at_a_time(tmp_path):
     """Fault 11: prevents two live workers on one run, and a claim that outlives its run."""
-    claims = Claims(tmp_path)
+    claims = Leases(tmp_path)
     with claims.take(KEY, "a"):
         held = claims.take(KEY, "b")
         assert isinstance(held, Holder)
@@ -58,23 +58,23 @@ def test_a_run_is_one_process_s_at_a_time(tmp_path):
 def test_a_dead_process_s_claim_lapses_at_once(tmp_path):
     """Fault 11: prevents two minutes of waiting for a worker of this machine that was killed."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom eval_harness.sweep.leases import Claims\n"
-        f"Claims(Path(sys.argv[1])).take({KEY!r}, 'dead').__enter__()\n"
+        "import os, sys\nfrom pathlib import Path\nfrom eval_harness.sweep.leases import Leases\n"
+        f"Leases(Path(sys.argv[1])).take({KEY!r}, 'dead').__enter__()\n"
         "os.kill(os.getpid(), 9)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as killed:
         wait_until(file_of(tmp_path).exists, "no claim was made")
         os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # dead, its number still taken
-        with Claims(tmp_path).take(KEY, "next"):
+        with Leases(tmp_path).take(KEY, "next"):
             pass
 
 
 def test_a_process_number_that_was_used_again_is_no_life(tmp_path):
     """Prevents a dead worker's claim from being held by whoever got its number."""
     abandoned(tmp_path)
-    assert isinstance(Claims(tmp_path).take(KEY, "next"), Holder)
+    assert isinstance(Leases(tmp_path).take(KEY, "next"), Holder)
     as_if(tmp_path, started="1")
-    with Claims(tmp_path).take(KEY, "next"):
+    with Leases(tmp_path).take(KEY, "next"):
         pass
 
 
@@ -87,9 +87,9 @@ def test_another_machine_s_claim_lapses_after_two_minutes(tmp_path, monkeypatch,
     abandoned(tmp_path, **OTHER_MACHINE)
     aged(tmp_path, seconds)
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    taken = Claims(tmp_path).take(KEY, "next")
-    assert isinstance(taken, Claim) == lapsed
-    if isinstance(taken, Claim):
+    taken = Leases(tmp_path).take(KEY, "next")
+    assert isinstance(taken, Lease) == lapsed
+    if isinstance(taken, Lease):
         with taken:
             pass
     else:
@@ -100,15 +100,15 @@ def test_a_claim_that_cannot_be_read_lapses_by_its_age(tmp_path):
     """Prevents a file that a power cut left empty from stopping a sweep, or from being no claim."""
     abandoned(tmp_path)
     file_of(tmp_path).write_text("")
-    assert str(Claims(tmp_path).take(KEY, "next")) == "a process unknown"
+    assert str(Leases(tmp_path).take(KEY, "next")) == "a process unknown"
     aged(tmp_path, 180)
-    with Claims(tmp_path).take(KEY, "next"):
+    with Leases(tmp_path).take(KEY, "next"):
         assert json.loads(file_of(tmp_path).read_text())["token"] == "next"
 
 
 def test_a_claim_is_touched_while_its_run_lasts(tmp_path):
     """Prevents a run of more than two minutes from losing its claim."""
-    with Claims(tmp_path, lapse=0.1).take(KEY, "a"):
+    with Leases(tmp_path, lapse=0.1).take(KEY, "a"):
         aged(tmp_path, 3600)
         before = file_of(tmp_path).stat().st_mtime
         wait_until(lambda: file_of(tmp_path).stat().st_mtime > before + 3000, "it isn't touched")
@@ -116,10 +116,10 @@ def test_a_claim_is_touched_while_its_run_lasts(tmp_path):
 
 def test_a_lost_claim_is_the_next_one_s(tmp_path):
     """Prevents a machine that slept from keeping the new owner's claim alive, or ending it."""
-    claims = Claims(tmp_path, lapse=0.2)
+    claims = Leases(tmp_path, lapse=0.2)
     with claims.take(KEY, "slept"):
         as_if(tmp_path, started="1")
-        taken = Claims(tmp_path).take(KEY, "next")
+        taken = Leases(tmp_path).take(KEY, "next")
         aged(tmp_path, 3600)
         before = file_of(tmp_path).stat().st_mtime
         time.sleep(0.3)
@@ -138,11 +138,11 @@ def test_of_many_who_see_it_lapse_one_gets_it(tmp_path):
 
     def take(number):
         together.wait()
-        return Claims(tmp_path).take(KEY, f"taker {number}")
+        return Leases(tmp_path).take(KEY, f"taker {number}")
 
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(take, range(8)))
-    (winner,) = (each for each in taken if isinstance(each, Claim))
+    (winner,) = (each for each in taken if isinstance(each, Lease))
     with winner:
         pass
     assert not file_of(tmp_path).exists()

@@ -7,14 +7,20 @@ import sys
 import threading
 
 import pytest
-from sweeps import another_sweep, numbers, quick, reasons, seeds  # noqa: F401  (quick: for all)
-from work_for_sweeps import SEEN, WORK, job, notes, result_of, wait_for, wait_until
+from sweeps import (
+    another_sweep,
+    numbers,
+    quick,  # noqa: F401  (for all)
+    reasons,
+    seeds,
+    sweep,
+)
+from work_for_sweeps import SEEN, job, notes, result_of, wait_for, wait_until
 
 import eval_harness.sweep.scheduler
 from angels_share.hardware import cores, visible_gpus
 from eval_harness.results.store import find, load, path_of, publish
-from eval_harness.sweep.leases import Claims
-from eval_harness.sweep.scheduler import sweep
+from eval_harness.sweep.leases import Leases
 
 # What is done
 
@@ -24,11 +30,11 @@ def test_only_what_is_missing_is_done(tmp_path, capsys):
     log = str(tmp_path / "log")
     jobs = [job("rte", seed, log=log) for seed in (1, 2, 3)]
     publish(tmp_path, *result_of(jobs[1].run))
-    first = sweep(tmp_path, jobs, work=WORK)
+    first = sweep(tmp_path, jobs)
     assert (seeds(first.done), seeds(first.skipped), first.failed) == ([1, 3], [2], ())
     assert numbers(log) == [1, 3]
     assert "2/2 runs" in capsys.readouterr().err
-    second = sweep(tmp_path, jobs, work=WORK)
+    second = sweep(tmp_path, jobs)
     assert (second.done, seeds(second.skipped)) == ((), [1, 2, 3])
     assert capsys.readouterr().err == ""
     assert not list((tmp_path / "claims").glob("*.json"))
@@ -41,13 +47,13 @@ def test_rerun_always_replaces_and_never_does_nothing(tmp_path, capsys):
     """
     jobs = [job("rte", seed) for seed in (1, 2)]
     publish(tmp_path, *result_of(jobs[0].run, score=0.9))
-    outcome = sweep(tmp_path, jobs, work=WORK, rerun="never")
+    outcome = sweep(tmp_path, jobs, rerun="never")
     assert (outcome.done, seeds(outcome.skipped), outcome.failed) == ((), [1], ())
     assert seeds(outcome.missing) == [2]
     assert capsys.readouterr().err == "no result for 1 of 2 runs; --rerun missing does them\n"
-    assert sweep(tmp_path, jobs[:1], work=WORK, rerun="never").missing == ()
+    assert sweep(tmp_path, jobs[:1], rerun="never").missing == ()
     assert capsys.readouterr().err == ""
-    outcome = sweep(tmp_path, jobs, work=WORK, rerun="always")
+    outcome = sweep(tmp_path, jobs, rerun="always")
     assert (seeds(outcome.done), outcome.skipped) == ([1, 2], ())
     assert load(path_of(tmp_path, jobs[0].key)).score == 0.5
 
@@ -57,7 +63,7 @@ def test_a_run_whose_result_lacks_something_is_done_again(tmp_path):
     jobs = [job("rte", 1, again=True), job("rte", 2)]
     for each in jobs:
         publish(tmp_path, *result_of(each.run, score=0.9))
-    assert seeds(sweep(tmp_path, jobs, work=WORK).done) == [1]
+    assert seeds(sweep(tmp_path, jobs).done) == [1]
     assert load(path_of(tmp_path, jobs[0].key)).score == 0.5
 
 
@@ -68,7 +74,7 @@ def test_a_torn_result_is_named_and_done_again(tmp_path, capsys):
         publish(tmp_path, *result_of(each.run))
     torn = path_of(tmp_path, jobs[0].key)
     torn.write_text(torn.read_text()[:200])
-    outcome = sweep(tmp_path, jobs, work=WORK)
+    outcome = sweep(tmp_path, jobs)
     assert (seeds(outcome.done), seeds(outcome.skipped)) == ([1], [2])
     assert f"{torn}: is torn" in (said := capsys.readouterr().err)
     assert "; runs again" in said
@@ -83,11 +89,11 @@ def test_a_teacher_comes_before_those_that_learn_from_it(tmp_path):
     log = str(tmp_path / "log")
     teacher = job("rte", 9, "bert", log=log)
     students = [job("rte", seed, needs=teacher.key, log=log) for seed in (1, 2)]
-    outcome = sweep(tmp_path, [*students, teacher], work=WORK, workers=2)
+    outcome = sweep(tmp_path, [*students, teacher], workers=2)
     assert (len(outcome.done), outcome.failed) == (3, ())
     assert notes(log)[0]["seed"] == 9
     more = job("rte", 3, needs=teacher.key, log=log)  # whose teacher is there
-    assert seeds(sweep(tmp_path, [more], work=WORK).done) == [3]
+    assert seeds(sweep(tmp_path, [more]).done) == [3]
 
 
 def test_what_needs_a_failed_run_is_not_done(tmp_path):
@@ -96,7 +102,7 @@ def test_what_needs_a_failed_run_is_not_done(tmp_path):
     student = job("rte", 1, needs=teacher.key)
     grandchild = job("rte", 2, needs=student.key)
     orphan = job("rte", 3, needs="bert-0123abcd/rte/00000000/seed-1")
-    outcome = sweep(tmp_path, [student, teacher, grandchild, orphan, job("rte", 4)], work=WORK)
+    outcome = sweep(tmp_path, [student, teacher, grandchild, orphan, job("rte", 4)])
     found = reasons(outcome)
     assert seeds(outcome.done) == [4]
     assert found[1] == "not done: it needs bert on RTE, seed 9, which failed"
@@ -127,7 +133,7 @@ def test_only_what_was_done_here_moves_the_bar(tmp_path, shown):
     bad = job("rte", 1, diverges="", cost=10.0)
     jobs = [bad, job("rte", 2, cost=5.0), job("rte", 3, needs=bad.key, cost=7.0),
             job("rte", 4, cost=20.0)]  # fmt: skip
-    claim = Claims(tmp_path).take(jobs[3].key, "elsewhere").__enter__()
+    claim = Leases(tmp_path).take(jobs[3].key, "elsewhere").__enter__()
 
     def finish():
         wait_for(path_of(tmp_path, jobs[1].key))
@@ -136,7 +142,7 @@ def test_only_what_was_done_here_moves_the_bar(tmp_path, shown):
 
     elsewhere = threading.Thread(target=finish)
     elsewhere.start()
-    outcome = sweep(tmp_path, jobs, work=WORK)
+    outcome = sweep(tmp_path, jobs)
     elsewhere.join()
     assert (seeds(outcome.done), sorted(reasons(outcome))) == ([2, 4], [1, 3])
     assert shown[-1] == (5.0, 5.0)
@@ -146,7 +152,7 @@ def test_the_bar_ends_at_its_end(tmp_path, shown):
     """Prevents a warning of the bar's: sums of the same numbers differ by their order."""
     first = job("rte", 3, cost=0.1)
     jobs = [job("rte", 1, cost=0.3), job("rte", 2, needs=first.key, cost=0.2), first]
-    assert len(sweep(tmp_path, jobs, work=WORK).done) == 3
+    assert len(sweep(tmp_path, jobs).done) == 3
     assert shown[-1] == (0.6, 0.6)
     assert all(0 <= now <= total for now, total in shown)
 
@@ -154,7 +160,7 @@ def test_the_bar_ends_at_its_end(tmp_path, shown):
 def test_workers_have_no_bars_of_their_own(tmp_path):
     """Prevents the bar of the whole from being torn by those of models that are loaded."""
     log = str(tmp_path / "log")
-    sweep(tmp_path, [job(log=log)], work=WORK)
+    sweep(tmp_path, [job(log=log)])
     (note,) = notes(log)
     names = [name for name in SEEN if name.startswith("HF_")]
     code = (
@@ -175,8 +181,8 @@ def test_cores_are_shared_out(tmp_path):
     The number of threads changes a result's bits, and what is left after a kill is one run.
     """
     log, before = str(tmp_path / "log"), dict(os.environ)
-    sweep(tmp_path, [job("rte", 1, log=log)], work=WORK, workers=cores())
-    sweep(tmp_path, [job("rte", 2, log=log)], work=WORK, workers=1, threads=7)
+    sweep(tmp_path, [job("rte", 1, log=log)], workers=cores())
+    sweep(tmp_path, [job("rte", 2, log=log)], workers=1, threads=7)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
     assert [{note[name] for name in names} for note in notes(log)] == [{"1"}, {"7"}]
     assert dict(os.environ) == before
@@ -190,7 +196,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path):
         target=lambda: (wait_until(lambda: len(notes(log)) == 2, "one is idle"), gate.touch())
     )
     open_gate.start()
-    sweep(tmp_path, jobs, work=WORK, devices=["4", "GPU-5f"])
+    sweep(tmp_path, jobs, devices=["4", "GPU-5f"])
     open_gate.join()
     assert {note["CUDA_VISIBLE_DEVICES"] for note in notes(log)} == {"4", "GPU-5f"}
 
@@ -199,7 +205,7 @@ def test_no_device_is_no_gpu(tmp_path, monkeypatch):
     """Prevents --use_cpu from leaving the GPUs in sight."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     log = str(tmp_path / "log")
-    sweep(tmp_path, [job(log=log)], work=WORK, devices=[])
+    sweep(tmp_path, [job(log=log)], devices=[])
     assert [note["CUDA_VISIBLE_DEVICES"] for note in notes(log)] == [""]
 
 
@@ -245,7 +251,7 @@ def test_what_another_is_at_is_waited_for(tmp_path, capsys):
     """Prevents a run from being done twice by two machines, and its result from being missed."""
     log = str(tmp_path / "log")
     jobs = [job("rte", seed, log=log) for seed in (1, 2)]
-    claim = Claims(tmp_path).take(jobs[0].key, "elsewhere").__enter__()
+    claim = Leases(tmp_path).take(jobs[0].key, "elsewhere").__enter__()
 
     def finish():
         wait_for(path_of(tmp_path, jobs[1].key))
@@ -254,7 +260,7 @@ def test_what_another_is_at_is_waited_for(tmp_path, capsys):
 
     elsewhere = threading.Thread(target=finish)
     elsewhere.start()
-    outcome = sweep(tmp_path, jobs, work=WORK)
+    outcome = sweep(tmp_path, jobs)
     elsewhere.join()
     assert (seeds(outcome.done), numbers(log)) == ([1, 2], [2])
     said = capsys.readouterr().err
@@ -270,7 +276,7 @@ def test_the_first_finished_file_counts(tmp_path):
     score.write_text("0.25")
     slow = job("rte", 1, wait_for=str(gate), score=str(score), log=str(log))
     outcomes = []
-    first = threading.Thread(target=lambda: outcomes.append(sweep(tmp_path, [slow], work=WORK)))
+    first = threading.Thread(target=lambda: outcomes.append(sweep(tmp_path, [slow])))
     first.start()
     wait_until(lambda: log.exists() and len(notes(log)) == 1, "nobody began")
     (claim,) = (tmp_path / "claims").glob("*.json")

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from eval_harness.results.record import Predictions
+from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import find, load, path_of
 from eval_harness.tables import bootstrap as intervals
 from eval_harness.tables.comparison import _paired
 from eval_harness.tables.retained import retained
 from eval_harness.tables.rows import rows_of
+from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
-from eval_harness.tasks.registry import GLUE, task_named
+from eval_harness.tasks.registry import GLUE
 
 
 def drawn(size, resamples, seed=0):
@@ -72,7 +73,7 @@ def test_test_splits_take_no_part(tmp_path):
         judged = made.predictions(labels, said)
         unknown = made.predictions(np.full(30, np.nan), labels[:30], split="test")
         logits = np.concatenate([judged.logits, np.eye(2, dtype=np.float32)[labels[:30]]])
-        both = Predictions(
+        both = ClassPredictions(
             [*judged.split, *unknown.split],
             [*judged.ids, *unknown.ids],
             np.concatenate([judged.labels, unknown.labels]),

@@ -10,7 +10,7 @@ import pytest
 from made_results import BERT, STUDENT, cells, notes, seeds
 
 from eval_harness.tables.formats import FORMATS, to_csv, to_json, to_latex, to_markdown
-from eval_harness.tables.table import Figure, Table
+from eval_harness.tables.table import Number, Table
 from eval_harness.tables.write import write_by_name
 
 ODD = Table(
@@ -19,7 +19,7 @@ ODD = Table(
     ("Model", "R_TE %", "k"),
     (
         ('a_b & 100 % #1 {x} ~^\\ $ <y>, "quoted" | piped', 59.0, None),
-        ("[plain]", Figure("50.0 (1/2)", 49.96, {"seeds": {"1": 49.96, "2": None}}), 3),
+        ("[plain]", Number("50.0 (1/2)", 49.96, {"seeds": {"1": 49.96, "2": None}}), 3),
     ),
     ("a note with 5 % of x_y, #2 & `code`", "another: \\ ~ ^ { } $ <>"),
 )

@@ -8,7 +8,8 @@ from made_results import BERT, cells, note, seeds
 
 from eval_harness.results.store import find
 from eval_harness.runs.run import Settings
-from eval_harness.tables.rows import plain, rows_of
+from eval_harness.tables.row_labels import plain
+from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import write_tables
 
 

@@ -8,9 +8,9 @@ from made_results import BERT, STUDENT, cells, note, on_squad, seeds
 
 from angels_share.errors import UserError
 from eval_harness.results.store import find, path_of
+from eval_harness.tables.cells import columns_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.rows import SECOND_CELLS, rows_of
-from eval_harness.tables.table1 import columns_of
+from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import tables, write_tables
 from eval_harness.tasks import custom as own_tasks
 from eval_harness.tasks.registry import TASKS
@@ -118,7 +118,7 @@ def test_squad_alone_is_no_row_of_table_1(root):
 def test_no_task_of_ones_own_has_a_known_cell(root):
     """Prevents a task of one's own from being shown as SQuAD's exact match."""
     reserved = {"mnli-mm", *(task.name for task in TASKS)}
-    for name, *_ in SECOND_CELLS.values():
+    for name in (task.second.cell for task in TASKS if task.second):
         assert name in reserved or not own_tasks._NAME.fullmatch(name)
     for task in ("squad", "squad_v2"):
         (root / "task.yaml").write_text(f"name: {task}\n")
@@ -188,7 +188,9 @@ def test_answers_under_a_task_of_glue_give_no_interval(root):
     put(root, *seeds(0.8, of=BERT), *seeds(0.6))
     table1 = write_tables(root)[0]
     assert cells(table1)["distilbert"]["Retained"] == "75.0"
-    assert "has answers to questions, no logits" in note(table1, "No interval for distilbert")
+    assert "holds AnsweredQuestions instead of ClassPredictions" in note(
+        table1, "No interval for distilbert"
+    )
 
 
 def test_the_same_files_give_the_same_bytes(root):

@@ -10,7 +10,7 @@ import pytest
 from made_results import cells, note, notes, seeds
 
 from angels_share.ablations import ABLATIONS
-from distil_trainer.cli import PRETRAIN_DOOR
+from distil_trainer.cli import PRETRAIN
 from eval_harness.tables.write import write_by_name
 from eval_harness.tasks.registry import GLUE
 
@@ -34,7 +34,7 @@ def judged(root, model, scores, **more):
 
 def test_an_ablation_changes_what_pre_training_has_options_for():
     """Prevents an ablation whose full loss nobody would find: its record would not name it."""
-    options = {flag.name for flag in PRETRAIN_DOOR.flags}
+    options = {flag.name for flag in PRETRAIN.flags}
     for each in ABLATIONS.values():
         assert each.changes.keys() <= options
         assert set(each.left_out) == {name.replace("student_", "") for name in each.changes}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
-from eval_harness.tasks.registry import TASKS, task_named
+from eval_harness.tasks.registry import TASKS
 
 
 def confusion(predictions, labels):

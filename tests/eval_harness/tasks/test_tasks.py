@@ -11,8 +11,10 @@ import pytest
 from angels_share.errors import UserError
 from eval_harness.data.splits import load_task
 from eval_harness.tasks.custom import read_task
+from eval_harness.tasks.kinds import TEXTS
+from eval_harness.tasks.lookup import task_named, tasks_named
 from eval_harness.tasks.metrics import measure
-from eval_harness.tasks.registry import GLUE, TASKS, task_named, tasks_named
+from eval_harness.tasks.registry import GLUE, TASKS
 
 STARS = {
     "name": "stars",
@@ -36,10 +38,10 @@ def test_every_row_is_whole():
     assert len({task.name for task in TASKS}) == len(TASKS) == 12
     for task in TASKS:
         assert all((task.hub, task.config, task.citation))
-        assert (task.name in GLUE) == (task.folder is not None)
+        assert (task.name in GLUE) == (task.glue is not None)
         assert task.is_regression == (task.scale is not None)
         assert task.is_regression == (set(task.primary) <= {"pearson", "spearman"})
-        assert task.kind == "texts" or task.primary == ("f1",)
+        assert task.kind == TEXTS or task.primary == ("f1",)
         assert not set(task.also) & set(task.primary)
         assert task.higher_is_better
 
@@ -97,7 +99,7 @@ def test_an_own_row(tmp_path):
     )  # fmt: skip
     assert (task.primary, task.also, task.version) == (("f1", "accuracy"), ("matthews",), 3)
     assert (task.evaluation, task.test) == (("validation", "hard"), ("test",))
-    assert (task.label_column, task.hub, task.folder) == ("verdict", None, None)
+    assert (task.label_column, task.hub, task.glue) == ("verdict", None, None)
     assert Path(task.files["hard"]) == tmp_path.parent / "hard.jsonl"
 
 

@@ -9,7 +9,7 @@ from transformers import Trainer
 
 from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
-from eval_harness.data.splits import Split
+from eval_harness.data.texts import Split
 from eval_harness.training.classification import logits_of
 from eval_harness.training.encoding import Collator, Encoded, by_length, encode
 from eval_harness.training.fine_tuner import make_trainer

@@ -309,7 +309,7 @@ def test_the_hubs_own_columns_are_the_same_questions(world, tmp_path):
     """Prevents questions from the Hub from being others than those of SQuAD's own files."""
     import pandas as pd
 
-    from eval_harness.tasks.registry import task_named
+    from eval_harness.tasks.lookup import task_named
 
     task = task_named("squad")
     folder = tmp_path / "squad" / "plain_text"

@@ -152,7 +152,7 @@ def test_positions_begin_where_the_published_model_has_them(world, tmp_path):
     pristine = runner._kept["model"][1]
     assert tokenizer.pad_token_id != 1
     assert pristine.pad_id == pristine.model.config.pad_token_id == 1
-    assert pristine.reads == 64
+    assert pristine.max_tokens == 64
 
 
 def test_an_undefined_score_is_none_and_no_nan(world, monkeypatch):
@@ -214,7 +214,7 @@ def test_distillation_without_soft_targets_is_plain_fine_tuning(world, tmp_path)
 )
 def test_an_unknown_method_is_named(world, name):
     """Prevents a traceback from a mistyped factory."""
-    with pytest.raises(UserError, match=r"package\.module:function"):
+    with pytest.raises(UserError, match=r"package\.module:name"):
         ran(worlds.run_on(world / "glue", world / "bert", method=Method("x", name)))
 
 

@@ -1,4 +1,4 @@
-"""The import graph of the packages, read from their text: `python tests/house/import_graph.py`.
+"""The import graph of the packages, read from their text: `python tests/makers/import_graph.py`.
 
 Prints the modules of each folder, the wings from the top down with whom each imports, and whatever
 breaks the rules: a circle, or an arrow upwards. What is imported inside a function counts too.
@@ -18,8 +18,8 @@ WINGS = {
         "cli", "pretrain", "harness", "training", "objectives", "models", "data", "recipe",
     ),
     "eval_harness": (
-        "cli", "commands", "demo", "report", "speed", "tables", "sweep", "training", "results",
-        "squad", "data", "runs", "tasks",
+        "__main__", "cli", "commands", "demo", "report", "tables", "speed", "sweep", "training",
+        "results", "squad", "data", "runs", "tasks", "child_process",
     ),
 }  # fmt: skip
 """Each package's wings, the upper ones first: a wing imports itself and what stands below it."""

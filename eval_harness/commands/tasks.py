@@ -1,0 +1,39 @@
+"""`python -m eval_harness tasks`: the tasks and how models are fine-tuned on them."""
+
+from angels_share.cli import DONE, Command
+from angels_share.flags import Options
+from eval_harness.runs.settings import FINE_TUNING
+from eval_harness.tasks.registry import TASKS
+
+
+def run(_options: Options) -> int:
+    """Print every task: columns, labels, score, majority, where it comes from."""
+    for task in TASKS:
+        majority = "" if task.majority is None else f"{task.majority:.1f}"
+        labels = ", ".join(task.labels) or (f"a number, {task.scale}" if task.scale else "")
+        own = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
+        print(f"{task.name:8} {task.title}: {task.citation}")  # noqa: T201
+        rest = {
+            "columns": "/".join(task.columns),
+            "labels": labels,
+            "score": " and ".join(task.primary) + ", higher is better",
+            "commonest label scores": majority,
+            "evaluated on": ", ".join(task.evaluation),
+            "on the Hub": f"{task.hub}, {task.config}",
+            "its own defaults": own,
+        }
+        for name, value in rest.items():
+            if value:
+                print(f"         {name}: {value}")  # noqa: T201
+    shared = ", ".join(f"{name} {value}" for name, value in FINE_TUNING.items())
+    print(f"\nFine-tuning of all (ours: the paper's was never published): {shared}")  # noqa: T201
+    return DONE
+
+
+COMMAND = Command(
+    name="eval_harness tasks",
+    summary="lists the tasks: columns, labels, score, majority, where they come from",
+    flags=(),
+    run=run,
+    examples=("python -m eval_harness tasks",),
+)
