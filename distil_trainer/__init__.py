@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
     from distil_trainer.models.loading import load_model, student_from_config
     from distil_trainer.models.student import make_student
-    from distil_trainer.objectives.teacher_outputs import TaughtDataset, remember
+    from distil_trainer.objectives.teacher_outputs import TaughtDataset, cache_teacher_outputs
     from distil_trainer.training.args import DistilTrainingArguments
     from distil_trainer.training.trainer import DistilTrainer
 
@@ -24,7 +24,7 @@ _HOMES = {
     "load_model": "models.loading",
     "make_student": "models.student",
     "prepare_corpus": "data.corpus",
-    "remember": "objectives.teacher_outputs",
+    "cache_teacher_outputs": "objectives.teacher_outputs",
     "student_from_config": "models.loading",
 }
 
@@ -34,10 +34,10 @@ __all__ = [
     "DistilTrainer",
     "DistilTrainingArguments",
     "TaughtDataset",
+    "cache_teacher_outputs",
     "load_model",
     "make_student",
     "prepare_corpus",
-    "remember",
     "student_from_config",
 ]
 

@@ -12,7 +12,7 @@ from angels_share.errors import UserError
 from angels_share.inputs import positions_of
 from angels_share.names import nearest
 from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
-from distil_trainer.objectives.teacher_outputs import TaughtDataset, files_of, remember
+from distil_trainer.objectives.teacher_outputs import TaughtDataset, cache_teacher_outputs, files_of
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.trainer import DistilTrainer
 
@@ -84,7 +84,7 @@ def _taught(
     of = (version, outputs, args.bf16, args.kd_over_all_positions, collator)
     if _last is None or _last[0] != of or _last[1].dataset is not dataset:
         _last = None  # before there are two of them
-        taught = remember(
+        taught = cache_teacher_outputs(
             version[0],
             dataset,
             collator,

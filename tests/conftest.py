@@ -57,7 +57,7 @@ def real_data():
 
 
 @pytest.fixture
-def run_door():
+def run_script():
     """Runs a command in a fresh process, in the repository's root."""
 
     def run(*words, timeout=60, **environment):

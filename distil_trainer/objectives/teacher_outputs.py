@@ -53,7 +53,7 @@ _NOT_WHOLE = (ValueError, LookupError, TypeError, AttributeError, FileNotFoundEr
 _logger = logging.getLogger(__name__)
 
 
-def remember(
+def cache_teacher_outputs(
     teacher: PreTrainedModel | str | Path,
     dataset: Any,
     collator: Collator,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from angels_share.errors import UserError
 from angels_share.files import hash_of
-from eval_harness.data.sources import Origin, names_of, origin_of
+from eval_harness.data.sources import DataSource, find_source, names_of
 from eval_harness.data.splits import TaskData, overlap_of
 from eval_harness.data.squad_files import Questions, of_columns, read_squad
 from eval_harness.tasks.registry import Task
@@ -23,7 +23,7 @@ def read(
         raise UserError(f"revision {revision} is the Hub's, and {task.title} is read from files")
     origin = None
     if elsewhere:
-        origin = origin_of(replace(task, files={}), data_dir, elsewhere, revision)
+        origin = find_source(replace(task, files={}), data_dir, elsewhere, revision)
     train, *evaluation = [_asked(task, name, origin, limit) for name in names]
     files = [Path(task.files[name]) for name in names if name in task.files]
     called = [names_of(file.parent for file in files), origin.name if origin else None]
@@ -42,7 +42,7 @@ def read(
     )
 
 
-def _asked(task: Task, name: str, origin: Origin | None, limit: int | None) -> Questions:
+def _asked(task: Task, name: str, origin: DataSource | None, limit: int | None) -> Questions:
     for_training = name == "train"
     if name in task.files:
         where: str = task.files[name]

@@ -22,7 +22,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
 @dataclass(frozen=True)
-class Origin:
+class DataSource:
     """What a task is read from.
 
     Attributes:
@@ -68,9 +68,9 @@ def _name_of(folder: Path) -> str | None:
     return name.strip()
 
 
-def origin_of(
+def find_source(
     task: Task, data_dir: Path | None, splits: Sequence[str], revision: str | None
-) -> Origin:
+) -> DataSource:
     """Finds a task's data: the files of its own row first, then the folder, then the Hub.
 
     In the folder a task is looked for by its first split, say train: as `<Folder>/train.tsv`, which
@@ -95,11 +95,11 @@ def _wanted(task: Task, split: str) -> tuple[str, ...]:
     return task.columns if split in task.test else (*task.columns, task.label_column)
 
 
-def _own_files(task: Task) -> Origin:
+def _own_files(task: Task) -> DataSource:
     def read(split: str) -> list[Columns]:
         return [read_columns(Path(task.files[split]), _wanted(task, split))]
 
-    return Origin(
+    return DataSource(
         f"files of {task.name}",
         None,
         read,
@@ -107,7 +107,7 @@ def _own_files(task: Task) -> Origin:
     )
 
 
-def _in_folder(task: Task, data_dir: Path, split: str) -> Origin:
+def _in_folder(task: Task, data_dir: Path, split: str) -> DataSource:
     """Where the first of the splits lies that are wanted: the others must lie beside it."""
     if not data_dir.is_dir():
         raise UserError(f"--data_dir {data_dir}: there is no such folder")
@@ -123,8 +123,8 @@ def _in_folder(task: Task, data_dir: Path, split: str) -> Origin:
     source = found[0].relative_to(data_dir).as_posix()
     name = names_of((data_dir, found[0].parent))
     if tables:
-        return Origin(source, None, lambda split: _read_tables(task, tables[0], split), name)
-    return Origin(source, None, lambda split: [read_glue(found[0], task, split)], name)
+        return DataSource(source, None, lambda split: _read_tables(task, tables[0], split), name)
+    return DataSource(source, None, lambda split: [read_glue(found[0], task, split)], name)
 
 
 def _table_folders(task: Task, data_dir: Path) -> list[Path]:
@@ -168,7 +168,7 @@ def _read_tables(task: Task, folder: Path, split: str) -> list[Columns]:
     return [read_columns(path, _wanted(task, split)) for path in paths]
 
 
-def _on_hub(task: Task, splits: Sequence[str], revision: str | None) -> Origin:
+def _on_hub(task: Task, splits: Sequence[str], revision: str | None) -> DataSource:
     assert task.hub is not None
     if revision is not None and not _COMMIT.fullmatch(revision):
         raise UserError(f"revision {revision!r}: the 40 hex digits of a commit are wanted")
@@ -182,9 +182,9 @@ def _on_hub(task: Task, splits: Sequence[str], revision: str | None) -> Origin:
     copy = _copied(task, _snapshot(task.hub, revision), splits)
     if copy is not None:
         folder = copy
-        return Origin(source, revision, lambda split: _read_tables(task, folder, split))
+        return DataSource(source, revision, lambda split: _read_tables(task, folder, split))
     data = _download(task, revision)
-    return Origin(source, revision, lambda split: [_of_dataset(task, data, split, source)])
+    return DataSource(source, revision, lambda split: [_of_dataset(task, data, split, source)])
 
 
 def _located(hub: str) -> Located:

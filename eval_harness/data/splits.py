@@ -48,7 +48,7 @@ def load_task(
     Args:
         task: what to read.
         data_dir: a folder of GLUE's own TSVs, or of parquet, csv or json in the Hub's columns (see
-            `origin_of`); the Hub where it is None. What the task names files of is read from them.
+            `find_source`); the Hub where it is None. What the task names files of is read from them.
         limit: at most so many examples of the training and of each evaluation split, evenly
             spaced: IMDb is sorted by label.
         revision: the commit of the Hub's data set; the newest one where it is None.

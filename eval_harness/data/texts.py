@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eval_harness.data.columns import Columns
 from eval_harness.data.labels import labels_of
-from eval_harness.data.sources import origin_of
+from eval_harness.data.sources import find_source
 from eval_harness.data.splits import TaskData, overlap_of
 from eval_harness.tasks.registry import Task
 
@@ -41,7 +41,7 @@ def read(
 ) -> TaskData[Split]:
     """Read a task of texts and labels; see `load_task`."""
     names = ("train", *task.evaluation, *(task.test if test else ()))
-    origin = origin_of(task, data_dir, names, revision)
+    origin = find_source(task, data_dir, names, revision)
     splits = {name: _split(task, name, origin.read(name)) for name in names}
     train, *evaluation = [_thinned(splits[name], limit) for name in ("train", *task.evaluation)]
     return TaskData(

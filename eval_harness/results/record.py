@@ -1,18 +1,25 @@
 """Results: typed, with their provenance; what they look like in files. Imports no torch."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import Any
 
+from eval_harness.results.schema import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    TEXT_OR_NONE,
+    Named,
+    Open,
+    Optional,
+    Record,
+    require,
+    version_of,
+)
 from eval_harness.runs.run import Distilled, Model, Settings
 
 SCHEMA = 3
-
-
-class NewerSchemaError(ValueError):
-    """A record of a version of this program that is still to come."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,6 @@ class TaskResult:
         return f"{self.model.key}/{self.task}/{self.settings.hash}/seed-{self.seed}"
 
 
-Record = dict[str, Any]
-
-
 def _without_distillation(record: Record) -> Record:
     """Schema 1 didn't say how a student was made."""
     model = record.get("model")
@@ -79,53 +83,42 @@ def _without_weights(record: Record) -> Record:
 UPGRADES: dict[int, Callable[[Record], Record]] = {1: _without_distillation, 2: _without_weights}
 """From each older schema to the next one; a record passes through as many as it needs."""
 
-_Kinds = tuple[type, ...]
-_NUMBER: _Kinds = (int, float)
-_RESULT: dict[str, _Kinds] = {
-    "schema": (int,),
-    "model": (dict,),
-    "task": (str,),
-    "seed": (int,),
-    "settings": (dict,),
-    "score": (*_NUMBER, NoneType),
-    "scores": (dict,),
-    "marks": (list,),
-    "data": (dict,),
-    "provenance": (dict,),
+_DISTILLED = {**dict.fromkeys(("ablation", "init", "rest"), TEXT), "loss": Named(NUMBER)}
+_MODEL = {
+    **dict.fromkeys(("name", "slug", "digest", "source"), TEXT),
+    **dict.fromkeys(("revision", "teacher", "weights", "teacher_weights"), TEXT_OR_NONE),
+    "distilled": Optional(_DISTILLED),
+}
+_METHOD = {"name": TEXT, "factory": TEXT, "options": (dict,)}
+# Of the open parts what tables read, wherever it is there: no file can stop a table.
+_SETTINGS = {
+    "row": Open({"overrides": (dict,), "choose": TEXT, "method": Optional(_METHOD)}),
+    "task": Open({"values": (dict,), "inputs": (dict,)}),
+}
+_DATA = Open({
+    **dict.fromkeys(("source", "content", "name"), TEXT),
+    "revision": TEXT_OR_NONE,
+    "overlap": COUNT,
+})  # fmt: skip
+_PROVENANCE = Open({
+    **dict.fromkeys(("version", "device"), TEXT),
+    "libraries": Named(TEXT),
+    "threads": COUNT,
+    "seeds": [COUNT],
+})  # fmt: skip
+_RESULT = {
+    **dict.fromkeys(("schema", "seed"), COUNT),
+    **dict.fromkeys(("task", "finished"), TEXT),
+    "model": _MODEL,
+    "settings": _SETTINGS,
+    "score": (*NUMBER, NoneType),
+    "scores": Named(Named((*NUMBER, NoneType))),
+    "marks": [TEXT],
+    "data": _DATA,
+    "provenance": _PROVENANCE,
     "times": (dict,),
     "history": (list,),
-    "finished": (str,),
-    "predictions": (dict,),
-}
-_MODEL: dict[str, _Kinds] = {
-    **dict.fromkeys(("name", "slug", "digest", "source"), (str,)),
-    **dict.fromkeys(("revision", "teacher", "weights", "teacher_weights"), (str, NoneType)),
-    "distilled": (dict, NoneType),
-}
-_DISTILLED: dict[str, _Kinds] = {
-    **dict.fromkeys(("ablation", "init", "rest"), (str,)),
-    "loss": (dict,),
-}
-_SETTINGS: dict[str, _Kinds] = {"row": (dict,), "task": (dict,)}
-_PREDICTIONS: dict[str, _Kinds] = {"name": (str,), "size": (int,), "sha256": (str,)}
-_METHOD: dict[str, _Kinds] = {"name": (str,), "factory": (str,), "options": (dict,)}
-
-# What the tables read of the open parts, wherever it is there.
-_ROW: dict[str, _Kinds] = {"overrides": (dict,), "choose": (str,), "method": (dict, NoneType)}
-_TASK: dict[str, _Kinds] = {"values": (dict,), "inputs": (dict,)}
-_DATA: dict[str, _Kinds] = {
-    "source": (str,),
-    "revision": (str, NoneType),
-    "content": (str,),
-    "overlap": (int,),
-    "name": (str,),
-}
-_PROVENANCE: dict[str, _Kinds] = {
-    "version": (str,),
-    "libraries": (dict,),
-    "threads": (int,),
-    "device": (str,),
-    "seeds": (list,),
+    "predictions": {"name": TEXT, "size": COUNT, "sha256": TEXT},
 }
 
 
@@ -146,12 +139,8 @@ def from_record(read: Any, known: Settings | None = None) -> TaskResult:
         ValueError: what is wrong with it, in half a line.
     """
     record = _upgraded(read)
-    _require(record, _RESULT, "")
-    _require(record["model"], _MODEL, "model.")
-    _require(record["settings"], _SETTINGS, "settings.")
-    _require(record["predictions"], _PREDICTIONS, "predictions.")
-    _require_scores(record["score"], record["scores"])
-    _require_open_parts(record)
+    require(record, _RESULT, "a result")
+    _require_shares(record["score"], record["scores"])
     settings = Settings(**record["settings"])
     return TaskResult(
         **{
@@ -165,94 +154,29 @@ def from_record(read: Any, known: Settings | None = None) -> TaskResult:
 
 
 def _model(record: Record) -> Model:
-    if (distilled := record["distilled"]) is None:
-        return Model(**record)
-    _require(distilled, _DISTILLED, "model.distilled.")
-    for name, weight in distilled["loss"].items():
-        if type(weight) not in _NUMBER:
-            raise ValueError(f"model.distilled.loss.{name} is a {type(weight).__name__}")
-    return Model(**{**record, "distilled": Distilled(**distilled)})
-
-
-def _require_open_parts(record: Record) -> None:
-    """What a table reads of the parts that may hold anything, so that no file can stop a table."""
-    row, provenance = record["settings"]["row"], record["provenance"]
-    _require_kinds(row, _ROW, "settings.row.")
-    _require_kinds(record["settings"]["task"], _TASK, "settings.task.")
-    _require_kinds(record["data"], _DATA, "data.")
-    _require_kinds(provenance, _PROVENANCE, "provenance.")
-    if row.get("method") is not None:
-        _require(row["method"], _METHOD, "settings.row.method.")
-    _require_each(record["marks"], str, "marks")
-    _require_each(provenance.get("seeds", ()), int, "provenance.seeds")
-    _require_each(provenance.get("libraries", {}).values(), str, "provenance.libraries")
-
-
-def _require_kinds(record: Record, kinds: Mapping[str, _Kinds], where: str) -> None:
-    for name, allowed in kinds.items():
-        if name in record and type(record[name]) not in allowed:
-            raise ValueError(f"{where}{name} is a {type(record[name]).__name__}")
-
-
-def _require_each(values: Iterable[Any], kind: type, where: str) -> None:
-    for value in values:
-        if type(value) is not kind:
-            raise ValueError(f"{where} holds a {type(value).__name__}")
+    distilled = record["distilled"]
+    return Model(**{**record, "distilled": Distilled(**distilled) if distilled else None})
 
 
 def _upgraded(read: Any) -> Record:
-    if type(read) is not dict or type(read.get("schema")) is not int:
-        raise ValueError("is not a result: it has no schema")
-    record: Record = read
-    if record["schema"] > SCHEMA:
-        raise NewerSchemaError(
-            f"was written by a newer version (schema {record['schema']}, known up to {SCHEMA}): "
-            "update"
-        )
-    while record["schema"] < SCHEMA:
-        if record["schema"] not in UPGRADES:
-            raise ValueError(f"schema {record['schema']} never was")
-        record = {**UPGRADES[record["schema"]](record), "schema": record["schema"] + 1}
-    return record
+    """Return a record in today's schema, through as many upgrades as it needs."""
+    schema, record = version_of(read, SCHEMA, "a result"), read
+    while schema < SCHEMA:
+        if schema not in UPGRADES:
+            raise ValueError(f"schema {schema} never was")
+        record = {**UPGRADES[schema](record), "schema": schema + 1}
+        schema += 1
+    return dict(record)
 
 
-def _require(record: Record, kinds: Mapping[str, _Kinds], where: str) -> None:
-    """Exactly these fields, of exactly these types: JSON's true is not a number here."""
-    if record.keys() != kinds.keys():
-        raise ValueError(_odd_field(record, kinds, where))
-    _require_kinds(record, kinds, where)
-
-
-def _odd_field(record: Record, kinds: Mapping[str, _Kinds], where: str) -> str:
-    if missing := sorted(kinds.keys() - record.keys()):
-        return f"{where}{missing[0]} is missing"
-    return f"{where}{min(record.keys() - kinds.keys())} is no field of a result"
-
-
-def _require_scores(score: float | None, scores: Record) -> None:
-    """Shares from -1 to 1: a percentage or 1e999 would pass for a number otherwise."""
-    if not _is_share(score):
-        raise ValueError(f"score {score} is not between -1 and 1")
-    for split, measures in scores.items():
-        if type(measures) is not dict:
-            raise ValueError(f"scores.{split} is a {type(measures).__name__}")
-        for name, value in measures.items():
-            if not _is_share(value):
-                raise ValueError(f"scores.{split}.{name} {value!r} is not between -1 and 1")
-
-
-def _is_share(value: Any) -> bool:
-    return value is None or (type(value) in _NUMBER and -1 <= value <= 1)
-
-
-def not_finite(value: Any, where: str = "") -> str | None:
-    """The path of the first NaN or infinity in plain data, and what stands there."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{where} is {value}"
-    if isinstance(value, Mapping):
-        inside = ((f"{where}.{name}" if where else str(name), each) for name, each in value.items())
-    elif isinstance(value, list | tuple):
-        inside = ((f"{where}[{number}]", each) for number, each in enumerate(value))
-    else:
-        return None
-    return next(filter(None, (not_finite(each, path) for path, each in inside)), None)
+def _require_shares(score: float | None, scores: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Refuse scores beyond -1 and 1: a percentage or 1e999 would pass for a number otherwise."""
+    named = [("score", score)]
+    named += [
+        (f"scores.{split}.{name}", value)
+        for split, measures in scores.items()
+        for name, value in measures.items()
+    ]
+    for name, value in named:
+        if value is not None and not -1 <= value <= 1:
+            raise ValueError(f"{name} {value!r} is not between -1 and 1")

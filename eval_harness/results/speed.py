@@ -1,15 +1,24 @@
 """Sessions of `speed`: what was timed, where and how; their files. Imports no torch."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import EllipsisType, NoneType
+from types import NoneType
 from typing import Any
 
 from angels_share.files import explain, hash_of, write_json
-from eval_harness.results.record import NewerSchemaError, not_finite
+from eval_harness.results.schema import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    TEXT_OR_NONE,
+    Named,
+    parsed,
+    require,
+    version_of,
+)
 from eval_harness.results.store import Invalid
 
 SCHEMA = 2
@@ -197,73 +206,54 @@ def find_speeds(root: Path | str) -> Speeds:
     sessions, invalid = [], []
     for path in sorted((Path(root) / SPEED).glob("[!.]*.json")):
         try:
-            session = from_record(_parsed(path))
+            session = from_record(parsed(path.read_bytes()))
             if path.name != f"{session.key}.json":
                 raise ValueError(f"says that it is {session.key}.json")  # noqa: TRY301
             sessions.append(session)
         except OSError as error:
             invalid.append(Invalid(f"{SPEED}/{path.name}", explain(error)))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             invalid.append(Invalid(f"{SPEED}/{path.name}", " ".join(str(error).split())))
     sessions.sort(key=lambda session: (session.finished, session.key))
     return Speeds(tuple(sessions), tuple(invalid))
 
 
-def _parsed(path: Path) -> Any:
-    """JSON's value; half a character, which JSON can spell, could be written in no table."""
-    try:
-        value = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is torn: line {error.lineno}: {error.msg}") from error
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("holds half a character (a lone surrogate)") from error
-    return value
-
-
-_Kinds = tuple[type, ...]
-_TEXT, _COUNT, _FLAG = (str,), (int,), (bool,)
-_NUMBER: _Kinds = (int, float)
-_NAMED_TEXTS: dict[EllipsisType, _Kinds] = {...: _TEXT}
-"""Any names, each with a text."""
-
 _SESSION: dict[str, Any] = {
-    "schema": _COUNT,
+    "schema": COUNT,
     "models": [
         {
-            "name": _TEXT,
-            "key": _TEXT,
-            "random_weights": _FLAG,
-            "parameters": _COUNT,
-            "with_head": _COUNT,
+            "name": TEXT,
+            "key": TEXT,
+            "random_weights": FLAG,
+            "parameters": COUNT,
+            "with_head": COUNT,
             "file_bytes": (int, NoneType),
             "peak_bytes": (int, NoneType),
             "timings": [
                 {
-                    **dict.fromkeys(("threads", "batch_size"), _COUNT),
-                    **dict.fromkeys(("p50", "p90", "p99"), _NUMBER),
-                    "passes": [_NUMBER],
+                    **dict.fromkeys(("threads", "batch_size"), COUNT),
+                    **dict.fromkeys(("p50", "p90", "p99"), NUMBER),
+                    "passes": [NUMBER],
                 }
             ],
         }
     ],
     "setup": {
-        **dict.fromkeys(("source", "content"), (str, NoneType)),
-        **dict.fromkeys(("pairs", "repeats", "seed", "max_seq_length"), _COUNT),
-        "full": _FLAG,
-        "threads": [_COUNT],
-        "batch_sizes": [_COUNT],
-        "dtype": _TEXT,
+        **dict.fromkeys(("source", "content"), TEXT_OR_NONE),
+        **dict.fromkeys(("pairs", "repeats", "seed", "max_seq_length"), COUNT),
+        "full": FLAG,
+        "threads": [COUNT],
+        "batch_sizes": [COUNT],
+        "dtype": TEXT,
     },
-    "machine": {"cores": _COUNT, **dict.fromkeys(("processor", "system", "device"), _TEXT)},
-    "version": _TEXT,
-    "commit": (str, NoneType),
-    "libraries": _NAMED_TEXTS,
-    "environment": _NAMED_TEXTS,
-    "load": _NUMBER,
-    "waited": (*_NUMBER, NoneType),
-    "finished": _TEXT,
+    "machine": {"cores": COUNT, **dict.fromkeys(("processor", "system", "device"), TEXT)},
+    "version": TEXT,
+    "commit": TEXT_OR_NONE,
+    "libraries": Named(TEXT),
+    "environment": Named(TEXT),
+    "load": NUMBER,
+    "waited": (*NUMBER, NoneType),
+    "finished": TEXT,
 }
 
 
@@ -273,18 +263,10 @@ def from_record(read: Any) -> Session:
     Raises:
         ValueError: what is wrong with it, in half a line.
     """
-    if type(read) is not dict or type(read.get("schema")) is not int:
-        raise ValueError("is not a session: it has no schema")
-    if read["schema"] > SCHEMA:
-        raise NewerSchemaError(
-            f"was written by a newer version (schema {read['schema']}, known up to {SCHEMA}): "
-            "update"
-        )
-    if read["schema"] < SCHEMA:
-        raise ValueError(f"has schema {read['schema']}, which is no longer read: time it again")
-    _require(read, _SESSION, "")
-    if found := not_finite(read):
-        raise ValueError(found)
+    schema = version_of(read, SCHEMA, "a session")
+    if schema < SCHEMA:
+        raise ValueError(f"has schema {schema}, which is no longer read: time it again")
+    require(read, _SESSION, "a session", check=_require_measurement)
     setup = _as_tuples(read["setup"])
     models = tuple(map(_timed, read["models"]))
     session = Session(
@@ -306,26 +288,9 @@ def _as_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _require(value: Any, kind: Any, where: str) -> None:
-    """Exactly these fields, of exactly these types: JSON's true is no number here."""
-    if isinstance(kind, tuple):
-        if type(value) not in kind:
-            raise ValueError(f"{where} is a {type(value).__name__}")
-        if type(value) in _NUMBER and not 0 <= value < _LARGEST:
-            raise ValueError(f"{where} {value!r:.40} is no measurement")
-        return
-    if type(value) is not type(kind):
-        raise ValueError(f"{where} is a {type(value).__name__}")
-    if isinstance(kind, list):
-        for number, each in enumerate(value):
-            _require(each, kind[0], f"{where}[{number}]")
-        return
-    inside = f"{where}.".lstrip(".")
-    if ... not in kind and (odd := sorted(value.keys() ^ kind.keys())):
-        said = "missing" if odd[0] in kind else "no field of a session"
-        raise ValueError(f"{inside}{odd[0]} is {said}")
-    for name, each in value.items():
-        _require(each, kind[name] if name in kind else kind[...], f"{inside}{name}")
+def _require_measurement(value: Any, where: str) -> None:
+    if type(value) in NUMBER and not 0 <= value < _LARGEST:
+        raise ValueError(f"{where} {value!r:.40} is not a measurement")
 
 
 def _require_whole(session: Session) -> None:

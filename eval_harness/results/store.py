@@ -17,13 +17,8 @@ from typing import Any, TypeVar
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, replacing, sync, write_atomically
 from eval_harness.results.predictions import Predictions, from_parquet, to_parquet
-from eval_harness.results.record import (
-    NewerSchemaError,
-    TaskResult,
-    from_record,
-    not_finite,
-    to_record,
-)
+from eval_harness.results.record import TaskResult, from_record, to_record
+from eval_harness.results.schema import NewerSchemaError, not_finite, parsed
 from eval_harness.runs.run import Settings
 
 P = TypeVar("P", bound=Predictions)
@@ -265,15 +260,10 @@ class _Reader:
             with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (thousands of them)
                 text = stream.read().decode()
             folder = path.rpartition("/")[0]
-            result = from_record(_parsed(text), self._settings.get(folder))
+            result = from_record(parsed(text), self._settings.get(folder))
             settings = self._hash_of(result.settings, folder)
-        except json.JSONDecodeError as error:
-            torn = f"is torn: line {error.lineno}: {error.msg}" if text else "is empty"
-            raise InvalidResult(path, torn) from error
         except NewerSchemaError as error:
             raise NewerResult(path, str(error)) from error
-        except RecursionError as error:
-            raise InvalidResult(path, "is nested too deep for a result") from error
         except ValueError as error:
             raise InvalidResult(path, " ".join(str(error).split())) from error
         except OSError as error:
@@ -287,17 +277,6 @@ class _Reader:
         return self._hashes[folder]
 
 
-def _parsed(text: str) -> Any:
-    """JSON's value; half a character, which JSON can spell, could be written nowhere again."""
-    value = json.loads(text, parse_constant=_refuse)
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("holds half a character (a lone surrogate)") from error
-    return value
-
-
 def _require_flat(value: Any, depth: int = 8) -> None:
     """Settings are shown in tables, and nobody's are deeper than a method's options."""
     if depth == 0:
@@ -305,10 +284,6 @@ def _require_flat(value: Any, depth: int = 8) -> None:
     if isinstance(value, dict | list | tuple):
         for each in value.values() if isinstance(value, dict) else value:
             _require_flat(each, depth - 1)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"holds {constant}, which is no number")
 
 
 def _candidates(

@@ -14,7 +14,7 @@ from angels_share.files import explain, hash_of
 from angels_share.flags import Options
 from angels_share.hardware import cores
 from angels_share.names import known_as, locate
-from eval_harness.data.sources import origin_of
+from eval_harness.data.sources import find_source
 from eval_harness.data.stsb_lengths import lengths
 from eval_harness.data.texts import Split
 from eval_harness.results.speed import Setup
@@ -223,7 +223,7 @@ def _texts(options: Options, count: int | None) -> tuple[Split, str, str]:
     folder = Path(options.data_dir).expanduser() if options.data_dir else None
     (dev,) = TASK.evaluation
     try:
-        origin = origin_of(TASK, folder, TASK.evaluation, options.data_revision)
+        origin = find_source(TASK, folder, TASK.evaluation, options.data_revision)
         files = origin.read(dev)
         texts = tuple(
             [text for columns in files for text in columns.texts(name)] for name in TASK.columns

@@ -147,8 +147,8 @@ def test_a_cache_that_cannot_be_written(hub, monkeypatch, tmp_path):
         locate("distilbert")
 
 
-def test_no_home(run_door):
+def test_no_home(run_script):
     """Fault 13: prevents a machine without HOME from ending in a traceback."""
-    ended = run_door("run_glue.py", "--model", "distilbert", HOME="", HF_HOME="")
+    ended = run_script("run_glue.py", "--model", "distilbert", HOME="", HF_HOME="")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1

@@ -103,11 +103,11 @@ def test_every_flag_and_example_is_explained(name):
         ("eval_harness", ["tables", "--result_dir", "x"], 2, "did you mean --results_dir?"),
     ],
 )
-def test_answers_before_torch_is_imported(run_door, door, words, status, said):
+def test_answers_before_torch_is_imported(run_script, door, words, status, said):
     """Prevents a door that makes people wait seconds to hear that they mistyped a flag."""
     module, entry = ENTRIES[door]
     program = WITHOUT_TORCH.format(module=module, entry=entry, argv=[door, *words])
-    ended = run_door("-c", program)
+    ended = run_script("-c", program)
     assert ended.returncode == status, ended.stderr
     assert said in (ended.stdout if status == 0 else ended.stderr)
     if status:
@@ -115,10 +115,10 @@ def test_answers_before_torch_is_imported(run_door, door, words, status, said):
         assert "Traceback" not in ended.stderr
 
 
-def test_the_scripts_at_the_root_are_the_doors(run_door):
+def test_the_scripts_at_the_root_are_the_doors(run_script):
     """Prevents a script that no longer finds its entry point."""
     for script in ("run_glue.py", "run_squad_distill.py", "run_pretrain_distill.py"):
-        assert run_door(script, "--help").stdout.startswith(script.removesuffix(".py"))
+        assert run_script(script, "--help").stdout.startswith(script.removesuffix(".py"))
 
 
 def door_that(outcome, flags=()):
@@ -163,9 +163,9 @@ sys.exit(run_command(Command("a_door", "", (), run, ()), []))
 """
 
 
-def test_sigterm_ends_as_an_interruption_does(run_door, tmp_path):
+def test_sigterm_ends_as_an_interruption_does(run_script, tmp_path):
     """Fault 7: prevents drafts and children that a scheduler's signal leaves behind."""
-    ended = run_door("-c", TERMINATED_IN_A_DRAFT, str(tmp_path / "file"))
+    ended = run_script("-c", TERMINATED_IN_A_DRAFT, str(tmp_path / "file"))
     assert ended.returncode == 143
     assert ended.stderr == "a_door: terminated; what was complete is still there\n"
     assert not list(tmp_path.iterdir())

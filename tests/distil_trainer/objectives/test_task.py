@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from angels_share.errors import UserError
 from angels_share.inputs import inputs_of
-from distil_trainer import DistilTrainer, DistilTrainingArguments, remember
+from distil_trainer import DistilTrainer, DistilTrainingArguments, cache_teacher_outputs
 from distil_trainer.objectives.task import TaskObjective, packed
 
 ALPHA_CE, ALPHA_TASK, T = 0.7, 0.3, 3.0
@@ -167,7 +167,7 @@ def one_update(tmp_path, *, kept, everywhere, **settings):
         kd_over_all_positions=everywhere, **settings,
     )  # fmt: skip
     if kept:
-        data = remember(
+        data = cache_teacher_outputs(
             teacher, data, collate, tmp_path / "kept", over_all_positions=everywhere, batch_size=3
         )
     trainer = DistilTrainer(
@@ -213,7 +213,9 @@ def test_batches_of_several_widths_over_all_positions(kept, tmp_path):
     )  # fmt: skip
     if kept:  # computed at one width, trained at others
         wide = collator_for("questions", WIDTH)
-        data = remember(teacher, data, wide, tmp_path / "kept", over_all_positions=True)
+        data = cache_teacher_outputs(
+            teacher, data, wide, tmp_path / "kept", over_all_positions=True
+        )
     trainer = DistilTrainer(
         student,
         arguments,

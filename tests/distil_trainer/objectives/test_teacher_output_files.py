@@ -17,7 +17,7 @@ import transformers
 from lessons import WIDTH, Rows, collator_for, pair_for, saved_teacher
 
 from angels_share.errors import RunFailed, UserError
-from distil_trainer import remember
+from distil_trainer import cache_teacher_outputs
 from distil_trainer.objectives import teacher_outputs
 from eval_harness.training.encoding import Collator
 
@@ -39,7 +39,7 @@ def test_what_isnt_whole_is_made_again(damage, tmp_path, caplog):
     """Prevents half a file, or another's, from being learned from, and from ending a sweep."""
     teacher, _ = pair_for("questions")
     data, kept = Rows("questions"), tmp_path / "kept"
-    remember(teacher, data, collator_for("questions"), kept)
+    cache_teacher_outputs(teacher, data, collator_for("questions"), kept)
     before = folder_content(kept)
     path, about = next(kept.glob("*.npy")), next(kept.glob("*.json"))
     content, record = path.read_bytes(), json.loads(about.read_text())
@@ -65,13 +65,13 @@ def test_what_isnt_whole_is_made_again(damage, tmp_path, caplog):
         about.write_text(json.dumps({**record, "source": {**record["source"], "data": "0"}}))
     elif damage == "no such field":
         about.write_text("[]")
-    remember(teacher, data, collator_for("questions"), kept)
+    cache_teacher_outputs(teacher, data, collator_for("questions"), kept)
     assert folder_content(kept) == before
     lines = [entry.getMessage() for entry in caplog.records]
     assert len(lines) == (0 if damage == "no record" else 1)
     assert all(str(path) in line and "\n" not in line for line in lines)
     caplog.clear()
-    remember(teacher, data, collator_for("questions"), kept)
+    cache_teacher_outputs(teacher, data, collator_for("questions"), kept)
     assert not caplog.records
 
 
@@ -79,14 +79,14 @@ def test_rows_of_another_data_set_are_never_taken(tmp_path):
     """Prevents a file with a right checksum and a wrong number of rows from shifting all others."""
     teacher, _ = pair_for("questions")
     data = Rows("questions")
-    taught = remember(teacher, data, collator_for("questions"), tmp_path)
+    taught = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     right = np.array(taught.values)
     path, about = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
     np.save(path, np.zeros((3, 2), np.float32))
     record = json.loads(about.read_text())
     record["sha256"] = teacher_outputs.sha256_of_file(path)
     about.write_text(json.dumps(record))
-    again = remember(teacher, data, collator_for("questions"), tmp_path)
+    again = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     assert np.array_equal(again.values, right)
 
 
@@ -139,13 +139,13 @@ def test_each_of_what_changes_the_outputs_has_its_own_file(tmp_path, saved, monk
         (same_weights, data, collate, {}),
     ]
     for number, (teacher, rows, collator, settings) in enumerate(calls, 1):
-        remember(teacher, rows, collator, tmp_path / "kept", **settings)
+        cache_teacher_outputs(teacher, rows, collator, tmp_path / "kept", **settings)
         assert len(list((tmp_path / "kept").glob("*.npy"))) == number
     for teacher, rows, collator, settings in calls:
-        remember(teacher, rows, collator, tmp_path / "kept", **settings)
+        cache_teacher_outputs(teacher, rows, collator, tmp_path / "kept", **settings)
     assert len(list((tmp_path / "kept").glob("*.npy"))) == len(calls)
     monkeypatch.setattr(teacher_outputs, "_RECIPE", 0)
-    remember(first, data, collate, tmp_path / "kept")
+    cache_teacher_outputs(first, data, collate, tmp_path / "kept")
     assert len(list((tmp_path / "kept").glob("*.npy"))) == len(calls) + 1
 
 
@@ -154,7 +154,9 @@ def test_the_padding_is_read_wherever_there_is_some(tmp_path):
     teacher, _ = pair_for("questions")
     data = Rows("questions", [WIDTH, 9])
     first, second = (
-        remember(teacher, data, Collator(pad, WIDTH), tmp_path, over_all_positions=True)
+        cache_teacher_outputs(
+            teacher, data, Collator(pad, WIDTH), tmp_path, over_all_positions=True
+        )
         for pad in (0, 1)
     )
     assert np.array_equal(first.values[:WIDTH], second.values[:WIDTH])
@@ -168,14 +170,14 @@ def test_labels_do_not_matter_and_neither_do_types_of_numbers(tmp_path):
     for example in data.examples:
         ids = {name: example[name].tolist() for name in ("input_ids", "token_type_ids")}
         listed.append({**ids, "labels": 0})
-    remember(teacher, data, collator_for("classification"), tmp_path)
-    remember(teacher, listed, collator_for("classification"), tmp_path)
+    cache_teacher_outputs(teacher, data, collator_for("classification"), tmp_path)
+    cache_teacher_outputs(teacher, listed, collator_for("classification"), tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
 def _remember(teacher, folder, start):
     start.wait()
-    taught = remember(teacher, Rows("questions"), collator_for("questions"), folder)
+    taught = cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), folder)
     return np.array(taught.values)
 
 
@@ -205,27 +207,27 @@ def test_what_may_only_be_read_is_opened(tmp_path):
     """Prevents a shared folder's outputs from being refused since no lock can be had there."""
     teacher, _ = pair_for("questions")
     data = Rows("questions")
-    made = remember(teacher, data, collator_for("questions"), tmp_path)
+    made = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     lock = next(tmp_path.glob("*.npy")).with_suffix(".lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()  # nobody can open it, root neither
-    opened = remember(teacher, data, collator_for("questions"), tmp_path)
+    opened = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     assert np.array_equal(opened.values, made.values)
     next(tmp_path.glob("*.json")).unlink()
     with pytest.raises(UserError, match=f"{tmp_path}: a folder stands where a file is wanted"):
-        remember(teacher, data, collator_for("questions"), tmp_path)
+        cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     """Prevents gigabytes of half files that nobody would ever look for."""
     teacher, _ = pair_for("questions")
-    remember(teacher, Rows("questions"), collator_for("questions"), tmp_path)
+    cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
     path = next(tmp_path.glob("*.npy"))
     path.with_suffix(".json").unlink()
     names = (f".{path.name}.7-ab.tmp", f".{path.stem}.json.7-ab.tmp", ".another.npy.7-ab.tmp")
     for name in names:
         (tmp_path / name).write_text("half")
-    remember(teacher, Rows("questions"), collator_for("questions"), tmp_path)
+    cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
     assert [path.name for path in tmp_path.glob(".*.tmp")] == [".another.npy.7-ab.tmp"]
 
 
@@ -241,7 +243,7 @@ def test_a_teacher_that_says_nan(tmp_path, saved):
     for teacher in (model, tmp_path / "broken"):
         model.save_pretrained(tmp_path / "broken")
         with pytest.raises(RunFailed, match="not finite"):
-            remember(teacher, Rows("questions"), collator_for("questions"), kept)
+            cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), kept)
         assert folder_content(kept) == {}
 
 
@@ -250,7 +252,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     teacher, _ = pair_for("classification")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=str(tmp_path / "file")):
-        remember(
+        cache_teacher_outputs(
             teacher, Rows("classification"), collator_for("classification"), tmp_path / "file" / "x"
         )
 
@@ -265,7 +267,7 @@ def test_no_room(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(RunFailed, match=f"{tmp_path}: {os.strerror(errno.EFBIG)}"):
-            remember(teacher, Rows("questions"), collator_for("questions"), tmp_path)
+            cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert folder_content(tmp_path) == {}
@@ -284,19 +286,21 @@ def test_data_that_cannot_be_read_are_not_the_folders_fault(tmp_path):
             return super().__getitem__(index)
 
     with pytest.raises(PermissionError, match=r"/data/rows\.arrow"):
-        remember(teacher, Torn("questions"), collator_for("questions"), tmp_path)
+        cache_teacher_outputs(teacher, Torn("questions"), collator_for("questions"), tmp_path)
     assert folder_content(tmp_path) == {}
-    assert len(remember(teacher, data, collator_for("questions"), tmp_path)) == len(data)
+    assert len(cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)) == len(
+        data
+    )
 
 
 def test_a_teacher_in_no_folder(tmp_path, saved, monkeypatch):
     """Prevents a model's name from being looked for on the Hub, and ~ from being a folder's."""
     settings = (Rows("classification"), collator_for("classification"), tmp_path / "kept")
     with pytest.raises(UserError, match="distilbert: no such folder: give"):
-        remember("distilbert", *settings)
+        cache_teacher_outputs("distilbert", *settings)
     folder = Path(saved("classification"))
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert len(remember(f"~/{folder.name}", *settings)) == len(Rows("classification"))
+    assert len(cache_teacher_outputs(f"~/{folder.name}", *settings)) == len(Rows("classification"))
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -305,7 +309,7 @@ def test_no_examples(over, tmp_path):
     teacher, _ = pair_for("questions")
     settings = {"over_all_positions": over}
     with pytest.raises(UserError, match="holds no examples"):
-        remember(teacher, [], collator_for("questions", WIDTH), tmp_path, **settings)
+        cache_teacher_outputs(teacher, [], collator_for("questions", WIDTH), tmp_path, **settings)
 
 
 def test_a_teacher_that_is_none(tmp_path):
@@ -315,7 +319,7 @@ def test_a_teacher_that_is_none(tmp_path):
         (tmp_path / "body").mkdir(exist_ok=True)
         pair_for("classification")[0].config.save_pretrained(tmp_path / "body")
         with pytest.raises(UserError, match=said):
-            remember(
+            cache_teacher_outputs(
                 tmp_path / kind,
                 Rows("classification"),
                 collator_for("classification"),
@@ -327,7 +331,7 @@ def test_a_teacher_that_is_none(tmp_path):
 def test_a_model_without_a_task(tmp_path):
     """Prevents a language model's logits, a whole vocabulary wide, from filling the disk."""
     with pytest.raises(UserError, match="a BertForMaskedLM has no task's head"):
-        remember(tiny.bert(1), Rows("questions"), collator_for("questions"), tmp_path)
+        cache_teacher_outputs(tiny.bert(1), Rows("questions"), collator_for("questions"), tmp_path)
 
 
 def test_outputs_over_all_positions_want_questions_and_one_width(tmp_path):
@@ -335,10 +339,12 @@ def test_outputs_over_all_positions_want_questions_and_one_width(tmp_path):
     teacher, _ = pair_for("classification")
     settings = {"over_all_positions": True}
     with pytest.raises(UserError, match="for question answering"):
-        remember(
+        cache_teacher_outputs(
             teacher, Rows("classification"), collator_for("classification"), tmp_path, **settings
         )
     teacher, _ = pair_for("questions")
     with pytest.raises(UserError, match="a batch of width"):
-        remember(teacher, Rows("questions"), collator_for("questions"), tmp_path, **settings)
+        cache_teacher_outputs(
+            teacher, Rows("questions"), collator_for("questions"), tmp_path, **settings
+        )
     assert folder_content(tmp_path) == {}

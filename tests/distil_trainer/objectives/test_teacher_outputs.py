@@ -17,8 +17,8 @@ from distil_trainer import (
     DistilTrainer,
     DistilTrainingArguments,
     TaughtDataset,
+    cache_teacher_outputs,
     harness,
-    remember,
 )
 from distil_trainer.objectives import teacher_outputs
 from eval_harness.training.encoding import Encoded
@@ -112,7 +112,7 @@ def test_each_example_bears_what_its_teacher_says_of_it(kind, tmp_path):
     """Prevents rows that are off by one example, or padding among them."""
     teacher, _ = pair_for(kind)
     data = Rows(kind)
-    taught = remember(teacher, data, collator_for(kind), tmp_path, batch_size=5)
+    taught = cache_teacher_outputs(teacher, data, collator_for(kind), tmp_path, batch_size=5)
     assert len(taught) == len(data)
     for example, learned in zip(data.examples, map(taught.__getitem__, range(12)), strict=True):
         inputs = {
@@ -147,7 +147,7 @@ def test_padding_on_the_left_and_masks_of_ones_own(tmp_path):
     rows[0] = {**rows[0], "input_ids": [*rows[0]["input_ids"], 0, 0],
                "attention_mask": [*rows[0]["attention_mask"], 0, 0]}  # fmt: skip
     collate = transformers.DataCollatorWithPadding(tokenizer)
-    taught = remember(teacher, rows, collate, tmp_path)
+    taught = cache_teacher_outputs(teacher, rows, collate, tmp_path)
     batch = taught.collator(collate)([taught[n] for n in range(4)])
     outputs = batch.pop("teacher_outputs")
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_a_script_of_ones_own(kind, tmp_path):
     loss, gradient, _ = updates.one_update(
         kind, tmp_path, **settings, gradient_accumulation_steps=2
     )
-    taught = remember(teacher, rows, collate, tmp_path / "kept")
+    taught = cache_teacher_outputs(teacher, rows, collate, tmp_path / "kept")
     settings |= {"teacher": [], "data": taught, "eval_data": rows, "student": student}
     kept, kept_gradient, trainer = updates.one_update(
         kind, tmp_path, **settings, gradient_accumulation_steps=2
@@ -247,7 +247,9 @@ def test_a_teacher_in_memory_is_loaded_again_once_it_was_trained_again(tmp_path,
 def test_no_random_number_is_drawn(tmp_path, saved):
     """Prevents a run that computes outputs from seeing other dropout than one that opens them."""
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    remember(saved("questions"), Rows("questions"), collator_for("questions"), tmp_path / "kept")
+    cache_teacher_outputs(
+        saved("questions"), Rows("questions"), collator_for("questions"), tmp_path / "kept"
+    )
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1] == after[1]
@@ -257,8 +259,10 @@ def test_no_random_number_is_drawn(tmp_path, saved):
 def test_a_teacher_in_training_is_asked_without_dropout(tmp_path):
     """Prevents soft targets with noise in them, from a model that was being trained."""
     teacher, _ = pair_for("questions")
-    right = remember(teacher, Rows("questions"), collator_for("questions"), tmp_path / "right")
-    taught = remember(
+    right = cache_teacher_outputs(
+        teacher, Rows("questions"), collator_for("questions"), tmp_path / "right"
+    )
+    taught = cache_teacher_outputs(
         teacher.train(), Rows("questions"), collator_for("questions"), tmp_path / "kept"
     )
     assert np.array_equal(taught.values, right.values)
@@ -278,7 +282,7 @@ def test_outputs_that_do_not_fit(kind, of, settings, teacher, said, tmp_path):
     """Prevents soft targets of another task, with other labels, or of other positions."""
     theirs, _ = pair_for(of)
     _, student = pair_for(kind)
-    taught = remember(theirs, Rows(of), collator_for(of), tmp_path / "kept")
+    taught = cache_teacher_outputs(theirs, Rows(of), collator_for(of), tmp_path / "kept")
     with pytest.raises(UserError, match=said):
         DistilTrainer(
             student,
@@ -292,7 +296,9 @@ def test_outputs_that_do_not_fit(kind, of, settings, teacher, said, tmp_path):
 def test_a_language_model_learns_from_no_kept_outputs(tmp_path):
     """Prevents outputs of a task from being handed to a trainer that would pass them by."""
     teacher, _ = pair_for("classification")
-    taught = remember(teacher, Rows("classification"), collator_for("classification"), tmp_path)
+    taught = cache_teacher_outputs(
+        teacher, Rows("classification"), collator_for("classification"), tmp_path
+    )
     assert isinstance(taught, TaughtDataset)
     with pytest.raises(UserError, match="the student's task is none of these"):
         updates.trainer_for("masked", tmp_path, teacher=[], data=taught)
@@ -307,7 +313,7 @@ def test_a_resumed_run_has_the_same_teacher(tmp_path):
             DistilTrainer(
                 student,
                 DistilTrainingArguments(**arguments(tmp_path, save_strategy="steps", save_steps=3)),
-                train_dataset=remember(
+                train_dataset=cache_teacher_outputs(
                     teacher, data, collator_for("classification"), tmp_path / "kept"
                 ),
                 data_collator=collator_for("classification"),
@@ -370,7 +376,9 @@ def test_a_batch_that_lost_its_outputs(tmp_path):
     trainer = DistilTrainer(
         student,
         DistilTrainingArguments(**arguments(tmp_path)),
-        train_dataset=remember(teacher, Rows("classification"), collate, tmp_path / "kept"),
+        train_dataset=cache_teacher_outputs(
+            teacher, Rows("classification"), collate, tmp_path / "kept"
+        ),
         data_collator=collate,
     )
     trainer.data_collator = collate

@@ -248,7 +248,7 @@ def test_one_file_may_come_from_the_hub(world, tmp_path, monkeypatch):
         asked_for.append((task.files, tuple(splits), revision))
         raise UserError("no network here")
 
-    monkeypatch.setattr("eval_harness.data.questions.origin_of", from_hub)
+    monkeypatch.setattr("eval_harness.data.questions.find_source", from_hub)
     words = argv(world, tmp_path)
     at = words.index("--train_file")
     del words[at : at + 2]

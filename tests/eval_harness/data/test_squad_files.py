@@ -10,7 +10,7 @@ import pytest
 from squad_made import document, golds, write
 
 from angels_share.errors import UserError
-from eval_harness.data.sources import origin_of
+from eval_harness.data.sources import find_source
 from eval_harness.data.squad_files import of_columns, read_squad, write_predictions
 from eval_harness.tasks.registry import Task
 
@@ -100,7 +100,7 @@ def test_the_hubs_rows_come_through_a_tasks_row(tmp_path):
     as_parquet(tmp_path / "squad_v2" / "validation-00000-of-00002.parquet", triples[:2])
     as_parquet(tmp_path / "squad_v2" / "validation-00001-of-00002.parquet", triples[2:])
     as_parquet(tmp_path / "squad_v2" / "train.parquet", triples)
-    parts = origin_of(task, tmp_path, ("train",), None).read("validation")
+    parts = find_source(task, tmp_path, ("train",), None).read("validation")
     with pytest.raises(UserError, match=r"row 1: question q0: that id stands there twice"):
         of_columns(parts)  # each shard was written with ids from 0
     found = of_columns(parts, for_training=True)

@@ -69,7 +69,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(monkeypatch):
     assert first != digest(22, monkeypatch)
 
 
-def test_the_bytes_do_not_depend_on_the_process(run_door, monkeypatch):
+def test_the_bytes_do_not_depend_on_the_process(run_script, monkeypatch):
     """Nothing is taken out of a set, whose order differs from process to process."""
     code = (
         "import hashlib; from eval_harness.demo import world as demo\n"
@@ -77,7 +77,7 @@ def test_the_bytes_do_not_depend_on_the_process(run_door, monkeypatch):
         "for n, t in demo.world_files(11): h.update((n + chr(0) + t + chr(0)).encode())\n"
         "print(h.hexdigest())"
     )
-    assert run_door("-c", code, PYTHONHASHSEED="7").stdout.strip() == digest(11, monkeypatch)
+    assert run_script("-c", code, PYTHONHASHSEED="7").stdout.strip() == digest(11, monkeypatch)
 
 
 def test_every_word_is_whole_to_the_tokenizer(folder, data):

@@ -177,15 +177,15 @@ FAULTS = {
     "models[0].name is a int": of_model(name=1),
     "models[0].parameters -1 is no": of_model(parameters=-1),
     "models[0].with_head 1000": of_model(with_head=10**400),
-    "load inf is no measurement": changed(load=float("inf")),
-    "load nan is no measurement": changed(load=float("nan")),
+    "contains Infinity, which is not a number": changed(load=float("inf")),
+    "contains NaN, which is not a number": changed(load=float("nan")),
     "libraries.torch is a int": changed(libraries={"torch": 2}),
     "the timings of bert are not": of_model(timings=[]),
     "passes of bert are not 3": lambda record: record["models"][0]["timings"][0]["passes"].pop(),
     "passes of bert are not 3 times": lambda record: record["models"][0]["timings"][0].update(
         passes=[1e-320, 1.0, 1.0]
     ),
-    "half a character": of_model(name="\ud800"),
+    "unpaired surrogate": of_model(name="\ud800"),
     "nothing was timed": changed(models=[]),
     "says that it is": of_model(key="bert-11111111"),
     "setup.threads[0] is a str": lambda record: record["setup"].update(threads=["1", 2]),
