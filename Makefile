@@ -1,7 +1,8 @@
-# Angel's Share: `make help` says what there is. Every target does the set-up it needs.
+# Angel's Share: `make help` lists the targets. Each does the set-up that it needs.
 
 PYTHON ?= python3
-# Where pip finds torch. Empty: the configured index, whose Linux build holds CUDA (gigabytes).
+# Index from which pip installs torch. Empty: the configured one, whose Linux build includes CUDA
+# (gigabytes).
 #   CPU only:   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   CUDA 13.0:  make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH_INDEX ?=
@@ -14,18 +15,18 @@ JOBS ?= 2
 .PHONY: help setup test test-all test-lowest check lint types format demo first bench tables study study-cost \
     study-wants clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
 	    | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 	@echo
-	@echo '  PYTHON=python3.12   another interpreter (3.11 or newer)'
-	@echo '  TORCH_INDEX=URL     another build of torch, see the top of the Makefile'
+	@echo '  PYTHON=python3.12   use another interpreter (3.11 or newer)'
+	@echo '  TORCH_INDEX=URL     install another build of torch (see the top of the Makefile)'
 
-setup: $(READY)  ## make .venv with the tested versions; again only when its inputs change
+setup: $(READY)  ## create .venv with the tested versions; redone only when its inputs change
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "$(PYTHON) is older than Python 3.11: name another one with PYTHON=..."; exit 2; }
+	    { echo "$(PYTHON) is older than Python 3.11: choose another with PYTHON=..."; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
@@ -33,39 +34,39 @@ $(READY): pyproject.toml constraints.txt Makefile
 	    --editable '.[dev]'
 	@touch $@
 
-test: $(READY)  ## the fast tests, offline
+test: $(READY)  ## run the fast tests, offline
 	$(RUN) -m pytest -n $(JOBS) -m 'not slow'
 
-test-all: $(READY)  ## all tests, the slow ones too
+test-all: $(READY)  ## run all tests, including the slow ones
 	$(RUN) -m pytest -n $(JOBS)
 
-test-lowest:  ## all fast tests with the oldest versions that pyproject.toml allows, in a venv of their own
+test-lowest:  ## run the fast tests with the oldest supported versions, in .venv-lowest
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n $(JOBS) -m 'not slow'
 
-check: lint types test  ## format, lint, types, tests: what must be green before a change lands
+check: lint types test  ## check format, lint, types and fast tests: must pass before a change lands
 
-lint: $(READY)  ## ruff: format and rules
+lint: $(READY)  ## check format and lint rules with ruff
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 
-types: $(READY)  ## mypy, strict, on the packages
+types: $(READY)  ## check types with mypy, strict
 	$(RUN) -m mypy
 
-format: $(READY)  ## put the code into the one format
+format: $(READY)  ## format the code and apply ruff's fixes
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-demo: $(READY)  ## from nothing to four tables and the report, in ./demo, no network: five to six minutes
+demo: $(READY)  ## make all four tables and the report from nothing, in ./demo; no network, 5 to 6 minutes
 	$(RUN) examples/demo.py demo
 
-first: $(READY)  ## a first distillation on Python's own documentation, in ./first, no network
+first: $(READY)  ## distil a first student on Python's own documentation, in ./first; no network
 	$(RUN) examples/first_distil.py first
 
-bench: $(READY)  ## speed and memory against a textbook implementation, side by side (ten minutes or so)
+bench: $(READY)  ## measure speed and memory against plain implementations, about 10 minutes
 	$(RUN) -m benchmarks.distil_step --size mini
 	$(RUN) -m benchmarks.distil_step --size mini --restrict
 	$(RUN) -m benchmarks.distil_step --size base
@@ -77,33 +78,33 @@ bench: $(READY)  ## speed and memory against a textbook implementation, side by 
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_speed
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_training
 
-tables: $(READY)  ## Tables 1-4 from the results that are there
+tables: $(READY)  ## write Tables 1-4 from the existing results
 	$(RUN) -m eval_harness tables
 
 # Table 4 from a teacher and a corpus; DISTIL= and GLUE= are further flags of the two commands.
-# DATA and OUT are one path each. The others are words of a shell, TEACHER and CORPUS one or more:
-# what holds a blank is quoted, CORPUS='"my text.txt" more.txt'.
+# DATA and OUT are one path each. The others are split into words by the shell, TEACHER and CORPUS
+# into one or more: quote those with spaces, CORPUS='"my text.txt" more.txt'.
 STUDENTS := none no-ce no-cos no-mlm random-init
 ifneq ($(DATA),hub)
 STUDY_DATA = --data_dir "$$DATA"
 endif
 export DATA OUT DISTIL GLUE
 
-study: study-cost  ## Table 4: five students, GLUE; TEACHER= CORPUS= DATA= OUT=; the same again goes on
+study: study-cost  ## make Table 4: five students, GLUE; TEACHER= CORPUS= DATA= OUT=; rerun to continue
 	$(RUN) run_pretrain_distill.py --teacher $(TEACHER) --corpus $(CORPUS) --output_dir "$$OUT" \
 	    --ablation all --resume_from_checkpoint $(DISTIL)
 	$(RUN) run_glue.py --model $(STUDENTS:%="$$OUT"/%) $(STUDY_DATA) \
 	    --results_dir "$$OUT/results" $(GLUE)
 	@cat "$$OUT/results/table4.md"
 
-study-cost: study-wants $(READY)  ## what that will cost, counted: steps, tokens, runs
+study-cost: study-wants $(READY)  ## count what `make study` will cost: steps, tokens, runs
 	@$(RUN) examples/study_cost.py --teacher $(TEACHER) --corpus $(CORPUS) --data "$$DATA" \
 	    --out "$$OUT" --distil="$$DISTIL" --glue="$$GLUE"
 
 study-wants:
 	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \
-	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: the Hub's)" >&2; exit 2;)):
+	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: from the Hub)" >&2; exit 2;)):
 
-clean:  ## everything that was made here; results stay
+clean:  ## remove environments, caches, ./demo and ./first; results stay
 	rm -rf demo first $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Fine-tunes on GLUE and IMDb: `python run_glue.py --model distilbert`."""
+"""Fine-tune on GLUE and IMDb: `python run_glue.py --model distilbert`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Distils: `python run_pretrain_distill.py --teacher bert --corpus my.txt --output_dir out`."""
+"""Distil: `python run_pretrain_distill.py --teacher bert --corpus my.txt --output_dir out`."""
 
 import sys
 

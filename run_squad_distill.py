@@ -1,4 +1,4 @@
-"""Fine-tunes on SQuAD: `python run_squad_distill.py --model distilbert --teacher bert`."""
+"""Fine-tune on SQuAD: `python run_squad_distill.py --model distilbert --teacher bert`."""
 
 import sys
 

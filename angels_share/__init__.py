@@ -1,3 +1,3 @@
-"""What both packages share: parsing, one-line errors, names, files. Imports no torch."""
+"""Code that both packages share: flags, one-line errors, names, files. Imports no torch."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""The students of the paper's Table 4: what each leaves out of the full triple loss.
+"""The ablations of the paper's Table 4: what each leaves out of the full triple loss.
 
-One table, which pre-training, the reading of a student's record and Table 4 itself all use.
+Pre-training, the reader of a student's record and Table 4 itself all use this one table.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ class Ablation:
     """One student of Table 4.
 
     Attributes:
-        name: the word of `--ablation`, of the student's folder and of its record.
+        name: the value of `--ablation`; also the student's folder and an entry of its record.
         title: the label of its row in Table 4.
-        changes: the options of pre-training that it changes.
+        changes: the pre-training options that it overrides.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Ablation:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The parts of a recipe in which it differs: weights, or where the student began."""
+        """The parts of the recipe that it changes: loss weights, or "init", the initialization."""
         return tuple("init" if name == "student_init" else name for name in self.changes)
 
 
@@ -32,8 +32,8 @@ FULL = "none"
 """The ablation that leaves nothing out."""
 
 ABLATIONS: Mapping[str, Ablation] = {
-    each.name: each
-    for each in (
+    ablation.name: ablation
+    for ablation in (
         Ablation(FULL, "triple loss"),
         Ablation("no-ce", "no L_ce", {"alpha_ce": 0.0}),
         Ablation("no-cos", "no L_cos", {"alpha_cos": 0.0}),

@@ -1,6 +1,7 @@
-"""What all commands have in common: flags, help at once, errors in one line, honest statuses.
+"""What every command shares: instant help, flags, errors in one line, exit statuses.
 
-Status 0 done, 1 a run failed, 2 bad input, 130 and 143 interrupted with what was complete kept.
+Status 0: done; 1: a run failed; 2: bad input; 130 or 143: interrupted by Ctrl-C or SIGTERM, with
+all completed work on disk.
 """
 
 import os
@@ -25,7 +26,11 @@ DONE, RUN_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its name, what it is for, its flags, and the function behind it."""
+    """A command: its name and summary, its flags, and the function that runs it.
+
+    With `takes_training_flags`, flags of TrainingArguments are parsed as well; `run` decides which
+    of them it accepts.
+    """
 
     name: str
     summary: str
@@ -36,35 +41,35 @@ class Command:
 
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its status; nothing ends in a bare traceback."""
+    """Run a command and return its exit status; nothing ends in a bare traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help", "--help_all", "--help-all"} & set(words):
         print(help_text(command, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
         return DONE
-    _share_the_cores()
+    _limit_spinning()
     try:
         with _terminable():
             options = parse(command.flags, words, takes_training_flags=command.takes_training_flags)
             return command.run(options)
     except KeyboardInterrupt:
-        return _say(command, "interrupted; what was complete is still there", INTERRUPTED)
+        return _report(command, "interrupted; completed work is saved", INTERRUPTED)
     except SystemExit as end:
         if end.code != TERMINATED:
             raise
-        return _say(command, "terminated; what was complete is still there", TERMINATED)
-    except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere
+        return _report(command, "terminated; completed work is saved", TERMINATED)
+    except BrokenPipeError:  # as with `| head`; Python's flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception as error:  # noqa: BLE001  (the last one to hear of it: told, never swallowed)
-        return _say(command, *_line_and_status(error))
+    except Exception as error:  # noqa: BLE001  (the outermost handler: reports it, never swallows it)
+        return _report(command, *_line_and_status(error))
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """While the `with` lasts SIGTERM is raised where it falls, as Ctrl-C is.
+    """Raise SIGTERM as an exception within the block, as Python does with Ctrl-C.
 
-    So whoever started a process ends it, and whoever wrote a draft removes it. Only the main thread
-    handles signals; one that is ignored stays so.
+    So `finally` clauses end child processes and remove temporary files. Only the main thread can
+    handle signals; a SIGTERM that is ignored, or has a handler already, is left alone.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -81,19 +86,20 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _share_the_cores() -> None:
-    """Lets torch's threads wait for one another asleep rather than awake, unless the user chose.
+def _limit_spinning() -> None:
+    """Make torch's threads spin less while they wait for one another, unless the user chose.
 
-    They meet thousands of times in a step. GNU OpenMP makes them spin for milliseconds at each
-    meeting, which is free on an idle machine and ruinous on a shared one: with a busy neighbour on
-    two cores a step's vocabulary head took 10 s so, 1.4 s with 3,000 rounds of spinning and 1.9 s
-    with 8,000; on an idle one 0.5 to 0.6 s with any. It is read when torch is imported.
+    They synchronize thousands of times in a step. GNU OpenMP spins for milliseconds at each
+    barrier, which is free on an idle machine and ruinous on a shared one: with a busy neighbour on
+    two cores a step's vocabulary head took 10 s, but 1.4 s with a spin count of 3,000 and 1.9 s
+    with 8,000; on an idle machine it took 0.5 to 0.6 s with any of them.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # read when torch is imported
 
 
 def _line_and_status(error: Exception) -> tuple[str, int]:
+    """Return the line that reports an error, and the exit status."""
     if isinstance(error, UserError):
         return _message(error), BAD_INPUT
     if isinstance(error, OSError) and error.filename is not None and is_refusal(error):
@@ -102,70 +108,79 @@ def _line_and_status(error: Exception) -> tuple[str, int]:
         sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))
     if isinstance(error, RunFailed):
         return _message(error), RUN_FAILED
-    what = ": ".join(filter(None, (type(error).__name__, _message(error))))
+    reason = ": ".join(filter(None, (type(error).__name__, _message(error))))
     if isinstance(error, OSError):
-        what = f"{error.filename or 'a file'}: {explain(error)}"
+        reason = f"{error.filename or 'a file'}: {explain(error)}"
     hint = "" if os.environ.get("ANGELS_SHARE_TRACEBACK") else _TRACEBACK_HINT
-    return f"failed: {what} (at {_place(error)}{hint})", RUN_FAILED
+    return f"failed: {reason} (at {_location(error)}{hint})", RUN_FAILED
 
 
 def _message(error: Exception) -> str:
-    """What an error says, also where it was raised in a worker of a DataLoader.
+    """Return an error's message, without the traceback of a DataLoader's worker.
 
-    torch raises it again in the main process, with the worker's whole traceback as its message.
+    torch re-raises a worker's error in the main process, with the whole traceback as its message.
     """
-    said = str(error)
-    if not _FROM_A_WORKER.match(said):
-        return said
-    return said.strip().splitlines()[-1].partition(": ")[2]
+    message = str(error)
+    if not _FROM_A_WORKER.match(message):
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]
 
 
-# What follows is the traceback, of the error's cause first where it has one.
+# A traceback follows, that of the error's cause first; so the last line is the error itself.
 _FROM_A_WORKER = re.compile(r"Caught \w+ in .*\.\nOriginal ")
-_TRACEBACK_HINT = "; ANGELS_SHARE_TRACEBACK=1 shows all of it"
+_TRACEBACK_HINT = "; set ANGELS_SHARE_TRACEBACK=1 for the traceback"
 
 
-def _place(error: Exception) -> str:
+def _location(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"  # noqa: PTH119
 
 
-def _say(command: Command, message: str, status: int) -> int:
+def _report(command: Command, message: str, status: int) -> int:
+    """Write one line to standard error and return the status."""
     line = " ".join(without_secrets(message).split())
     sys.stderr.write(f"{command.name}: {line}\n")
     return status
 
 
-# How the names of HF_TOKEN, AWS_SECRET_ACCESS_KEY or PGPASSWORD end. One that only holds such a
-# word, HF_TOKEN_PATH for example, says where a secret is.
-_SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "_PAT")
+# How names such as HF_TOKEN, AWS_SECRET_ACCESS_KEY or PGPASSWORD end. A name that only contains
+# such a word, HF_TOKEN_PATH for example, tells where a secret is.
+_SECRET_ENDINGS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "_PAT")
 
 
 def without_secrets(text: str) -> str:
-    """The text with every secret that the environment holds struck out."""
+    """Return a text with every secret of the environment replaced by ***."""
     for name, value in os.environ.items():
-        if name.upper().endswith(_SECRET) and len(value) >= 8:
+        if name.upper().endswith(_SECRET_ENDINGS) and len(value) >= 8:
             text = text.replace(value, "***")
     return text
 
 
 def help_text(command: Command, *, everything: bool = False) -> str:
-    """Examples, our flags with their defaults; with `everything` TrainingArguments' flags too."""
+    """Return examples and flags with defaults; with `everything` also TrainingArguments' flags."""
     lines = [f"{command.name}: {command.summary}", "", "Examples:"]
     lines += [f"  {example}" for example in command.examples]
     lines += ["", "Flags:", *(_flag_help(flag) for flag in command.flags)]
-    lines.append(_described("--config FILE", "flags from a YAML or JSON file; flags here win"))
+    lines.append(
+        _two_columns("--config FILE", "flags from a YAML or JSON file; the command line wins")
+    )
     if command.takes_training_flags and not everything:
-        lines += ["", "Every flag of TrainingArguments is taken too; --help_all lists them."]
+        lines += ["", *textwrap.wrap(_TRAINING_FLAGS, 97)]
     if command.takes_training_flags and everything:
         ours = {flag.name for flag in command.flags}
-        lines += ["", "Flags of transformers' TrainingArguments:"]
+        lines += ["", "Flags of transformers' TrainingArguments, some of which are refused here:"]
         lines += [
-            _described(f"--{flag.name}", f"{flag.help} [{flag.default}]")
+            _two_columns(f"--{flag.name}", f"{flag.help} [{flag.default}]")
             for flag in training_flags().values()
             if flag.name not in ours
         ]
     return "\n".join(lines)
+
+
+_TRAINING_FLAGS = (
+    "TrainingArguments flags such as --learning_rate are accepted as well (--help_all lists all of "
+    "them; some are refused here, with the reason)."
+)
 
 
 def _flag_help(flag: Flag) -> str:
@@ -174,16 +189,15 @@ def _flag_help(flag: Flag) -> str:
         value = ""
     if flag.many:
         value = f"{value} [{value} ...]"
-    default = "" if flag.default is None or flag.default is False else f" [{_shown(flag.default)}]"
+    default = ""
+    if flag.default is not None and flag.default is not False:
+        default = " ".join(map(str, flag.default)) if flag.many else str(flag.default)
+        default = f" [{default}]"
     alias = f" (also --{flag.alias})" if flag.alias else ""
-    return _described(f"--{flag.name} {value}".rstrip(), f"{flag.help}{default}{alias}")
+    return _two_columns(f"--{flag.name} {value}".rstrip(), f"{flag.help}{default}{alias}")
 
 
-def _shown(default: object) -> str:
-    return " ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
-
-
-def _described(left: str, right: str) -> str:
+def _two_columns(left: str, right: str) -> str:
     wrapped = textwrap.wrap(right, 64) or [""]
     first = f"  {left:<30} {wrapped[0]}" if len(left) <= 30 else f"  {left}\n{'':33}{wrapped[0]}"
     return "\n".join([first, *(f"{'':33}{line}" for line in wrapped[1:])])

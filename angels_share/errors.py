@@ -1,4 +1,4 @@
-"""The two ways a command can fail on purpose, each one line for the person at the keyboard."""
+"""The two errors that commands raise on purpose; each is reported as one line."""
 
 
 class UserError(Exception):
@@ -9,4 +9,4 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):  # noqa: N818  (it names an outcome, like the line that it becomes)
-    """The input was fine and the work failed: one line, status 1."""
+    """Work that failed although its input was fine: one line and status 1."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, content hashes, what a disk's no means."""
+"""Atomic file writes, content hashes and readable explanations of OS errors."""
 
 import errno
 import hashlib
@@ -17,15 +17,15 @@ _HINTS = {
     errno.EPERM: "no permission to write there: choose another folder or change its owner",
     errno.EROFS: "that file system is read-only: choose a folder on another one",
     errno.ENOTDIR: "a part of that path is a file, not a folder: choose another path",
-    errno.EEXIST: "a file stands where a folder is wanted: choose another path",
-    errno.EISDIR: "a folder stands where a file is wanted: choose another path",
+    errno.EEXIST: "that path is a file, not a folder: choose another path",
+    errno.EISDIR: "that path is a folder, not a file: choose another path",
     errno.ENOSPC: "the disk is full: free some space and start again; complete files are kept",
     errno.EDQUOT: "the disk quota is used up: free some space and start again",
 }
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> Path:
-    """Writes a whole file or none: a temporary neighbour, flushed to the disk, then renamed."""
+    """Write a whole file or none: to a temporary file beside it, flushed to disk, then renamed."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -33,14 +33,14 @@ def write_atomically(path: Path | str, content: str | bytes) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """Writes JSON that a person can read; NaN and Infinity, which are not JSON, are refused."""
+    """Write indented JSON; refuse NaN and Infinity, which are not JSON."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return write_atomically(path, text + "\n")
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Gives a temporary path to write to; it becomes `path` at the end, or is gone on an error."""
+    """Yield a temporary path that becomes `path` at the end, or is removed on an error."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -48,13 +48,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(target)
-        sync(target.parent)
+        sync(target.parent)  # or a power cut could undo the rename
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's content, or a folder's list of names, to the disk."""
+    """Flush a file's content, or a folder's list of names, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,19 +63,19 @@ def sync(path: Path) -> None:
 
 
 def sha256_of_file(path: Path | str) -> str:
-    """The content hash of a file, read in pieces."""
+    """Return the SHA-256 of a file, which is read in pieces."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_of(value: Any, length: int = 8) -> str:
-    """A short hash of plain data; equal data give equal hashes whatever the order of their keys."""
+    """Return a short hash of JSON-like data; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def require_writable_folder(path: Path | str, flag: str) -> Path:
-    """Makes the folder and tries it with a file, so that hours of work don't end in a refusal."""
+    """Make a folder and write a probe file, so that an error comes before hours of work."""
     folder = Path(path).expanduser()
     probe = folder / f".writable-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -88,10 +88,10 @@ def require_writable_folder(path: Path | str, flag: str) -> Path:
 
 
 def explain(error: OSError) -> str:
-    """What an operating system's error means and what to do about it, in half a line."""
+    """Return what an OS error means and what to do about it, in half a line."""
     return _HINTS.get(error.errno or 0) or error.strerror or type(error).__name__
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether the fault lies in a path that the user gave (status 2) rather than in the run."""
+    """Return whether an OS error is due to a path that the user gave (status 2), not to the run."""
     return error.errno in _HINTS and error.errno not in (errno.ENOSPC, errno.EDQUOT)

@@ -18,7 +18,7 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """Return the processor's name; empty where the system doesn't tell."""
+    """Return the processor's name, or an empty string if the system doesn't tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -27,11 +27,12 @@ def processor() -> str:
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES may name; importing torch would take seconds."""
+    """Return the visible GPUs as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         names = (name.strip() for name in chosen.split(","))
-        return list(takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+        # CUDA ignores everything from the first invalid name on.
+        return list(takewhile(lambda name: name not in ("", "-1"), names))
     try:
         listed = subprocess.run(
             ["nvidia-smi", "-L"],  # noqa: S607  (wherever this machine has it)
@@ -43,12 +44,17 @@ def visible_gpus() -> list[str]:
     except FileNotFoundError:
         return []
     except subprocess.TimeoutExpired as error:
-        raise RunFailed("nvidia-smi -L does not answer: set CUDA_VISIBLE_DEVICES") from error
+        raise RunFailed(
+            "nvidia-smi -L did not answer within 60 s: set CUDA_VISIBLE_DEVICES"
+        ) from error
     return _gpus_in(listed.stdout) if listed.returncode == 0 else []
 
 
 def _gpus_in(listing: str) -> list[str]:
-    """Return UUIDs, since CUDA may number GPUs another way; of a split GPU, its instances'."""
+    """Return the UUID of each GPU, or those of its MIG instances if it is partitioned.
+
+    Not the numbers: CUDA may number GPUs in another order than nvidia-smi.
+    """
     gpus: list[list[str]] = []
     for line in listing.splitlines():
         if not (found := re.search(r"\(UUID: (\S+)\)", line)):

@@ -1,4 +1,4 @@
-"""Things that are named instead of imported, so that a name can cross processes and files."""
+"""Import by name, so that a function can be named in files and across processes."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from angels_share.errors import UserError
 
 
 def resolve(name: str) -> Any:
-    """Import what `package.module:attribute` names.
+    """Import and return what `package.module:attribute` names.
 
     Raises:
         UserError: there is no such module or attribute, or importing it fails.
@@ -16,5 +16,5 @@ def resolve(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever an import may raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{name!r} cannot be imported as package.module:name: {said}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{name!r} cannot be imported as package.module:name: {reason}") from error

@@ -1,4 +1,4 @@
-"""What a model takes: which part of a batch, and how many tokens. Looks only; imports no torch."""
+"""What a model accepts: the fields of a batch, and the number of tokens. Imports no torch."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ _LABELS = {"labels", "start_positions", "end_positions"}
 
 
 def inputs_of(model: Any) -> frozenset[str]:
-    """What a model is given: a DistilBERT gets no token types, a BERT does; never the labels.
+    """Return the batch fields that a model takes, labels excluded.
 
-    A model with one token type learned nothing for a second, whatever its tokenizer says.
+    A BERT takes token types, a DistilBERT doesn't. Nor does a model with one type: it has no
+    embedding for the second, which its tokenizer may still emit.
     """
     names = set(inspect.signature(model.forward).parameters) - _LABELS
     if getattr(model.config, "type_vocab_size", 1) < 2:
@@ -21,14 +22,14 @@ def inputs_of(model: Any) -> frozenset[str]:
 
 
 def chosen(batch: Mapping[str, _T], names: frozenset[str]) -> dict[str, _T]:
-    """The part of a batch that a model takes."""
+    """Return the part of a batch that has these names."""
     return {name: value for name, value in batch.items() if name in names}
 
 
 def positions_of(model: Any) -> int | None:
-    """Return the tokens of the longest text that a model has positions for; None without a table.
+    """Return how many tokens a model's position table can hold; None if it has no table.
 
-    The table of RoBERTa and its kin begins behind the padding's position.
+    In RoBERTa and its relatives the entries up to the padding index are not used for tokens.
     """
     for name, module in model.named_modules():
         if hasattr(module, "num_embeddings") and name.endswith(_POSITIONS):

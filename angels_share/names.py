@@ -1,7 +1,7 @@
-"""What a model is called: short names, the nearest right name, and where a name can be had.
+"""Names of models: short names, "did you mean", and lookup in folders, the Hub cache and the Hub.
 
-Everything here is plain standard library until a name must be looked up on the Hub, and then
-huggingface_hub, which imports no torch. A name is answered within two seconds, network or not.
+Uses the standard library alone until a name is not a folder, and then huggingface_hub, which
+imports no torch. A lookup ends within two seconds, with or without a network.
 """
 
 import difflib
@@ -21,18 +21,25 @@ REPO_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 @dataclass(frozen=True)
 class ShortName:
-    """A name that people type, the Hub repository it means, and the older ids of the same one."""
+    """A short name, the Hub repository that it means, and that repository's older ids.
+
+    Attributes:
+        short: the name that people type.
+        repo_id: the repository's id today.
+        older_ids: ids that still lead to the same repository.
+        paper_row: the label of its row in the paper's tables, if it has one.
+        teacher: the short name of the model that it was distilled from, if any.
+    """
 
     short: str
     repo_id: str
     older_ids: tuple[str, ...] = ()
     paper_row: str | None = None
     teacher: str | None = None
-    """The short name of the model that it was distilled from."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything a user may type for it."""
+        """All names that a user may type for it."""
         return (self.short, self.repo_id, *self.older_ids)
 
 
@@ -98,7 +105,14 @@ SHORT_NAMES = (
 
 @dataclass(frozen=True)
 class Located:
-    """Where a name was found: what `from_pretrained` takes, and the revision where there is one."""
+    """Where a name was found.
+
+    Attributes:
+        given: the name as it was typed.
+        source: what `from_pretrained` takes: a folder or a Hub id.
+        revision: the commit on the Hub; None for a folder.
+        kind: where it was found.
+    """
 
     given: str
     source: str
@@ -107,7 +121,7 @@ class Located:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or nothing where none is near."""
+    """Return `; did you mean 'x'?` for the closest known name, or '' if none is close."""
     candidates = sorted(set(known))
     folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
@@ -115,15 +129,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def known_as(name: str) -> ShortName | None:
-    """The row of the table that a name belongs to."""
+    """Return the row of the table that a name belongs to, or None."""
     return next((row for row in SHORT_NAMES if name in row.names), None)
 
 
 def locate(name: str, *, what: Literal["model", "dataset"] = "model") -> Located:
-    """Finds a model or a data set: a folder, the local Hub cache, or the Hub, in this order.
+    """Find a model or a data set in a folder, the local Hub cache or the Hub, in this order.
 
     Raises:
-        UserError: one line within two seconds, which names the ways that work without a network.
+        UserError: not found within two seconds; names the ways that work without a network.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -143,38 +157,37 @@ def locate(name: str, *, what: Literal["model", "dataset"] = "model") -> Located
 
 def _in_folder(name: str, folder: Path, what: str) -> Located:
     if what == "model" and not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder} holds no config.json: a model's folder is what save_pretrained writes"
-        )
+        raise UserError(f"{folder}: no config.json; expected a folder written by save_pretrained")
     return Located(name, str(folder), None, "folder")
 
 
 def _typed_names(what: str) -> list[str]:
+    """Return the names to suggest; data sets have no table."""
     return [name for row in SHORT_NAMES for name in row.names] if what == "model" else []
 
 
 def cache_folder() -> Path:
-    """Where the Hub's own client keeps what it has fetched."""
+    """Return the folder of huggingface_hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def _cached_revision(repo_id: str, what: str) -> str | None:
-    """The commit that the cache holds of a repository's main branch, if the files are there too."""
+    """Return the cached commit of a repository's main branch, if its files are there too."""
     root = cache_folder() / f"{what}s--{repo_id.replace('/', '--')}"
     reference = root / "refs" / "main"
     try:
         revision = reference.read_text().strip()
         snapshot = root / "snapshots" / revision
         whole = (snapshot / "config.json").exists() if what == "model" else snapshot.is_dir()
-    except OSError:  # no such entry, or a cache that this user can't read: then it isn't there
+    except OSError:  # no such entry, or a cache that this user can't read
         return None
     return revision if revision and whole else None
 
 
 def _revision_on_hub(name: str, repo_id: str, what: str) -> str:
-    """Asks the Hub for the newest revision; whatever goes wrong becomes one line."""
+    """Return the newest revision on the Hub; turn every failure into a UserError."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise _unreachable(name, repo_id, what, "HF_HUB_OFFLINE is set")
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -196,9 +209,9 @@ def _revision_on_hub(name: str, repo_id: str, what: str) -> str:
 
 
 def _ask_hub(repo_id: str, what: str) -> object:
-    """The Hub's revision of a repository, or the exception, or None when time ran out.
+    """Return the Hub's revision of a repository, an exception, or None after a timeout.
 
-    It runs in a thread because resolving a host's name knows no time limit of its own.
+    The request runs in a thread, since its timeout does not cover resolving the host name.
     """
     answers: list[object] = []
 
@@ -209,7 +222,7 @@ def _ask_hub(repo_id: str, what: str) -> object:
         look_up = api.model_info if what == "model" else api.dataset_info
         try:
             answers.append(look_up(repo_id, timeout=SECONDS_TO_ANSWER).sha)
-        except Exception as error:  # noqa: BLE001  (handed to the caller, who names it)
+        except Exception as error:  # noqa: BLE001  (returned to the caller, who reports it)
             answers.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -221,7 +234,7 @@ def _ask_hub(repo_id: str, what: str) -> object:
 def _require_writable_cache(repo_id: str) -> None:
     from angels_share.files import require_writable_folder
 
-    require_writable_folder(cache_folder(), f"the Hub cache (HF_HOME) wanted for {repo_id}:")
+    require_writable_folder(cache_folder(), f"the Hub cache (HF_HOME) for {repo_id}:")
 
 
 def _unreachable(name: str, repo_id: str, what: str, why: str) -> UserError:
@@ -229,6 +242,6 @@ def _unreachable(name: str, repo_id: str, what: str, why: str) -> UserError:
     kind = "" if what == "model" else " --repo-type dataset"
     return UserError(
         f"{what} {name!r} is neither a folder nor in the local cache ({cache_folder()}), and {why}"
-        f"{hint or '.'} Without a network: give a folder, or run `hf download {repo_id}{kind}` "
-        "where there is one and copy that cache here"
+        f"{hint or '.'} Without a network, give a folder, or run `hf download {repo_id}{kind}` "
+        "on a machine that has one and copy its cache here"
     )

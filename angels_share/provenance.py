@@ -1,4 +1,4 @@
-"""Which code, libraries and machine a number was made with. Imports no torch."""
+"""Provenance of a result: code, libraries and machine. Imports no torch."""
 
 import platform
 import subprocess
@@ -13,13 +13,13 @@ from angels_share.files import hash_of, sha256_of_file
 from angels_share.hardware import cores, processor
 
 ROOT = Path(__file__).parents[1]
-"""Where the packages lie: a checkout, or site-packages."""
+"""The folder of the packages: a checkout, or site-packages."""
 _PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn")
 
 
 def provenance(*, threads: int, device: str) -> dict[str, Any]:
-    """Return code, libraries and machine, with the threads and device that only torch knows."""
+    """Return code, libraries and machine, plus the threads and the device, which torch knows."""
     return {**_of_this_process(), "threads": threads, "device": device}
 
 
@@ -33,7 +33,7 @@ def _of_this_process() -> dict[str, Any]:
     return {
         "version": __version__,
         "commit": _commit(),
-        # Tells changed files from committed ones, which a commit alone doesn't.
+        # The commit alone doesn't show uncommitted changes.
         "sources": sources_hash(ROOT),
         "libraries": versions_of(_LIBRARIES),
         "machine": {
@@ -46,13 +46,13 @@ def _of_this_process() -> dict[str, Any]:
 
 
 def sources_hash(root: Path) -> str:
-    """Return the hash of every module of the packages below a folder, those of wings too."""
+    """Return one hash of all modules of the packages in a folder, sub-packages included."""
     files = sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py"))
     return hash_of({path.relative_to(root).as_posix(): sha256_of_file(path) for path in files})
 
 
 def _commit() -> str | None:
-    """Return the commit of a checkout; an installed package has none."""
+    """Return the commit of a checkout; None for an installed package."""
     if not (ROOT / ".git").exists():
         return None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]

@@ -1,7 +1,7 @@
-"""Folders whose files are listed with size and hash: whole as they were written, or refused.
+"""Checksummed folders: each file is listed with its size and hash; a modified one is refused.
 
-A list is written as the last of a folder's files. Sizes are compared where that is enough, contents
-before anything is read.
+The list is written last: a folder whose writer was interrupted has none. `is_whole` compares sizes
+only; `require_unchanged` compares contents, before anything in a folder is used.
 """
 
 import json
@@ -17,14 +17,14 @@ _LIST = "written.json"
 
 
 class Listed(NamedTuple):
-    """The size and the sha256 that a file had when it was listed."""
+    """The size and SHA-256 that a file had when it was listed."""
 
     size: int
     sha256: str
 
 
 class Fault(NamedTuple):
-    """A file that isn't as it was listed, and how."""
+    """A file that differs from its entry in the list, and how."""
 
     name: str
     reason: str
@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 
 def listing(folder: Path) -> dict[str, dict[str, Any]]:
-    """Flush every file of a folder to the disk; return size and hash by its relative name."""
+    """Flush every file of a folder to disk; return their sizes and hashes by relative name."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sync(path)
@@ -42,14 +42,18 @@ def listing(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def listed_in(record: Mapping[str, Mapping[str, Any]]) -> dict[str, Listed]:
-    """Return a listing that was read back from JSON; an error of any kind where it isn't one."""
+    """Parse a listing that was read from JSON.
+
+    Raises:
+        ValueError, LookupError, TypeError or AttributeError: it isn't a listing.
+    """
     return {
         name: Listed(int(entry["size"]), str(entry["sha256"])) for name, entry in record.items()
     }
 
 
 def faults(folder: Path, listed: Mapping[str, Listed]) -> Iterator[Fault]:
-    """Yield every file that is missing, changed, or leads out of the folder; read every byte."""
+    """Yield every file that is missing, modified or outside the folder; read all contents."""
     for name, (size, sha256) in sorted(listed.items()):
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
@@ -63,24 +67,24 @@ def faults(folder: Path, listed: Mapping[str, Listed]) -> Iterator[Fault]:
 
 
 def seal(folder: Path) -> None:
-    """List what a folder holds, as the last of its files."""
+    """Write the list of a folder's files into it."""
     write_json(folder / _LIST, listing(folder))
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether all that was listed is there, judged by sizes alone."""
+    """Return whether every listed file is there with its listed size."""
     try:
         listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
-        return all((folder / name).stat().st_size == each.size for name, each in listed.items())
+        return all((folder / name).stat().st_size == file.size for name, file in listed.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
 def require_unchanged(folder: Path) -> None:
-    """Refuse a sealed folder with a file that changed; an unsealed one is the user's own.
+    """Refuse a sealed folder that was modified; accept one without a list, the user's own.
 
     Raises:
-        RunFailed: names the file.
+        RunFailed: names the file that is missing or was modified.
     """
     if (folder / _LIST).is_file():
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -89,9 +93,9 @@ def require_unchanged(folder: Path) -> None:
 
 @lru_cache(maxsize=8)
 def _check(folder: Path, _stamps: tuple[tuple[str, int], ...]) -> None:
-    """Check once for all the runs that read one folder, while nothing in it changes."""
+    """Check a folder's contents, once for all runs that use it while time stamps stay the same."""
     listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
     for fault in faults(folder, listed):
         raise RunFailed(
-            f"{folder}: {fault.reason}: remove the folder, and the same command makes it again"
+            f"{folder}: {fault.reason}: remove the folder and rerun the command to rebuild it"
         )

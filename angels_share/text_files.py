@@ -1,7 +1,7 @@
 """Strict readers of text, csv, tsv, jsonl, json and parquet files, a row at a time.
 
-Whatever is not clean ends in a `UserError` that names the file, the line (or row) and the reason:
-half a file, or one in another encoding, would give a result that looks like any other.
+Any fault raises a `UserError` that names the file, the line (or row) and the reason. Half a file,
+or one in another encoding, would otherwise give a wrong result that looks like any other.
 """
 
 import codecs
@@ -15,16 +15,16 @@ from angels_share.errors import UserError
 from angels_share.files import explain
 
 TABLE_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
-"""Endings of the files that hold tables of rows and columns."""
+"""Endings of files that hold tables."""
 
 _LONGEST_CSV_FIELD = 1 << 27
-"""Characters: a longer field is a forgotten closing quote, not a document."""
+"""In characters: a longer field is an unclosed quote, not a document."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each line without its end, numbered from 1; accept a byte order mark and CRLF.
 
-    A line ends at a line feed alone: a text may hold one of Unicode's other line separators.
+    Only a line feed ends a line: a text may contain Unicode's other line separators.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the header, then each row, with the line that it starts at; skip blank lines.
+    """Yield the header and each row with the number of its first line; skip blank lines.
 
     Raises:
         UserError: a row has more or fewer fields than the header, or a quote is not closed.
@@ -77,7 +77,16 @@ def read_tsv(path: Path, width: int = 0) -> Iterator[tuple[int, list[str]]]:
 
 
 def require_width(fields: Sequence[str], width: int, where: str) -> None:
-    """Refuse a row with more or fewer fields than the first one."""
+    """Refuse a row with more or fewer fields than the first one.
+
+    Args:
+        fields: the row.
+        width: the number of fields of the first row.
+        where: file and line, for the error.
+
+    Raises:
+        UserError: names both numbers.
+    """
     if len(fields) != width:
         count = "1 column" if len(fields) == 1 else f"{len(fields)} columns"
         raise UserError(f"{where}: {count} instead of {width}")
@@ -115,23 +124,32 @@ def open_parquet(path: Path) -> Any:
         raise UserError(f"{path}: not a readable parquet file ({reason})") from error
 
 
-def require_columns(names: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    """Refuse a header that lacks a wanted column, or has it twice."""
+def require_columns(names: Iterable[str], required: Iterable[str], where: str) -> None:
+    """Refuse a header that lacks a required column, or has it twice.
+
+    Args:
+        names: the columns of the header.
+        required: the columns that must be there; others are ignored.
+        where: the file, and the line if there is one, for the error.
+
+    Raises:
+        UserError: names the column.
+    """
     present = list(names)
-    for name in wanted:
+    for name in required:
         if name not in present:
             listed = ", ".join(map(repr, present)) or "none"
             raise UserError(f"{where}: no column {name!r}; the columns are {listed}")
         if present.count(name) > 1:
-            raise UserError(f"{where}: column {name!r} is there twice; remove one")
+            raise UserError(f"{where}: column {name!r} appears twice; remove one")
 
 
 def fault_in_text(text: str) -> str | None:
-    """Return why a tokenizer can't take a text: a NUL, or half of a surrogate pair; else None."""
+    """Return why a tokenizer can't read a text: a NUL or an unpaired surrogate; else None."""
     if "\0" in text:
         return "contains a NUL character"
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # which JSON can spell
+    except UnicodeEncodeError as error:  # JSON can contain one, as in "\ud83d"
         return f"character {error.start} is an unpaired surrogate"
     return None

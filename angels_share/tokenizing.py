@@ -1,4 +1,4 @@
-"""Tokenizers from outside: fast ones only, and nothing is read outside of their folder."""
+"""Tokenizers of untrusted models: fast ones only, and no file outside their folder is read."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from angels_share.errors import UserError
 from angels_share.names import locate
 
 _CONFIG = "tokenizer_config.json"
-# Cases, accents alone and in one, blanks, CJK, digits, an emoji, what stands for nothing.
+# Case, accents precomposed and combining, blanks, CJK, digits, an emoji, a zero-width space.
 _PROBE = (
     "The  Café in 東京 hat 12,5 €: Zürich's 🙂 ",
     " ÀÉ e\u0301\tNAÏVE Ⅷ “x=3.14” \u200b북 don't",
@@ -19,17 +19,17 @@ _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The fast tokenizer of a folder, a short name or a Hub id.
+    """Load the fast tokenizer of a folder, a short name or a Hub id.
 
-    With a revision it is a Hub id that was located before.
+    With a revision the name is a Hub id that was located before.
 
     Raises:
-        UserError: there is none, it wants to run code, or it names files outside its folder.
+        UserError: none is found, it refers to custom code or to files outside its folder.
     """
     from transformers import AutoTokenizer
 
     folder = Path(name).expanduser()
-    if folder.is_dir():  # it may hold a tokenizer and no model
+    if folder.is_dir():  # `locate` would require a model in it
         _check_folder(folder)
         source = str(folder)
     elif revision is not None:
@@ -45,81 +45,80 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
         line = " ".join(str(error).split())
         raise UserError(f"{name}: its tokenizer cannot be loaded: {line[:200]}") from error
     if not tokenizer.is_fast:
-        raise UserError(f"{name}: its tokenizer is a slow one; a tokenizer.json is needed")
+        raise UserError(f"{name}: its tokenizer is a slow one; a tokenizer.json is required")
     return tokenizer
 
 
 def has_tokenizer(name: str) -> bool:
-    """Whether a folder holds a tokenizer; of a name on the Hub that is taken for granted."""
+    """Return whether a folder holds a tokenizer; a name on the Hub is assumed to have one."""
     folder = Path(name).expanduser()
     return not folder.is_dir() or any((folder / file).is_file() for file in _VOCABULARIES)
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses what an untrusted folder could use to run code or to read files elsewhere."""
+    """Refuse what an untrusted folder could use to run code or to read files elsewhere."""
     if not has_tokenizer(str(folder)):
         files = ", ".join(_VOCABULARIES)
-        raise UserError(
-            f"{folder}: holds no tokenizer ({files}); copy those of its teacher into it"
-        )
+        raise UserError(f"{folder}: holds no tokenizer ({files}); copy its teacher's into it")
     for path in folder.glob("*token*.json"):
         if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-            raise UserError(f"{path}: is a link out of its folder, which is not followed")
+            raise UserError(f"{path}: a link to outside its folder, which is not followed")
     file = folder / _CONFIG
     if not file.is_file():
         return
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file}: is not JSON: {error}") from error
+        raise UserError(f"{file}: not JSON ({error})") from error
     if "auto_map" in config:
-        raise UserError(f"{file}: names code of its own (auto_map), which is never run")
+        raise UserError(f"{file}: refers to custom code (auto_map), which is never run")
     for key, value in config.items():
         names_file = key.endswith("_file") and isinstance(value, str)
         if names_file and (Path(value).is_absolute() or ".." in Path(value).parts):
-            raise UserError(f"{file}: {key} {value!r} lies outside of the folder; remove it")
+            raise UserError(f"{file}: {key} {value!r} points outside the folder; remove it")
 
 
 def check_vocabularies(student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
-    """Compares the tokens themselves: permuted ids of one size would train on nonsense."""
+    """Check that two vocabularies give every token the same id.
+
+    Comparing sizes is not enough: with permuted ids a student would train on nonsense.
+
+    Raises:
+        UserError: names the first token that differs.
+    """
     if student == teacher:
         return
     token = min(student.items() ^ teacher.items(), key=lambda entry: (entry[1], entry[0]))[0]
     raise UserError(
-        f"the tokenizers differ: token {token!r} is id {student.get(token, 'none')} for the "
-        f"student and {teacher.get(token, 'none')} for the teacher, so use the teacher's tokenizer"
+        f"the tokenizers differ: token {token!r} has id {student.get(token, 'none')} for the "
+        f"student and {teacher.get(token, 'none')} for the teacher; use the teacher's tokenizer"
     )
 
 
 def check_tokenization(student: Any, teacher: Any) -> None:
-    """Compares what two tokenizers make of the same words, not only the tokens that they know.
+    """Check that two fast tokenizers encode a probe text alike, beyond sharing a vocabulary.
 
-    One of them may lower-case, drop accents or put other special tokens around a text, and then a
-    teacher would read ids that it never saw.
-
-    Args:
-        student: a fast tokenizer.
-        teacher: likewise.
+    If only one of them lower-cases, drops accents or adds certain special tokens, the teacher would
+    be given ids that its training never produced.
 
     Raises:
-        UserError: says where they differ.
+        UserError: shows where they differ.
     """
     check_vocabularies(student.get_vocab(), teacher.get_vocab())
-    ours, theirs = (_tokens_of_probe(tokenizer) for tokenizer in (student, teacher))
+    ours, theirs = _tokens_of_probe(student), _tokens_of_probe(teacher)
     if ours == theirs:
         return
     pairs = zip_longest(ours, theirs, fillvalue="nothing")
-    place = next(place for place, (our, their) in enumerate(pairs) if our != their)
-    shown = [" ".join(row[place : place + 3]) or "nothing" for row in (ours, theirs)]
+    start = next(index for index, (our, their) in enumerate(pairs) if our != their)
+    excerpts = [" ".join(tokens[start : start + 3]) or "nothing" for tokens in (ours, theirs)]
     raise UserError(
-        "the tokenizers differ: they know the same tokens, but where the student's makes "
-        f"{shown[0]} of a text the teacher's makes {shown[1]} (each token with its type), so use "
-        "the teacher's tokenizer"
+        f"the tokenizers differ: equal vocabularies, but the same text becomes {excerpts[0]} for "
+        f"the student and {excerpts[1]} for the teacher (token/type); use the teacher's tokenizer"
     )
 
 
 def _tokens_of_probe(tokenizer: Any) -> list[str]:
-    """Each token with its type."""
+    """Return the probe's tokens, each with its type."""
     encoded = tokenizer(*_PROBE, padding=False, truncation=False, return_token_type_ids=True)
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     types = encoded["token_type_ids"]

@@ -1,7 +1,7 @@
 """The flags of transformers' TrainingArguments, read from its source.
 
-Importing it costs seconds; its source says the same in milliseconds. So `--help_all`, a mistyped
-flag and the types of a `--config` file are always those of the version that is installed.
+Importing it takes seconds, parsing its source milliseconds. So `--help_all`, "did you mean" and the
+types in a `--config` file always match the installed version.
 """
 
 import ast
@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# A token in the arguments would stand in the process list and in every file that records them;
-# a ParallelismConfig can't be written as text; Trainer's own checkpoints by signal would be saved
-# before the optimizer's step, and ours are exact.
+# A token in the arguments would show in the process list and in every file that records them; a
+# ParallelismConfig can't be written as text; on a signal Trainer's own checkpoint would be saved
+# before the optimizer's step, while ours is exact.
 REFUSED = {
-    "hub_token": "set HF_TOKEN or run `hf auth login`: a token must not stand on a command line",
+    "hub_token": "set HF_TOKEN or run `hf auth login`: a token must not appear on a command line",
     "parallelism_config": "it can't be given as text",
-    "enable_jit_checkpoint": "interruptions are handled here already, at the end of a step",
-    # Of the original's scripts; the nearest names would be the wrong ones.
+    "enable_jit_checkpoint": "interruptions are already handled, at the end of a step",
+    # Flags of the original scripts, for which "did you mean" would suggest the wrong ones.
     "teacher_name_or_path": "use --teacher",
     "teacher_name": "use --teacher",
     "predict_file": "use --validation_file",
 }
 
 _TYPES: dict[str, type] = {
-    "str": str, "int": int, "float": float, "bool": bool, "dict": dict, "list": list,
-}  # fmt: skip
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "dict": dict,
+    "list": list,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class TrainingFlag:
 
 @cache
 def training_flags() -> Mapping[str, TrainingFlag]:
-    """The fields of the installed TrainingArguments by name, without those that are refused."""
+    """Return the fields of the installed TrainingArguments by name, without `REFUSED`."""
     package = importlib.util.find_spec("transformers")
     assert package is not None
     assert package.origin is not None
@@ -60,6 +65,7 @@ def training_flags() -> Mapping[str, TrainingFlag]:
 
 
 def _flag(node: ast.AnnAssign, classes: Mapping[str, ast.ClassDef]) -> TrainingFlag:
+    """Parse one field, such as `learning_rate: float = field(default=5e-5, metadata={...})`."""
     assert isinstance(node.target, ast.Name)
     default, text = "", ""
     for keyword in node.value.keywords if isinstance(node.value, ast.Call) else []:
@@ -74,13 +80,13 @@ def _flag(node: ast.AnnAssign, classes: Mapping[str, ast.ClassDef]) -> TrainingF
 
 
 def _members(enum: ast.ClassDef) -> list[str]:
-    """The words that an enum stands for."""
+    """Return the values of an enum of strings."""
     values = [node.value for node in enum.body if isinstance(node, ast.Assign)]
     return [str(value.value) for value in values if isinstance(value, ast.Constant)]
 
 
 def _kinds(annotation: ast.expr) -> set[str]:
-    """The members of a union such as `dict[str, Any] | str | None`; an enum is given as text."""
+    """Return the names in a union: dict, str and None for `dict[str, Any] | str | None`."""
     return {part.strip().split("[")[0] for part in ast.unparse(annotation).split("|")}
 
 
@@ -89,6 +95,6 @@ def _help_in(metadata: ast.Dict) -> str:
         if isinstance(key, ast.Constant) and key.value == "help":
             try:
                 return " ".join(str(ast.literal_eval(value)).split())
-            except ValueError:  # a text that is only put together when transformers is imported
+            except ValueError:  # an expression, evaluated only when transformers is imported
                 return ""
     return ""

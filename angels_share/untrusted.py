@@ -1,4 +1,4 @@
-"""What a model's folder from outside may not do: run code, or have files read elsewhere."""
+"""Checks of untrusted model folders: no custom code, no pickles, no files outside the folder."""
 
 import json
 import logging
@@ -14,13 +14,13 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def refuse_code(name: str, config: dict[str, Any]) -> None:
-    """Refuses a config that names code to be fetched and run.
+    """Refuse a config that refers to custom code.
 
-    Loading it without that code would be worse than refusing: it may look like a plain BERT and
-    compute something else.
+    Loading it without that code would be worse: it may look like a plain BERT and compute something
+    else.
     """
     attention = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
-    # A kernel's name bears a slash where it means a Hub repository of compiled code.
+    # A kernel's name with a slash means a Hub repository of compiled code.
     if "/" in attention:
         found = f"attn_implementation {attention!r}"
     elif "auto_map" in config:
@@ -28,13 +28,13 @@ def refuse_code(name: str, config: dict[str, Any]) -> None:
     else:
         return
     raise UserError(
-        f"{name}: its config.json names code of its own ({found}), which is never run: "
-        "if the architecture is a plain one, remove that entry"
+        f"{name}: its config.json refers to custom code ({found}), which is never run: "
+        "if the architecture is a standard one, remove that entry"
     )
 
 
 def require_safetensors(folder: Path, class_name: str) -> None:
-    """Refuses a folder whose weights are pickled (reading them can run code) or lie outside it."""
+    """Refuse a folder whose weights are pickled (unpickling can run code) or outside it."""
     if (folder / _WEIGHTS).is_file():
         return
     if (index := folder / _INDEX).is_file():
@@ -43,7 +43,7 @@ def require_safetensors(folder: Path, class_name: str) -> None:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise UserError(
-            f"{folder}: holds only pickled weights ({pickles[0]}), which can run code when read: "
+            f"{folder}: holds only pickled weights ({pickles[0]}), which can run code when loaded: "
             f"if you trust them, convert them once with {class_name}.from_pretrained("
             f"{str(folder)!r}, use_safetensors=False).save_pretrained(NEW_FOLDER)"
         )
@@ -64,20 +64,20 @@ def _check_index(index: Path) -> None:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Keeps transformers from printing a bar, and a table of what one line of ours then says."""
-    from transformers.utils import logging as theirs
+    """Silence transformers' progress bar and load report, which one line of ours replaces."""
+    from transformers.utils import logging as transformers_logging
 
     logger = logging.getLogger("transformers.modeling_utils")
-    had_bar = theirs.is_progress_bar_enabled()
-    # Not by its level: raised, it makes transformers complain of other things.
+    had_bar = transformers_logging.is_progress_bar_enabled()
+    # A filter, since a raised level makes transformers warn about other things.
     logger.addFilter(_is_error)
-    theirs.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         logger.removeFilter(_is_error)
         if had_bar:
-            theirs.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def _is_error(record: logging.LogRecord) -> bool:

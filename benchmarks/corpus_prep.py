@@ -3,11 +3,11 @@
     python -m benchmarks.corpus_prep
     python -m benchmarks.corpus_prep --corpus my.txt --tokenizer bert-base-uncased
 
-Both ways run in turns in one process and the medians' ratio is what counts. The loop is the least
-that anybody would write: no cleaning, nothing written. Memory is the peak above what was resident
-before, of a process of its own for each of two corpora, the second four times the first: flat means
-that the two are alike. Without `--corpus` the text is generated: pseudo-words with Zipf's
-frequencies and a WordPiece vocabulary of 30,000 trained on them.
+Both run in turns in one process; the ratio of their medians is what counts. The loop does the bare
+minimum: it neither cleans nor writes anything. Memory is the peak above what was resident before,
+measured in a fresh process for each of two corpora, the second four times as large: equal peaks
+mean that memory does not grow with the corpus. Without `--corpus` the text is generated:
+pseudo-words with Zipf's frequencies, and a WordPiece vocabulary of 30,000 trained on them.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from distil_trainer.data.corpus import CorpusOptions, prepare_corpus
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--corpus", type=Path, help="a .txt file; default: generated text")
-    parser.add_argument("--tokenizer", help="a folder or Hub id; default: trained on the text")
-    parser.add_argument("--megabytes", type=float, default=8, help="of text to measure on")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--corpus", type=Path, help="a .txt file [generated text]")
+    parser.add_argument("--tokenizer", help="a folder or Hub id [trained on the text]")
+    parser.add_argument("--megabytes", type=float, default=8, help="size of the text [8]")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each [3]")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def speed(file: Path, tokenizer: Any, rounds: int) -> None:
-    """Prints both ways' tokens per second and their ratio."""
-    tokens = prepare(file, tokenizer)
+    """Print the tokens per second of both and their ratio."""
+    tokens = prepare(file, tokenizer)  # counts them, and warms up
     loops, preparations = [], []
     for _ in range(rounds):
         loops.append(seconds(loop, file, tokenizer))
@@ -65,41 +65,41 @@ def speed(file: Path, tokenizer: Any, rounds: int) -> None:
 
 
 def memory(files: list[Path], tokenizer_name: str) -> None:
-    """Prints the peak of a process for each file."""
+    """Print the peak memory of a fresh process for each file."""
     for file in files:
         command = [sys.executable, "-m", "benchmarks.corpus_prep"]
         command += ["--memory-of", str(file), "--tokenizer", tokenizer_name]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         megabytes = file.stat().st_size / 1e6
         print(
-            f"peak memory     {float(answer.stdout):12.0f} MB above import, {megabytes:.0f} MB text"
+            f"peak memory     {float(child.stdout):12.0f} MB above import, {megabytes:.0f} MB text"
         )
 
 
 def loop(file: Path, tokenizer: Any) -> int:
-    """The line-by-line way, without transformers' wrapper, which would make it slower still."""
+    """Tokenize line by line, without transformers' wrapper, which would be slower still."""
     backend = tokenizer.backend_tokenizer
     with file.open(encoding="utf-8") as lines:
         return sum(len(backend.encode(line.rstrip("\n")).ids) for line in lines)
 
 
 def prepare(file: Path, tokenizer: Any) -> int:
-    """Our way, from nothing to a corpus on disk; returns its tokens."""
+    """Prepare a corpus on disk from scratch; return its number of tokens."""
     with tempfile.TemporaryDirectory() as cache:
         options = CorpusOptions(validation_fraction=0.005)
-        made = prepare_corpus([str(file)], tokenizer, cache_dir=cache, options=options)
-        return int(made.train.lengths.sum() + made.validation.lengths.sum())
+        corpus = prepare_corpus([str(file)], tokenizer, cache_dir=cache, options=options)
+        return int(corpus.train.lengths.sum() + corpus.validation.lengths.sum())
 
 
-def seconds(way: Any, *arguments: Any) -> float:
-    """Wall-clock time of a call."""
+def seconds(work: Any, *arguments: Any) -> float:
+    """Return the wall-clock time of a call."""
     start = time.perf_counter()
-    way(*arguments)
+    work(*arguments)
     return time.perf_counter() - start
 
 
 def peak_of(file: Path, tokenizer_name: str) -> float:
-    """Megabytes that this process needed for a preparation beyond its imports and tokenizer."""
+    """Return the megabytes that a preparation needs beyond the imports and the tokenizer."""
     tokenizer = load(tokenizer_name)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = status("VmRSS")
@@ -108,7 +108,7 @@ def peak_of(file: Path, tokenizer_name: str) -> float:
 
 
 def status(field: str) -> float:
-    """Kilobytes, from the kernel's own account of this process."""
+    """Return a memory field of this process, in kilobytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(field))
 
@@ -118,7 +118,7 @@ def load(name: str) -> Any:
 
 
 def write_text(file: Path, source: Path | None, megabytes: float) -> None:
-    """The first megabytes of the source, in whole lines."""
+    """Write the first megabytes of the source, or of generated text, in whole lines."""
     size = 0
     with file.open("w", encoding="utf-8") as out:
         for line in source.open(encoding="utf-8") if source else generated_lines():
@@ -128,7 +128,7 @@ def write_text(file: Path, source: Path | None, megabytes: float) -> None:
 
 
 def generated_lines() -> Iterator[str]:
-    """Lines of pseudo-words without end, always the same ones."""
+    """Yield lines of pseudo-words without end, always the same ones."""
     random = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     words = ["".join(random.choice(letters, size)) for size in random.integers(2, 10, 30_000)]
@@ -140,7 +140,7 @@ def generated_lines() -> Iterator[str]:
 
 
 def train_tokenizer(file: Path, folder: Path) -> str:
-    """A WordPiece tokenizer of BERT's kind; returns the folder that it was saved to."""
+    """Train a BERT WordPiece tokenizer; return the folder that it was saved to."""
     trained = tokenizers.BertWordPieceTokenizer(lowercase=True)
     trained.train([str(file)], vocab_size=30_000, show_progress=False)
     fast = transformers.BertTokenizerFast(tokenizer_object=trained._tokenizer)

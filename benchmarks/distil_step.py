@@ -1,14 +1,14 @@
-"""One step of distillation: the original algorithm against ours, side by side in one run.
+"""One distillation step: the original algorithm against ours, side by side in one run.
 
     python -m benchmarks.distil_step --size mini
     python -m benchmarks.distil_step --size base --restrict --steps 7
     python -m benchmarks.distil_step --size base --device cuda
 
-A step is forward of teacher and student, losses, backward, clipping and AdamW. Steps of the
-variants take turns, and medians are printed, so that a busy machine slows all of them alike. The
-share is of the rate of a 2048 x 2048 x 2048 product measured between the steps, and counts the
-matrix products that the result needs. Memory is the peak over three steps in a fresh process, above
-what was resident before the first one; gradients and the optimizer's state are in it.
+A step is the forward pass of teacher and student, losses, backward, clipping and AdamW. The
+variants take turns and medians are printed, so that a busy machine slows all of them alike.
+"Of the rate" is the rate of the matrix products that the result needs, as a share of the rate of a
+2048 x 2048 x 2048 product measured between the steps. Memory is the peak over three steps in a
+fresh process, above what was resident before the first one, with gradients and optimizer state.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, Rows, hea
 
 
 class Size(NamedTuple):
-    """A teacher twice as deep as its student, and the batch that both see."""
+    """The shape of a teacher, whose student has half its depth, and of the batch."""
 
     width: int
     heads: int
@@ -47,11 +47,11 @@ class Size(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """In a batch, none of them padding."""
+        """The tokens of a batch, none of them padding."""
         return self.sequences * self.length
 
     def operations(self, soft_rows: int) -> float:
-        """Operations in the matrix products of a step; the backward pass costs two forwards."""
+        """Return the operations of a step's matrix products; a backward pass costs two forward."""
         layer = 24 * self.width**2 + 4 * self.length * self.width
         head = 2 * self.width**2 + 2 * self.width * self.vocabulary
         teacher = self.tokens * self.depth * layer + soft_rows * head
@@ -99,7 +99,7 @@ def make_pair(size: Size, attention: str, device: str) -> Pair:
 
 
 def make_batch(size: Size, device: str) -> Batch:
-    """Full sequences of which 15 % are targets."""
+    """Return sequences without padding, 15 % of whose tokens are targets."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1000, size.vocabulary, (size.tokens,), generator=generator)
     targets = torch.randperm(size.tokens, generator=generator)[: math.ceil(0.15 * size.tokens)]
@@ -114,29 +114,29 @@ def make_batch(size: Size, device: str) -> Batch:
 def our_loss(pair: Pair, batch: Batch, rows: Rows, recipe: Recipe) -> Tensor:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with torch.no_grad():
-        theirs = pair.teacher.bert(**inputs).last_hidden_state
+        teacher_hidden = pair.teacher.bert(**inputs).last_hidden_state
         predictions = pair.teacher.cls.predictions
-        their_rows = predictions.transform(theirs.flatten(0, 1)[rows.positions])
-    ours = pair.student.distilbert(**inputs).last_hidden_state
-    our_rows = pair.student.vocab_transform(ours.flatten(0, 1)[rows.positions])
-    our_rows = pair.student.vocab_layer_norm(pair.student.activation(our_rows))
+        teacher_rows = predictions.transform(teacher_hidden.flatten(0, 1)[rows.positions])
+    student_hidden = pair.student.distilbert(**inputs).last_hidden_state
+    student_rows = pair.student.vocab_transform(student_hidden.flatten(0, 1)[rows.positions])
+    student_rows = pair.student.vocab_layer_norm(pair.student.activation(student_rows))
     head = head_losses(
-        our_rows,
+        student_rows,
         Decoder(pair.student.vocab_projector.weight, pair.student.vocab_projector.bias),
-        [(their_rows, Decoder(predictions.decoder.weight, predictions.decoder.bias))],
+        [(teacher_rows, Decoder(predictions.decoder.weight, predictions.decoder.bias))],
         rows.labels,
         weights=HeadWeights(ce=recipe.ce / len(rows.positions), hard=recipe.mlm / len(rows.labels)),
         temperature=recipe.temperature,
     )
-    cosine = hidden_cosine(ours, theirs, batch.attention_mask.bool())
+    cosine = hidden_cosine(student_hidden, teacher_hidden, batch.attention_mask.bool())
     return head.objective + recipe.cos * cosine.total / cosine.count
 
 
 def make_step(variant: str, size: Size, device: str) -> Callable[[], None]:
-    """A function that does one step of a variant, with models and an optimizer of its own."""
-    who, _, restricted = variant.partition(" ")
+    """Return a function that does one step of a variant, with its own models and optimizer."""
+    algorithm, _, restricted = variant.partition(" ")
     batch, recipe = make_batch(size, device), Recipe()
-    if who == "textbook":
+    if algorithm == "textbook":
         pair = make_pair(size, "eager", device)
         optimizer = textbook.make_optimizer(pair.student)
 
@@ -165,7 +165,7 @@ def make_step(variant: str, size: Size, device: str) -> Callable[[], None]:
 
 
 def measure_peak(variant: str, options: argparse.Namespace) -> int:
-    """Peak memory of three steps, in a process that has done nothing else."""
+    """Return the peak memory of three steps in a fresh process."""
     flags = ["--size", options.size, "--device", options.device, "--peak_of", variant]
     command = [sys.executable, "-m", "benchmarks.distil_step", *flags]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -174,9 +174,9 @@ def measure_peak(variant: str, options: argparse.Namespace) -> int:
 def measure_steps(
     variants: list[str], size: Size, device: str, count: int
 ) -> tuple[dict[str, float], float]:
-    """Median seconds of a step of each variant, and the median product rate between them."""
+    """Return the median seconds of a step of each variant, and the median product rate."""
     steps = {variant: make_step(variant, size, device) for variant in variants}
-    for step in steps.values():
+    for step in steps.values():  # warm-up: allocations, kernels, the optimizer's state
         step()
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     rates = []
@@ -199,21 +199,25 @@ def report(options: argparse.Namespace) -> None:
     print("| variant | s/step | tokens/s | speed-up | peak MB | of textbook's | of the rate |")
     print("|---|---|---|---|---|---|---|")
     masked = math.ceil(0.15 * size.tokens)
-    for variant, second in times.items():
+    for variant, seconds in times.items():
         needed = size.operations(masked if variant.endswith("restricted") else size.tokens)
         print(
-            f"| {variant} | {second:.3f} | {size.tokens / second:,.0f} "
-            f"| {times['textbook'] / second:.2f} | {peaks[variant] / 1e6:,.0f} "
-            f"| {peaks[variant] / peaks['textbook']:.2f} | {needed / second / rate:.0%} |"
+            f"| {variant} | {seconds:.3f} | {size.tokens / seconds:,.0f} "
+            f"| {times['textbook'] / seconds:.2f} | {peaks[variant] / 1e6:,.0f} "
+            f"| {peaks[variant] / peaks['textbook']:.2f} | {needed / seconds / rate:.0%} |"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=["mini", "base"], default="mini")
-    parser.add_argument("--restrict", action="store_true", help="soft targets at the mask only")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each variant")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--size", choices=["mini", "base"], default="mini", help="of the models [mini]"
+    )
+    parser.add_argument(
+        "--restrict", action="store_true", help="soft targets at masked positions only"
+    )
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each variant [7]")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[cpu]")
     parser.add_argument("--peak_of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_of is None:

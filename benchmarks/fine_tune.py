@@ -1,13 +1,13 @@
-"""Fine-tuning and evaluation against padding everything to 128, and what the harness itself costs.
+"""Fine-tuning and evaluation against padding everything to 128, and the harness' own overhead.
 
     DISTIL_DATA=folder python -m benchmarks.fine_tune --model FOLDER --tasks cola sst2
 
-The other way is that of transformers' own run_glue.py: every example padded to 128 tokens, random
+The baseline works as transformers' own run_glue.py does: every example padded to 128 tokens, random
 batches, the stock Trainer, the same hyper-parameters, examples and threads. Both fine-tune and
-judge the same model on the same real sentences, in turns, and print seconds and dev scores.
+evaluate the same model on the same real sentences, in turns; seconds and dev scores are printed.
 
-Then, of our run: the seconds of forward, backward and optimizer step (clipping included), and so
-what is left for everything else; and what a run of one example costs, which is paid for each run.
+Then, for our run: the seconds of forward, backward and optimizer step (clipping included), and the
+remainder, which is the harness' overhead; and the fixed cost of a run, from runs of one example.
 """
 
 import argparse
@@ -35,14 +35,14 @@ from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
 from eval_harness.training import runner
 from eval_harness.training.classification import answers_of
-from eval_harness.training.model_loading import load_pristine
+from eval_harness.training.model_loading import load_model
 
 LENGTH = 128
 
 
 def padded(data: TaskData, tokenizer) -> dict[str, list[dict]]:
-    """Every split as run_glue.py would have it: each example 128 tokens wide."""
-    found = {}
+    """Tokenize every split as run_glue.py does: each example is 128 tokens wide."""
+    splits = {}
     for part in (data.train, *data.evaluation):
         texts = [list(column) for column in part.texts]
         encoded = tokenizer(*texts, padding="max_length", max_length=LENGTH, truncation=True)
@@ -52,26 +52,34 @@ def padded(data: TaskData, tokenizer) -> dict[str, list[dict]]:
         ]
         for row, label in zip(rows, part.labels, strict=True):
             row["labels"] = label.item()
-        found[part.name] = rows
-    return found
+        splits[part.name] = rows
+    return splits
 
 
-def padded_way(run: Run, data: TaskData, examples: dict) -> tuple[float, float]:
-    """Seconds and dev score of the stock Trainer on padded examples."""
+def run_padded(run: Run, data: TaskData, examples: dict, tokenizer) -> tuple[float, float]:
+    """Run the stock Trainer on padded examples; return seconds and dev score."""
     values = run.settings.task["values"]
     names = set(values) - {"max_seq_length", "train_sampling_strategy"}
     started = time.perf_counter()
-    model = load_pristine(run.model, run.task, 0).copy(run.seed)
+    model = load_model(run.model, run.task, tokenizer).copy(run.seed)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            scratch, seed=run.seed, report_to="none", disable_tqdm=True, save_strategy="no",
-            logging_strategy="no", per_device_eval_batch_size=64, dataloader_pin_memory=False,
+            scratch,
+            seed=run.seed,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_strategy="no",
+            per_device_eval_batch_size=64,
+            dataloader_pin_memory=False,
             **{name: values[name] for name in names},
-        )  # fmt: skip
+        )
         trainer = Trainer(
-            model, arguments, train_dataset=examples["train"],
+            model,
+            arguments,
+            train_dataset=examples["train"],
             data_collator=transformers.default_data_collator,
-        )  # fmt: skip
+        )
         trainer.train()
         part = data.evaluation[0]
         logits = trainer.predict(examples[part.name]).predictions
@@ -79,22 +87,25 @@ def padded_way(run: Run, data: TaskData, examples: dict) -> tuple[float, float]:
     return seconds, measure(run.task, answers_of(run.task, logits), part.labels)["score"]
 
 
-def our_way(run: Run) -> tuple[float, float]:
-    """Seconds and dev score of a run of the harness."""
+def run_ours(run: Run) -> tuple[float, float]:
+    """Run the harness; return seconds and dev score."""
     result, _ = runner.run_task(run, lambda _share: None)
     return result.times["total"], result.score
 
 
 @contextmanager
-def watching(seconds: dict[str, float]) -> Iterator[None]:
-    """Adds up what forward, backward, clipping and the optimizer's step take in this process."""
+def timing(seconds: dict[str, float]) -> Iterator[None]:
+    """Add up the time of forward, backward, clipping and optimizer step while the `with` lasts."""
     places = [
-        (transformers.PreTrainedModel, "__call__"), (torch.Tensor, "backward"),
-        (torch.optim.AdamW, "step"), (torch.nn.utils, "clip_grad_norm_"),
-    ]  # fmt: skip
-    before = [getattr(owner, name) for owner, name in places]
+        (transformers.PreTrainedModel, "__call__"),
+        (torch.Tensor, "backward"),
+        (torch.optim.AdamW, "step"),
+        (torch.nn.utils, "clip_grad_norm_"),
+    ]
+    originals = [getattr(owner, name) for owner, name in places]
 
-    inside = []  # a model's forward calls that of its body: it counts once
+    # Only the outermost call counts: a model's forward calls that of its body.
+    inside = []
 
     def timed(work: Callable, name: str) -> Callable:
         def call(*rest, **named):
@@ -110,66 +121,64 @@ def watching(seconds: dict[str, float]) -> Iterator[None]:
         return call
 
     try:
-        for (owner, name), work in zip(places, before, strict=True):
+        for (owner, name), work in zip(places, originals, strict=True):
             setattr(owner, name, timed(work, name))
         yield
     finally:
-        for (owner, name), work in zip(places, before, strict=True):
+        for (owner, name), work in zip(places, originals, strict=True):
             setattr(owner, name, work)
 
 
 def compare(run: Run, data: TaskData, turns: int) -> None:
-    examples = padded(data, load_tokenizer(run.model.source))
+    tokenizer = load_tokenizer(run.model.source)
+    examples = padded(data, tokenizer)
     times: dict[str, list[tuple[float, float]]] = {"padded to 128": [], "ours": []}
     for turn in range(turns):
         seeded = replace(run, seed=turn + 1)
-        times["padded to 128"].append(padded_way(seeded, data, examples))
-        times["ours"].append(our_way(seeded))
-    medians = {name: statistics.median(s for s, _ in found) for name, found in times.items()}
-    for name, found in times.items():
-        scores = " ".join(f"{100 * score:.1f}" for _, score in found)
+        times["padded to 128"].append(run_padded(seeded, data, examples, tokenizer))
+        times["ours"].append(run_ours(seeded))
+    medians = {name: statistics.median(s for s, _ in runs) for name, runs in times.items()}
+    for name, runs in times.items():
+        scores = " ".join(f"{100 * score:.1f}" for _, score in runs)
         print(f"{run.task.title:6} {name:14} {medians[name]:8.1f} s   dev by seed {scores}")
     print(f"{run.task.title:6} ratio {medians['padded to 128'] / medians['ours']:.2f}")
 
 
 def overhead(run: Run) -> None:
     seconds: dict[str, float] = {}
-    with watching(seconds):
+    with timing(seconds):
         result, _ = runner.run_task(run, lambda _share: None)
     rest = result.times["total"] - sum(seconds.values())
-    called = {"__call__": "forward", "clip_grad_norm_": "clipping"}
-    parts = ", ".join(f"{called.get(name, name)} {value:.1f}" for name, value in seconds.items())
+    labels = {"__call__": "forward", "clip_grad_norm_": "clipping"}
+    parts = ", ".join(f"{labels.get(name, name)} {value:.1f}" for name, value in seconds.items())
     total = result.times["total"]
-    print(
-        f"{run.task.title:6} a run of {total:.1f} s: {parts}; else {rest:.2f}, {rest / total:.1%}"
-    )
+    share = f"{rest:.2f}, {rest / total:.1%}"
+    print(f"{run.task.title:6} a run of {total:.1f} s: {parts}; remainder {share}")
 
 
-def fixed(run: Run, content: str, limit: int | None) -> None:
+def fixed_cost(run: Run, content: str, limit: int | None) -> None:
     given = {"max_steps": 1, "per_device_train_batch_size": 1}
     short = replace(run, settings=settings_of(run.task, given, content=content, limit=limit))
     times = []
     for seed in range(4):
         result, _ = runner.run_task(replace(short, seed=seed), lambda _share: None)
         times.append(result.times["total"] - result.times["evaluate"])
-    later = statistics.median(times[1:])
-    print(
-        f"{run.task.title:6} fixed cost of a run: the first {times[0]:.2f} s, later {later:.2f} s"
-    )
+    first, later = times[0], statistics.median(times[1:])
+    print(f"{run.task.title:6} fixed cost of a run: first {first:.2f} s, later {later:.2f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a model's folder [DISTIL_DATA's tiny-bert]")
-    parser.add_argument("--tasks", nargs="+", default=["cola", "sst2"])
-    parser.add_argument("--limit", type=int, help="training examples")
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--turns", type=int, default=3, help="0: only what the harness costs")
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--model", help="model folder [tiny-bert of DISTIL_DATA]")
+    parser.add_argument("--tasks", nargs="+", default=["cola", "sst2"], help="[cola sst2]")
+    parser.add_argument("--limit", type=int, help="training examples [all]")
+    parser.add_argument("--epochs", type=float, default=1.0, help="[1]")
+    parser.add_argument("--turns", type=int, default=3, help="of both; 0 skips the comparison [3]")
+    parser.add_argument("--learning_rate", type=float, default=1e-4, help="[1e-4]")
     arguments = parser.parse_args()
     root = os.environ.get("DISTIL_DATA")
     if not root:
-        raise SystemExit("DISTIL_DATA names no folder of real data: lengths would not be real")
+        raise SystemExit("set DISTIL_DATA to a folder of real data: made-up text has other lengths")
     model = identify(arguments.model or str(Path(root) / "models" / "tiny-bert"))
     print(machine.describe("cpu"), model.name)
     transformers.utils.logging.set_verbosity_error()
@@ -184,7 +193,7 @@ def main() -> None:
         if arguments.turns:
             compare(run, data, arguments.turns)
         overhead(run)
-        fixed(run, data.content, arguments.limit)
+        fixed_cost(run, data.content, arguments.limit)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this machine can do, measured in the same run as everything that is compared with it."""
+"""Speed, memory and description of this machine, measured in the same run as the benchmark."""
 
 import os
 import statistics
@@ -10,13 +10,13 @@ import torch
 
 
 def finish(device: str) -> None:
-    """Wait until everything that was asked of the device is done."""
+    """Wait until the device has finished all queued work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall-clock seconds of one call."""
+    """Return the wall-clock seconds of one call."""
     finish(device)
     start = time.perf_counter()
     work()
@@ -25,7 +25,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def product_rate(device: str, *, repeats: int = 5) -> float:
-    """Operations a second of a 2048 x 2048 x 2048 product: float32 on a CPU, bf16 on a GPU."""
+    """Return the FLOP/s of a 2048 x 2048 x 2048 product: float32 on a CPU, bf16 on a GPU."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     left, right, out = (torch.randn(2048, 2048).to(device, dtype) for _ in range(3))
     times = [seconds(lambda: torch.mm(left, right, out=out), device) for _ in range(repeats + 1)]
@@ -33,21 +33,21 @@ def product_rate(device: str, *, repeats: int = 5) -> float:
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """The most memory that was resident during the work, above what was resident before it."""
+    """Return the peak memory during the work, above what was in use before it."""
     finish(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     work()
     return _status("VmHWM") - before
 
 
 def describe(device: str) -> str:
-    """The machine in one line."""
+    """Return the machine in one line."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     threads, load = torch.get_num_threads(), os.getloadavg()[0]

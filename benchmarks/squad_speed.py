@@ -1,16 +1,15 @@
-"""SQuAD's two ends: questions to features, and logits to answers, each against plain loops.
+"""SQuAD's pre- and post-processing: questions to features and logits to answers, against loops.
 
     DISTIL_DATA=... python -m benchmarks.squad_speed
     python -m benchmarks.squad_speed --questions my.json --tokenizer bert-base-uncased
 
-Features: `make_windows` against one example after another with the same fast tokenizer and the
-labels found by walking the offsets; against transformers' `run_qa.py`, which does the same with
-1,000 examples in a call; and against the way of the original scripts, a word at a time without
-labels, of which a tenth of the questions is measured. Answers: `answers_of` against the double loop
-over the 20 best starts and ends of each window; the logits are random, and both must find the same
-answers. Everything runs on one core; times are of the processor, medians of rounds in turns. Memory
-is the peak above what was resident before, for `--copies` times the questions: SQuAD's training set
-has 88,000.
+Features: `make_windows` against one example at a time with the same fast tokenizer and labels found
+by walking the offsets; against transformers' `run_qa.py`, which does the same for 1,000 examples in
+a call; and against the original scripts, which tokenize word by word (here without labels, measured
+on a tenth of the questions). Answers: `answers_of` against the double loop over the 20 best starts
+and ends of each window; the logits are random, and both must find the same answers. Everything runs
+on one core; times are CPU times, medians over rounds in turns. Memory is the peak above what was
+resident before, for `--copies` times the questions: SQuAD's training set has 88,000.
 """
 
 import argparse
@@ -35,14 +34,25 @@ BATCH = 1_000
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Parse the command line and measure."""
     data = Path(os.environ.get("DISTIL_DATA", "."))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--questions", type=Path, default=data / "data" / "squad" / "dev-v1.1.json")
-    parser.add_argument("--tokenizer", default=str(data / "models" / "minilm-l6"))
-    parser.add_argument("--limit", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=8, help="of the questions, for the memory")
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        default=data / "data" / "squad" / "dev-v1.1.json",
+        help="a file in SQuAD's format [dev-v1.1.json of DISTIL_DATA]",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default=str(data / "models" / "minilm-l6"),
+        help="folder or Hub id [minilm-l6 of DISTIL_DATA]",
+    )
+    parser.add_argument("--limit", type=int, default=10_000, help="questions [10,000]")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each [3]")
+    parser.add_argument(
+        "--copies", type=int, default=8, help="copies of the questions to measure memory on [8]"
+    )
     arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     questions = read_squad(arguments.questions, limit=arguments.limit)
@@ -55,7 +65,7 @@ def main() -> None:
 
 
 def features(questions: Questions, tokenizer: Any, rounds: int) -> None:
-    """Prints the three ways' time for the same windows and labels."""
+    """Print the time of each implementation for the same windows and labels."""
     windows = make_windows(questions, tokenizer)
     assert list(one_by_one(questions, tokenizer)) == windows.positions.tolist()
     ours, single, batched = in_turns(
@@ -76,12 +86,12 @@ def features(questions: Questions, tokenizer: Any, rounds: int) -> None:
 
 
 def answers(questions: Questions, tokenizer: Any, rounds: int) -> None:
-    """Prints both ways' time for the same answers."""
+    """Print the time of both implementations for the same answers."""
     windows = make_windows(questions, tokenizer)
     random = np.random.default_rng(0)
     logits = random.normal(size=(2, len(windows.ids))).astype(np.float32)
-    found = answers_of(questions, windows, *logits, version2=False)
-    assert double_loop(questions, windows, *logits) == found.texts
+    answered = answers_of(questions, windows, *logits, version2=False)
+    assert double_loop(questions, windows, *logits) == answered.texts
     ours, loop = in_turns(
         rounds,
         lambda: answers_of(questions, windows, *logits, version2=False),
@@ -92,7 +102,7 @@ def answers(questions: Questions, tokenizer: Any, rounds: int) -> None:
 
 
 def memory(questions: Questions, tokenizer: Any, copies: int) -> None:
-    """Prints the peak of the features of many questions; no context is shared by two copies."""
+    """Print the peak memory for the features of many questions; copies share no context."""
     many = repeated(questions, copies)
     peak = peak_bytes(lambda: make_windows(many, tokenizer), "cpu")
     print(f"peak memory     {peak / 1e6:8.0f} MB for the features of {len(many):,} questions")
@@ -111,19 +121,19 @@ def repeated(questions: Questions, copies: int) -> Questions:
     )
 
 
-def in_turns(rounds: int, *ways: Callable[[], object]) -> list[float]:
-    """The median seconds of CPU of each."""
-    times: list[list[float]] = [[] for _ in ways]
+def in_turns(rounds: int, *functions: Callable[[], object]) -> list[float]:
+    """Call the functions in turns; return the median CPU seconds of each."""
+    times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):
-        for way, spent in zip(ways, times, strict=True):
+        for function, seconds in zip(functions, times, strict=True):
             start = time.process_time()
-            way()
-            spent.append(time.process_time() - start)
-    return [statistics.median(each) for each in times]
+            function()
+            seconds.append(time.process_time() - start)
+    return [statistics.median(seconds) for seconds in times]
 
 
 def one_by_one(questions: Questions, tokenizer: Any) -> Iterator[list[int]]:
-    """Each window's labels, an example at a time."""
+    """Yield each window's labels, one example at a time."""
     for number in range(len(questions)):
         encoded = with_windows(tokenizer, *texts_of(questions, number))
         for window, offsets in enumerate(encoded["offset_mapping"]):
@@ -131,28 +141,28 @@ def one_by_one(questions: Questions, tokenizer: Any) -> Iterator[list[int]]:
 
 
 def batch_by_batch(questions: Questions, tokenizer: Any) -> Iterator[list[int]]:
-    """The same, many examples in a call."""
+    """Yield the same with many examples in a call."""
     for first in range(0, len(questions), BATCH):
         numbers = range(first, min(first + BATCH, len(questions)))
-        asked, contexts = zip(*(texts_of(questions, i) for i in numbers), strict=True)
-        encoded = with_windows(tokenizer, list(asked), list(contexts))
+        texts, contexts = zip(*(texts_of(questions, i) for i in numbers), strict=True)
+        encoded = with_windows(tokenizer, list(texts), list(contexts))
         for window, offsets in enumerate(encoded["offset_mapping"]):
             number = first + encoded["overflow_to_sample_mapping"][window]
             yield label(offsets, encoded.sequence_ids(window), *answer(questions, number))
 
 
 def word_by_word(questions: Questions, count: int, tokenizer: Any) -> Iterator[list[list[int]]]:
-    """Each window's ids, mask and types, padded: evenly spaced questions, a word at a time."""
+    """Yield each window's ids, mask and types, padded, for `count` evenly spaced questions."""
     for number in np.linspace(0, len(questions) - 1, count).astype(int):
         text, context = texts_of(questions, number)
-        asked = tokenizer.tokenize(text)[:64]
+        query = tokenizer.tokenize(text)[:64]
         tokens = [piece for word in context.split() for piece in tokenizer.tokenize(word)]
-        room = LENGTHS["max_length"] - 3 - len(asked)
-        for first in range(0, max(1, len(tokens) - LENGTHS["stride"]), room - LENGTHS["stride"]):
-            part = tokens[first : first + room]
-            window = ["[CLS]", *asked, "[SEP]", *part, "[SEP]"]
+        size = LENGTHS["max_length"] - 3 - len(query)  # without [CLS] and twice [SEP]
+        for first in range(0, max(1, len(tokens) - LENGTHS["stride"]), size - LENGTHS["stride"]):
+            part = tokens[first : first + size]
+            window = ["[CLS]", *query, "[SEP]", *part, "[SEP]"]
             padding = [0] * (LENGTHS["max_length"] - len(window))
-            types = [0] * (len(asked) + 2) + [1] * (len(part) + 1)
+            types = [0] * (len(query) + 2) + [1] * (len(part) + 1)
             ids = tokenizer.convert_tokens_to_ids(window)
             yield [ids + padding, [1] * len(window) + padding, types + padding]
 
@@ -162,14 +172,14 @@ def texts_of(questions: Questions, number: int) -> tuple[str, str]:
 
 
 def answer(questions: Questions, number: int) -> tuple[int, int]:
-    """Begin and end of the first gold answer, in characters."""
+    """Return begin and end of the first gold answer, in characters."""
     start = int(questions.answer_starts[number])
     return start, start + len(questions.answers[number][0])
 
 
-def with_windows(tokenizer: Any, asked: Any, contexts: Any) -> Any:
+def with_windows(tokenizer: Any, texts: Any, contexts: Any) -> Any:
     return tokenizer(
-        asked,
+        texts,
         contexts,
         truncation="only_second",
         return_overflowing_tokens=True,
@@ -180,7 +190,7 @@ def with_windows(tokenizer: Any, asked: Any, contexts: Any) -> Any:
 
 
 def label(offsets: list[Any], sides: list[Any], begin: int, end: int) -> list[int]:
-    """First and last token of the answer, or [CLS] where the window doesn't hold all of it."""
+    """Return first and last token of the answer, or [CLS] if the window doesn't hold all of it."""
     first, last = sides.index(1), len(sides) - 1
     while sides[last] != 1:
         last -= 1
@@ -194,9 +204,9 @@ def label(offsets: list[Any], sides: list[Any], begin: int, end: int) -> list[in
 
 
 def double_loop(questions: Questions, windows: Windows, starts: Any, ends: Any) -> list[str]:
-    """The best span of each question, a pair of starts and ends after the other.
+    """Return the best span of each question, trying one pair of start and end after the other.
 
-    A window without a span among its best ones is given all of them, as ours does.
+    If no pair of a window's best starts and ends is a span, all pairs are tried, as in ours.
     """
     best: list[tuple[float, str]] = [(-np.inf, "")] * len(questions)
     for window, question in enumerate(windows.question.tolist()):
@@ -206,8 +216,8 @@ def double_loop(questions: Questions, windows: Windows, starts: Any, ends: Any) 
         offsets = windows.offsets[first : first + size].tolist()
         context = questions.contexts[questions.context_of[question]]
         for count in (20, size):
-            tops = [np.argsort(each)[::-1][:count].tolist() for each in scores]
-            values = [each.tolist() for each in scores]
+            tops = [np.argsort(logits)[::-1][:count].tolist() for logits in scores]
+            values = [logits.tolist() for logits in scores]
             spans = [
                 (values[0][a] + values[1][b], context[offsets[a][0] : offsets[b][1]])
                 for a in tops[0]

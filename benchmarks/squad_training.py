@@ -1,19 +1,19 @@
-"""Fine-tuning on SQuAD: windows as long as they are against padded ones, and what (D) costs.
+"""Fine-tuning on SQuAD: windows of their own length against padded ones, and the cost of (D).
 
     DISTIL_DATA=folder python -m benchmarks.squad_training --limit 300
 
-The student has every other layer of the teacher; the teacher's head for answers is new, which
-changes no time. One epoch of each way, in turns, by the harness' own runs:
+The student has every other layer of the teacher. The teacher's answer head is untrained, which
+does not change any time. Each variant is trained for one epoch by the harness, in turns:
 
-    padded    plain, every window 384 tokens wide, batches at random
-    plain     plain, windows as long as they are, batches of like lengths
-    asked     (D), the teacher asked at every step
-    first     (D), the teacher's outputs computed first and kept
-    opened    (D), with what is kept, opened and checked by a new process or command
-    later     (D), with what the process has open: every later epoch and seed
+    padded      plain, every window padded to 384 tokens, random batches
+    plain       plain, windows as long as they are, batches of similar lengths
+    uncached    (D), a forward pass of the teacher at every step
+    computed    (D), the teacher's outputs computed and cached first
+    reopened    (D), cached outputs, opened and checked by a new process or command
+    cached      (D), cached outputs that the process has open: every later epoch and seed
 
-Printed are the medians of the seconds of training, the windows' own tokens (no padding) a second,
-and each way's time over plain's.
+Printed are the medians of the training seconds, the tokens (without padding) per second, and the
+time relative to plain's.
 """
 
 import argparse
@@ -37,35 +37,34 @@ from eval_harness.runs.settings import settings_of
 from eval_harness.squad.windows import make_windows
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import Task
-from eval_harness.training import runner
-from eval_harness.training.model_loading import load_pristine, save_weights
+from eval_harness.training import model_loading, runner
 
 OPTIONS = {"teacher_model": "teacher", "alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0}
 FACTORY = "distil_trainer.harness:make_trainer"
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--teacher", help="a model's folder [DISTIL_DATA's minilm-l6]")
-    parser.add_argument("--limit", type=int, default=300, help="questions")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--teacher", help="model folder [minilm-l6 of DISTIL_DATA]")
+    parser.add_argument("--limit", type=int, default=300, help="questions [300]")
+    parser.add_argument("--turns", type=int, default=3, help="trainings of each [3]")
     arguments = parser.parse_args()
     root = os.environ.get("DISTIL_DATA")
     if not root:
-        raise SystemExit("DISTIL_DATA names no folder of real data: lengths would not be real")
+        raise SystemExit("set DISTIL_DATA to a folder of real data: made-up text has other lengths")
     teacher = arguments.teacher or str(Path(root) / "models" / "minilm-l6")
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as scratch:
-        task = task_of(Path(root) / "data" / "squad", Path(scratch))
-        tuned, student = models(teacher, task, Path(scratch))
-        runs = ways(student, task, tuned, Path(scratch), arguments.limit)
+        task = make_task(Path(root) / "data" / "squad", Path(scratch))
+        teacher_folder, student = make_models(teacher, task, Path(scratch))
+        runs = make_runs(student, task, teacher_folder, Path(scratch), arguments.limit)
         print(machine.describe("cpu"), Path(teacher).name)
-        report(measured(runs, arguments.turns), tokens(student, task, arguments.limit))
+        report(measure(runs, arguments.turns), count_tokens(student, task, arguments.limit))
 
 
-def task_of(data: Path, scratch: Path) -> Task:
-    """Training on the stand-in; a single question is judged."""
+def make_task(data: Path, scratch: Path) -> Task:
+    """Return SQuAD with the stand-in training set and a single question to evaluate."""
     one = scratch / "one.json"
     one.write_text(
         '{"data": [{"title": "a", "paragraphs": [{"context": "a barrel", "qas": '
@@ -75,74 +74,81 @@ def task_of(data: Path, scratch: Path) -> Task:
     return replace(task_named("squad"), files=files)
 
 
-def models(teacher: str, task: Task, scratch: Path) -> tuple[Path, Model]:
-    """The teacher with a head for answers, and its student of half the depth."""
+def make_models(teacher: str, task: Task, scratch: Path) -> tuple[Path, Model]:
+    """Save the teacher with an answer head, and its student of half the depth."""
     tokenizer = load_tokenizer(teacher)
-    pristine = load_pristine(identify(teacher), task, tokenizer)
-    save_weights(scratch / "teacher", pristine.copy(1), tokenizer)
+    loaded = model_loading.load_model(identify(teacher), task, tokenizer)
+    model_loading.save_weights(scratch / "teacher", loaded.copy(1), tokenizer)
     make_student(load_model(teacher)).save_pretrained(scratch / "student")
     tokenizer.save_pretrained(scratch / "student")
     return scratch / "teacher", identify(str(scratch / "student"))
 
 
-def ways(student: Model, task: Task, teacher: Path, scratch: Path, limit: int) -> dict[str, Run]:
-    """A run for each way."""
+def make_runs(
+    student: Model, task: Task, teacher: Path, scratch: Path, limit: int
+) -> dict[str, Run]:
+    """Return a run for each variant."""
     content = load_task(task, None, limit=limit).content
     folders = {"teacher": str(teacher)}
-    asked = Method("distil", FACTORY, OPTIONS, folders)
-    kept = Method("distil", FACTORY, OPTIONS, {**folders, "outputs": str(scratch / "outputs")})
+    uncached = Method("distil", FACTORY, OPTIONS, folders)
+    cached = Method("distil", FACTORY, OPTIONS, {**folders, "outputs": str(scratch / "outputs")})
     padded = {"pad_to_max_length": True, "train_sampling_strategy": "random"}
 
     def run(method: Method | None = None, given: dict[str, Any] | None = None) -> Run:
-        settings = settings_of(
-            task, {"num_train_epochs": 1.0, **(given or {})}, content=content, limit=limit,
-            method=method,
-        )  # fmt: skip
+        values = {"num_train_epochs": 1.0, **(given or {})}
+        settings = settings_of(task, values, content=content, limit=limit, method=method)
         return Run(student, task, 1, settings, method)
 
+    # In this order: the last two find the cache that the one before them wrote or opened.
     return {
-        "padded": run(given=padded), "plain": run(), "asked": run(asked), "first": run(kept),
-        "opened": run(kept), "later": run(kept),
-    }  # fmt: skip
+        "padded": run(given=padded),
+        "plain": run(),
+        "uncached": run(uncached),
+        "computed": run(cached),
+        "reopened": run(cached),
+        "cached": run(cached),
+    }
 
 
-def measured(runs: dict[str, Run], turns: int) -> dict[str, list[float]]:
-    """Seconds of training by way, in turns."""
+def measure(runs: dict[str, Run], turns: int) -> dict[str, list[float]]:
+    """Return the training seconds of each variant, measured in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    runner.run_task(runs["plain"], lambda _share: None)  # pays for the start of the process
+    runner.run_task(
+        runs["plain"], lambda _share: None
+    )  # warm-up: what only the first run of a process pays
     for turn in range(turns):
         for name, run in runs.items():
-            if name == "opened":
-                harness._last = None  # as a process that has just begun
-            result, _ = runner.run_task(in_turn(run, turn), lambda _share: None)
+            if name == "reopened":
+                harness._last = None  # as in a new process
+            result, _ = runner.run_task(with_outputs_of(run, turn), lambda _share: None)
             seconds[name].append(result.times["train"])
     return seconds
 
 
-def in_turn(run: Run, turn: int) -> Run:
-    """Where outputs are kept, they are of this turn."""
+def with_outputs_of(run: Run, turn: int) -> Run:
+    """Give the run, if it caches outputs, a cache of this turn."""
     if run.method is None or "outputs" not in run.method.folders:
         return run
     folders = {**run.method.folders, "outputs": f"{run.method.folders['outputs']}-{turn}"}
     return replace(run, method=replace(run.method, folders=folders))
 
 
-def tokens(student: Model, task: Task, limit: int) -> int:
-    """Of all training windows, without padding."""
+def count_tokens(student: Model, task: Task, limit: int) -> int:
+    """Return the tokens of all training windows, without padding."""
     questions = load_task(task, None, limit=limit).train
     return len(make_windows(questions, load_tokenizer(student.source)).ids)
 
 
 def report(seconds: dict[str, list[float]], count: int) -> None:
-    """Prints a line for each way."""
+    """Print a line for each variant."""
     plain = statistics.median(seconds["plain"])
     print(f"{count:,} tokens in the windows")
-    for name, found in seconds.items():
-        middle = statistics.median(found)
-        spread = f"{min(found):.1f} to {max(found):.1f}"
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        spread = f"{min(times):.1f} to {max(times):.1f}"
         print(
-            f"{name:7} {middle:7.1f} s ({spread}), {count / middle:7.0f} tokens/s, "
-            f"{middle / plain:5.2f} of plain"
+            f"{name:8} {median:7.1f} s ({spread}), {count / median:7.0f} tokens/s, "
+            f"{median / plain:5.2f} of plain"
         )
 
 

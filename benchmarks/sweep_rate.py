@@ -2,10 +2,10 @@
 
     DISTIL_DATA=folder python -m benchmarks.sweep_rate
 
-Each sweep does the same small runs (tiny-bert on WNLI, whole) through `run_glue`'s own sweep,
-worker processes, claims and result files included. Their start is paid once and left out: of N
-workers the N earliest results aren't counted, and time begins with the last of those. A worker that
-was slow to start may not have made one of them; its start is then in the rate.
+Each sweep does the same small runs (tiny-bert on all of WNLI) as `run_glue` does them: scheduler,
+worker processes, leases and result files included. The workers' start is paid once and left out: of
+N workers, the N earliest results aren't counted, and time begins with the last of those. If a slow
+worker made none of them, its start is included in the rate.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def jobs_for(root: Path, count: int) -> list[Job]:
 
 
 def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
-    """Runs an hour from the result that is the workers' number to the last; all the seconds."""
+    """Sweep; return runs per hour after the workers' start, and the seconds of the whole sweep."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         root, work = Path(folder), "eval_harness.training.runner:run_task"
@@ -47,23 +47,23 @@ def rate(jobs: list[Job], workers: int, threads: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=12)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=12, help="runs of each sweep [12]")
+    parser.add_argument("--turns", type=int, default=2, help="sweeps of each kind [2]")
     arguments = parser.parse_args()
     root = os.environ.get("DISTIL_DATA")
     if not root:
-        raise SystemExit("DISTIL_DATA names no folder of real data")
+        raise SystemExit("set DISTIL_DATA to a folder of real data")
     jobs = jobs_for(Path(root), arguments.runs)
     print(f"{arguments.runs} runs of tiny-bert on WNLI, load {os.getloadavg()[0]:.1f}")
     for turn in range(arguments.turns):
-        found = {}
+        rates = {}
         for workers, threads in ((1, 1), (2, 1), (1, 2)):
-            found[workers, threads], seconds = rate(jobs, workers, threads)
+            rates[workers, threads], seconds = rate(jobs, workers, threads)
             print(
                 f"turn {turn + 1}: {workers} worker(s) of {threads} thread(s): "
-                f"{found[workers, threads]:6.0f} runs/h, {seconds:.1f} s with the start"
+                f"{rates[workers, threads]:6.0f} runs/h, {seconds:.1f} s with the workers' start"
             )
-        print(f"turn {turn + 1}: two of one thread / one of one: {found[2, 1] / found[1, 1]:.2f}")
+        print(f"turn {turn + 1}: two of one thread / one of one: {rates[2, 1] / rates[1, 1]:.2f}")
 
 
 if __name__ == "__main__":

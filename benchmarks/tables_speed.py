@@ -1,11 +1,11 @@
-"""CPU time of `python -m eval_harness tables` over many results, imports and all.
+"""CPU time of `python -m eval_harness tables` over many results, imports included.
 
     python -m benchmarks.tables_speed
     python -m benchmarks.tables_speed --results 10000 --rounds 3
 
-The results are small ones of made-up models, nine tasks and five seeds each, with twenty losses in
-their history, as `publish` writes them; none has a teacher, so no interval is to be made. What was
-written is in the page cache when it is read: this is the processor's share, not the disk's.
+The results are those of made-up models, nine tasks and five seeds each, in `publish`'s format, with
+four predictions and twenty losses; none has a teacher, so no interval is computed. The files are in
+the page cache when they are read: this measures the CPU, not the disk.
 """
 
 import argparse
@@ -34,64 +34,68 @@ SEEDS = (11, 22, 33, 44, 55)
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--results", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=int, default=10_000, help="results [10,000]")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements [3]")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         shutil.copytree(ROOT / "results" / "reference", root / "reference")
         write_results(root, arguments.results)
         rounds = [tables(root) for _ in range(arguments.rounds)]
-    cpu, wall = (statistics.median(each) for each in zip(*rounds, strict=True))
+    cpu, wall = (statistics.median(times) for times in zip(*rounds, strict=True))
     print(f"{arguments.results:,} results, {os.cpu_count()} cores, medians of {len(rounds)}")
-    print(f"tables          {cpu:12.2f} s of CPU, {wall:.2f} s on the clock")
+    print(f"tables          {cpu:12.2f} s of CPU, {wall:.2f} s elapsed")
 
 
 def tables(root: Path) -> tuple[float, float]:
-    """Seconds of CPU and on the clock of one command, in a process of its own."""
-    before, start = children(), time.perf_counter()
+    """Run the command in a fresh process; return its CPU and elapsed seconds."""
+    before, start = cpu_of_children(), time.perf_counter()
     command = [sys.executable, "-m", "eval_harness", "tables", "--results_dir", str(root)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return children() - before, time.perf_counter() - start
+    return cpu_of_children() - before, time.perf_counter() - start
 
 
-def children() -> float:
-    """The CPU time of all processes that were waited for so far."""
+def cpu_of_children() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def write_results(root: Path, wanted: int) -> None:
-    """One through `publish`, and the others as it would write them, without the disk's flushes."""
-    sample = a_result(0, GLUE[0], SEEDS[0])
-    publish(root, sample, a_prediction())
+def write_results(root: Path, count: int) -> None:
+    """Write results as `publish` does, but without a flush to the disk for each.
+
+    One is published, and serves as the template of the others.
+    """
+    sample = make_result(0, GLUE[0], SEEDS[0])
+    publish(root, sample, make_predictions())
     written = path_of(root, sample.key)
-    record = json.loads(written.read_text())
-    data = written.with_name(record["predictions"]["name"]).read_bytes()
+    template = json.loads(written.read_text())
+    data = written.with_name(template["predictions"]["name"]).read_bytes()
     shutil.rmtree(root / "runs")
-    for number in range(wanted):
+    for number in range(count):
         model, rest = divmod(number, len(GLUE) * len(SEEDS))
-        result = a_result(model, GLUE[rest // len(SEEDS)], SEEDS[rest % len(SEEDS)])
+        result = make_result(model, GLUE[rest // len(SEEDS)], SEEDS[rest % len(SEEDS)])
         path = path_of(root, result.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(record["predictions"]["name"].replace(written.stem, path.stem))
-        beside.write_bytes(data)
-        said = {**record["predictions"], "name": beside.name}
-        ours = {
+        predictions = path.with_name(
+            template["predictions"]["name"].replace(written.stem, path.stem)
+        )
+        predictions.write_bytes(data)
+        fields = {
             "model": vars(result.model),
             "task": result.task,
             "seed": result.seed,
             "settings": vars(result.settings),
             "score": result.score,
-            "predictions": said,
+            "predictions": {**template["predictions"], "name": predictions.name},
         }
-        path.write_text(json.dumps({**record, **ours}, indent=1, sort_keys=True) + "\n")
+        path.write_text(json.dumps({**template, **fields}, indent=1, sort_keys=True) + "\n")
 
 
-def a_result(number: int, task: str, seed: int) -> TaskResult:
-    """A made-up model's."""
+def make_result(number: int, task: str, seed: int) -> TaskResult:
+    """Return the result of a made-up model."""
     score = 0.5 + (number * 7 + seed) % 40 / 100
     row = {
         "recipe": 1,
@@ -133,7 +137,7 @@ def a_result(number: int, task: str, seed: int) -> TaskResult:
     )
 
 
-def a_prediction() -> ClassPredictions:
+def make_predictions() -> ClassPredictions:
     labels = np.zeros(4, dtype=np.int64)
     return ClassPredictions(["validation"] * 4, list("0123"), labels, np.zeros((4, 2), np.float32))
 

@@ -1,8 +1,8 @@
-"""The original algorithm of DistilBERT's pre-training step, written plainly: the thing to beat.
+"""The original algorithm of DistilBERT's pre-training step, written plainly: the baseline.
 
-It follows the published method to the letter and makes no effort to be fast, or slow: eager
-attention, the logits of all tokens from both models at once, selection of rows with a mask expanded
-to the width of what it selects from, one loss function per term, AdamW one parameter at a time.
+It follows the published method to the letter, and is neither optimized nor slowed down: eager
+attention, the logits of all tokens from both models at once, rows selected with a mask expanded to
+the full width, one loss function per term, AdamW one parameter at a time.
 """
 
 from typing import NamedTuple
@@ -50,14 +50,14 @@ def loss(
     *,
     restrict: bool,
 ) -> Tensor:
-    """The triple loss of one batch.
+    """Return the triple loss of one batch.
 
     Args:
-        student: With its language-model head, in training mode.
-        teacher: With its language-model head, in evaluation mode.
-        batch: What both of them see.
-        recipe: Weights and temperature.
-        restrict: Whether soft targets count at masked positions only.
+        student: the student with its language-model head, in training mode.
+        teacher: the teacher with its language-model head, in evaluation mode.
+        batch: the input of both.
+        recipe: weights and temperature.
+        restrict: whether soft targets count at masked positions only.
     """
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     ours = student(**inputs, output_hidden_states=True)
@@ -76,7 +76,7 @@ def loss(
 
 
 def _select(values: Tensor, mask: Tensor) -> Tensor:
-    """Rows of [batch, length, width] where the mask [batch, length] is true."""
+    """Return the rows of [batch, length, width] where the mask [batch, length] is true."""
     expanded = mask.unsqueeze(-1).expand_as(values)
     return torch.masked_select(values, expanded).view(-1, values.shape[-1])
 

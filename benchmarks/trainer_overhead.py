@@ -1,11 +1,11 @@
-"""DistilTrainer against a bare loop of the same step: what the Trainer around it costs.
+"""DistilTrainer against a bare loop over the same step: the overhead of the Trainer.
 
     python -m benchmarks.trainer_overhead
 
-Both train the same student on the same batches: loading and masking, teacher, body, head, losses,
+Both train the same student on the same batches: loading, masking, teacher, student, losses,
 backward, clipping, fused AdamW. The bare loop calls the same objective by hand and does nothing
-else. They take turns; medians of the steps of all turns are compared. Sentences have lognormal
-lengths, so padding and the share of time spent waiting for batches are those of real text.
+else. They take turns; the medians over the steps of all turns are compared. Sequence lengths are
+lognormal, so padding and the time spent waiting for batches are similar to those of real text.
 """
 
 import argparse
@@ -27,20 +27,20 @@ from distil_trainer.data.sequences import Rows
 
 
 class SpecialTokens:
-    """The little that the trainer asks of a tokenizer."""
+    """The part of a tokenizer that the trainer uses."""
 
     pad_token_id, mask_token_id = 0, 103
     all_special_ids = (0, 100, 101, 102, 103)
 
 
 class Clock(transformers.TrainerCallback):
-    """Notes when each step ended."""
+    """Records when each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Called by the Trainer."""
+        """Record the time; called by the Trainer."""
         self.ends.append(time.perf_counter())
 
 
@@ -84,7 +84,7 @@ def time_trainer(trainer: DistilTrainer, _steps: int) -> list[float]:
 
 
 def time_bare_loop(trainer: DistilTrainer, steps: int) -> list[float]:
-    """The same steps, by hand."""
+    """Run the same steps by hand; return the seconds of each."""
     objective, (teacher,) = trainer.objective, trainer.teachers
     student = trainer.student.train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=5e-4, betas=(0.9, 0.98), fused=True)
@@ -110,24 +110,24 @@ def time_bare_loop(trainer: DistilTrainer, steps: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=8, help="of each, in each turn")
-    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=8, help="steps of each in a turn [8]")
+    parser.add_argument("--turns", type=int, default=6, help="turns of each [6]")
     options = parser.parse_args()
     size = SIZES["mini", "cpu"]
-    measures = {"bare loop": time_bare_loop, "DistilTrainer": time_trainer}
-    times: dict[str, list[float]] = {name: [] for name in measures}
+    loops = {"bare loop": time_bare_loop, "DistilTrainer": time_trainer}
+    times: dict[str, list[float]] = {name: [] for name in loops}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(options.turns):
-            # Each has a student of its own, and they take turns at being first: whoever comes
-            # second finds memory in another state, which alone made a difference of 7 %.
-            for name in sorted(measures, reverse=bool(turn % 2)):
+            # Each gets a new student, and goes first in every other turn: the second one finds
+            # memory in another state, which alone made a difference of 7 %.
+            for name in sorted(loops, reverse=bool(turn % 2)):
                 trainer = make_trainer(size, options.steps, folder)
-                times[name] += measures[name](trainer, options.steps)
+                times[name] += loops[name](trainer, options.steps)
                 if name == "DistilTrainer":
                     history = trainer.state.log_history
                 del trainer
                 gc.collect()
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     print(machine.describe("cpu"))
     print("| | s/step | ratio |\n|---|---|---|")
     for name, median in medians.items():

@@ -1,9 +1,10 @@
-"""Making students: distils transformer language models, while they pre-train and on a task.
+"""Distillation of transformer language models, in pre-training and on tasks.
 
-The names below are the public API; they are imported when they are first asked for, so that
-`--help` doesn't wait for torch.
+The names below are the public API. They are imported on first access, so that `--help` doesn't
+wait for torch.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from distil_trainer.training.args import DistilTrainingArguments
     from distil_trainer.training.trainer import DistilTrainer
 
-_HOMES = {
+_MODULES = {
     "Corpus": "data.corpus",
     "CorpusOptions": "data.corpus",
     "DistilTrainer": "training.trainer",
@@ -42,7 +43,14 @@ __all__ = [
 ]
 
 
+_RENAMED = {"remember": "cache_teacher_outputs"}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"distil_trainer has no {name!r}")
-    return getattr(import_module(f"distil_trainer.{_HOMES[name]}"), name)
+    if name in _RENAMED:
+        message = f"distil_trainer.{name} was renamed to {_RENAMED[name]}"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name not in _MODULES:
+        raise AttributeError(f"module 'distil_trainer' has no attribute {name!r}")
+    return getattr(import_module(f"distil_trainer.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Task distillation as a method of the harness, which knows it by this module's name alone."""
+"""Task distillation as a method of the evaluation harness, which imports it by name only."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,7 +20,7 @@ _OPTIONS = ("alpha_ce", "alpha_task", "temperature", "kd_over_all_positions")
 _NAMES = (*_OPTIONS, "teacher_model")  # the teacher's name is for the tables
 
 Version = tuple[str, *tuple[tuple[str, int, int, int], ...]]
-"""A folder, and what tells its files from those that take their place."""
+"""A folder, and the size, time stamp and inode of each of its files: changes if they do."""
 
 
 def make_trainer(
@@ -31,59 +31,63 @@ def make_trainer(
     folders: Mapping[str, str],
     **trainer_settings: Any,
 ) -> DistilTrainer:
-    """A trainer that distils a fine-tuned teacher while it fine-tunes.
+    """Return a trainer that fine-tunes a student and distils a fine-tuned teacher into it.
 
     Args:
         model: the student, trained in place.
-        arguments: of TrainingArguments.
-        options: `alpha_ce`, `alpha_task` and `temperature`; perhaps `kd_over_all_positions`. The
-            teacher's name, `teacher_model`, is passed by.
-        folders: `teacher`: where the fine-tuned teacher is; `outputs`: where what it says of the
-            data is kept, for all seeds; without that it is asked at every step.
-        trainer_settings: what else the Trainer takes.
+        arguments: those of TrainingArguments.
+        options: `alpha_ce`, `alpha_task`, `temperature` and `kd_over_all_positions`, each optional.
+            The teacher's name, `teacher_model`, is ignored.
+        folders: `teacher` is the fine-tuned teacher; `outputs`, the cache of its logits, which all
+            seeds share. Without `outputs` the teacher runs a forward pass at every step.
+        trainer_settings: other arguments of the Trainer.
 
     Raises:
-        UserError: an option that there isn't, or examples that the teacher can't read.
+        UserError: an option is unknown, or examples are too long for the teacher.
     """
     for name in sorted(options.keys() - _NAMES):
-        raise UserError(f"option {name!r} is none of {', '.join(_NAMES)}{nearest(name, _NAMES)}")
+        expected = ", ".join(_NAMES)
+        raise UserError(
+            f"unknown option {name!r}; expected one of {expected}{nearest(name, _NAMES)}"
+        )
     settings = {name: options[name] for name in _OPTIONS if name in options}
     args = DistilTrainingArguments(**arguments, **settings)
     dataset = trainer_settings.pop("train_dataset")
     collator = trainer_settings.get("data_collator")
     version = _version(folders["teacher"])
-    _check_length(_reads(version), dataset.lengths, getattr(collator, "width", None))
+    _check_length(_max_length(version), dataset.lengths, getattr(collator, "width", None))
     if "outputs" in folders:
-        dataset, teacher = _taught(args, version, folders["outputs"], dataset, collator), None
+        teacher = None
+        dataset = _with_teacher_outputs(args, version, folders["outputs"], dataset, collator)
     else:
-        teacher = _teacher(version)
+        teacher = _load_teacher(version)
     return DistilTrainer(model, args, teacher=teacher, train_dataset=dataset, **trainer_settings)
 
 
 def _version(folder: str) -> Version:
-    files = ((path.name, path.stat()) for path in files_of(folder))
-    return (folder, *((name, at.st_size, at.st_mtime_ns, at.st_ino) for name, at in files))
+    stats = ((path.name, path.stat()) for path in files_of(folder))
+    return (folder, *((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats))
 
 
 @lru_cache(maxsize=1)
-def _teacher(version: Version) -> PreTrainedModel:
-    """Loaded once for all the seeds that learn from it."""
+def _load_teacher(version: Version) -> PreTrainedModel:
+    """Load a teacher, once for all seeds that learn from it."""
     return load_fine_tuned(version[0])
 
 
-# The last data set that was taught, and by whom: a sweep keeps like runs together, and a data set
-# has no hash by which lru_cache could find it.
+# The last data set with teacher outputs, and its key. One is enough, since a sweep groups runs that
+# share it; lru_cache can't hold it, since a data set has no hash.
 _last: tuple[Any, TaughtDataset] | None = None
 
 
-def _taught(
+def _with_teacher_outputs(
     args: DistilTrainingArguments, version: Version, outputs: str, dataset: Any, collator: Any
 ) -> TaughtDataset:
-    """The data with what the teacher says of them: looked up once for all the seeds."""
+    """Return the data with the teacher's outputs, opened or computed once for all seeds."""
     global _last
-    of = (version, outputs, args.bf16, args.kd_over_all_positions, collator)
-    if _last is None or _last[0] != of or _last[1].dataset is not dataset:
-        _last = None  # before there are two of them
+    key = (version, outputs, args.bf16, args.kd_over_all_positions, collator)
+    if _last is None or _last[0] != key or _last[1].dataset is not dataset:
+        _last = None  # free it before the next one is loaded
         taught = cache_teacher_outputs(
             version[0],
             dataset,
@@ -93,26 +97,29 @@ def _taught(
             over_all_positions=args.kd_over_all_positions,
             device=args.device,
         )
-        _last = of, taught
+        _last = key, taught
     return _last[1]
 
 
 @lru_cache(maxsize=1)
-def _reads(version: Version) -> int | None:
-    """Tokens of the longest text that a teacher has positions for, by its config alone."""
+def _max_length(version: Version) -> int | None:
+    """Return the longest text in tokens that a teacher can read, found without its weights."""
     config = fine_tuned_config(version[0])
-    with torch.device("meta"):  # its modules, without a number in them
+    with torch.device("meta"):  # allocates no weights
         model = AutoModel.from_config(config)
-    counted: int | None = getattr(config, "max_position_embeddings", None)
-    return positions_of(model) or counted
+    in_config: int | None = getattr(config, "max_position_embeddings", None)
+    return positions_of(model) or in_config
 
 
-def _check_length(reads: int | None, lengths: Any, width: int | None) -> None:
-    """Refuses batches that are wider than a teacher's position table."""
+def _check_length(max_length: int | None, lengths: Any, width: int | None) -> None:
+    """Refuse batches that are wider than a teacher's position table."""
     longest = int(np.max(lengths, initial=0))
-    if reads is None or not 0 < reads < max(longest, width or 0):
+    if max_length is None or not 0 < max_length < max(longest, width or 0):
         return
-    wide = f"the longest text has {longest}"
-    if longest <= reads:
-        wide = f"all are padded to {width}"
-    raise UserError(f"the teacher reads {reads} tokens and {wide}: --max_seq_length {reads}")
+    reason = f"the longest text has {longest}"
+    if longest <= max_length:
+        reason = f"all are padded to {width}"
+    raise UserError(
+        f"the teacher takes at most {max_length} tokens and {reason}: "
+        f"set --max_seq_length {max_length}"
+    )

@@ -1,6 +1,6 @@
-"""What `run_pretrain_distill` does: teacher and corpus in, student and its record out.
+"""The work of `run_pretrain_distill`: from teachers and a corpus to a student and its record.
 
-The doors' checks have been made; from here on torch is there.
+`distil_trainer.cli` has checked the flags; this module imports torch.
 """
 
 import platform
@@ -36,8 +36,8 @@ from distil_trainer.training.trainer import DistilTrainer
 
 
 def pretrain(options: Options) -> int:
-    """Distils one student, or all of Table 4's one after the other; returns the door's status."""
-    # Loading and saving a file takes no ten seconds; the bars that matter are the Trainer's.
+    """Train one student, or Table 4's one after the other; return the exit status."""
+    # These bars are of loading and saving models, which takes seconds; the Trainer's own stays.
     transformers_logging.disable_progress_bar()
     if options.ablation != "all":
         return _Job.of(options, Path(options.output_dir), options.ablation or FULL).run()
@@ -55,7 +55,7 @@ def pretrain(options: Options) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """One student to make."""
+    """One student to train."""
 
     options: Mapping[str, Any]
     given: frozenset[str]
@@ -79,6 +79,7 @@ class _Job:
         teachers = [load_model(name) for name in self._teacher_names()]
         student = self._student(teachers, arguments.seed)
         corpus = self._corpus(tokenizer, student, teachers)
+        # A streamed corpus has no validation split, and its tokens have not been counted.
         held_out = corpus.validation if isinstance(corpus, Corpus) else None
         trainer = DistilTrainer(
             student,
@@ -90,25 +91,25 @@ class _Job:
             token_counts=corpus.token_counts if isinstance(corpus, Corpus) else None,
         )
         if isinstance(corpus, Corpus):
-            _say(trainer, _summary(corpus.report))
+            _print_once(trainer, _summary(corpus.report))
         trainer.train(resume_from_checkpoint=self._resume())
-        return self._finish(trainer, {"teachers": identities, "corpus": _described(corpus)})
+        return self._finish(trainer, {"teachers": identities, "corpus": _corpus_record(corpus)})
 
     def _teacher_names(self) -> list[str]:
         names: list[str] = self.options["teacher"]
         return [] if names == ["none"] else names
 
-    def _given_config(self) -> bool:
+    def _is_config_given(self) -> bool:
         return str(self.options["student"]).endswith(".json")
 
     def _tokenizer_name(self) -> str:
-        """The one that was named, else the teacher's, else the student's own."""
+        """Return the tokenizer that was named, else the first teacher's, else the student's."""
         if self.options["tokenizer"]:
             return str(self.options["tokenizer"])
         if names := self._teacher_names():
             return names[0]
         student = Path(self.options["student"])
-        return str(student.parent if self._given_config() else student)
+        return str(student.parent if self._is_config_given() else student)
 
     def _arguments(self) -> DistilTrainingArguments:
         names = (
@@ -121,19 +122,23 @@ class _Job:
             for name in OF_TEACHERS:
                 if name in self.given and self.options[name]:
                     raise UserError(
-                        f"--{name} {self.options[name]} wants a teacher; --teacher none"
+                        f"--{name} {self.options[name]} requires a teacher, not --teacher none"
                     )
                 ours[name] = 0.0
         return DistilTrainingArguments(output_dir=str(self.folder), **{**self.training, **ours})
 
     def _check_configs(self, arguments: DistilTrainingArguments) -> int:
-        """Refuses what configs alone can tell; returns the size of the student's vocabulary."""
+        """Refuse, before weights are loaded, what the configs show to be wrong.
+
+        Returns:
+            The size of the student's vocabulary.
+        """
         names = self._teacher_names()
         configs = [load_config(name) for name in names]
         if self.options["student"] is None:
             plan = plan_student(configs[0], **self._plan(), init=self.options["student_init"])
             chosen = plan.config
-        elif self._given_config():
+        elif self._is_config_given():
             chosen = student_from_config(
                 str(self.options["student"]), configs[0] if configs else None
             ).config
@@ -143,8 +148,9 @@ class _Job:
         weights = arguments.weights("causal" if family.causal else "masked")
         shape = family.shape(chosen)
         for number, config in enumerate(configs):
+            # L_cos compares hidden states with those of the first teacher only.
             compared = number == 0 and weights["alpha_cos"] > 0
-            # Sequences are cut to what all of them read.
+            # Sequences are cut to the shortest maximum of all models.
             shortest = min(shape.max_length, family_of(config).shape(config).max_length)
             check_pair(chosen, config, needs_equal_width=compared, max_length=shortest)
         return shape.vocabulary
@@ -176,16 +182,18 @@ class _Job:
 
     def _given_student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
         given = str(self.options["student"])
-        if not self._given_config():
+        if not self._is_config_given():
             return load_model(given)
         if self.options["student_init"] != "random":
-            raise UserError(f"--student {given}: a config has no weights: --student_init random")
+            raise UserError(
+                f"--student {given}: a config has no weights; add --student_init random"
+            )
         return student_from_config(given, teachers[0].config if teachers else None, seed=seed)
 
     def _check_tokenizers(self, tokenizer: Any, vocabulary: int) -> None:
-        """All that read the corpus must read the same ids, and the student must have them all."""
+        """Check that all models use the same ids and the student has an embedding for each."""
         others = [*self._teacher_names()]
-        if self.options["student"] and not self._given_config():
+        if self.options["student"] and not self._is_config_given():
             others.append(str(self.options["student"]))
         for name in others:
             if name != self._tokenizer_name() and has_tokenizer(name):
@@ -201,13 +209,15 @@ class _Job:
         self, tokenizer: Any, student: PreTrainedModel, teachers: list[PreTrainedModel]
     ) -> Corpus | TextStream:
         models = (student, *teachers)
-        readable = min(family_of(model).shape(model.config).max_length for model in models)
-        wanted = self.options["max_seq_length"]
-        if wanted > readable and "max_seq_length" in self.given:
-            raise UserError(f"--max_seq_length {wanted}: these models read {readable} at most")
+        longest = min(family_of(model).shape(model.config).max_length for model in models)
+        max_length = self.options["max_seq_length"]
+        if max_length > longest and "max_seq_length" in self.given:
+            raise UserError(
+                f"--max_seq_length {max_length}: these models take at most {longest} tokens"
+            )
         options = CorpusOptions(
             text_column=self.options["text_column"],
-            max_length=min(wanted, readable),
+            max_length=min(max_length, longest),
             min_tokens=self.options["min_tokens"],
             max_unknown=self.options["max_unknown"],
             validation_fraction=self.options["validation_fraction"],
@@ -221,53 +231,61 @@ class _Job:
         return prepare_corpus(self.options["corpus"], tokenizer, cache_dir=folder, options=options)
 
     def _resume(self) -> str | None:
-        wanted: str | None = self.options["resume_from_checkpoint"]
+        """Return the checkpoint to resume from; of all ablations, some may have none yet."""
+        checkpoint: str | None = self.options["resume_from_checkpoint"]
         has_any = any(self.folder.glob("checkpoint-*"))
-        return None if self.options["ablation"] == "all" and not has_any else wanted
+        return None if self.options["ablation"] == "all" and not has_any else checkpoint
 
-    def _finish(self, trainer: DistilTrainer, origins: Mapping[str, Any]) -> int:
-        """Writes the student and its record, and says so in one line."""
+    def _finish(self, trainer: DistilTrainer, sources: Mapping[str, Any]) -> int:
+        """Save the student and its record, and print one line about it."""
         step = trainer.state.global_step
         if trainer.stop_signal is not None:
-            self._write_record(trainer, origins, "interrupted", {})
-            _say(trainer, f"interrupted at step {step}: {self.folder}/checkpoint-{step} is whole; "
-                          "the same command with --resume_from_checkpoint goes on")  # fmt: skip
+            self._write_record(trainer, sources, "interrupted", {})
+            _print_once(
+                trainer,
+                f"interrupted at step {step}: saved {self.folder}/checkpoint-{step}; "
+                "rerun the command with --resume_from_checkpoint to continue",
+            )
             return 128 + trainer.stop_signal
-        figures = trainer.evaluate() if trainer.eval_dataset is not None else {}
+        metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
         trainer.save_model(str(self.folder))
-        self._write_record(trainer, origins, "complete", figures)
+        self._write_record(trainer, sources, "complete", metrics)
         student = trainer.student
         shape = family_of(student).shape(student.config)
-        perplexity = figures.get("eval_perplexity")
-        judged = f"; validation perplexity {perplexity:.4g}" if perplexity is not None else ""
-        _say(trainer, f"{self.folder}: {type(student).__name__} of {shape.depth} layers x "
-                      f"{shape.width}, {student.num_parameters() / 1e6:.1f} M parameters, "
-                      f"{step} steps{judged}")  # fmt: skip
+        perplexity = metrics.get("eval_perplexity")
+        validated = f"; validation perplexity {perplexity:.4g}" if perplexity is not None else ""
+        _print_once(
+            trainer,
+            f"{self.folder}: {type(student).__name__} of {shape.depth} layers x {shape.width}, "
+            f"{student.num_parameters() / 1e6:.1f} M parameters, {step} steps{validated}",
+        )
         return DONE
 
     def _write_record(
         self,
         trainer: DistilTrainer,
-        origins: Mapping[str, Any],
+        sources: Mapping[str, Any],
         status: str,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
     ) -> None:
         if not trainer.args.should_save:
             return
-        asked_for = ("student", "student_init", "student_layers", "num_layers", "architecture",
-                     "copy_head_transform", "fold_token_types", "freeze_pos_embs")  # fmt: skip
+        student_flags = (
+            "student", "student_init", "student_layers", "num_layers", "architecture",
+            "copy_head_transform", "fold_token_types", "freeze_pos_embs",
+        )  # fmt: skip
         record = {
             "status": status,
             "step": trainer.state.global_step,
             "ablation": self.ablation,
-            **origins,
+            **sources,
             "student": {
                 "class": type(trainer.student).__name__,
                 "layers_of_the_teacher": self._layers_taken(trainer),
-                "asked_for": {name: self.options[name] for name in asked_for},
+                "asked_for": {name: self.options[name] for name in student_flags},
             },
             "recipe": trainer.result_settings(),
-            "validation": dict(figures),
+            "validation": dict(metrics),
             "validation_history": [
                 entry for entry in trainer.state.log_history if "eval_loss" in entry
             ],
@@ -278,23 +296,23 @@ class _Job:
         write_json(self.folder / RECORD, record)
 
     def _layers_taken(self, trainer: DistilTrainer) -> list[int] | None:
-        """Which of the teacher's layers the student began as, if it did."""
+        """Return the teacher's layers that the student was initialized from, if any."""
         if self.options["student"] or self.options["student_init"] != "teacher":
             return None
         plan = plan_student(trainer.teachers[0].config, **self._plan(), init="teacher")
         return list(plan.layers)
 
 
-def _described(corpus: Corpus | TextStream) -> dict[str, Any]:
-    """What was read, so that it can be read again."""
+def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
+    """Return what identifies the corpus, so that it can be prepared again."""
     if isinstance(corpus, Corpus):
-        kept = ("fingerprint", "sources", "options", "train", "validation", "tally")
-        return {name: corpus.report[name] for name in kept}
+        keys = ("fingerprint", "sources", "options", "train", "validation", "tally")
+        return {key: corpus.report[key] for key in keys}
     return {"streamed": [source.name for source in corpus.sources]}
 
 
 def _summary(report: Mapping[str, Any]) -> str:
-    """What became of the text, in one line."""
+    """Return one line about what was trained on, held out and dropped."""
     train, held_out, tally = report["train"], report["validation"], report["tally"]
     return (
         f"corpus: {tally['texts']:,} texts, {tally['cut']:,} of them cut; trained on "
@@ -304,21 +322,22 @@ def _summary(report: Mapping[str, Any]) -> str:
     )
 
 
-def _say(trainer: DistilTrainer, line: str) -> None:
+def _print_once(trainer: DistilTrainer, line: str) -> None:
+    """Print in the main process only."""
     if trainer.is_world_process_zero():
         print(line, flush=True)  # noqa: T201
 
 
 def _identity(name: str) -> dict[str, str | None]:
-    """What a teacher was, so that it can be found again: its revision, or its content's hash."""
+    """Return what identifies a teacher: its Hub revision, or the hash of its weights."""
     located = locate(name)
     weights = Path(located.source) / "model.safetensors"
-    content = sha256_of_file(weights) if weights.is_file() else None
+    sha256 = sha256_of_file(weights) if weights.is_file() else None
     return {
         "name": name,
         "source": located.source,
         "revision": located.revision,
-        "sha256": content,
+        "sha256": sha256,
     }
 
 

@@ -1,11 +1,11 @@
-"""What to learn and how much of it: weights, presets, ablations. Imports no torch."""
+"""The training recipe: hyper-parameters, presets and loss weights. Imports no torch."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from angels_share.errors import UserError
 
-# The published recipe. All of it but batch and masking is also the default, see DEFAULTS.
+# The published recipe. Part of it also replaces TrainingArguments' defaults, see DEFAULTS.
 PAPER: Mapping[str, Any] = {
     "learning_rate": 5e-4,
     "adam_beta1": 0.9,
@@ -25,7 +25,7 @@ PAPER: Mapping[str, Any] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": PAPER}
 
-# What TrainingArguments would otherwise fill in for fine-tuning; a student starts far from its end.
+# In place of TrainingArguments' own defaults, which are for fine-tuning a trained model.
 DEFAULTS: Mapping[str, Any] = {
     name: PAPER[name]
     for name in (
@@ -51,21 +51,19 @@ _WEIGHTS: Mapping[Mode, Mapping[str, float]] = {
 
 
 def default_weights(mode: Mode) -> Mapping[str, float]:
-    """The terms that a kind of student has, with their weights where nobody chose."""
+    """Return the loss terms of a kind of student, with their default weights."""
     return _WEIGHTS[mode]
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuses a loss of which nothing is left."""
+    """Refuse a loss whose weights are all 0."""
     if not any(weights.values()):
         raise UserError(f"all weights are 0: one of {', '.join(weights)} must be above 0")
 
 
 def parse_layers(text: str) -> list[int]:
-    """`0,2,4` as numbers."""
+    """Parse a list of layers such as `0,2,4`."""
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise UserError(
-            f"--student_layers {text}: the teacher's layers by number, such as 0,2,4, are wanted"
-        ) from None
+        raise UserError(f"--student_layers {text}: expected layer numbers such as 0,2,4") from None

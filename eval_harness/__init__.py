@@ -1,1 +1,1 @@
-"""Judging models: fine-tunes on a benchmark over several seeds, takes medians, makes the tables."""
+"""Evaluation: fine-tunes models on benchmarks over several seeds and tabulates the medians."""

@@ -1,4 +1,4 @@
-"""`python -m eval_harness tables | tasks`."""
+"""`python -m eval_harness tables | report | speed | tasks | demo`."""
 
 import sys
 

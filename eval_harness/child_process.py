@@ -1,6 +1,6 @@
-"""A child process with a pipe to it: started so that Ctrl-C is ours to act on, ended for certain.
+"""A child process with a pipe: shielded from Ctrl-C, and always ended by its parent.
 
-The sweep's local workers and `speed`'s benches are such processes.
+Used for the sweep's local workers and for the benches of `speed`.
 """
 
 import signal
@@ -10,38 +10,39 @@ from multiprocessing import get_context, resource_tracker
 from typing import Any
 
 PATIENCE_SECONDS = 10.0
-"""How long a process with nothing left to do may take to end before it is killed."""
+"""How long a process with nothing left to do may take to exit before it is killed."""
 
 
 class ChildProcess:
     """A spawned process that calls `target(connection, *arguments)`.
 
     Args:
-        target: a module's function; it gets the other end of our connection first.
-        arguments: what else it gets; all of it is pickled.
-        daemon: whether the process is killed when this one exits, however that happens.
+        target: a module-level function; its first argument is the child's end of the pipe.
+        arguments: its other arguments, which are pickled.
+        daemon: whether multiprocessing terminates the process when this one exits.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = False) -> None:
         context = get_context("spawn")
-        self.connection, self._theirs = context.Pipe()
+        self.connection, self._child_connection = context.Pipe()
         self.process = context.Process(
-            target=target, args=(self._theirs, *arguments), daemon=daemon
+            target=target, args=(self._child_connection, *arguments), daemon=daemon
         )
 
     def start(self) -> None:
-        """Start the process; it inherits the environment as it is now."""
-        resource_tracker.ensure_running()  # its own start, at the first child's, unblocks Ctrl-C
-        with _deaf_to_interrupts():
+        """Start the process with the current environment."""
+        # The first child would start the tracker, and that start unblocks SIGINT again.
+        resource_tracker.ensure_running()
+        with _interrupts_blocked():
             self.process.start()
-        self._theirs.close()
+        self._child_connection.close()
 
     def is_alive(self) -> bool:
-        """Return whether the process has not ended."""
+        """Return whether the process is still running."""
         return self.process.is_alive()
 
-    def how_it_ended(self) -> str:
-        """Return what is known of the end of a process that has ended, as half a sentence."""
+    def describe_exit(self) -> str:
+        """Return how the process ended, for example "was killed by signal 9 (out of memory?)"."""
         code = self.process.exitcode
         assert code is not None, "the process has not ended"
         if code >= 0:
@@ -50,24 +51,24 @@ class ChildProcess:
         return f"was killed by signal {-code}{hint}"
 
     def end(self, patience: float = PATIENCE_SECONDS) -> None:
-        """Wait for the end, and kill the process where that takes too long."""
+        """Wait for the process to exit; kill it if that takes more than `patience` seconds."""
         self.process.join(patience)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
     def close(self) -> None:
-        """Release what is left of a process that has ended."""
+        """Release the pipe and the process object; the process must have ended."""
         self.connection.close()
         self.process.close()
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Keep a process that is started here from ever hearing Ctrl-C, which a terminal sends to all.
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, so that a process started meanwhile never receives Ctrl-C.
 
-    It is for the parent to end its children. A blocked signal stays blocked in a child, and waits
-    for us here.
+    A terminal sends Ctrl-C to the whole process group, but only the parent may end its children.
+    A child inherits the blocked signals; here a pending one is delivered at the end of the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

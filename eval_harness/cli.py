@@ -1,4 +1,4 @@
-"""The harness's entry points: which command is meant; only that one is loaded."""
+"""Entry points of the harness; only the module of the chosen command is imported."""
 
 import sys
 from importlib import import_module
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def run_named(argv: list[str]) -> int:
-    """Run the command that the first word names."""
+    """Run the command named by the first word; list the commands if there is none."""
     if argv and argv[0] in COMMANDS:
         return run_command(command(argv[0]), argv[1:])
     if not argv or argv[0] in ("-h", "--help"):
@@ -45,6 +45,8 @@ def run_named(argv: list[str]) -> int:
 
 
 def _unknown(word: str) -> Command:
+    """Return a command that refuses the word: `run_command` then reports it like any error."""
+
     def run(_options: Options) -> int:
         known = ", ".join(COMMANDS)
         raise UserError(f"unknown command {word!r}{nearest(word, COMMANDS)} (known: {known})")

@@ -1,4 +1,4 @@
-"""Commands that others run for long, one after the other: seen, logged, told of signals. POSIX."""
+"""Run a long command as a child: its output shown and logged, signals forwarded. POSIX only."""
 
 import errno
 import fcntl
@@ -20,14 +20,14 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[int]:
-    """Keeps others out of a folder; gives the lock, for commands to hold it too.
+def lock_folder(folder: Path) -> Iterator[int]:
+    """Lock a folder, and yield the lock's file descriptor, for child processes to inherit.
 
-    One of them may outlive us where we are killed, and go on writing: hence no `filelock`, whose
-    locks are never inherited.
+    A child may outlive this process after a `kill -9` and go on writing, so it must hold the lock
+    too. `filelock` won't do: its locks are not inherited.
 
     Raises:
-        UserError: somebody is in it.
+        UserError: another process holds the lock.
     """
     path = folder / ".lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -36,8 +36,8 @@ def alone_in(folder: Path) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder}: another process is at work there, maybe a command that outlived who "
-                f"began it: wait for its end (fuser {shlex.quote(str(path))} names it)"
+                f"{folder} is in use by another process, maybe a command that outlived its parent: "
+                f"wait until it ends (`fuser {shlex.quote(str(path))}` shows its id)"
             ) from None
         yield lock
     finally:
@@ -47,70 +47,81 @@ def alone_in(folder: Path) -> Iterator[int]:
 def run(
     words: Sequence[str], log: Path, lock: int, *, folder: Path, environment: Mapping[str, str]
 ) -> int:
-    """Runs a command: what it prints is logged, its bars and errors are seen as well.
+    """Run a command; stdout goes to the log, stderr to the log and to this process's stderr.
 
-    It has a session of its own, which a terminal's Ctrl-C doesn't reach: so each signal, whoever
-    sent it, is handed on once. The command answers it, keeps what is complete, and is waited for.
+    The command gets its own session, which a terminal's Ctrl-C doesn't reach, so each signal is
+    forwarded exactly once, whoever sent it. Then the command is waited for: it may be saving.
 
     Args:
         words: the command line.
-        log: the file that gets all that it says.
-        lock: from `alone_in`.
-        folder: where it runs.
-        environment: what it runs with.
+        log: the log file, overwritten.
+        lock: the file descriptor from `lock_folder`.
+        folder: the working directory.
+        environment: the environment variables.
 
     Returns:
-        Its status; 128 and the number of the signal that ended it, or that came meanwhile.
+        The exit status, or 128 + the number of the signal that ended it or was received meanwhile.
     """
-    running: list[subprocess.Popen[bytes]] = []
-    ours, theirs = _channel()
+    children: list[subprocess.Popen[bytes]] = []
+    read_end, write_end = _open_channel()
     with (
         log.open("wb", 0) as stream,
-        _handing_on(running) as heard,
+        _forwarding_signals(children) as received,
         subprocess.Popen(  # noqa: S603  (our own commands, and no shell)
-            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
-            stderr=theirs, pass_fds=(lock,), start_new_session=True,
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=write_end,
+            pass_fds=(lock,),
+            start_new_session=True,
         ) as process,
-    ):  # fmt: skip
-        running.append(process)
-        for number in heard:  # while it was being started
+    ):
+        children.append(process)
+        for number in received:  # those that came while it was being started
             process.send_signal(number)
-        os.close(theirs)
+        os.close(write_end)  # else the end of the output would never be seen
         try:
-            _pass_on(ours, stream)
-        except BaseException:  # nobody hears us any more
+            _copy_output(read_end, stream)
+        except BaseException:  # stderr is closed, say: nobody watches the command any more
             process.terminate()
             raise
         finally:
-            os.close(ours)
+            os.close(read_end)
     status = process.returncode
-    if heard or status < 0:
-        return 128 + (heard[0] if heard else -status)
-    return status
+    if received:
+        return 128 + received[0]
+    return 128 - status if status < 0 else status
 
 
-def _channel() -> tuple[int, int]:
-    """Two ends: of a terminal as wide as ours, if that is one, since bars seldom move in a pipe."""
+def _open_channel() -> tuple[int, int]:
+    """Return the read and write end of the command's stderr.
+
+    If our stderr is a terminal, so is the command's, and as wide: progress bars move rarely in a
+    pipe.
+    """
     if not sys.stderr.isatty():
         return os.pipe()
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, termios.tcgetwinsize(sys.stderr))
-    return ours, theirs
+    read_end, write_end = pty.openpty()
+    termios.tcsetwinsize(write_end, termios.tcgetwinsize(sys.stderr))
+    return read_end, write_end
 
 
-def _pass_on(source: int, log: BinaryIO) -> None:
-    """Shows what comes as it comes; the log gets whole lines, and of a bar its last state."""
+def _copy_output(source: int, log: BinaryIO) -> None:
+    """Copy output to stderr at once and to the log by lines, of a progress bar its last state."""
     line = b""
-    while said := _read(source):
-        sys.stderr.buffer.write(said)
+    while chunk := _read(source):
+        sys.stderr.buffer.write(chunk)
         sys.stderr.buffer.flush()
-        *whole, line = (line + said).split(b"\n")
-        for each in whole:
-            log.write(_last_state(each) + b"\n")
+        *complete, line = (line + chunk).split(b"\n")
+        for text in complete:
+            log.write(_last_state(text) + b"\n")
     log.write(_last_state(line))
 
 
 def _last_state(line: bytes) -> bytes:
+    """Return what a terminal would show of a line with carriage returns."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
@@ -118,27 +129,27 @@ def _read(source: int) -> bytes:
     try:
         return os.read(source, 1 << 16)
     except OSError as error:
-        if error.errno != errno.EIO:  # how Linux says that a terminal's other end is closed
+        if error.errno != errno.EIO:  # Linux reports a terminal's closed write end so
             raise
         return b""
 
 
 @contextmanager
-def _handing_on(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """While the `with` lasts signals go to what is running; gives those that were heard."""
-    heard: list[int] = []
+def _forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Forward signals to the children while the `with` lasts; yield the list of those received."""
+    received: list[int] = []
 
-    def hand_on(number: int, _frame: object) -> None:
-        heard.append(number)
-        for process in running:
+    def forward(number: int, _frame: object) -> None:
+        received.append(number)
+        for process in children:
             process.send_signal(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # one that nohup keeps away stays away
-            signal.signal(number, hand_on)
+        if handler != signal.SIG_IGN:  # what `nohup` ignores stays ignored
+            signal.signal(number, forward)
     try:
-        yield heard
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,10 +1,11 @@
-"""A first distillation, with no network and no download: `python examples/first_distil.py DIR`.
+"""Run a first distillation, with no network or download: `python examples/first_distil.py DIR`.
 
-The text is Python's own language reference, which comes with every Python. On it a small BERT is
-trained from nothing; then two students of half its depth see the same number of batches: one learns
-from the teacher by the triple loss and starts from its layers, the other from the text alone. What
-each has learned is the perplexity of held-out sentences. Everything goes through the same door that
-real models and real text go through; running it again goes on where it was interrupted.
+The text is Python's own language reference, which comes with every Python. A small BERT is trained
+on it from scratch, then two students of half its depth see the same number of batches: one starts
+from the teacher's layers and learns with the triple loss, the other learns from the text alone.
+They are compared by the perplexity of held-out sentences. Everything is done by
+run_pretrain_distill.py's command, as for real models and text; run it again to continue after an
+interruption.
 """
 
 import argparse
@@ -44,7 +45,7 @@ STUDENT = {
 
 
 def write_text(folder: Path) -> Path:
-    """One paragraph of the language reference a line."""
+    """Write the language reference, one paragraph per line; return the file."""
     paragraphs = [
         " ".join(paragraph.split())
         for text in pydoc_data.topics.topics.values()
@@ -55,7 +56,7 @@ def write_text(folder: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, corpus: Path) -> Path:
-    """A WordPiece vocabulary of the text, as a folder that AutoTokenizer loads."""
+    """Train a WordPiece vocabulary on the corpus, and save it where AutoTokenizer can load it."""
     tokenizer = BertWordPieceTokenizer()
     tokenizer.train([str(corpus)], vocab_size=VOCABULARY, show_progress=False)
     names = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
@@ -66,35 +67,46 @@ def write_tokenizer(folder: Path, corpus: Path) -> Path:
 
 
 def train(folder: Path, name: str, corpus: Path, steps: int, *words: str) -> dict[str, float]:
-    """Makes one model unless it is there already, and returns its validation figures."""
+    """Train one model unless it is complete, and return its validation metrics.
+
+    Args:
+        folder: the output folder of the example.
+        name: the model's folder in it.
+        corpus: the text file.
+        steps: number of optimizer steps.
+        words: further flags of run_pretrain_distill.py.
+    """
     out = folder / name
     record = out / RECORD
     if not record.exists() or json.loads(record.read_text())["status"] != "complete":
         resume = ["--resume_from_checkpoint"] if any(out.glob("checkpoint-*")) else []
         print(f"\n{name}: {steps} steps", flush=True)
-        status = run_command(
-            PRETRAIN,
-            [
-                *words, *resume,
-                "--output_dir", str(out), "--corpus", str(corpus),
-                "--corpus_dir", str(folder / "corpus"), "--max_steps", str(steps),
-                "--tokens_per_batch", "4096", "--validation_fraction", "0.05",
-                "--learning_rate", "1e-3", "--seed", "11", "--save_steps", "100",
-                "--logging_steps", "100", "--report_to", "none",
-            ],
-        )  # fmt: skip
+        flags = [
+            "--output_dir", str(out),
+            "--corpus", str(corpus),
+            "--corpus_dir", str(folder / "corpus"),
+            "--max_steps", str(steps),
+            "--tokens_per_batch", "4096",
+            "--validation_fraction", "0.05",
+            "--learning_rate", "1e-3",
+            "--seed", "11",
+            "--save_steps", "100",
+            "--logging_steps", "100",
+            "--report_to", "none",
+        ]  # fmt: skip
+        status = run_command(PRETRAIN, [*words, *resume, *flags])
         if status != DONE:
             sys.exit(status)
-    figures: dict[str, float] = json.loads(record.read_text())["validation"]
-    return figures
+    metrics: dict[str, float] = json.loads(record.read_text())["validation"]
+    return metrics
 
 
 def main() -> None:
-    """Makes teacher, student and baseline, and compares them."""
+    """Train teacher, student and baseline, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where everything goes")
-    parser.add_argument("--teacher_steps", type=int, default=450)
-    parser.add_argument("--student_steps", type=int, default=150)
+    parser.add_argument("folder", type=Path, help="output folder")
+    parser.add_argument("--teacher_steps", type=int, default=450, help="the teacher's steps [450]")
+    parser.add_argument("--student_steps", type=int, default=150, help="each student's steps [150]")
     options = parser.parse_args()
     folder: Path = options.folder
     tokenizer = folder / "tokenizer"
@@ -105,23 +117,28 @@ def main() -> None:
         name: str(write_json(folder / f"{name}.json", config))
         for name, config in (("teacher", TEACHER), ("student", STUDENT))
     }
-    plainly = ["--teacher", "none", "--student_init", "random", "--tokenizer", str(tokenizer)]
+    from_scratch = ["--teacher", "none", "--student_init", "random", "--tokenizer", str(tokenizer)]
     steps = options.student_steps
     teacher = train(
-        folder, "teacher", corpus, options.teacher_steps,
-        *plainly, "--student", configs["teacher"],
-    )  # fmt: skip
+        folder,
+        "teacher",
+        corpus,
+        options.teacher_steps,
+        *from_scratch,
+        "--student",
+        configs["teacher"],
+    )
     distilled = train(folder, "student", corpus, steps, "--teacher", str(folder / "teacher"))
-    alone = train(folder, "alone", corpus, steps, *plainly, "--student", configs["student"])
+    baseline = train(folder, "alone", corpus, steps, *from_scratch, "--student", configs["student"])
     print("\nOne seed each, on Python's language reference; lower is better.\n")
     print("| model | steps | validation perplexity |\n|---|---|---|")
-    for title, count, figures in (
+    for title, count, metrics in (
         ("teacher, 4 layers x 128", options.teacher_steps, teacher),
         ("student, 2 layers, distilled", steps, distilled),
-        ("student, 2 layers, from the text alone", steps, alone),
+        ("student, 2 layers, from the text alone", steps, baseline),
     ):
-        print(f"| {title} | {count} | {figures['eval_perplexity']:.1f} |")
-    print(f"\nEverything is under {folder}; the student loads with from_pretrained.")
+        print(f"| {title} | {count} | {metrics['eval_perplexity']:.1f} |")
+    print(f"\nEverything is in {folder}; the student loads with from_pretrained.")
 
 
 if __name__ == "__main__":

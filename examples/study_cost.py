@@ -1,10 +1,10 @@
-"""What `make study` will cost, counted before it begins: `python examples/study_cost.py --help`.
+"""Count what `make study` will cost before it begins: `python examples/study_cost.py --help`.
 
-The study is Table 4: five students of one teacher, each pre-trained on the corpus, then judged on
-GLUE. Whatever is wrong with names, flags or data is said here, before hours of work. The corpus is
-prepared in passing: its tokens are the cost, and the students need it anyway. No seconds are
-guessed: they depend on the machine and on what else runs there, and the bars of both commands tell
-the time left as soon as they have measured some.
+The study is Table 4: five students of one teacher, each pre-trained on the corpus, then evaluated
+on GLUE. Errors in names, flags or data are reported here, before hours of work. The corpus is
+prepared along the way: its tokens are the cost, and the students need it anyway. No time is
+estimated, since that depends on the machine and its load; the progress bars of both commands show
+the time left once they have measured some of it.
 """
 
 import math
@@ -39,43 +39,52 @@ from eval_harness.sweep.worker import unfinished
 STUDENTS = len(ABLATIONS)
 
 
-class Learning(NamedTuple):
-    """What one student goes through."""
+class Pretraining(NamedTuple):
+    """The cost of one student's pre-training, and a description of the data it sees."""
 
     steps: int
     tokens: int
-    of: str
+    data: str
 
 
-def pretraining(options: Options, tokenizer: Any, out: Path) -> Learning:
-    """One student's updates and tokens, counted as its Trainer counts them."""
+def count_pretraining(options: Options, tokenizer: Any, out: Path) -> Pretraining:
+    """Return one student's steps and tokens, counted as its Trainer counts them.
+
+    Args:
+        options: the options of run_pretrain_distill.py.
+        tokenizer: the students' tokenizer.
+        out: the study's folder, where the corpus is prepared unless the options name another.
+
+    Raises:
+        UserError: the corpus is streamed and the number of steps isn't given.
+    """
     steps = int(options.training.get("max_steps", -1))
     if options.stream_corpus:
         if steps <= 0:
-            raise UserError("--stream_corpus has no end: say how many steps with --max_steps")
-        return Learning(steps, 0, "a stream, whose tokens nobody knows")
-    corpus = _prepared(options, tokenizer, out)
+            raise UserError("--stream_corpus never ends: give the number of steps with --max_steps")
+        return Pretraining(steps, 0, "a stream, whose tokens can't be counted")
+    corpus = _prepare(options, tokenizer, out)
     tokens, sequences = (int(corpus.report["train"][name]) for name in ("tokens", "sequences"))
-    in_epoch = _steps_in_epoch(options, corpus)
+    epoch_steps = _steps_per_epoch(options, corpus)
     if steps <= 0:
         epochs = options.training.get("num_train_epochs", DEFAULTS["num_train_epochs"])
-        steps = math.ceil(float(epochs) * in_epoch)
-    of = f"{steps / in_epoch:.3g} times {sequences:,} sequences of {tokens:,} tokens"
-    return Learning(steps, round(tokens * steps / in_epoch), of)
+        steps = math.ceil(float(epochs) * epoch_steps)
+    data = f"{steps / epoch_steps:.3g} times {sequences:,} sequences of {tokens:,} tokens"
+    return Pretraining(steps, round(tokens * steps / epoch_steps), data)
 
 
-def _prepared(options: Options, tokenizer: Any, out: Path) -> Corpus:
-    """The corpus as the students will ask for it, so that it isn't prepared twice."""
+def _prepare(options: Options, tokenizer: Any, out: Path) -> Corpus:
+    """Prepare the corpus with the students' settings, so that it isn't prepared twice."""
     names = [*options.teacher, *([options.student] if options.student else [])]
     configs = [load_config(name) for name in names]
-    readable = min(family_of(config).shape(config).max_length for config in configs)
+    positions = min(family_of(config).shape(config).max_length for config in configs)
     return prepare_corpus(
         options.corpus,
         tokenizer,
         cache_dir=options.corpus_dir or out / "corpus",
         options=CorpusOptions(
             text_column=options.text_column,
-            max_length=min(options.max_seq_length, readable),
+            max_length=min(options.max_seq_length, positions),
             min_tokens=options.min_tokens,
             max_unknown=options.max_unknown,
             validation_fraction=options.validation_fraction,
@@ -83,30 +92,32 @@ def _prepared(options: Options, tokenizer: Any, out: Path) -> Corpus:
     )
 
 
-def _steps_in_epoch(options: Options, corpus: Corpus) -> int:
-    by_tokens = options.tokens_per_batch
+def _steps_per_epoch(options: Options, corpus: Corpus) -> int:
+    tokens = options.tokens_per_batch
     size = int(options.training.get("per_device_train_batch_size", 8))
     batches = BatchPlan(
-        corpus.train.lengths,
-        batch_size=None if by_tokens else size,
-        tokens_per_batch=by_tokens,
+        corpus.train.lengths, batch_size=None if tokens else size, tokens_per_batch=tokens
     )
     return math.ceil(len(batches) / int(options.training.get("gradient_accumulation_steps", 1)))
 
 
-def count(options: Options) -> int:
-    """Checks both commands, and says planned they will do."""
+def print_cost(options: Options) -> int:
+    """Check the options of both commands, and print what they will do."""
     out = Path(options.out)
     distil, glue = _pretrain_options(options), _glue_options(options)
-    tokenizer = _checked_tokenizer(distil)
-    planned = _planned(glue, tokenizer)
-    learning = pretraining(distil, tokenizer, out)
+    tokenizer = _load_tokenizer(distil)
+    planned = _plan(glue, tokenizer)
+    student = count_pretraining(distil, tokenizer, out)
     finished = sum(is_complete(folder) for folder in _students(out))
-    _say(f"{STUDENTS} students, {', '.join(ABLATIONS)}; {finished} are finished")
-    _say(f"each learns from {learning.of}: {learning.steps:,} steps")
-    _say(f"together {STUDENTS * learning.steps:,} steps, {STUDENTS * learning.tokens:,} tokens")
-    _say(f"GLUE: {_runs(planned, glue.rerun)}")
-    _say("the bars tell the time left as measured; interrupted, the same command goes on")
+    lines = (
+        f"{STUDENTS} students, {', '.join(ABLATIONS)}; {finished} are finished",
+        f"each is trained on {student.data}: {student.steps:,} steps",
+        f"together {STUDENTS * student.steps:,} steps, {STUDENTS * student.tokens:,} tokens",
+        f"GLUE: {_count_runs(planned, glue.rerun)}",
+        "progress bars will show the time left; after an interruption run the same command again",
+    )
+    for line in lines:
+        print(f"study: {line}", flush=True)
     return DONE
 
 
@@ -114,10 +125,10 @@ def _students(out: Path) -> list[Path]:
     return [out / name for name in ABLATIONS]
 
 
-def _checked_tokenizer(distil: Options) -> Any:
-    """The students' tokenizer, once it is clear that their teachers can be loaded."""
+def _load_tokenizer(distil: Options) -> Any:
+    """Check that the teachers can be loaded, and return the students' tokenizer."""
     if distil.teacher == ["none"]:
-        raise UserError("--teacher none: a study wants a teacher to leave something out of")
+        raise UserError("--teacher none: a study needs a teacher to distil from")
     for name in distil.teacher:
         located = locate(name)
         if located.kind == "folder":
@@ -125,8 +136,8 @@ def _checked_tokenizer(distil: Options) -> Any:
     return load_tokenizer(distil.tokenizer or distil.teacher[0])
 
 
-def _planned(glue: Options, tokenizer: Any) -> Plan:
-    """What GLUE will be asked for. A student that isn't there yet has no digest, and no result."""
+def _plan(glue: Options, tokenizer: Any) -> Plan:
+    """Plan GLUE's runs; a student that isn't trained yet has an empty digest, hence no results."""
     planned = plan(replace(run_glue.experiment(glue), models=()))
     if planned.teacher is not None:
         check_tokenization(
@@ -141,16 +152,16 @@ def _student(folder: Path) -> Model:
     return Model(folder.name, folder.name, digest="", source=str(folder))
 
 
-def _runs(planned: Plan, rerun: str) -> str:
-    """Every run by the key that its result has, a teacher's too; what is there costs nothing."""
-    wanted = unique(jobs(planned))
-    todo = [job for job in wanted if _is_to_do(planned, job, rerun)]
-    extra = sum(job.run.model not in planned.models for job in wanted)
-    examples = sum(_examples(planned, job) for job in todo)
+def _count_runs(planned: Plan, rerun: str) -> str:
+    """Describe GLUE's runs, a teacher's included; those that have a result cost nothing."""
+    runs = unique(jobs(planned))
+    todo = [job for job in runs if _is_to_do(planned, job, rerun)]
+    of_teacher = sum(job.run.model not in planned.models for job in runs)
+    examples = sum(_count_examples(planned, job) for job in todo)
     return (
         f"{STUDENTS} students x {len(planned.tasks)} tasks x {len(planned.seeds)} seeds"
-        f"{f' and {extra} of their teacher' if extra else ''}: {len(wanted):,} runs, "
-        f"{len(todo):,} of them to do, with {examples:,} examples to learn from"
+        f"{f' and {of_teacher} of their teacher' if of_teacher else ''}: {len(runs):,} runs, "
+        f"{len(todo):,} of them to do, with {examples:,} training examples"
     )
 
 
@@ -160,66 +171,71 @@ def _is_to_do(planned: Plan, job: Job, rerun: str) -> bool:
     return job.again or unfinished(planned.root, job.key) is not None
 
 
-def _examples(planned: Plan, job: Job) -> int:
-    """What a run learns from, each as often as it is met; the last batch of an epoch is smaller."""
+def _count_examples(planned: Plan, job: Job) -> int:
+    """Return the number of examples that a run trains on, over all its epochs."""
     train, values = planned.extents[job.run.task.name].train, job.run.settings.task["values"]
     steps = int(values.get("max_steps", -1))
     if steps <= 0:
         return round(train * float(values["num_train_epochs"]))
-    at_once = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
-    epochs, rest = divmod(steps, math.ceil(train / at_once))
-    return int(epochs * train + min(rest * at_once, train))
+    # The last batch of an epoch may be smaller, so whole epochs are counted by their examples.
+    batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+    epochs, rest = divmod(steps, math.ceil(train / batch))
+    return int(epochs * train + min(rest * batch, train))
 
 
 def _pretrain_options(options: Options) -> Options:
-    words = [
-        "--teacher", *options.teacher, "--corpus", *options.corpus, "--output_dir", options.out,
-        "--ablation", "all", "--resume_from_checkpoint",
-    ]  # fmt: skip
-    return with_preset(_parsed(PRETRAIN, words, "distil", options.distil))
+    words = ["--teacher", *options.teacher, "--corpus", *options.corpus]
+    words += ["--output_dir", options.out, "--ablation", "all", "--resume_from_checkpoint"]
+    return with_preset(_parse(PRETRAIN, words, "distil", options.distil))
 
 
 def _glue_options(options: Options) -> Options:
     out = Path(options.out)
     data = [] if options.data == "hub" else ["--data_dir", options.data]
     words = ["--model", *map(str, _students(out)), *data, "--results_dir", str(out / "results")]
-    return _parsed(run_glue.COMMAND, words, "glue", options.glue)
+    return _parse(run_glue.COMMAND, words, "glue", options.glue)
 
 
-def _parsed(command: Command, words: Sequence[str], name: str, further: str) -> Options:
-    """A command's options with the further flags; planned the study says itself isn't theirs."""
+def _parse(command: Command, words: Sequence[str], name: str, further: str) -> Options:
+    """Parse the study's flags of a command and the user's, which must not change the study's.
+
+    Args:
+        command: the command that the words belong to.
+        words: the flags that the study sets.
+        name: the study's flag that holds the user's flags.
+        further: the user's flags, quoted as one word.
+
+    Raises:
+        UserError: the user's flags have an open quote, or set a flag of the study's.
+    """
     try:
         more = shlex.split(further)
     except ValueError as error:
-        raise UserError(f"--{name} {further}: {error}: close it, or leave it out") from error
+        raise UserError(f"--{name} {further}: {error}: close it or leave it out") from error
     ours = parse(command.flags, words, takes_training_flags=True)
     both = parse(command.flags, [*words, *more], takes_training_flags=True)
     for flag in sorted(ours.given):
         if both.values[flag] != ours.values[flag]:
-            raise UserError(f"--{name} {further}: the study itself says --{flag}: leave it out")
+            raise UserError(f"--{name} {further}: the study sets --{flag} itself: leave it out")
     return both
 
 
-def _say(line: str) -> None:
-    print(f"study: {line}", flush=True)
-
-
-STUDY_COST = Command(
+COMMAND = Command(
     name="study",
-    summary="counts what `make study` will cost, and checks all that it will be given",
+    summary="counts what `make study` will cost, and checks its arguments",
     flags=(
-        Flag("teacher", "whom the students learn from", many=True, required=True),
-        Flag("corpus", "text: files, folders, globs, or a Hub data set", many=True, required=True),
-        Flag("data", "GLUE's folder, or hub", required=True),
-        Flag("out", "where students and results go", required=True),
-        Flag("distil", "more flags of run_pretrain_distill.py, quoted as one", default=""),
-        Flag("glue", "more flags of run_glue.py, likewise", default=""),
+        Flag("teacher", "model folder or Hub id to distil from", many=True, required=True),
+        Flag("corpus", "text files, folders, globs, or a Hub data set", many=True, required=True),
+        Flag("data", "GLUE's folder, or `hub`", required=True),
+        Flag("out", "output folder for students and results", required=True),
+        Flag("distil", "further flags of run_pretrain_distill.py, quoted as one", default=""),
+        Flag("glue", "further flags of run_glue.py, likewise", default=""),
     ),
-    run=count,
+    run=print_cost,
     examples=(
         "python examples/study_cost.py --teacher bert --corpus wiki.txt --data glue_data --out s",
     ),
 )
 
 if __name__ == "__main__":
-    sys.exit(run_command(STUDY_COST))
+    sys.exit(run_command(COMMAND))

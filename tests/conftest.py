@@ -1,5 +1,6 @@
-"""No network, no leftovers, no downloads: what every test stands on."""
+"""Fixtures for all tests: no network, no downloads, nothing left behind for other tests."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ sys.path.insert(0, str(HERE / "offline"))
 sys.path.insert(0, str(HERE / "makers"))
 import sitecustomize  # noqa: E402
 
-if Path(sitecustomize.__file__).parent != HERE / "offline":  # the machine has one of its own
+if Path(sitecustomize.__file__).parent != HERE / "offline":  # the machine has another
     del sys.modules["sitecustomize"]
     import sitecustomize
 
@@ -39,7 +40,7 @@ import pytest  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """Every test has an empty Hub cache of its own, never the user's."""
+    """Every test has its own empty Hub cache, never the user's."""
     from huggingface_hub import constants
 
     cache = tmp_path_factory.mktemp("hub")
@@ -47,9 +48,21 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
 
 
+@pytest.fixture(autouse=True)
+def own_log_levels():
+    """Every test starts with the default log levels: a Trainer's `log_level` sets transformers'."""
+    names = ("transformers", "distil_trainer", "eval_harness", "angels_share")
+    levels = {name: logging.getLogger(name).level for name in names}
+    # Unset until transformers is imported, which may happen inside the test.
+    levels["transformers"] = levels["transformers"] or logging.WARNING
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
 @pytest.fixture
 def real_data():
-    """The folder of real data and weights, where the machine has one."""
+    """The folder of real data and weights, if the machine has one."""
     folder = os.environ.get("DISTIL_DATA")
     if not folder:
         pytest.skip("DISTIL_DATA names no folder of real data")

@@ -1,1 +1,1 @@
-"""Text as token sequences, and sequences as batches."""
+"""From text to token sequences, and from sequences to batches."""

@@ -1,10 +1,10 @@
-"""Which examples make a batch, in which order, and what a model is given for them.
+"""Batches of token sequences: how they are formed, ordered, loaded and collated.
 
-`BatchPlan` groups examples of nearly one length and gives every epoch and every process equally
-many batches. `EpochBatches` walks it, `EpochLoader` loads it, a collator makes tensors of it.
-The epoch travels inside the keys (epoch, example), so no dataset, worker or collator holds state
-that a resumed run would have to restore. `StreamedBatches` does what of this can be done for a
-corpus that is never whole.
+`BatchPlan` groups examples of similar length and gives every epoch and every process the same
+number of batches. `EpochBatches` samples from it, `EpochLoader` loads the examples, and a collator
+turns them into tensors. Keys (epoch, example) carry the epoch, so no dataset, worker or collator
+holds state that a resumed run would have to restore. `StreamedBatches` does as much of this as is
+possible for a corpus that is never on disk as a whole.
 """
 
 import os
@@ -24,29 +24,29 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from angels_share.errors import UserError
 from distil_trainer.data.corpus import SequenceMaker
-from distil_trainer.data.masking import IGNORED, Draw, Ints, Masker, uniform
+from distil_trainer.data.masking import IGNORED, AnyInts, Draw, Ints, Masker, uniform
 from distil_trainer.data.sources import Source, text_chunks, texts_of
 
 PAD_MULTIPLE = 8
-"""Batches are padded to a multiple of this, which matrix units like."""
+"""Batches are padded to a multiple of this many tokens, which suits tensor cores."""
 
 Batch = dict[str, Tensor]
 
 
 class Sequences(Protocol):
-    """What is batched: token sequences whose lengths are known beforehand."""
+    """Token sequences whose lengths are known in advance."""
 
     @property
-    def lengths(self) -> npt.NDArray[np.integer[Any]]:
-        """Tokens of each sequence."""
+    def lengths(self) -> AnyInts:
+        """The number of tokens in each sequence."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> npt.NDArray[np.integer[Any]]: ...
+    def __getitem__(self, index: int, /) -> AnyInts: ...
 
 
 class Key(NamedTuple):
-    """Names one appearance of an example."""
+    """One appearance of an example: the epoch and the example's number."""
 
     epoch: int
     example: int
@@ -56,16 +56,16 @@ class Example(NamedTuple):
     """One appearance of an example, with its tokens."""
 
     key: Key
-    tokens: npt.NDArray[np.integer[Any]]
+    tokens: AnyInts
 
 
 class BatchPlan:
-    """Batches of examples of nearly one length, as many in every epoch and for every process.
+    """Batches of examples of similar length, equally many in every epoch and for every process.
 
-    Examples are sorted by their padded length, longest first, and cut into batches there. Where the
-    cuts fall depends on the lengths alone; an epoch only permutes the examples of one padded length
-    among each other, and the order of the batches. So the number of batches never changes, nothing
-    is dropped or repeated, and padding is known before the first step.
+    Examples are sorted by padded length, longest first, and cut into batches. Where the cuts fall
+    depends on the lengths alone; an epoch only shuffles examples of equal padded length among each
+    other, and the order of the batches. So the number of batches never changes, nothing is dropped
+    or repeated, and the share of padding is known before the first step.
     """
 
     def __init__(
@@ -77,73 +77,79 @@ class BatchPlan:
         num_processes: int = 1,
         seed: int = 0,
     ) -> None:
-        """Cuts the batches.
+        """Cut the examples into batches.
 
         Args:
-            lengths: tokens of each example.
-            batch_size: examples of a batch; or
-            tokens_per_batch: tokens of a batch, padding included.
-            num_processes: processes that share the batches out, one each at every step.
-            seed: decides every epoch's order.
+            lengths: number of tokens in each example.
+            batch_size: examples per batch; give either this or `tokens_per_batch`.
+            tokens_per_batch: tokens per batch, padding included; a longer example is a batch of
+                its own.
+            num_processes: processes that share the batches, one batch each per step.
+            seed: seed of every epoch's order.
 
         Raises:
-            UserError: fewer examples than processes, or not exactly one way to size a batch.
+            UserError: there are fewer examples than processes, or not exactly one of the two batch
+                sizes was given.
         """
         sizes = [size for size in (batch_size, tokens_per_batch) if size is not None]
         if len(sizes) != 1 or sizes[0] < 1:
             raise UserError("batches: give a positive batch_size or a positive tokens_per_batch")
         tokens = np.asarray(lengths, dtype=np.int64)
         if len(tokens) < num_processes:
-            raise UserError(f"{len(tokens)} examples for {num_processes} processes: too few")
+            raise UserError(
+                f"{len(tokens)} examples for {num_processes} processes: each needs at least one"
+            )
         self._widths = -(-tokens // PAD_MULTIPLE) * PAD_MULTIPLE
         self._seed = seed
         self.num_processes = num_processes
         widths = -np.sort(-self._widths)
-        fits = (lambda _: batch_size) if batch_size else (lambda width: tokens_per_batch // width)
-        self._starts = _equal_shares(_cuts(widths, fits), num_processes)
+        capacity = (
+            (lambda _: batch_size) if batch_size else (lambda width: tokens_per_batch // width)
+        )
+        self._starts = _make_divisible(_batch_starts(widths, capacity), num_processes)
         counts = np.diff(self._starts)
         self.padding_share = 1.0 - float(tokens.sum() / (counts * widths[self._starts[:-1]]).sum())
 
     def __len__(self) -> int:
-        """Batches that each process has in every epoch."""
+        """Return the number of batches per process and epoch."""
         return (len(self._starts) - 1) // self.num_processes
 
     def epoch_batches(self, epoch: int, process_index: int) -> Iterator[Ints]:
-        """The examples of each batch of one process.
+        """Yield the example numbers of each of a process' batches.
 
-        At any step, the batches of all processes are neighbours in length, so that none of them
-        waits long for another.
+        At every step the processes' batches are neighbours in length, so that none of them waits
+        long for another.
         """
         examples = np.arange(len(self._widths))
-        shuffled = uniform(Draw.EXAMPLE_ORDER, self._seed, epoch, examples)
-        order = np.argsort(
-            shuffled - self._widths, kind="stable"
-        )  # draws are below 1, widths whole
-        drawn = uniform(Draw.STEP_ORDER, self._seed, epoch, np.arange(len(self)))
-        for batch in np.argsort(drawn, kind="stable") * self.num_processes + process_index:
+        draws = uniform(Draw.EXAMPLE_ORDER, self._seed, epoch, examples)
+        # Widths are integers and draws fractions: longest first, and shuffled within one width.
+        order = np.argsort(draws - self._widths, kind="stable")
+        step_draws = uniform(Draw.STEP_ORDER, self._seed, epoch, np.arange(len(self)))
+        # Steps are shuffled, not batches: the neighbours that make a step stay together.
+        for batch in np.argsort(step_draws, kind="stable") * self.num_processes + process_index:
             yield order[self._starts[batch] : self._starts[batch + 1]]
 
 
-def _cuts(widths: Ints, fits: Callable[[int], int]) -> list[int]:
-    """Where batches of examples sorted by falling width begin, and the end."""
+def _batch_starts(widths: Ints, capacity: Callable[[int], int]) -> list[int]:
+    """Return where each batch of examples, sorted by falling width, begins, and the end."""
     starts = [0]
     while starts[-1] < len(widths):
-        # The first is the widest, so all of a batch fit as soon as the first fits that often.
-        size = max(1, fits(int(widths[starts[-1]])))
+        # A batch is padded to its first example, the widest, so that one decides how many fit.
+        size = max(1, capacity(int(widths[starts[-1]])))
         starts.append(min(starts[-1] + size, len(widths)))
     return starts
 
 
-def _equal_shares(starts: list[int], processes: int) -> Ints:
-    """Makes the number of batches divisible, by halving the largest ones.
+def _make_divisible(starts: list[int], processes: int) -> Ints:
+    """Make the number of batches divisible by the number of processes: halve the largest ones.
 
-    Only where batches are too small to be halved (one example each, say) are the narrowest ones
-    put together instead.
+    Where there are too few examples for that (with one per batch, say), merge the narrowest
+    batches instead.
     """
     while missing := -(len(starts) - 1) % processes:
         sizes = np.diff(starts)
         if len(sizes) + missing > starts[-1]:
-            starts = [*starts[:-2], starts[-1]]
+            starts = [*starts[:-2], starts[-1]]  # the last two: widths fall
         else:
             largest = int(np.argmax(sizes))
             half = starts[largest] + int(sizes[largest]) // 2
@@ -152,7 +158,7 @@ def _equal_shares(starts: list[int], processes: int) -> Ints:
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """One process' batches of keys, in the order of the epoch that `set_epoch` named last."""
+    """Sampler of one process' batches of keys, in the order of the epoch that was set last."""
 
     def __init__(self, plan: BatchPlan, process_index: int = 0) -> None:
         self._plan = plan
@@ -161,7 +167,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next iteration walks through."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -174,7 +180,7 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 class KeyedExamples(Dataset[Example]):
-    """Looks examples up by key."""
+    """Data set whose examples are looked up by key."""
 
     def __init__(self, sequences: Sequences) -> None:
         self._sequences = sequences
@@ -187,30 +193,32 @@ class KeyedExamples(Dataset[Example]):
 
 
 def outlive_signals(_worker: int) -> None:
-    """Makes a worker go on when its process group is told to stop, until its parent says so.
+    """Keep a worker alive when its process group is signalled, until its parent stops it.
 
-    A scheduler's SIGTERM and a terminal's SIGINT reach the workers too; without them the parent
-    could not end the step that it is in and save. SIGTERM can't just be ignored: with it Python's
-    own exit ends what a loader has left behind, and waits until it has ended.
+    A scheduler's SIGTERM and a terminal's SIGINT reach the workers too, and without workers the
+    parent could not finish its step and save. SIGTERM can't simply be ignored: Python's exit sends
+    it to the workers of an unfinished loader, and waits until they have ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "linux":  # the others can't wait for a signal and see who sent it
+    if sys.platform != "linux":  # sigwaitinfo, which names the sender, is missing on macOS, Windows
         return
+    # Blocked before the thread starts, which inherits this: only sigwaitinfo then sees SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+    threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
 
 
-def _leave_when_the_parent_says() -> None:
+def _exit_on_sigterm_of_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 class EpochLoader(DataLoader[Example]):
-    """Loads one process' share of a plan, epoch after epoch.
+    """DataLoader of one process' share of a plan, epoch after epoch.
 
-    It shards by itself: give it to no library that would shard it again. `set_epoch` names the
-    epoch; without it, as in evaluation, every pass has the same batches and the same masks.
+    Its batches are sharded already: don't pass it to accelerate's `prepare`, which would shard
+    them again. `set_epoch` selects the epoch; without it, as in evaluation, every pass has the same
+    batches and the same masks.
     """
 
     def __init__(
@@ -225,6 +233,18 @@ class EpochLoader(DataLoader[Example]):
         persistent_workers: bool = False,
         prefetch_factor: int | None = None,
     ) -> None:
+        """Set up the loader.
+
+        Args:
+            sequences: the token sequences that the plan was made for.
+            plan: the batches.
+            collate: turns a batch of examples into tensors.
+            process_index: the process whose share is loaded.
+            num_workers: worker processes; 0 loads in this one.
+            pin_memory: as in torch's DataLoader.
+            persistent_workers: as in torch's DataLoader.
+            prefetch_factor: batches that each worker loads ahead; ignored without workers.
+        """
         super().__init__(
             KeyedExamples(sequences),
             batch_sampler=EpochBatches(plan, process_index),
@@ -234,30 +254,30 @@ class EpochLoader(DataLoader[Example]):
             persistent_workers=persistent_workers,
             prefetch_factor=prefetch_factor if num_workers else None,
             worker_init_fn=outlive_signals,
-            # iter() draws a seed for the workers, which is not to come out of the global generator:
-            # a resumed run calls iter() more often.
+            # iter() draws a seed for the workers. From the global generator, it would change a
+            # resumed run's random numbers, because such a run calls iter() more often.
             generator=torch.Generator(),
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next iteration walks through."""
+        """Set the epoch of the next iteration."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
 class TextStream:
-    """A corpus that is read, tokenized and cleaned while it is trained on, and never written."""
+    """A corpus that is read, tokenized and cleaned during training, and never written to disk."""
 
     sources: Sequence[Source]
     maker: SequenceMaker
 
 
 class StreamedBatches(IterableDataset[list[Example]]):
-    """Batches of one process' part of a corpus that is too large to be prepared, without end.
+    """Endless batches of one process' part of a corpus that is too large to be prepared.
 
-    Of all texts, every process and worker reads its own: those whose number is its own modulo the
-    number of readers. Batches are made and shuffled within a chunk of some megabytes. There is no
-    number of batches to agree on, so a run has to say how many steps it wants.
+    Each worker of each process is a reader; of R readers, reader r tokenizes texts r, r + R,
+    r + 2R and so on. Batches are formed and shuffled within a chunk of about a million characters.
+    The number of batches isn't known in advance, so a run must be given a number of steps.
     """
 
     def __init__(
@@ -268,7 +288,14 @@ class StreamedBatches(IterableDataset[list[Example]]):
         num_processes: int = 1,
         **plan: Any,
     ) -> None:
-        """Reads a stream; `plan` is how `BatchPlan` sizes and seeds batches."""
+        """Set up one process' part.
+
+        Args:
+            stream: the corpus.
+            process_index: this process' number.
+            num_processes: processes that share the corpus.
+            **plan: keyword arguments of `BatchPlan` that size and seed the batches.
+        """
         self._sources = stream.sources
         self._maker = stream.maker
         self._process_index = process_index
@@ -281,12 +308,11 @@ class StreamedBatches(IterableDataset[list[Example]]):
         reader, readers = self._process_index * workers + worker_id, self._num_processes * workers
         for epoch in count():
             for batch in self._epoch(epoch, reader, readers):
+                # Interleaved, examples' numbers (and so their masks) are unique among readers.
                 yield [Example(Key(epoch, n * readers + reader), tokens) for n, tokens in batch]
 
-    def _epoch(
-        self, epoch: int, reader: int, readers: int
-    ) -> Iterator[list[tuple[int, npt.NDArray[np.integer[Any]]]]]:
-        """Batches of numbered sequences, counted by this reader alone."""
+    def _epoch(self, epoch: int, reader: int, readers: int) -> Iterator[list[tuple[int, AnyInts]]]:
+        """Yield batches of sequences with their numbers among this reader's sequences."""
         texts = islice(texts_of(self._sources), reader, None, readers)
         first = 0
         for pieces in self._maker.sequences(text_chunks(texts)):
@@ -308,7 +334,14 @@ def stream_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[list[Example]]:
-    """Loads streamed batches."""
+    """Return a DataLoader of streamed batches.
+
+    Args:
+        batches: one process' batches.
+        collate: turns a batch of examples into tensors.
+        num_workers: worker processes; 0 loads in this one.
+        pin_memory: as in torch's DataLoader.
+    """
     return DataLoader(
         batches,
         batch_size=None,  # they are batches already
@@ -321,7 +354,7 @@ def stream_loader(
 
 
 def estimate_token_counts(stream: TextStream, sequences: int = 100_000) -> Ints:
-    """How often each token occurs in the first sequences of a corpus that is streamed."""
+    """Count each token's occurrences in (at least) the first sequences of a streamed corpus."""
     counts = np.zeros(stream.maker.vocab_size, dtype=np.int64)
     seen = 0
     for pieces in stream.maker.sequences(text_chunks(texts_of(stream.sources))):
@@ -349,11 +382,11 @@ def _pad(batch: Sequence[Example], pad_id: int) -> _Padded:
     return _Padded(tokens, lengths, epochs, examples)
 
 
-def _batch(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) -> Batch:
-    """The tensors of a batch.
+def _as_tensors(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) -> Batch:
+    """Return a batch's tensors.
 
-    The flat indices of attended tokens are found here, on the CPU, because looking for them on a
-    GPU would make the host wait for it at every step.
+    The flat indices of attended tokens are computed here, on the CPU: on a GPU, their unknown
+    number would make the host wait for it at every step.
     """
     arrays = {
         "input_ids": input_ids,
@@ -365,28 +398,28 @@ def _batch(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) -> Ba
 
 
 class MaskingCollator:
-    """Makes a masked-LM batch: pads, and hides what the masker says. Picklable and stateless."""
+    """Collator of masked-LM batches: pads, and masks tokens. Picklable and stateless."""
 
     def __init__(self, masker: Masker, pad_id: int) -> None:
         self._masker = masker
         self._pad_id = pad_id
 
     def __call__(self, batch: Sequence[Example]) -> Batch:
-        """The batch of these examples, the same whenever and wherever it is made."""
+        """Return the batch of these examples: always the same, in any worker or resumed run."""
         padded = _pad(batch, self._pad_id)
         masked = self._masker.mask_batch(*padded)
         attended = np.arange(padded.tokens.shape[1]) < padded.lengths[:, None]
-        return _batch(masked.input_ids, masked.labels, attended)
+        return _as_tensors(masked.input_ids, masked.labels, attended)
 
 
 class CausalCollator:
-    """Makes a causal-LM batch: every token is a label, none is hidden. Picklable and stateless."""
+    """Collator of causal-LM batches: every token is a label. Picklable and stateless."""
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
     def __call__(self, batch: Sequence[Example]) -> Batch:
-        """The batch of these examples; labels are not shifted."""
+        """Return the batch of these examples; its labels are not shifted."""
         tokens, lengths, _, _ = _pad(batch, self._pad_id)
         attended = np.arange(tokens.shape[1]) < lengths[:, None]
-        return _batch(tokens, np.where(attended, tokens, IGNORED), attended)
+        return _as_tensors(tokens, np.where(attended, tokens, IGNORED), attended)

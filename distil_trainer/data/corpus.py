@@ -1,11 +1,11 @@
-"""From text to clean token sequences on disk, once.
+"""Prepared corpora: text that is tokenized and cleaned once, stored on disk and memory-mapped.
 
-`prepare_corpus` tokenizes, cuts, cleans and writes; `Corpus.open` maps the result into memory. What
-is written lies in a folder named after a fingerprint of everything that it depends on, so the same
-text is never tokenized twice and other text, tokenizer or options never meet an old folder.
+`prepare_corpus` tokenizes, cuts, cleans and writes; `Corpus.open` maps the result into memory. The
+folder is named after a fingerprint of everything that its content depends on, so the same text is
+never tokenized twice, and changed text, tokenizer or options never reuse an old folder.
 
 Tokenizing runs on all cores: the tokenizers' own threads were measured to be as fast as a pool of
-processes and start no second copy of the caller's program. RAYON_NUM_THREADS bounds them.
+processes, and start no second copy of the caller's program. RAYON_NUM_THREADS limits them.
 """
 
 import hashlib
@@ -26,28 +26,27 @@ import pyarrow as pa
 import tokenizers
 
 from angels_share.errors import UserError
-from distil_trainer.data.masking import Draw, uniform
-from distil_trainer.data.sources import Source, find_sources, text_chunks, watched
+from distil_trainer.data.masking import AnyInts, Draw, uniform
+from distil_trainer.data.sources import Source, find_sources, text_chunks, with_progress
 
 _FORMAT = 1
 _REPORT = "corpus.json"
 _COUNTS = "token_counts.npy"
-# Every record batch but the last has this many sequences, so that one is found by division.
+# Every record batch but the last has this many sequences, so division finds a sequence's batch.
 _ROWS_PER_BATCH = 8192
-
-Ints = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """What becomes of a text; all of it is part of the fingerprint.
+    """Options for cutting and cleaning texts; each is part of the fingerprint.
 
     Attributes:
-        text_column: the column of .jsonl, .csv, .parquet and Hub data that holds the text.
-        max_length: tokens of the longest sequence, special ones counted; longer texts are cut.
-        min_tokens: shorter sequences are dropped (special tokens counted).
+        text_column: column of .jsonl, .csv, .parquet and Hub data that holds the text.
+        max_length: maximum sequence length in tokens, special ones included; longer texts are cut.
+        min_tokens: minimum sequence length in tokens, special ones included; shorter sequences are
+            dropped.
         max_unknown: sequences are dropped if this share of their tokens, or more, is unknown.
-        validation_fraction: the share of sequences held out for validation.
+        validation_fraction: share of sequences held out for validation.
         seed: decides which sequences are held out.
     """
 
@@ -70,12 +69,12 @@ class CorpusOptions:
 class TokenSequences:
     """Token sequences in an Arrow file, mapped into memory; `sequences[i]` copies nothing.
 
-    Only the path is pickled: each worker process maps the file for itself, and all share its pages.
+    Only the path is pickled: each worker process maps the file itself, and all share its pages.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._batches: dict[int, tuple[Ints, Ints]] = {}
+        self._batches: dict[int, tuple[AnyInts, AnyInts]] = {}
         self._reader: Any = pa.ipc.open_file(pa.memory_map(str(file)))
         batches = int(self._reader.num_record_batches)
         rows = self._reader.get_batch(batches - 1).num_rows if batches else _ROWS_PER_BATCH
@@ -84,8 +83,8 @@ class TokenSequences:
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, index: int) -> Ints:
-        """The ids of one sequence, special tokens included, read-only."""
+    def __getitem__(self, index: int) -> AnyInts:
+        """Return the ids of one sequence, special tokens included, read-only."""
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
         batch, row = divmod(int(index), _ROWS_PER_BATCH)
@@ -96,18 +95,19 @@ class TokenSequences:
         return TokenSequences, (self._file,)
 
     @cached_property
-    def lengths(self) -> Ints:
-        """Tokens of every sequence, special ones included."""
+    def lengths(self) -> AnyInts:
+        """The number of tokens in each sequence, special ones included."""
         lengths = [pieces.lengths for pieces in self.pieces()]
         return np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int32)
 
     def pieces(self) -> Iterator["Pieces"]:
-        """All sequences in order, a record batch at a time."""
+        """Yield all sequences in order, a record batch at a time."""
         for number in range(self._reader.num_record_batches):
             offsets, tokens = self._batch(number)
             yield Pieces(tokens, np.diff(offsets))
 
-    def _batch(self, number: int) -> tuple[Ints, Ints]:
+    def _batch(self, number: int) -> tuple[AnyInts, AnyInts]:
+        """Return a record batch's offsets and tokens, decoded once."""
         if number not in self._batches:
             column = self._reader.get_batch(number).column(0)
             self._batches[number] = (column.offsets.to_numpy(), column.values.to_numpy())
@@ -119,11 +119,12 @@ class Corpus:
     """A prepared corpus.
 
     Attributes:
-        folder: where it lies.
-        train: what is trained on.
-        validation: what was held out.
+        folder: where it is stored.
+        train: the training split.
+        validation: the held-out split.
         token_counts: how often each token of the vocabulary occurs in `train`.
-        report: sequences, tokens, what was dropped and why, sources, options, versions.
+        report: numbers of sequences and tokens, what was dropped and why, sources, options,
+            versions.
     """
 
     folder: Path
@@ -134,12 +135,16 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for text, tokenizer and options."""
+        """Hash of the text, the tokenizer and the options."""
         return str(self.report["fingerprint"])
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Opens what `prepare_corpus` wrote."""
+        """Open what `prepare_corpus` wrote.
+
+        Raises:
+            UserError: the folder holds no prepared corpus, or a damaged one.
+        """
         folder = Path(folder)
         try:
             return cls(
@@ -161,20 +166,21 @@ def prepare_corpus(
     options: CorpusOptions | None = None,
     streaming: bool = False,
 ) -> Corpus:
-    """Tokenizes, cleans and writes a corpus, or opens it if that was done before.
+    """Tokenize, clean and write a corpus, or open it if that was done before.
 
-    Memory stays flat whatever the corpus' size. A folder is complete or absent: it is written
-    elsewhere and renamed. Several processes may ask at once: one works, the others wait.
+    Memory use doesn't grow with the corpus. A folder is complete or absent: it is written under
+    another name, then renamed. Several processes may call this at once: one works, the others wait.
 
     Args:
         sources: files, folders, globs and Hub data sets, see `find_sources`.
-        tokenizer: a fast tokenizer of transformers.
-        cache_dir: the corpus is put into `<cache_dir>/<fingerprint>`.
+        tokenizer: a fast transformers tokenizer.
+        cache_dir: the corpus is stored in `<cache_dir>/<fingerprint>`.
         options: how texts are cut and cleaned.
         streaming: read Hub data sets over the network instead of downloading them first.
 
     Raises:
-        UserError: text that can't be read, nothing left after cleaning, no room or right to write.
+        UserError: a text can't be read, nothing is left after cleaning, or the folder can't be
+            written.
     """
     options = options or CorpusOptions()
     found = find_sources(sources, text_column=options.text_column, streaming=streaming)
@@ -185,7 +191,7 @@ def prepare_corpus(
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{folder}.lock"):
-                if not folder.exists():
+                if not folder.exists():  # another process may have written it meanwhile
                     _write_corpus(folder, found, SequenceMaker(tokenizer, options), recipe)
     except OSError as error:
         reason = error.strerror or error
@@ -194,83 +200,85 @@ def prepare_corpus(
 
 
 class Pieces(NamedTuple):
-    """Sequences laid end to end."""
+    """Token sequences, concatenated, and the length of each."""
 
-    tokens: Ints
-    lengths: Ints
+    tokens: AnyInts
+    lengths: AnyInts
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Pieces":
-        """Only the chosen sequences."""
+        """Return the chosen sequences only."""
         return Pieces(self.tokens[np.repeat(chosen, self.lengths)], self.lengths[chosen])
 
 
 class SequenceMaker:
-    """Turns texts into clean sequences, and keeps count of what it did in `tally`."""
+    """Maker of clean token sequences from texts; `tally` counts texts, cuts and reasons to drop."""
 
     def __init__(self, tokenizer: Any, options: CorpusOptions) -> None:
         self._backend = _plain_backend(tokenizer)
-        self._prefix, self._suffix = _specials(self._backend)
+        self._prefix, self._suffix = _special_tokens_around(self._backend)
         self.options = options
         self._unknown_id = tokenizer.unk_token_id
-        self._body = options.max_length - len(self._prefix) - len(self._suffix)
-        if self._body < 1:
-            raise UserError(f"max_length {options.max_length}: no room beside the special tokens")
+        self._max_piece = options.max_length - len(self._prefix) - len(self._suffix)
+        if self._max_piece < 1:
+            raise UserError(
+                f"max_length {options.max_length}: no room for text beside the special tokens"
+            )
         # Not len(tokenizer): the ids of some tokenizers have gaps.
         self.vocab_size = 1 + max(tokenizer.get_vocab().values())
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.int32)
         self.tally: Counter[str] = Counter()
 
     def sequences(self, chunks: Iterable[list[str]]) -> Iterator[Pieces]:
-        """Clean sequences of each chunk of texts, in order, tokenizing one chunk ahead."""
+        """Yield the clean sequences of each chunk of texts, in order."""
+        # One chunk ahead: tokenizing releases the GIL while the last chunk is cleaned and used.
         with ThreadPoolExecutor(max_workers=1) as thread:
             ahead = None
             for chunk in chunks:
-                following = thread.submit(self._encode, chunk)
+                following = thread.submit(
+                    self._backend.encode_batch_fast, chunk, add_special_tokens=False
+                )
                 if ahead is not None:
                     yield self._clean(ahead.result())
                 ahead = following
             if ahead is not None:
                 yield self._clean(ahead.result())
 
-    def _encode(self, texts: list[str]) -> Any:
-        return self._backend.encode_batch_fast(texts, add_special_tokens=False)
+    def _clean(self, encoded: Sequence[tokenizers.Encoding]) -> Pieces:
+        pieces = self._cut([np.array(encoding.ids, dtype=self.dtype) for encoding in encoded])
+        return self._add_special_tokens(self._drop_short_and_unknown(pieces))
 
-    def _clean(self, encoded: Any) -> Pieces:
-        ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encoded]
-        lengths = np.array([len(text) for text in ids], dtype=np.int64)
-        pieces_of = -(-lengths // self._body)
-        blank, cut = int((pieces_of == 0).sum()), int((pieces_of > 1).sum())
-        self.tally.update(texts=len(ids), blank=blank, cut=cut)
-        return self._kept(Pieces(np.concatenate(ids), _cut(lengths, pieces_of, self._body)))
+    def _cut(self, texts: Sequence[AnyInts]) -> Pieces:
+        """Cut texts into pieces of the maximum length; a text's last piece may be shorter."""
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        counts = -(-lengths // self._max_piece)
+        blank, cut = int((counts == 0).sum()), int((counts > 1).sum())
+        self.tally.update(texts=len(texts), blank=blank, cut=cut)
+        piece_lengths = np.full(int(counts.sum()), self._max_piece, dtype=np.int64)
+        last_lengths = lengths - (counts - 1) * self._max_piece
+        has_pieces = counts > 0
+        piece_lengths[np.cumsum(counts)[has_pieces] - 1] = last_lengths[has_pieces]
+        return Pieces(np.concatenate(texts), piece_lengths)
 
-    def _kept(self, pieces: Pieces) -> Pieces:
-        options = self.options
-        full = pieces.lengths + len(self._prefix) + len(self._suffix)
-        short = full < options.min_tokens
-        unknown = _count_each(pieces, self._unknown_id) >= options.max_unknown * full
+    def _drop_short_and_unknown(self, pieces: Pieces) -> Pieces:
+        full_lengths = pieces.lengths + len(self._prefix) + len(self._suffix)
+        short = full_lengths < self.options.min_tokens
+        unknown_tokens = _count_each(pieces, self._unknown_id)
+        unknown = unknown_tokens >= self.options.max_unknown * full_lengths
         self.tally.update(short=int(short.sum()), unknown=int((unknown & ~short).sum()))
-        return self._framed(pieces.where(~short & ~unknown))
+        return pieces.where(~short & ~unknown)
 
-    def _framed(self, pieces: Pieces) -> Pieces:
-        """Puts the special tokens around every piece."""
+    def _add_special_tokens(self, pieces: Pieces) -> Pieces:
         ends = np.cumsum(pieces.lengths)
         bounds = np.stack([ends - pieces.lengths, ends], axis=1)
+        # A piece's end is the next one's beginning: np.insert puts the suffix before the prefix.
         places = np.repeat(bounds, [len(self._prefix), len(self._suffix)], axis=1)
-        frame = np.array(self._prefix + self._suffix, dtype=self.dtype)
-        tokens = np.insert(pieces.tokens, places.ravel(), np.tile(frame, len(bounds)))
-        return Pieces(tokens, pieces.lengths + len(frame))
+        specials = np.array(self._prefix + self._suffix, dtype=self.dtype)
+        tokens = np.insert(pieces.tokens, places.ravel(), np.tile(specials, len(bounds)))
+        return Pieces(tokens, pieces.lengths + len(specials))
 
 
-def _cut(lengths: Ints, pieces_of: Ints, body: int) -> Ints:
-    """Lengths of the pieces of each text: all are `body` long, but the last of each text."""
-    pieces = np.full(int(pieces_of.sum()), body, dtype=np.int64)
-    cut = pieces_of > 0
-    pieces[np.cumsum(pieces_of)[cut] - 1] = (lengths - (pieces_of - 1) * body)[cut]
-    return pieces
-
-
-def _count_each(pieces: Pieces, token: int | None) -> Ints:
-    """How often a token occurs in each piece."""
+def _count_each(pieces: Pieces, token: int | None) -> AnyInts:
+    """Count a token's occurrences in each piece."""
     if token is None or len(pieces.lengths) == 0:
         return np.zeros(len(pieces.lengths), dtype=np.int64)
     starts = np.cumsum(pieces.lengths) - pieces.lengths
@@ -278,26 +286,30 @@ def _count_each(pieces: Pieces, token: int | None) -> Ints:
 
 
 def _plain_backend(tokenizer: Any) -> tokenizers.Tokenizer:
-    """A copy of the tokenizer without the padding and truncation that its last use left behind."""
+    """Return a copy of the tokenizer without the padding and truncation that its last use set."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise UserError(f"{type(tokenizer).__name__}: a fast tokenizer (tokenizer.json) is needed")
+        raise UserError(
+            f"{type(tokenizer).__name__}: not a fast tokenizer; use one that has a tokenizer.json"
+        )
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
     return backend
 
 
-def _specials(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after a text."""
-    framed = backend.encode("a")
-    body = [i for i, special in enumerate(framed.special_tokens_mask) if not special]
+def _special_tokens_around(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the special tokens that the tokenizer puts before and after a text."""
+    sample = backend.encode("a")
+    body = [i for i, special in enumerate(sample.special_tokens_mask) if not special]
     if not body:
-        raise UserError("the tokenizer makes nothing of the letter 'a': its frame is unknown")
-    return framed.ids[: body[0]], framed.ids[body[-1] + 1 :]
+        raise UserError(
+            "the tokenizer gives the letter 'a' no token, so its special tokens can't be located"
+        )
+    return sample.ids[: body[0]], sample.ids[body[-1] + 1 :]
 
 
 def _recipe(found: Sequence[Source], tokenizer: Any, options: CorpusOptions) -> dict[str, Any]:
-    """Everything that the corpus depends on."""
+    """Return everything that the corpus depends on."""
     backend = _plain_backend(tokenizer).to_str()
     return {
         "format": _FORMAT,
@@ -311,13 +323,14 @@ def _recipe(found: Sequence[Source], tokenizer: Any, options: CorpusOptions) -> 
 def _write_corpus(
     folder: Path, found: Sequence[Source], maker: SequenceMaker, recipe: dict[str, Any]
 ) -> None:
-    """Writes a complete folder, or none; the caller holds its lock."""
+    """Write a complete folder, or none; the caller holds its lock."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)  # what a killed process left behind
     draft.mkdir()
     try:
-        figures = _write_splits(draft, maker.sequences(text_chunks(watched(found))), maker)
-        report = {"fingerprint": folder.name, **recipe, **figures}
+        sequences = maker.sequences(text_chunks(with_progress(found)))
+        counts = _write_splits(draft, sequences, maker)
+        report = {"fingerprint": folder.name, **recipe, **counts}
         report["sources"] = [{"name": s.name, "identity": s.identity} for s in found]
         report["versions"] = {"tokenizers": tokenizers.__version__, "pyarrow": pa.__version__}
         (draft / _REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
@@ -329,26 +342,26 @@ def _write_corpus(
 def _write_splits(
     folder: Path, sequences: Iterable[Pieces], maker: SequenceMaker
 ) -> dict[str, Any]:
-    """Writes both splits and the token counts; returns the report's figures."""
+    """Write both splits and the token counts; return the report's counts."""
     fraction = maker.options.validation_fraction
-    train, validation, smallest = _pour(folder, sequences, maker, fraction)
+    train, validation, smallest = _split(folder, sequences, maker, fraction)
     if fraction and not validation.rows and train.rows > 1:
-        # So few that none was held out by chance: pour again, holding out the one nearest to it.
+        # So few that none was held out by chance: split again, holding out the smallest draw.
         everything = (folder / "train.arrow").rename(folder / "everything.arrow")
         again = TokenSequences(everything).pieces()
-        train, validation, _ = _pour(folder, again, maker, np.nextafter(smallest, 1))
+        train, validation, _ = _split(folder, again, maker, np.nextafter(smallest, 1))
         everything.unlink()
     tally = {name: maker.tally[name] for name in ("texts", "cut", "blank", "short", "unknown")}
     if not train.rows:
         raise UserError(f"corpus: no sequence is left to train on; {tally}")
     np.save(folder / _COUNTS, train.counts)
-    return {"train": train.figures(), "validation": validation.figures(), "tally": tally}
+    return {"train": train.summary(), "validation": validation.summary(), "tally": tally}
 
 
-def _pour(
+def _split(
     folder: Path, sequences: Iterable[Pieces], maker: SequenceMaker, fraction: float
 ) -> tuple["_SplitFile", "_SplitFile", float]:
-    """Sends each sequence to its split, as a hash of its number says; also the smallest draw."""
+    """Write each sequence to its split, by a hash of its number; also return the smallest draw."""
     train = _SplitFile(folder / "train.arrow", maker)
     validation = _SplitFile(folder / "validation.arrow", maker)
     number, smallest = 0, 1.0
@@ -365,7 +378,7 @@ def _pour(
 
 
 class _SplitFile:
-    """A split being written, in record batches of equally many sequences."""
+    """Writer of a split, in record batches of equally many sequences."""
 
     def __init__(self, file: Path, maker: SequenceMaker) -> None:
         self._schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(maker.dtype)))])
@@ -374,14 +387,15 @@ class _SplitFile:
         self.rows = 0
         self.counts = np.zeros(maker.vocab_size, dtype=np.int64)
 
-    def figures(self) -> dict[str, int]:
+    def summary(self) -> dict[str, int]:
         return {"sequences": self.rows, "tokens": int(self.counts.sum())}
 
     def add(self, pieces: Pieces) -> None:
-        """Appends sequences; full record batches go to disk at once."""
+        """Append sequences; full record batches go to disk at once."""
         self.rows += len(pieces.lengths)
         self.counts += np.bincount(pieces.tokens, minlength=len(self.counts))
-        tokens, lengths = (np.concatenate(both) for both in zip(self._waiting, pieces, strict=True))
+        tokens = np.concatenate([self._waiting.tokens, pieces.tokens])
+        lengths = np.concatenate([self._waiting.lengths, pieces.lengths])
         while len(lengths) >= _ROWS_PER_BATCH:
             size = int(lengths[:_ROWS_PER_BATCH].sum())
             self._write(Pieces(tokens[:size], lengths[:_ROWS_PER_BATCH]))
@@ -389,7 +403,7 @@ class _SplitFile:
         self._waiting = Pieces(tokens, lengths)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write the last, smaller record batch and end the file."""
         if len(self._waiting.lengths):
             self._write(self._waiting)
         self._writer.close()

@@ -1,16 +1,16 @@
-"""Any data set of token ids as the sequences that batches are planned from."""
+"""Adapters: any data set of token ids as the sequences that batches are planned from."""
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from angels_share.errors import UserError
 from distil_trainer.data.batches import Sequences, TextStream, estimate_token_counts
+from distil_trainer.data.masking import AnyInts, Ints
 
 
 class Rows:
-    """The `input_ids` of a data set's rows, with their lengths read once."""
+    """The `input_ids` of a data set's rows; their lengths are read once."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -19,21 +19,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> npt.NDArray[np.integer[Any]]:
+    def __getitem__(self, index: int) -> AnyInts:
         row = self._dataset[int(index)]
         return np.asarray(row["input_ids"] if isinstance(row, dict) else row, dtype=np.int64)
 
 
 def as_sequences(dataset: Any) -> Any:
-    """A prepared corpus' sequences or a stream as they are; a data set with `input_ids` as such.
+    """Return a data set with `input_ids` as sequences; a stream, sequences or None unchanged.
 
-    Several named data sets, to be evaluated on one after the other, are each taken so.
+    A dict of named data sets, for evaluation on one after the other, is converted entry by entry.
 
     Raises:
-        UserError: it holds no token ids.
+        UserError: the data set has no column of token ids.
     """
     if isinstance(dataset, dict):
-        return {name: as_sequences(each) for name, each in dataset.items()}
+        return {name: as_sequences(member) for name, member in dataset.items()}
     if dataset is None or isinstance(dataset, TextStream) or hasattr(dataset, "lengths"):
         return dataset
     if hasattr(dataset, "column_names") and "input_ids" not in dataset.column_names:
@@ -44,8 +44,8 @@ def as_sequences(dataset: Any) -> Any:
     return Rows(dataset)
 
 
-def count_tokens(dataset: Sequences | TextStream, vocab_size: int) -> npt.NDArray[np.int64]:
-    """How often each token of the vocabulary occurs; of a stream, in its beginning."""
+def count_tokens(dataset: Sequences | TextStream, vocab_size: int) -> Ints:
+    """Count each token's occurrences; in a stream, only those at its beginning."""
     if isinstance(dataset, TextStream):
         return estimate_token_counts(dataset)
     counts = np.zeros(vocab_size, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Where text comes from: files, folders, globs and Hub data sets, read strictly.
+"""Text sources: files, folders, globs and Hub data sets, read strictly.
 
 Every reader yields one text at a time, so memory doesn't grow with a file, and stops with
 `file:line: reason` at the first thing that isn't clean text: a corpus that is read halfway, or in
-the wrong encoding, would train a worse student without a word.
+the wrong encoding, would silently train a worse student.
 """
 
 import glob
@@ -27,33 +27,33 @@ from angels_share.text_files import (
 )
 
 _BLOCK = 1 << 20
-# What is handed on at a time: enough to keep all cores busy tokenizing, some 50 MB of encodings.
+# Tokenized at a time: enough to keep all cores busy, and about 50 MB of encodings.
 _CHUNK_CHARACTERS = 1 << 20
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
 
 class Source(Protocol):
-    """Some text with a name, an identity that changes when the text does, and a way to read it."""
+    """Text with a name, an identity that changes with the text, and a way to read it."""
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Its name in reports."""
 
     @property
     def identity(self) -> str:
-        """What the corpus fingerprint depends on."""
+        """Its part of the corpus fingerprint, which changes with the text."""
 
     @property
     def rows(self) -> int | None:
-        """How many texts a progress bar should expect; None where only reading would tell."""
+        """The number of texts, for a progress bar; None where only reading would tell."""
 
     def texts(self) -> Iterator[str]:
-        """Every text in order; blank ones too, so that they can be counted."""
+        """Yield every text in order; blank ones too, so that they can be counted."""
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """One .txt file (a line is a text), or a .jsonl, .csv or .parquet file with a text column."""
+    """A .txt file (each line is a text), or a .jsonl, .csv or .parquet file with a text column."""
 
     path: Path
     text_column: str = "text"
@@ -65,28 +65,32 @@ class FileSource:
 
     @property
     def identity(self) -> str:
-        """Kind and content, wherever the file lies."""
+        """File type and content hash, independent of the path."""
         return f"{self.path.suffix}:{self._scan[0]}"
 
     @property
     def rows(self) -> int | None:
-        """Lines of the file; for parquet its own count; unknown for csv, whose rows span lines."""
+        """Lines of the file; rows of a parquet file; unknown for csv, whose rows may span lines."""
         if self.path.suffix == ".parquet":
             return int(open_parquet(self.path).metadata.num_rows)
         return None if self.path.suffix == ".csv" else self._scan[1]
 
     def texts(self) -> Iterator[str]:
-        """Every text; a file without any is an error, because nobody means to train on it."""
+        """Yield every text.
+
+        Raises:
+            UserError: a text can't be read, or the file has none: nobody means to train on that.
+        """
         empty = True
         for text in _READERS[self.path.suffix](self.path, self.text_column):
             empty = False
             yield text
         if empty:
-            raise UserError(f"{self.path}: no text in it (empty, or a header alone); leave it out")
+            raise UserError(f"{self.path}: contains no text (empty or only a header); leave it out")
 
     @cached_property
     def _scan(self) -> tuple[str, int]:
-        """The content's sha256 and its number of line ends, in one pass."""
+        """The content's sha256 and number of line ends, read in one pass."""
         digest, line_ends = hashlib.sha256(), 0
         try:
             with self.path.open("rb") as file:
@@ -102,8 +106,8 @@ class FileSource:
 class HubSource:
     """The train split of a Hub data set, `name` or `name:config`.
 
-    Streamed, it is read over the network and takes no disk; otherwise it is downloaded (or found
-    in the local cache) first.
+    With `streaming` it is read over the network and takes no disk space; otherwise it is first
+    downloaded, unless it is in the local cache.
     """
 
     name: str
@@ -112,17 +116,21 @@ class HubSource:
 
     @property
     def identity(self) -> str:
-        """The name with the revision that the Hub, or the local cache, gave for it."""
+        """The name, and the revision that the Hub or the local cache reports."""
         return f"hub:{self.name}:{self._builder.hash}"
 
     @property
     def rows(self) -> int | None:
-        """What the data set's card says, where it says it."""
+        """The count in the data set's metadata, if there is one."""
         splits = self._builder.info.splits or {}
         return splits["train"].num_examples if "train" in splits else None
 
     def texts(self) -> Iterator[str]:
-        """Every text of the train split."""
+        """Yield every text of the train split.
+
+        Raises:
+            UserError: the data set can't be read, or has no train split or no such column.
+        """
         try:
             for number, row in enumerate(self._rows(), 1):
                 yield _text_of(row, self.text_column, f"{self.name}: row {number}")
@@ -148,22 +156,22 @@ class HubSource:
     def _failure(self, error: Exception) -> UserError:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return UserError(
-            f"{self.name}: neither a file or folder here nor readable from the Hub ({reason})"
+            f"{self.name}: neither a local file or folder nor readable from the Hub ({reason})"
         )
 
 
 def find_sources(
     names: Sequence[str], *, text_column: str = "text", streaming: bool = False
 ) -> list[Source]:
-    """What each name stands for: a file, the files of a folder or glob, or a Hub data set.
+    """Resolve each name to a file, the files of a folder or glob, or a Hub data set.
 
     Args:
-        names: paths, globs or Hub ids, in the order in which they are to be read.
-        text_column: the column of .jsonl, .csv, .parquet and Hub data that holds the text.
+        names: paths, globs or Hub ids, in reading order.
+        text_column: column of .jsonl, .csv, .parquet and Hub data that holds the text.
         streaming: read Hub data sets over the network instead of downloading them first.
 
     Raises:
-        UserError: nothing is there, or it is of a kind that has no reader.
+        UserError: a name matches no file, or a file of an unsupported type.
     """
     found: dict[Path | str, Source] = {}
     for name in names:
@@ -177,12 +185,12 @@ def find_sources(
 
 
 def texts_of(sources: Sequence[Source]) -> Iterator[str]:
-    """All texts in order."""
+    """Yield all texts in order."""
     return (text for source in sources for text in source.texts())
 
 
-def watched(sources: Sequence[Source]) -> Iterator[str]:
-    """All texts in order, with a progress bar."""
+def with_progress(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield all texts in order, showing a progress bar."""
     rows = [source.rows for source in sources]
     total = None if None in rows else sum(count or 0 for count in rows)
     texts = texts_of(sources)
@@ -190,12 +198,12 @@ def watched(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts, a megabyte or so at a time."""
+    """Yield the texts in lists of about a million characters."""
     chunk: list[str] = []
     characters = 0
     for text in texts:
         chunk.append(text)
-        characters += len(text) + 1  # so that a million blank lines are a chunk too
+        characters += len(text) + 1  # + 1: a million blank lines must not be one endless chunk
         if characters >= _CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -204,7 +212,7 @@ def text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _files_of(name: str) -> list[Path] | None:
-    """The files that a name stands for, sorted; None if it can only be a Hub id."""
+    """Return the files that a name stands for, sorted; None if it can only be a Hub id."""
     path = Path(name)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in _READERS)
@@ -215,17 +223,17 @@ def _files_of(name: str) -> list[Path] | None:
     else:
         return None
     if not files:
-        raise UserError(f"{name}: no text file there; readable are {', '.join(_READERS)}")
+        raise UserError(f"{name}: no text files found; supported are {', '.join(_READERS)}")
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: no such file")
         if file.suffix not in _READERS:
-            raise UserError(f"{file}: unknown kind of text; readable are {', '.join(_READERS)}")
+            raise UserError(f"{file}: unsupported file type; use {', '.join(_READERS)}")
     return files
 
 
 def _text_of(row: Any, column: str, where: str) -> str:
-    """Return a row's text, checked: it is there, it is a string, and a tokenizer can take it."""
+    """Return a row's text; refuse one that is missing or that a tokenizer can't take."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: {type(row).__name__} instead of an object with columns")
     require_columns(row, [column], where)
@@ -254,9 +262,9 @@ def _texts_of_csv(path: Path, column: str) -> Iterator[str]:
     if not header:
         return
     require_columns(header, [column], f"{path}:{line}")
-    place = header.index(column)
+    index = header.index(column)
     for number, fields in rows:
-        yield _checked(fields[place], column, f"{path}:{number}")
+        yield _checked(fields[index], column, f"{path}:{number}")
 
 
 def _texts_of_parquet(path: Path, column: str) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Architectures, students and loading."""
+"""Models: supported architectures, students made from teachers, and loading."""

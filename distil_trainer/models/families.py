@@ -1,7 +1,7 @@
-"""One row per architecture: where its embeddings, layers and head are, and what its student is.
+"""One row per architecture: module paths, config fields and the default student's architecture.
 
 No other module knows the attribute names of transformers' models. A new architecture is one more
-`Family`; a student of another architecture than its teacher is one more `Conversion`.
+`Family`; a student of another architecture than its teacher's is one more `Conversion`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +15,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.names import nearest
-
-Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Paths:
     decoder: str
 
     def of_body(self) -> tuple[str, ...]:
-        """Everything that the body's last hidden state comes from."""
+        """Return the paths of all modules that produce the body's last hidden state."""
         parts = (
             self.word_embeddings,
             self.position_embeddings,
@@ -47,7 +45,7 @@ class Paths:
 
 
 class Shape(NamedTuple):
-    """What a config says of a model's size, under one name for every architecture."""
+    """The sizes in a config, under the same names for every architecture."""
 
     depth: int
     width: int
@@ -62,17 +60,17 @@ class Family:
     """An architecture.
 
     Attributes:
-        model_type: Its name in a config.
-        lm_class: The name of transformers' class with its language-model head.
-        causal: Whether a token sees only what stands before it.
-        token_types: Whether its forward is given `token_type_ids`.
-        positions_after_padding: Whether position numbers begin after the padding token's id, which
-            takes `pad_token_id + 1` rows from the position table.
-        paths: Where its modules are.
-        transform_rows: What the head does to hidden rows [N, H] before the decoder.
-        ffn_field: The config's name of the feed-forward width; None there means 4 times the width.
-        student: The architecture that a student of it gets unless another is asked for.
-        layer_norm_eps: The LayerNorm epsilon where the code fixes it, None where the config says.
+        model_type: its name in a config.
+        lm_class: the name of transformers' class with the language-model head.
+        causal: whether a token attends only to itself and earlier tokens.
+        token_types: whether its forward is given `token_type_ids`.
+        positions_after_padding: whether position numbers begin after the padding token's id, which
+            reserves `pad_token_id + 1` rows of the position table.
+        paths: the names of its modules.
+        transform_rows: the head's transform of hidden rows [N, H], before the decoder.
+        ffn_field: the config's name of the feed-forward width; None there means 4 times the width.
+        student: the default architecture of its students.
+        layer_norm_eps: the LayerNorm epsilon if it is hard-coded, None if the config has it.
     """
 
     model_type: str
@@ -88,11 +86,11 @@ class Family:
 
     @property
     def model_class(self) -> Any:
-        """The class of transformers with the language-model head."""
+        """The transformers class with the language-model head."""
         return getattr(transformers, self.lm_class)
 
     def shape(self, config: PreTrainedConfig) -> Shape:
-        """The sizes in a config of this family (transformers itself aliases all but the ffn's)."""
+        """Return a config's sizes (transformers itself aliases all field names but the FFN's)."""
         reserved = config.pad_token_id + 1 if self.positions_after_padding else 0
         return Shape(
             depth=config.num_hidden_layers,
@@ -104,9 +102,9 @@ class Family:
         )
 
     def new_model(self, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
-        """A language model in eval mode, initialised as its architecture does it.
+        """Return a language model in eval mode, initialised as its architecture does it.
 
-        Its random numbers come from the seed alone, and the global generator isn't touched.
+        Its random numbers come from the seed alone; the global generator is left unchanged.
         """
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would seed every GPU's generator as well.
@@ -114,34 +112,34 @@ class Family:
             return self.model_class(config).eval()
 
     def body(self, model: PreTrainedModel) -> nn.Module:
-        """The model without its head: returns the last hidden state."""
+        """Return the model without its head; its forward returns the last hidden state."""
         body: nn.Module = model.get_submodule(self.paths.body)
         return body
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
-        """The stack of transformer layers."""
+        """Return the stack of transformer layers."""
         layers: nn.ModuleList = model.get_submodule(self.paths.layers)
         return layers
 
     def position_embeddings(self, model: PreTrainedModel) -> nn.Embedding:
-        """The table of learned positions."""
+        """Return the table of learned position embeddings."""
         positions: nn.Embedding = model.get_submodule(self.paths.position_embeddings)
         return positions
 
     def transform(self, model: PreTrainedModel, hidden_rows: Tensor) -> Tensor:
-        """What the head does to hidden rows [N, H] before the decoder."""
+        """Apply the head's transform, which precedes the decoder, to hidden rows [N, H]."""
         return self.transform_rows(model, hidden_rows)
 
     def decoder(self, model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
-        """The projection to the vocabulary: weight [V, H], and bias [V] where there is one."""
+        """Return the projection to the vocabulary: weight [V, H], and bias [V] or None."""
         decoder: nn.Linear = model.get_submodule(self.paths.decoder)
         return decoder.weight, decoder.bias
 
-    def model_inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
-        """What of a batch this architecture's forward takes.
+    def model_inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor | bool]:
+        """Return the forward's arguments from a batch.
 
         Token types go only to a model that has them (GPT-2 would add their *word* embeddings), and
-        a causal model is told not to keep the keys and values that only generation needs.
+        a causal model is told not to cache keys and values, which only generation needs.
         """
         names = ("input_ids", "attention_mask", *(("token_type_ids",) if self.token_types else ()))
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in names if name in batch}
@@ -194,7 +192,7 @@ ROBERTA = Family(
     model_type="roberta",
     lm_class="RobertaForMaskedLM",
     causal=False,
-    # It has a table of token types, of one row that is always used: its tokenizers make none.
+    # Its table of token types has one row, which is always used; its tokenizers return no types.
     token_types=False,
     positions_after_padding=True,
     paths=Paths(
@@ -269,11 +267,11 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a teacher's layers and settings are called in a student of another architecture.
+    """The names that a teacher's modules and config fields have in a student's architecture.
 
     Attributes:
-        layer_modules: Names inside one layer, (teacher's, student's), each behind its dot.
-        config_fields: Names in the config, (teacher's, student's).
+        layer_modules: names inside a layer, (teacher's, student's), each with its leading dot.
+        config_fields: names in the config, (teacher's, student's).
     """
 
     layer_modules: tuple[tuple[str, str], ...]
@@ -317,58 +315,57 @@ _CONVERSIONS: dict[tuple[str, str], Conversion] = {
     (family.model_type, family.model_type): _SAME for family in FAMILIES.values()
 } | {("bert", "distilbert"): _BERT_TO_DISTILBERT}
 
-# Where a config came from, not what the model is; a copy must not claim them.
+# Fields that say where a config came from, not what the model is: not to be copied.
 _PROVENANCE = ("_name_or_path", "architectures", "auto_map", "transformers_version")
 
 
 def family_named(model_type: str) -> Family:
-    """The family of this name.
+    """Return the family with this name.
 
     Raises:
-        UserError: There is none.
+        UserError: the architecture is not supported.
     """
     if family := FAMILIES.get(model_type):
         return family
     known = ", ".join(sorted(FAMILIES))
     raise UserError(
-        f"architecture {model_type!r} is not known: use one of {known}"
-        f"{nearest(model_type, FAMILIES)}"
+        f"unknown architecture {model_type!r}: use one of {known}{nearest(model_type, FAMILIES)}"
     )
 
 
 def family_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Family:
-    """The family of a model or of a config.
+    """Return the family of a model or of a config.
 
     Raises:
-        UserError: Its architecture is not one of ours, or it is an encoder that runs as a decoder,
-            whose tokens see something else than its family's.
+        UserError: the architecture is not supported, or it is an encoder that runs as a decoder,
+            whose tokens attend to earlier ones only.
     """
     config = config_of(model_or_config)
     family = family_named(config.model_type)
     if getattr(config, "is_decoder", False) and not family.causal:
         raise UserError(
             f"a {config.model_type} with is_decoder=true is not supported: "
-            "set is_decoder to false in its config, or take a gpt2"
+            "set is_decoder to false in its config, or use a gpt2"
         )
     return family
 
 
 def config_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> PreTrainedConfig:
-    """The config, whichever of the two was given."""
+    """Return a model's config; return a config unchanged."""
     return getattr(model_or_config, "config", model_or_config)
 
 
 def conversion(teacher: Family, student: Family) -> Conversion:
-    """How the teacher's layers and settings are called in the student.
+    """Return the names that the teacher's modules and config fields have in the student.
 
     Raises:
-        UserError: No student of this architecture can be made from this teacher.
+        UserError: no student of this architecture can be made from this teacher.
     """
     if found := _CONVERSIONS.get((teacher.model_type, student.model_type)):
         return found
     possible = [to for origin, to in _CONVERSIONS if origin == teacher.model_type]
     raise UserError(
-        f"a {teacher.model_type} teacher has no {student.model_type} student: "
+        f"a {teacher.model_type} teacher can't have a {student.model_type} student: "
         f"use architecture {' or '.join(sorted(possible))}"
     )
 
@@ -376,7 +373,17 @@ def conversion(teacher: Family, student: Family) -> Conversion:
 def student_config(
     teacher_config: PreTrainedConfig, teacher: Family, student: Family, depth: int
 ) -> PreTrainedConfig:
-    """The teacher's settings as a float32 student's config, of another depth."""
+    """Return a float32 student's config: the teacher's settings with another depth.
+
+    Args:
+        teacher_config: the teacher's config, left unchanged.
+        teacher: the teacher's family.
+        student: the student's family.
+        depth: the student's number of layers.
+
+    Raises:
+        UserError: no student of this family can be made from this teacher.
+    """
     if teacher is student:
         values = teacher_config.to_dict()
     else:

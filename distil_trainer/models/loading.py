@@ -1,6 +1,6 @@
-"""Models from outside: from a folder, the Hub cache, the Hub, or new from a config's file.
+"""Loading models from a folder, the Hub cache or the Hub; creating students from a config file.
 
-Weights are read from safetensors only, and nobody's code is ever run.
+Weights are read from safetensors only, and code that comes with a model is never run.
 """
 
 import json
@@ -28,23 +28,24 @@ _TASK_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
 }
-# A fine-tuned model's head by how its class' name ends; where no class is named it is the first.
+# Heads of fine-tuned models by the end of their class name; a config that names no class gets the
+# first.
 _FINE_TUNED = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForTokenClassification": "AutoModelForTokenClassification",
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
-# What belongs to the ids that a model reads; a config that leaves it out means the teacher's.
+# Fields that depend on the tokenizer; a student's config that omits them gets the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 _UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
 
 
 def load_config(name: str) -> PreTrainedConfig:
-    """The config of a model that one of our families describes.
+    """Return the config of a model whose architecture is supported.
 
     Raises:
-        UserError: It can't be found or read, its architecture isn't known, or it wants to run code
-            of its own.
+        UserError: it can't be found or read, its architecture isn't supported, or it asks for
+            custom code.
     """
     return _config_at(name, locate(name))
 
@@ -68,18 +69,18 @@ def _config_at(name: str, located: Located) -> PreTrainedConfig:
 def load_model(
     name: str, *, task: Task = "lm", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """A model with the head for a task, in eval mode.
+    """Load a model with the head for a task, in eval mode.
 
-    Weights that its checkpoint lacks outside the body (a language-model head that a sentence
-    encoder never had) start at random and are named in a warning.
+    Weights outside the body that its files lack (a language-model head that a sentence encoder
+    never had) are initialised at random, with a warning.
 
     Args:
-        name: A folder, a short name or a Hub id.
+        name: a folder, a short name or a Hub id.
         task: "lm" for the architecture's language model, "classification" or "qa".
-        dtype: What to hold the weights in, whatever the checkpoint or its config says.
+        dtype: the weights' dtype, whatever the files or the config say.
 
     Raises:
-        UserError: It can't be loaded, its weights are pickled, or they don't fit its config.
+        UserError: it can't be loaded, its weights are pickled, or they don't fit its config.
     """
     located = locate(name)
     config = _config_at(name, located)
@@ -95,18 +96,18 @@ def load_model(
 
 
 def load_fine_tuned(folder: str) -> PreTrainedModel:
-    """A model with a finished head, of any architecture: the head that its config names.
+    """Load a fine-tuned model of any architecture, with the head that its config names.
 
     Raises:
         UserError: it can't be loaded without running code, or some of its weights are missing.
     """
     config = fine_tuned_config(folder)
-    named = (config.architectures or ["ForSequenceClassification"])[0]
-    head = next((head for ending, head in _FINE_TUNED.items() if named.endswith(ending)), None)
+    class_name = (config.architectures or ["ForSequenceClassification"])[0]
+    head = next((head for ending, head in _FINE_TUNED.items() if class_name.endswith(ending)), None)
     if head is None:
         raise UserError(
-            f"{folder}: a {named} is no fine-tuned model: a name with {' or '.join(_FINE_TUNED)} "
-            "is wanted among its config.json's architectures"
+            f"{folder}: {class_name} is not a fine-tuned model's class: the first of config.json's "
+            f"architectures must end in {' or '.join(_FINE_TUNED)}"
         )
     require_safetensors(Path(folder), head)
     located = Located(folder, folder, None, "folder")
@@ -114,15 +115,15 @@ def load_fine_tuned(folder: str) -> PreTrainedModel:
     model, report = _from_pretrained(model_class, folder, located, config, torch.float32)
     _check_sizes(folder, report["mismatched_keys"])
     if missing := report["missing_keys"]:
-        raise UserError(f"{folder}: lacks {len(missing)} weights, {min(missing)} first")
+        raise UserError(f"{folder}: {len(missing)} weights are missing, e.g. {min(missing)}")
     return model
 
 
 def fine_tuned_config(folder: str) -> PreTrainedConfig:
-    """The config of a fine-tuned model, of any architecture.
+    """Return the config of a fine-tuned model of any architecture.
 
     Raises:
-        UserError: it can't be read, or wants to run code of its own.
+        UserError: it can't be read, or asks for custom code.
     """
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
@@ -144,7 +145,7 @@ def _from_pretrained(
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
-                # Of weights of another size the report says more than the exception does.
+                # For weights of the wrong size, the report says more than the exception would.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -155,22 +156,22 @@ def _from_pretrained(
 
 def _check_sizes(name: str, mismatched: set[tuple[str, Sequence[int], Sequence[int]]]) -> None:
     if mismatched:
-        key, found, wanted = min(mismatched)
+        key, found, expected = min(mismatched)
         raise UserError(
             f"{name}: its weights do not fit its config.json: {key} is {list(found)} in the file "
-            f"and {list(wanted)} by the config"
+            f"and {list(expected)} in the config"
         )
 
 
 def _check_body(name: str, family: Family, keys: Iterable[str]) -> None:
-    """Refuses a checkpoint with another body than its config: it would be silently half random."""
+    """Refuse weights of another body than the config's: the model would be partly random."""
     prefix = f"{family.paths.body}."
     parts = tuple(f"{path.removeprefix(prefix)}." for path in family.paths.of_body())
     wrong = sorted(key for key in keys if key.removeprefix(prefix).startswith(parts))
     if wrong:
         raise UserError(
             f"{name}: its weights do not fit its config.json: {len(wrong)} of the body's are "
-            f"missing or left over, {wrong[0]} first"
+            f"missing or unexpected, e.g. {wrong[0]}"
         )
 
 
@@ -179,8 +180,8 @@ def _warn_of_random_weights(name: str, task: Task, missing: Iterable[str]) -> No
         return
     head = "language-model" if task == "lm" else task
     _logger.warning(
-        "%s lacks %d weights of the %s head (%s first): they start at random, "
-        "so train the head before trusting what it predicts",
+        "%s lacks %d weights of the %s head (e.g. %s): they start at random, "
+        "so train the head before trusting its predictions",
         name,
         len(names),
         head,
@@ -194,12 +195,16 @@ def student_from_config(
     *,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A new student of any size, randomly initialised, from a config's file or values.
+    """Create a student of any size, randomly initialised, from a config file or its values.
 
-    What the config leaves out of the vocabulary's size and special ids is the teacher's.
+    Args:
+        source: the config's path or its values.
+        teacher_config: supplies the vocabulary's size and special ids where the config omits them.
+        seed: seed of the initialisation.
 
     Raises:
-        UserError: The config can't be read, isn't valid, or has another vocabulary.
+        UserError: the config can't be read, isn't valid, or has another vocabulary size than the
+            teacher's.
     """
     where = "the student's config" if isinstance(source, Mapping) else str(source)
     given = dict(source) if isinstance(source, Mapping) else _read_config(Path(source))
@@ -221,7 +226,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a JSON config: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a config is a JSON object, this is a {type(values).__name__}")
+        raise UserError(
+            f"{path}: a config must be a JSON object, this is a {type(values).__name__}"
+        )
     return values
 
 
@@ -237,15 +244,15 @@ def _with_vocabulary(
     if size != vocabulary["vocab_size"]:
         raise UserError(
             f"{where}: vocab_size {size}, but the teacher's is {vocabulary['vocab_size']}: "
-            "a student reads its teacher's vocabulary, so leave vocab_size out"
+            "a student uses its teacher's vocabulary, so leave vocab_size out"
         )
     return vocabulary | given
 
 
 def _check_fields(given: Mapping[str, Any], family: Family, where: str) -> None:
-    """Refuses a misspelt field, which would silently leave a size at its default."""
+    """Refuse a misspelt field, which would silently leave a size at its default."""
     if "transformers_version" in given:
-        # Written by transformers, not by hand: an older version's fields are no slip.
+        # Written by transformers, not by hand: unknown fields are an older version's, not typos.
         return
     config_class = family.model_class.config_class
     known = {*config_class().to_dict(), *config_class.attribute_map, "model_type", "dtype"}

@@ -1,7 +1,7 @@
-"""A student from a teacher: which layers it keeps, what is copied, whether the two fit together.
+"""Students made from a teacher: choice of layers, copying of weights, and compatibility checks.
 
-`plan_student` and `check_pair` need only configs, so that whatever is wrong is said before any
-weights are read.
+`plan_student` and `check_pair` need only configs, so that errors come before any weights are
+loaded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ Init = Literal["teacher", "random"]
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """What a student will be: its teacher's layers that it keeps, in order, and its own config."""
+    """A student to be made: its teacher's layers that it copies, in order, and its config."""
 
     teacher: Family
     student: Family
@@ -37,7 +37,7 @@ class StudentPlan:
 
 
 def default_layers(teacher_depth: int, num_layers: int) -> tuple[int, ...]:
-    """Layers evenly spaced from the first to the last, rounding half up.
+    """Return layers evenly spaced from the first to the last, rounding half up.
 
     12 to 6 gives 0, 2, 4, 7, 9, 11 (the paper's), 6 to 3 gives 0, 3, 5; one layer is layer 0.
     """
@@ -50,33 +50,37 @@ def default_layers(teacher_depth: int, num_layers: int) -> tuple[int, ...]:
 def choose_layers(
     teacher_depth: int, layers: Sequence[int] | None = None, num_layers: int | None = None
 ) -> tuple[int, ...]:
-    """The teacher's layers that a student keeps; half of them, rounded up, unless told otherwise.
+    """Return the teacher's layers for a student; by default half of them, rounded up.
+
+    Args:
+        teacher_depth: the teacher's number of layers.
+        layers: the layers themselves, counted from 0, ascending.
+        num_layers: how many of them, evenly spaced.
 
     Raises:
-        UserError: The two wishes disagree, or the teacher has no such layers.
+        UserError: `layers` and `num_layers` disagree, or the teacher has no such layers.
     """
     if layers is None:
-        wanted = (teacher_depth + 1) // 2 if num_layers is None else num_layers
-        if not 1 <= wanted <= teacher_depth:
+        depth = (teacher_depth + 1) // 2 if num_layers is None else num_layers
+        if not 1 <= depth <= teacher_depth:
             raise UserError(
-                f"a student of {wanted} layers: its teacher has {teacher_depth}, "
-                f"so 1 to {teacher_depth} are possible"
+                f"a student of {depth} layers: its teacher has {teacher_depth}, "
+                f"so use 1 to {teacher_depth}"
             )
-        return default_layers(teacher_depth, wanted)
+        return default_layers(teacher_depth, depth)
     if num_layers not in (None, len(layers)):
         raise UserError(
             f"num_layers {num_layers} and layers {_listed(layers)} ({len(layers)} of them) "
-            "disagree: give one of the two"
+            "disagree: give only one of them"
         )
     _check_layers(teacher_depth, layers)
     return tuple(layers)
 
 
 def _check_layers(teacher_depth: int, layers: Sequence[int]) -> None:
-    """Refuses layers that the teacher doesn't have, and any order but its own.
+    """Refuse layers that the teacher doesn't have, and any order but the teacher's.
 
-    A repeated or reordered layer would read what no layer of the teacher ever wrote: it has always
-    been a slip of the keyboard.
+    A repeated or reordered layer would get inputs unlike the teacher's: taken for a typo.
     """
     if not layers:
         raise UserError("no layers: name at least one of the teacher's, e.g. 0")
@@ -106,13 +110,21 @@ def plan_student(
     architecture: str | None = None,
     fold_token_types: bool = False,
 ) -> StudentPlan:
-    """Decides everything about a student that its teacher's config can tell; see `make_student`.
+    """Return everything about a student that follows from its teacher's config.
+
+    Args:
+        teacher_config: the teacher's config; the other arguments are those of `make_student`.
+        layers: which of the teacher's layers to copy.
+        num_layers: how many layers to copy.
+        init: "teacher" or "random".
+        architecture: the student's model type.
+        fold_token_types: whether token types are added to the positions.
 
     Raises:
-        UserError: No such student can be made from this teacher.
+        UserError: no such student can be made from this teacher.
     """
     if init not in ("teacher", "random"):
-        raise UserError(f"init {init!r} is not known: use teacher or random")
+        raise UserError(f"unknown init {init!r}: use teacher or random")
     teacher = family_of(teacher_config)
     student = family_named(architecture or teacher.student)
     conversion(teacher, student)
@@ -120,13 +132,13 @@ def plan_student(
         _check_layer_norm(teacher_config, teacher, student)
     if fold_token_types:
         _check_fold(teacher, student, init)
-    kept = choose_layers(teacher.shape(teacher_config).depth, layers, num_layers)
-    config = student_config(teacher_config, teacher, student, len(kept))
-    return StudentPlan(teacher, student, kept, config)
+    chosen = choose_layers(teacher.shape(teacher_config).depth, layers, num_layers)
+    config = student_config(teacher_config, teacher, student, len(chosen))
+    return StudentPlan(teacher, student, chosen, config)
 
 
 def _check_layer_norm(config: PreTrainedConfig, teacher: Family, student: Family) -> None:
-    """Refuses copies that a hard-coded epsilon would make compute something else."""
+    """Refuse copied layers whose outputs a hard-coded epsilon would change."""
     fixed = student.layer_norm_eps
     if teacher is not student and fixed is not None and config.layer_norm_eps != fixed:
         raise UserError(
@@ -138,10 +150,12 @@ def _check_layer_norm(config: PreTrainedConfig, teacher: Family, student: Family
 
 def _check_fold(teacher: Family, student: Family, init: Init) -> None:
     if init == "random":
-        raise UserError("fold_token_types adds to copied positions: it needs init teacher")
+        raise UserError(
+            "fold_token_types changes copied position embeddings: it needs init teacher"
+        )
     if not (teacher.token_types and student.paths.type_embeddings is None):
         raise UserError(
-            "fold_token_types is for a student that loses its teacher's token types: "
+            "fold_token_types is for students that lose their teacher's token types: "
             f"{teacher.model_type} to {student.model_type} loses none"
         )
 
@@ -158,26 +172,27 @@ def make_student(
     freeze_positions: bool = False,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Makes a shallower language model whose weights are copies of its teacher's.
+    """Make a shallower language model whose weights are copied from its teacher.
 
     Args:
-        teacher: A language model; it is neither changed nor shared with the student.
-        layers: Which of its layers to keep, counted from 0, ascending.
-        num_layers: How many to keep, evenly spaced; half of them, rounded up, by default.
+        teacher: a language model; it is left unchanged, and the student shares no memory with it.
+        layers: which of its layers to copy, counted from 0, ascending.
+        num_layers: how many to copy, evenly spaced; by default half of them, rounded up.
         init: "teacher" copies weights; "random" takes only sizes and settings from the teacher.
-        architecture: The student's; by default DistilBERT for a BERT, else the teacher's own.
-        copy_head_transform: Whether the head's transform is copied too (the original didn't).
-        fold_token_types: Adds a single segment's token type to every position, where the student
-            has no token types: the first layer then reads exactly what the teacher's reads.
-        freeze_positions: Leaves the position table as it is while the student trains. A saved
-            student doesn't remember this.
-        seed: Decides every weight that isn't copied. The global generator isn't touched.
+        architecture: the student's; by default DistilBERT for a BERT, else the teacher's.
+        copy_head_transform: whether to copy the head's transform too (the original didn't).
+        fold_token_types: whether to add the first segment's token type to every position, where the
+            student has no token types: on single segments its first layer then gets exactly the
+            teacher's input.
+        freeze_positions: whether to exclude the position embeddings from training. This is not
+            stored in a saved student.
+        seed: seed of the weights that aren't copied. The global generator is left unchanged.
 
     Returns:
-        The student in float32 and in eval mode, like one that `from_pretrained` gives.
+        The student in float32 and in eval mode, like one from `from_pretrained`.
 
     Raises:
-        UserError: No such student can be made from this teacher.
+        UserError: no such student can be made from this teacher.
     """
     plan = plan_student(
         teacher.config,
@@ -187,10 +202,17 @@ def make_student(
         architecture=architecture,
         fold_token_types=fold_token_types,
     )
-    _require_language_model(teacher, plan.teacher)
+    if not isinstance(teacher, plan.teacher.model_class):
+        raise UserError(
+            f"the teacher is a {type(teacher).__name__}, whose head is not a language model's: "
+            f"load it as {plan.teacher.lm_class}"
+        )
     student = plan.student.new_model(plan.config, seed)
     if init == "teacher":
-        _copy_weights(teacher, student, plan, with_transform=copy_head_transform)
+        for source, target in _copied_modules(plan, with_transform=copy_head_transform):
+            weights = teacher.get_submodule(source).state_dict()
+            # Copies into the student's tensors, whatever the teacher's dtype or device.
+            student.get_submodule(target).load_state_dict(weights)
     if fold_token_types:
         _fold_token_types(teacher, student, plan)
     if freeze_positions:
@@ -198,38 +220,22 @@ def make_student(
     return student
 
 
-def _require_language_model(teacher: PreTrainedModel, family: Family) -> None:
-    if not isinstance(teacher, family.model_class):
-        raise UserError(
-            f"the teacher is a {type(teacher).__name__}, whose head is not a language model's: "
-            f"load it as {family.lm_class}"
-        )
-
-
-def _copy_weights(
-    teacher: PreTrainedModel, student: PreTrainedModel, plan: StudentPlan, *, with_transform: bool
-) -> None:
-    for origin, copy in _copied_modules(plan, with_transform=with_transform):
-        # Loading copies into the student's own tensors, whatever dtype or device the teacher has.
-        student.get_submodule(copy).load_state_dict(teacher.get_submodule(origin).state_dict())
-
-
 def _copied_modules(plan: StudentPlan, *, with_transform: bool) -> Iterator[tuple[str, str]]:
-    """The modules to copy, as (name in the teacher, name in the student)."""
+    """Yield the modules to copy, as (name in the teacher, name in the student)."""
     old, new = plan.teacher.paths, plan.student.paths
     yield old.word_embeddings, new.word_embeddings
     yield old.position_embeddings, new.position_embeddings
-    for origin, copy in (
+    for source, target in (
         (old.type_embeddings, new.type_embeddings),
         (old.embedding_norm, new.embedding_norm),
         (old.final_norm, new.final_norm),
     ):
-        if origin and copy:
-            yield origin, copy
+        if source and target:
+            yield source, target
     names = conversion(plan.teacher, plan.student).layer_modules
-    for to, layer in enumerate(plan.layers):
-        for origin, copy in names:
-            yield f"{old.layers}.{layer}{origin}", f"{new.layers}.{to}{copy}"
+    for index, layer in enumerate(plan.layers):
+        for source, target in names:
+            yield f"{old.layers}.{layer}{source}", f"{new.layers}.{index}{target}"
     if with_transform:
         yield from zip(old.transform, new.transform, strict=True)
     yield old.decoder, new.decoder
@@ -253,18 +259,19 @@ def check_pair(
     student_tokenizer: PreTrainedTokenizerBase | None = None,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Refuses a student and a teacher that can't read the same batch or be compared on it.
+    """Refuse a student and a teacher that can't process the same batch or be compared on it.
 
     Args:
-        student: The student or its config.
-        teacher: The teacher or its config.
-        needs_equal_width: Whether hidden states are compared (L_cos), which has no projection.
-        max_length: The longest sequence that they will see; None is as long as they can read.
-        student_tokenizer: Compared with the teacher's where both are given.
-        teacher_tokenizer: Compared with the student's where both are given.
+        student: the student or its config.
+        teacher: the teacher or its config.
+        needs_equal_width: whether hidden states are compared (L_cos), which has no projection.
+        max_length: maximum sequence length in tokens; None is the longest that each accepts, which
+            must then be the same.
+        student_tokenizer: compared with the teacher's if both are given.
+        teacher_tokenizer: compared with the student's if both are given.
 
     Raises:
-        UserError: One line that says what differs and what to do.
+        UserError: the two are incompatible.
     """
     student_family, teacher_family = family_of(student), family_of(teacher)
     small = student_family.shape(config_of(student))
@@ -272,7 +279,7 @@ def check_pair(
     if student_family.causal != teacher_family.causal:
         raise UserError(
             f"a {student_family.model_type} student and a {teacher_family.model_type} teacher: "
-            "one predicts the next token and the other masked ones, so choose two of a kind"
+            "one predicts the next token and the other masked ones, so use two of the same kind"
         )
     _check_sizes(small, large, needs_equal_width=needs_equal_width)
     _check_lengths(small.max_length, large.max_length, max_length)
@@ -284,13 +291,13 @@ def _check_sizes(student: Shape, teacher: Shape, *, needs_equal_width: bool) -> 
     if student.vocabulary != teacher.vocabulary:
         raise UserError(
             f"the student's vocabulary has {student.vocabulary} tokens and the teacher's "
-            f"{teacher.vocabulary}: soft targets need one vocabulary, so take a student made for "
+            f"{teacher.vocabulary}: soft targets need one vocabulary, so use a student made for "
             "this teacher"
         )
     if student.depth > teacher.depth:
         raise UserError(
             f"the student has {student.depth} layers and its teacher {teacher.depth}: "
-            f"a student has at most its teacher's depth, so take {teacher.depth} or fewer"
+            f"a student must not be deeper, so use {teacher.depth} layers or fewer"
         )
     if needs_equal_width and student.width != teacher.width:
         raise UserError(
@@ -299,10 +306,10 @@ def _check_sizes(student: Shape, teacher: Shape, *, needs_equal_width: bool) -> 
         )
 
 
-def _check_lengths(student: int, teacher: int, wanted: int | None) -> None:
-    shortest = min(student, teacher)
-    reads = f"the student reads {student} tokens at most and the teacher {teacher}"
-    if wanted is None and student != teacher:
-        raise UserError(f"{reads}: limit sequences to {shortest} tokens or fewer")
-    if wanted is not None and wanted > shortest:
-        raise UserError(f"sequences of {wanted} tokens: {reads}, so use {shortest} or fewer")
+def _check_lengths(student: int, teacher: int, max_length: int | None) -> None:
+    shorter = min(student, teacher)
+    limits = f"the student accepts at most {student} tokens and the teacher {teacher}"
+    if max_length is None and student != teacher:
+        raise UserError(f"{limits}: limit sequences to {shorter} tokens or fewer")
+    if max_length is not None and max_length > shorter:
+        raise UserError(f"sequences of {max_length} tokens: {limits}, so use {shorter} or fewer")

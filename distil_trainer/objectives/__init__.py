@@ -1,1 +1,1 @@
-"""What is learned: losses, and the module that computes them in one forward."""
+"""Training objectives: the losses, the modules that compute them, cached teacher outputs."""

@@ -1,9 +1,9 @@
-"""What the student is trained on: its body, its head and the losses in one forward.
+"""The language-model objective: student body, vocabulary head and losses in one forward pass.
 
-The module that DDP or torch.compile wraps must hold all of it, since a gradient that is made
-outside is not reduced among processes. So `LanguageModelObjective` is what the Trainer calls its
-model; it holds the student and nothing else, and its forward gives the weighted objective with
-the sums of its terms. Teachers stay outside: they are no part of what is trained or saved.
+The module that DDP or torch.compile wraps must contain all of these, because gradients that are
+computed outside of it are not reduced across processes. The Trainer's model is therefore the
+`Objective`: it holds only the student, and its forward pass returns the weighted objective with the
+sums of its terms. Teachers stay outside, since they are neither trained nor saved.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,33 +27,33 @@ from distil_trainer.recipe import Mode
 Batch = dict[str, Any]
 
 
-class Outcome(NamedTuple):
-    """What a forward gives: the objective to descend, and what it is made of, for the record."""
+class ObjectiveOutput(NamedTuple):
+    """The result of a forward pass: the objective to minimise, and its parts for the log."""
 
     objective: Tensor
     sums: Tensor
-    """Of each of the objective's terms."""
+    """One sum per term of the objective."""
     agreement: Tensor
-    """At how many labelled rows both put the same token first; 0 where nobody asked."""
+    """Labelled rows where student and teacher rank the same token first; 0 if not counted."""
     logits: Any = None
-    """What a task's metrics are computed from; a language model's logits never exist."""
+    """Input of a task's metrics; None for language models, whose full logits are never built."""
 
 
 class TeacherStates(NamedTuple):
-    """What a student needs of a teacher for one batch."""
+    """A teacher's states for one batch, from which its soft targets are computed."""
 
     hidden: Tensor
     """[B, S, H], the last hidden state."""
     rows: Tensor
-    """[N, H], what its head hands to its decoder, for the rows that have soft targets."""
+    """[N, H], the input of its decoder at the rows with soft targets."""
     decoder: Decoder
 
 
 class Objective(nn.Module):
-    """A student and its losses in one module, with the little that the Trainer asks of a model."""
+    """A student and its losses in one module, with the methods that the Trainer needs."""
 
     weight_names: tuple[str, ...]
-    """The argument that weighs each term, in the order of every vector of sums and counts.
+    """The training argument that weights each term, in the order of all sums and counts.
 
     Soft targets come first, true labels second.
     """
@@ -64,44 +64,47 @@ class Objective(nn.Module):
         self.student = student
 
     def prepare(self, batch: Batch) -> Batch:
-        """Adds to a batch on the CPU what would make a GPU wait."""
+        """Add to a batch, while it is on the CPU, what depends on its content.
+
+        Computed on a GPU, these shapes would make the host wait for it.
+        """
         return batch
 
     def counts(self, batch: Batch) -> Tensor:
-        """Over how many positions each term is summed in a prepared batch."""
+        """Return the number of positions over which each term is summed in a prepared batch."""
         raise NotImplementedError
 
     def ask(self, teacher: PreTrainedModel, batch: Batch) -> Any:
-        """What the objective needs of a teacher for a batch; without gradient."""
+        """Run a teacher on a batch without gradients; return what `forward` needs of it."""
         raise NotImplementedError
 
     @property
     def config(self) -> Any:
-        """The student's."""
+        """The student's config."""
         return self.student.config
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """Lets the student recompute its layers' states instead of keeping them."""
+        """Make the student recompute activations in the backward pass instead of storing them."""
         self.student.gradient_checkpointing_enable(**settings)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """The newer name of the same."""
+        """Do the same under the newer name that transformers gives it."""
         self.student.activation_checkpointing_enable(**settings)
 
 
 class LanguageModelObjective(Objective):
-    """Masked or causal language modelling under teachers."""
+    """Masked or causal language modelling with soft targets from teachers."""
 
     def __init__(
         self, student: PreTrainedModel, *, temperature: float, restrict_to_mask: bool, soft: bool
     ) -> None:
-        """Holds the student.
+        """Wrap a student.
 
         Args:
-            student: a language model of one of our families.
+            student: a language model of a supported family.
             temperature: T of the soft targets.
-            restrict_to_mask: whether logits are compared with a teacher's at labelled rows only.
-            soft: whether any term compares them at all.
+            restrict_to_mask: compare logits with a teacher's at labelled positions only.
+            soft: whether any term compares logits with a teacher's.
         """
         super().__init__(student)
         self.family: Family = family_of(student)
@@ -109,27 +112,27 @@ class LanguageModelObjective(Objective):
         self.mode: Mode = "causal" if self.family.causal else "masked"
         hard = "alpha_clm" if self.family.causal else "alpha_mlm"
         self.weight_names = ("alpha_ce", hard, "alpha_mse", "alpha_cos")
-        self._everywhere = soft and not restrict_to_mask
+        self._soft_everywhere = soft and not restrict_to_mask
 
     def prepare(self, batch: Batch) -> Batch:
-        """Adds the rows that the head works on."""
+        """Add the rows on which the vocabulary head works, and their labels."""
         labels = batch["labels"]
         if self.family.causal:  # a row predicts the token after it
             labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         attended = batch["attention_mask"].bool()
-        labels = labels.masked_fill(~attended, IGNORED)  # padding on the left predicts nothing
-        wanted = attended if self._everywhere else labels != IGNORED
-        rows = order_rows(labels, wanted)
+        # After the shift, the last padding position on the left would predict the first token.
+        labels = labels.masked_fill(~attended, IGNORED)
+        rows = order_rows(labels, attended if self._soft_everywhere else labels != IGNORED)
         return {**batch, "head_rows": rows.positions, "head_labels": rows.labels}
 
     def counts(self, batch: Batch) -> Tensor:
-        """Rows with soft targets, with labels, with soft targets again, and attended ones."""
+        """Return the positions of L_ce, of the labels, of L_mse, and of L_cos."""
         soft, attended = len(batch["head_rows"]), len(batch["attended_rows"])
         return torch.tensor([soft, len(batch["head_labels"]), soft, attended])
 
     @torch.no_grad()
     def ask(self, teacher: PreTrainedModel, batch: Batch) -> TeacherStates:
-        """A teacher's view of a batch, with its own inputs and in its own precision."""
+        """Return a teacher's states for a batch, from the teacher's own inputs and precision."""
         family = family_of(teacher)
         hidden = last_hidden_state(teacher, family, batch)
         rows = hidden.flatten(0, 1).index_select(0, batch["head_rows"])
@@ -142,31 +145,37 @@ class LanguageModelObjective(Objective):
         teachers: Sequence[TeacherStates],
         weights: Sequence[float | Tensor],
         *,
-        want_agreement: bool = False,
-    ) -> Outcome:
-        """The objective of one micro-batch and the sums of its terms.
+        count_agreement: bool = False,
+    ) -> ObjectiveOutput:
+        """Return the objective of one micro-batch and the sums of its terms.
 
         Args:
-            batch: prepared by `prepare`.
-            teachers: their states; empty where no term looks at a teacher.
-            weights: of each term, its alpha over its count in the whole accumulated batch;
+            batch: a batch that went through `prepare`.
+            teachers: the teachers' states; empty if no term needs them.
+            weights: for each term its alpha divided by its count in the whole accumulated batch;
                 the number 0.0 switches a term off.
-            want_agreement: also count where student and teacher put the same token first.
+            count_agreement: also count where student and teacher rank the same token first.
         """
         *head_weights, cos = weights
         hidden = last_hidden_state(self.student, self.family, batch).flatten(0, 1)
-        head = self._head(hidden, teachers, batch, HeadWeights(*head_weights), agree=want_agreement)
+        head = self._head(
+            hidden,
+            teachers,
+            batch,
+            HeadWeights(*head_weights),
+            count_agreement=count_agreement,
+        )
         objective, cosine = head.objective, head.objective.new_zeros(())
         if not _is_off(cos):
             attended = batch["attended_rows"]
-            ours = hidden.index_select(0, attended)
-            theirs = teachers[0].hidden.flatten(0, 1).index_select(0, attended)
+            student_rows = hidden.index_select(0, attended)
+            teacher_rows = teachers[0].hidden.flatten(0, 1).index_select(0, attended)
             everywhere = torch.ones_like(attended, dtype=torch.bool)
-            term = hidden_cosine(ours, theirs, everywhere)
+            term = hidden_cosine(student_rows, teacher_rows, everywhere)
             objective = objective + cos * term.total
             cosine = term.total.detach()
         sums = torch.stack([head.ce.total, head.hard.total, head.mse.total, cosine])
-        return Outcome(objective, sums, head.agreement.total)
+        return ObjectiveOutput(objective, sums, head.agreement.total)
 
     def _head(
         self,
@@ -175,11 +184,11 @@ class LanguageModelObjective(Objective):
         batch: Batch,
         weights: HeadWeights,
         *,
-        agree: bool,
+        count_agreement: bool,
     ) -> HeadLosses:
         positions, labels = batch["head_rows"], batch["head_labels"]
-        if not agree and all(map(_is_off, weights)):
-            # No logit is wanted, yet DDP wants a gradient, if only of zeros, for every parameter.
+        if not count_agreement and all(map(_is_off, weights)):
+            # No term needs logits, but DDP needs a gradient, if only zeros, for every parameter.
             positions, labels, teachers = positions[:0], labels[:0], ()
         losses: HeadLosses = head_losses(
             self.family.transform(self.student, hidden.index_select(0, positions)),
@@ -188,13 +197,13 @@ class LanguageModelObjective(Objective):
             labels,
             weights=weights,
             temperature=self.temperature,
-            want_agreement=agree,
+            count_agreement=count_agreement,
         )
         return losses
 
 
-def attended(batch: Batch) -> int:
-    """How many of a batch's tokens are no padding."""
+def attended_tokens(batch: Batch) -> int:
+    """Return the number of tokens in a batch that are not padding."""
     if "attended_rows" in batch:
         return len(batch["attended_rows"])
     mask = batch.get("attention_mask")
@@ -206,6 +215,6 @@ def _is_off(weight: float | Tensor) -> bool:
 
 
 def last_hidden_state(model: PreTrainedModel, family: Family, batch: Mapping[str, Any]) -> Tensor:
-    """The body's output [B, S, H]; the head is left out."""
+    """Return the output [B, S, H] of a model's body, without its head."""
     hidden: Tensor = family.body(model)(**family.model_inputs(batch)).last_hidden_state
     return hidden

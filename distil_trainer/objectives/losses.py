@@ -1,11 +1,10 @@
-"""The terms of the distillation objective, each a pure function of tensors and a mask.
+"""Loss terms of distillation, each a pure function of tensors and a mask.
 
 Every function returns a sum and a count, never a mean: a mean over a micro-batch is the wrong
 number as soon as micro-batches hold different numbers of tokens, so the caller divides once, by the
 count of the whole accumulated batch. Sums are taken in float32 (float64 for float64 input),
 whatever the precision of the logits. Positions outside the mask are overwritten before anything is
-computed from them, so that nothing that stands there, not even a NaN, reaches a value or a
-gradient.
+computed from them, so that their content, even a NaN, reaches no value and no gradient.
 """
 
 from collections.abc import Sequence
@@ -20,23 +19,23 @@ IGNORED = -100
 
 
 class Term(NamedTuple):
-    """One part of an objective: a sum over positions, and over how many it was taken."""
+    """One term of an objective: the sum over its positions and their number."""
 
     total: Tensor
-    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which is not used here
 
 
 def soft_target_kl(
     student_logits: Tensor, teacher_logits: Sequence[Tensor], mask: Tensor, temperature: float
 ) -> Term:
-    """Divergence of the student's softened distribution from the teachers' (L_ce).
+    """Return the KL divergence of the student's softened distribution from the teachers' (L_ce).
 
-    T² · Σ KL(p ‖ softmax(z_s / T)), p being the average of the teachers' softmax(z_t / T). T² keeps
+    T² · Σ KL(p ‖ softmax(z_s / T)), where p is the mean of the teachers' softmax(z_t / T). T² keeps
     the gradient's size independent of T.
 
     Args:
         student_logits: [..., V].
-        teacher_logits: For each teacher [..., V]. No gradient flows into them.
+        teacher_logits: One [..., V] per teacher. No gradient flows into them.
         mask: Boolean [...], true where the position counts.
         temperature: T, above 0.
     """
@@ -45,18 +44,19 @@ def soft_target_kl(
         softened = [(_only(logits, mask) / temperature).softmax(-1) for logits in teacher_logits]
         target = torch.stack(softened).mean(0)
     log_student = (student / temperature).log_softmax(-1)
-    # A class that no teacher gives any mass adds nothing, even where log p is -inf: 0 · log 0 = 0.
+    # A class to which no teacher gives any mass adds nothing, though its log p is -inf:
+    # 0 · log 0 = 0.
     counted = (target > 0) & mask.unsqueeze(-1)
     divergence = torch.where(counted, target * (target.log() - log_student), 0.0).sum()
     return Term(temperature**2 * divergence, mask.sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Term:
-    """Cross-entropy against true classes (L_mlm, L_clm, and classification).
+    """Return the cross-entropy against true classes (L_mlm, L_clm, and classification).
 
     Args:
         logits: [..., V].
-        labels: Integers [...], -100 where there is no target.
+        labels: Integers [...], -100 at positions without a target.
     """
     flat = _wide(logits).reshape(-1, logits.shape[-1])
     labels = labels.reshape(-1)
@@ -65,7 +65,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Term:
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Term:
-    """Squared distance from a real-valued label (regression, as in STS-B).
+    """Return the squared error against a real-valued label (regression, as in STS-B).
 
     Args:
         logits: [N] or [N, 1].
@@ -76,27 +76,27 @@ def squared_error(logits: Tensor, labels: Tensor) -> Term:
 
 
 def logit_mse(student_logits: Tensor, teacher_logits: Sequence[Tensor], mask: Tensor) -> Term:
-    """Squared distance of the raw logits, summed over classes (L_mse: Bucila's logit matching).
+    """Return the squared distance of raw logits, summed over classes (L_mse: logit matching).
 
     Args:
         student_logits: [..., V].
-        teacher_logits: For each teacher [..., V]; the student is held against their mean.
+        teacher_logits: One [..., V] per teacher; the student is compared with their mean.
         mask: Boolean [...], true where the position counts.
     """
     student = _only(student_logits, mask)
     with torch.no_grad():
         target = torch.stack([_only(logits, mask) for logits in teacher_logits]).mean(0)
-    # A class ruled out for both (-inf) is agreement, where -inf - -inf would be NaN.
+    # Where both rule a class out (-inf) they agree, but -inf - -inf would be NaN.
     difference = torch.where(student == target, 0.0, student - target)
     return Term(difference.square().sum(), mask.sum())
 
 
 def hidden_cosine(student_hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) -> Term:
-    """1 - cos between the hidden states of student and teacher (L_cos).
+    """Return 1 - cos between the hidden states of student and teacher (L_cos).
 
     Args:
         student_hidden: [..., H].
-        teacher_hidden: [..., H], of the same width. No gradient flows into it.
+        teacher_hidden: [..., H], the same width. No gradient flows into it.
         mask: Boolean [...], true where the position counts.
     """
     student, teacher = _only(student_hidden, mask), _only(teacher_hidden.detach(), mask)
@@ -105,13 +105,14 @@ def hidden_cosine(student_hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) 
 
 
 def _only(values: Tensor, mask: Tensor) -> Tensor:
-    """Wide values with zeros where the mask is false.
+    """Return the values in the precision of sums, zero where the mask is false.
 
-    Filling rather than selecting keeps every shape known on the host, so a GPU is never waited for.
+    Filling instead of selecting keeps every shape known to the host, which so never waits for a
+    GPU.
     """
     return _wide(values).masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def _wide(values: Tensor) -> Tensor:
-    """Values in the precision that sums are taken in."""
+    """Return the values in the precision in which sums are taken."""
     return values if values.dtype == torch.float64 else values.float()

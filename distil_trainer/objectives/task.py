@@ -1,6 +1,7 @@
-"""Distilling a task: true labels and a teacher's soft targets, where the student has a task's head.
+"""The objective of students with a task head: true labels and a teacher's soft targets.
 
-Sequence and token classification, regression (one label), and extractive question answering.
+Tasks are sequence and token classification, regression (one label), and extractive question
+answering.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
-from distil_trainer.objectives.language_model import Batch, Objective, Outcome
+from distil_trainer.objectives.language_model import Batch, Objective, ObjectiveOutput
 from distil_trainer.objectives.losses import (
     IGNORED,
     Term,
@@ -26,52 +27,55 @@ from distil_trainer.recipe import Mode
 
 _TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 TEACHER_OUTPUTS = "teacher_outputs"
-"""What a batch calls a teacher's outputs that were computed before."""
+"""The batch key of a teacher's cached outputs."""
 
 _CLASS_LABELS = ("labels",)
 _ANSWER_LABELS = ("start_positions", "end_positions")
-LABELS = frozenset({*_CLASS_LABELS, *_ANSWER_LABELS})
-"""What a batch calls what is to be learned."""
+LABEL_KEYS = frozenset({*_CLASS_LABELS, *_ANSWER_LABELS})
+"""The batch keys of true labels."""
 
 
-class Answer(NamedTuple):
-    """A model's answer in the shape that the losses take.
+class LossInputs(NamedTuple):
+    """A model's logits and the labels in the shape that the losses take.
 
-    Question answering is two classifications over positions, of the answer's start and its end.
+    Question answering is two classifications over positions: the answer's start and its end.
     """
 
     logits: Tensor
     """[rows, classes]; [rows] for a regression."""
     labels: Tensor
-    """[rows], -100 where there is none."""
+    """[rows], -100 for a row without a label."""
     allowed: Tensor | None
-    """[rows, classes] where soft targets may put any mass; None: everywhere."""
+    """[rows, classes], true where soft targets may put mass; None allows all classes."""
 
 
 class TaskHead(NamedTuple):
-    """What a model with a task's head answers."""
+    """The task and labels of a model's head."""
 
     task: str
-    """How its class' name ends, such as ForSequenceClassification."""
+    """The end of the model's class name, such as ForSequenceClassification.
+
+    The whole name if the task is not supported.
+    """
     labels: Mapping[int, str]
-    """Its classes by their ids; those of question answering are positions and have no names."""
+    """Label names by id; empty for question answering, whose classes are positions."""
 
 
 def task_head(model: PreTrainedModel) -> TaskHead:
-    """Which task a model is for, and with which labels."""
+    """Return the task that a model is for, and its labels."""
     name = type(model).__name__
-    task = next((task for task in _TASKS if name.endswith(task)), "none of these")
+    task = next((task for task in _TASKS if name.endswith(task)), name)
     labels = {} if answers_questions(model) else dict(model.config.id2label)
     return TaskHead(task, labels)
 
 
 def has_task_head(model: PreTrainedModel) -> bool:
-    """Whether this is a model for one of the tasks here."""
+    """Return whether a model has a head for one of the supported tasks."""
     return type(model).__name__.endswith(_TASKS)
 
 
 def answers_questions(model: PreTrainedModel) -> bool:
-    """Whether this is a model for extractive question answering."""
+    """Return whether a model is for extractive question answering."""
     return type(model).__name__.endswith("ForQuestionAnswering")
 
 
@@ -84,58 +88,58 @@ class TaskObjective(Objective):
     def __init__(
         self, student: PreTrainedModel, *, temperature: float, over_all_positions: bool = False
     ) -> None:
-        """Holds the student.
+        """Wrap a student.
 
         Args:
-            student: a model with a task's head.
+            student: a model with a task head.
             temperature: T of the soft targets.
-            over_all_positions: whether an answer may begin and end anywhere, in the padding too.
+            over_all_positions: let answers start and end at any position, padding included.
 
         Raises:
-            UserError: the task is one that isn't distilled here.
+            UserError: the student's `problem_type` is not supported.
         """
         super().__init__(student)
         self.temperature = temperature
         self._answers_questions = answers_questions(student)
         self._over_all_positions = over_all_positions
         self._width: int | None = None
-        one_number = student.config.num_labels == 1
-        self._regression = one_number and task_head(student).task == "ForSequenceClassification"
+        one_label = student.config.num_labels == 1
+        self._regression = one_label and task_head(student).task == "ForSequenceClassification"
         self._label_names = _ANSWER_LABELS if self._answers_questions else _CLASS_LABELS
         self._inputs = inputs_of(student)
-        self._require_one_label()
+        self._check_problem_type()
 
-    def _require_one_label(self) -> None:
-        said = self.student.config.problem_type
-        done = "regression" if self._regression else "single_label_classification"
-        if said not in (None, done):
+    def _check_problem_type(self) -> None:
+        configured = self.student.config.problem_type
+        trained = "regression" if self._regression else "single_label_classification"
+        if configured not in (None, trained):
             raise UserError(
-                f"the student's problem_type {said} is not supported: with its head and "
-                f"{self.student.config.num_labels} labels it would learn {done}"
+                f"the student's problem_type {configured} is not supported: with its head and "
+                f"{self.student.config.num_labels} labels it would learn {trained}"
             )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Leaves a batch as it is; over all positions it must be as wide as those before.
+        """Return the batch unchanged; over all positions, check that it is as wide as the others.
 
         Raises:
-            UserError: it isn't, so that the loss would depend on which examples come together.
+            UserError: it is not, so the loss would depend on which examples share a batch.
         """
         if self._over_all_positions:
             width = batch["input_ids"].shape[1]
             if self._width is None:
-                kept = batch.get(TEACHER_OUTPUTS)
-                self._width = width if kept is None else kept.shape[1]
+                cached = batch.get(TEACHER_OUTPUTS)
+                self._width = width if cached is None else cached.shape[1]
             require_width(width, self._width)
         return batch
 
     def counts(self, batch: Batch) -> Tensor:
-        """Labels that there are; soft targets apply where there is a label."""
+        """Return the number of labels, twice: soft targets apply only to labelled rows."""
         count = int((self._labels(batch) != IGNORED).sum()) if self._is_labelled(batch) else 0
         return torch.tensor([count, count])
 
     @torch.no_grad()
     def ask(self, teacher: PreTrainedModel, batch: Batch) -> Any:
-        """A teacher's output, from its own inputs."""
+        """Return a teacher's output for a batch, from the inputs that the teacher takes."""
         return teacher(**chosen(batch, inputs_of(teacher)))
 
     def forward(
@@ -143,40 +147,44 @@ class TaskObjective(Objective):
         batch: Batch,
         teachers: Sequence[Any],
         weights: Sequence[float | Tensor],
-    ) -> Outcome:
-        """The objective of one micro-batch, the sums of its terms, and the student's logits.
+    ) -> ObjectiveOutput:
+        """Return the objective of one micro-batch, the sums of its terms, and the student's logits.
 
-        Without labels, as in a test split, there are only logits, and the rest is 0. What teachers
-        say is what `ask` gave, or what `packed` made of that.
+        A batch without labels, as in a test split, gives only logits; the rest is 0.
+
+        Args:
+            batch: a batch of examples.
+            teachers: the teachers' outputs, as returned by `ask` or `packed`.
+            weights: for each term its alpha divided by its count in the whole accumulated batch.
 
         Raises:
-            UserError: no labels to train on.
+            UserError: a training batch has no labels.
         """
         output = self.student(**chosen(batch, self._inputs))
         if not self._is_labelled(batch):
             return self._logits_only(batch, output)
-        ours = self._answer(output, batch)
+        ours = self._loss_inputs(output, batch)
         hard = squared_error if self._regression else cross_entropy
-        terms = [_nothing(ours.logits), hard(ours.logits, ours.labels)]
+        terms = [_empty_term(ours.logits), hard(ours.logits, ours.labels)]
         if teachers:
-            theirs = [self._unpacked(teacher) for teacher in teachers]
-            terms[0] = self._soft(ours, [self._answer(output, batch) for output in theirs])
+            theirs = [self._loss_inputs(self._unpacked(teacher), batch) for teacher in teachers]
+            terms[0] = self._soft(ours, theirs)
         objective = torch.stack(
             [weight * term.total for weight, term in zip(weights, terms, strict=True)]
         ).sum()
         sums = torch.stack([term.total.detach() for term in terms])
-        return Outcome(objective, sums, torch.zeros_like(objective), _logits(output))
+        return ObjectiveOutput(objective, sums, torch.zeros_like(objective), _logits(output))
 
-    def _logits_only(self, batch: Batch, output: Any) -> Outcome:
+    def _logits_only(self, batch: Batch, output: Any) -> ObjectiveOutput:
         if self.training:
             raise UserError(
-                f"a batch of the training data holds {', '.join(batch)}, and no "
-                f"{' and '.join(self._label_names)}"
+                f"a training batch has {', '.join(batch)}, but no {' and '.join(self._label_names)}"
             )
         zero = torch.zeros((), device=batch["input_ids"].device)
-        return Outcome(zero, zero.repeat(len(self.weight_names)), zero, _logits(output))
+        return ObjectiveOutput(zero, zero.repeat(len(self.weight_names)), zero, _logits(output))
 
     def _unpacked(self, output: Any) -> Any:
+        """Return a model's output from the tensor that `packed` made of it."""
         if not isinstance(output, Tensor):
             return output
         if not self._answers_questions:
@@ -187,74 +195,75 @@ class TaskObjective(Objective):
     def _is_labelled(self, batch: Batch) -> bool:
         return all(name in batch for name in self._label_names)
 
-    def _answer(self, output: Any, batch: Batch) -> Answer:
+    def _loss_inputs(self, output: Any, batch: Batch) -> LossInputs:
         if not self._answers_questions:
             logits = output.logits.reshape(-1) if self._regression else output.logits.flatten(0, -2)
-            return Answer(logits, self._labels(batch), None)
+            return LossInputs(logits, self._labels(batch), None)
         logits = torch.cat([output.start_logits, output.end_logits])
         if self._over_all_positions:
-            return Answer(logits, self._labels(batch), None)
-        # Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
+            return LossInputs(logits, self._labels(batch), None)
+        # Padding contains no answer; left in, the loss would depend on a batch's padded width.
         attended = batch["attention_mask"].bool().repeat(2, 1)
         logits = logits.masked_fill(~attended, float("-inf"))
         allowed = batch["answer_mask"].bool().repeat(2, 1) if "answer_mask" in batch else None
-        return Answer(logits, self._labels(batch), allowed)
+        return LossInputs(logits, self._labels(batch), allowed)
 
     def _labels(self, batch: Batch) -> Tensor:
-        """One label a row; a position outside the window is none, as in transformers' head."""
+        """Return one label per row; positions beyond the window are ignored, as in transformers."""
         labels = torch.cat([batch[name].reshape(-1) for name in self._label_names])
         if not self._answers_questions:
             return labels
         return labels.masked_fill(labels >= batch["input_ids"].shape[1], IGNORED)
 
-    def _soft(self, ours: Answer, theirs: Sequence[Answer]) -> Term:
+    def _soft(self, ours: LossInputs, theirs: Sequence[LossInputs]) -> Term:
         mask = ours.labels != IGNORED
         if self._regression:
             return logit_mse(ours.logits[:, None], [each.logits[:, None] for each in theirs], mask)
         # Ruled-out classes get no mass in either distribution.
-        logits = [
-            each.logits if each.allowed is None
+        student, *teachers = (
+            each.logits
+            if each.allowed is None
             else each.logits.masked_fill(~each.allowed, float("-inf"))
             for each in (ours, *theirs)
-        ]  # fmt: skip
-        return soft_target_kl(logits[0], logits[1:], mask, self.temperature)
+        )
+        return soft_target_kl(student, teachers, mask, self.temperature)
 
 
-def require_width(found: int, wanted: int) -> None:
-    """Refuses a batch of another width where padding counts.
+def require_width(width: int, expected: int) -> None:
+    """Refuse a batch of another width where soft targets cover padding.
 
     Raises:
-        UserError: says both.
+        UserError: the widths differ.
     """
-    if found != wanted:
+    if width != expected:
         raise UserError(
-            f"kd_over_all_positions: a batch of width {found} where others have {wanted}, and "
-            "padding counts: have all batches padded to one width"
+            f"kd_over_all_positions: a batch has width {width}, others have {expected}; padding "
+            "counts here, so pad all batches to one width"
         )
 
 
 def check_task_pair(student: TaskHead, teacher: TaskHead) -> None:
-    """Refuses a teacher of another task, or with other labels.
+    """Refuse a teacher whose task or labels differ from the student's.
 
     Raises:
-        UserError: says what differs.
+        UserError: the task or the labels differ.
     """
     if student.task != teacher.task:
         raise UserError(f"the student's task is {student.task} and the teacher's {teacher.task}")
     if student.labels != teacher.labels:
         raise UserError(
             f"the student's labels are {dict(student.labels)} and the teacher's "
-            f"{dict(teacher.labels)}: soft targets need the same in the same order"
+            f"{dict(teacher.labels)}: soft targets need the same labels in the same order"
         )
 
 
 def packed(output: Any) -> Tensor:
-    """A model's output as one tensor: a row of each example, or of each token."""
+    """Return a model's output as one tensor, with one row per example or per token."""
     logits = _logits(output)
     return torch.stack(logits, dim=-1) if isinstance(logits, tuple) else logits
 
 
-def _nothing(like: Tensor) -> Term:
+def _empty_term(like: Tensor) -> Term:
     zero = like.new_zeros((), dtype=torch.float32)
     return Term(zero, torch.zeros((), dtype=torch.int64, device=like.device))
 

@@ -1,12 +1,12 @@
-"""What a teacher says of every example of a task's data, computed once and kept on disk.
+"""A teacher's outputs for every example of a task's data, computed once and cached on disk.
 
-A teacher is frozen, so what it says of an example never changes: every epoch and every seed can
-read it from one memory-mapped file, and no teacher need be in memory. `remember` makes or opens
-that file; `DistilTrainer` takes the data set that it gives and asks nobody.
+A teacher is frozen, so its output for an example never changes: every epoch and every seed can read
+it from one memory-mapped file, and no teacher has to be in memory. `cache_teacher_outputs` writes
+or opens that file; `DistilTrainer` takes the data set that it returns and runs no teacher.
 
-Outputs are kept in float32. They differ from what the teacher would say during training only by
-rounding: a batch of other examples is padded, and so added up, in another way; as it is on another
-device. Under bf16 the teacher's numbers are bfloat16, which float32 holds as they are.
+Outputs are cached in float32. They differ from those that the teacher would compute during training
+only by rounding: other batches and other devices sum in another order. Under bf16 the teacher's
+numbers are bfloat16, which float32 represents exactly.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from angels_share.files import explain, hash_of, is_refusal, replacing, sha256_o
 from angels_share.inputs import chosen, inputs_of
 from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.objectives.task import (
-    LABELS,
+    LABEL_KEYS,
     TEACHER_OUTPUTS,
     TaskHead,
     answers_questions,
@@ -42,13 +42,13 @@ from distil_trainer.objectives.task import (
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Kept = tuple[TaskHead, Floats]
+Cached = tuple[TaskHead, Floats]
 Collator = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 
-_RECIPE = 1  # raised whenever the same teacher and data would give another file
-_UNREAD = {*LABELS, "answer_mask"}  # what no teacher is given of an example
-_OF_EXAMPLES = "ForSequenceClassification"  # other heads say something of each token
-_NOT_WHOLE = (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError)
+_RECIPE = 1  # incremented whenever the same teacher and data would give another file
+_UNREAD = {*LABEL_KEYS, "answer_mask"}  # fields that no teacher reads
+_ROW_PER_EXAMPLE = "ForSequenceClassification"  # the other heads give one row per token
+_UNUSABLE = (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError)
 
 _logger = logging.getLogger(__name__)
 
@@ -64,59 +64,62 @@ def cache_teacher_outputs(
     device: torch.device | str | None = None,
     batch_size: int = 64,
 ) -> "TaughtDataset":
-    """A data set whose examples bear what a teacher says of them.
+    """Return a data set that adds the teacher's outputs to each example.
 
-    What was kept for this teacher and these data is opened, else computed; of several processes
-    that ask at once one works and the others wait. Draws no random number, and no bar: a sweep's
-    workers have no terminal.
+    Outputs for this teacher and these data are opened if they are cached, else computed; if several
+    processes ask for them at once, one computes them and the others wait. It draws no random
+    numbers, and shows no progress bar, since a sweep's workers have no terminal.
 
     Args:
-        teacher: a fine-tuned model's folder, loaded only where something must be computed; or a
-            model, which is put into evaluation mode.
-        dataset: examples with `input_ids` by their number, as the Trainer takes them; outputs are
-            of all their fields but the labels.
+        teacher: a fine-tuned model's folder, loaded only if outputs must be computed; or a model,
+            which is put into evaluation mode.
+        dataset: examples with `input_ids`, accessed by index, as the Trainer takes them; the
+            outputs depend on all their fields except the labels.
         collator: makes a batch of examples.
-        folder: outputs are kept in `<folder>/<key>.npy`, and what they are in a `.json` beside it.
-        bf16: compute under bfloat16, as a training with bf16 would have.
-        over_all_positions: question answering's outputs for padding too, which the collator must
-            then make equally wide everywhere.
-        device: where to compute; None is where the model is, the CPU for a folder.
-        batch_size: examples that are computed at once.
+        folder: cache folder; outputs go to `<folder>/<key>.npy`, their description to a `.json`
+            file beside it.
+        bf16: compute under bfloat16 autocast, as training with bf16 would.
+        over_all_positions: question answering only: compute outputs for padding too; the collator
+            must then pad all batches to one width.
+        device: where to compute [where the model is; the CPU for a folder].
+        batch_size: examples per forward pass.
 
     Raises:
-        RunFailed: outputs that are not finite, or no room for them.
-        UserError: the teacher can't be loaded, the folder can't be written to, or no examples.
+        RunFailed: outputs are not finite, or there is not enough disk space.
+        UserError: the teacher can't be loaded, the folder can't be written to, or the data set is
+            empty.
     """
     if not isinstance(teacher, PreTrainedModel):
-        teacher = _folder_of(teacher)
+        teacher = _existing_folder(teacher)
     if not len(dataset):
-        raise UserError("the data set holds no examples: there is nothing to ask a teacher about")
-    data, lengths = _content_of_data(dataset)
+        raise UserError("the data set has no examples, so the teacher has no outputs to compute")
+    data, lengths = _hash_data(dataset)
+    # The shortest example has padding whenever any has, so a batch of it shows what padding is.
     shortest = dataset[int(np.argmin(lengths))]
-    width, padded = _padding(collator([shortest])) if over_all_positions else (None, None)
-    of = {"teacher": _content_of_model(teacher), "data": data, "padded": padded}
-    source = {"recipe": _RECIPE, **of, "bf16": bf16, "width": width}
+    width, padded = _hash_padding(collator([shortest])) if over_all_positions else (None, None)
+    content = {"teacher": _hash_model(teacher), "data": data, "padded": padded}
+    source = {"recipe": _RECIPE, **content, "bf16": bf16, "width": width}
 
-    def compute() -> Kept:
+    def compute() -> Cached:
         model = load_fine_tuned(teacher) if isinstance(teacher, str) else teacher
         model.to(device if device is not None else model.device).eval()
-        asking = _Asking(model, dataset, collator, lengths, width)
-        return task_head(model), asking.all(batch_size, bf16=bf16)
+        teacher_pass = _TeacherPass(model, dataset, collator, lengths, width)
+        return task_head(model), teacher_pass.outputs(batch_size, bf16=bf16)
 
-    head, values = _kept(Path(folder).expanduser(), source, lengths, compute)
+    head, values = _load_or_compute(Path(folder).expanduser(), source, lengths, compute)
     return TaughtDataset(dataset, values, _starts(head, lengths, width), head, source)
 
 
 @dataclass(frozen=True)
 class TaughtDataset:
-    """A data set and, beside each example, what a teacher says of it.
+    """A data set that adds a teacher's outputs to each example.
 
     Attributes:
         dataset: the examples.
-        values: the teacher's outputs, one row for each example or for each token.
-        starts: where each example's rows begin, and at last their end.
+        values: the teacher's outputs, one row per example or per token.
+        starts: the first row of each example, and finally the number of rows.
         head: the teacher's task and labels.
-        source: what the outputs were computed from, as hashes.
+        source: the settings of the outputs, and hashes of the data and of the teacher.
     """
 
     dataset: Any
@@ -130,21 +133,21 @@ class TaughtDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
-            raise IndexError(index)  # what ends a loop over it
+            raise IndexError(index)  # ends iteration
         example = self.dataset[index]
         rows = self.values[self.starts[index] : self.starts[index + 1]]
         return {**example, TEACHER_OUTPUTS: rows}
 
     @property
     def over_all_positions(self) -> bool:
-        """Whether outputs are there for padding too."""
+        """Whether the outputs cover padding."""
         return self.source["width"] is not None
 
     def collator(self, inner: Collator) -> Collator:
-        """A collator that also makes a batch of the teacher's outputs.
+        """Return a collator that also batches the teacher's outputs.
 
         Args:
-            inner: makes a batch of all the rest, and of examples that bear no outputs.
+            inner: batches all other fields, and examples without outputs.
         """
         return _TaughtCollator(inner, self.head, self.source["width"])
 
@@ -169,34 +172,34 @@ class _TaughtCollator:
         return {**batch, TEACHER_OUTPUTS: self._batch_of(torch.from_numpy(rows), batch)}
 
     def _batch_of(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        if self.head.task == _OF_EXAMPLES:
+        if self.head.task == _ROW_PER_EXAMPLE:
             return rows
         if self.width is not None:
             return rows.view(-1, self.width, rows.shape[1])
-        # Wherever the padding stands, the attended tokens come in the rows' order.
+        # On whichever side the padding is, attended tokens come in the rows' order.
         attended = batch["attention_mask"].bool()
         padded = rows.new_zeros((*attended.shape, rows.shape[1]))
         padded[attended] = rows
         return padded
 
 
-# --- what outputs are of
+# --- the cache key
 
 
-def _content_of_data(dataset: Any) -> tuple[str, Ints]:
-    """A hash of all that a teacher may read of each example, and how many tokens it attends to."""
+def _hash_data(dataset: Any) -> tuple[str, Ints]:
+    """Return a hash of all fields that a teacher may read, and each example's attended tokens."""
     digest, lengths = hashlib.sha256(), np.empty(len(dataset), dtype=np.int64)
     for index in range(len(dataset)):
         example = dataset[index]
-        for content in _contents(example):
+        for content in _field_bytes(example):
             digest.update(content)
         ids, mask = example["input_ids"], example.get("attention_mask")
         lengths[index] = len(ids) if mask is None else np.count_nonzero(mask)
     return digest.hexdigest(), lengths
 
 
-def _contents(example: Mapping[str, Any]) -> Iterator[bytes]:
-    """All fields but the labels, each with its name and shape; of numbers the type is nothing."""
+def _field_bytes(example: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield all fields except the labels with name and shape; the type of numbers doesn't count."""
     for name in sorted(example.keys() - _UNREAD):
         values = np.asarray(example[name])
         if values.dtype.kind in "biuf":
@@ -207,30 +210,30 @@ def _contents(example: Mapping[str, Any]) -> Iterator[bytes]:
         yield content
 
 
-def _padding(batch: Mapping[str, Any]) -> tuple[int, str]:
-    """How wide a batch is, and a hash of it: a teacher that is asked of padding reads that too."""
-    content = hashlib.sha256(b"".join(_contents(batch))).hexdigest()
+def _hash_padding(batch: Mapping[str, Any]) -> tuple[int, str]:
+    """Return a padded batch's width and hash: outputs over all positions depend on the padding."""
+    content = hashlib.sha256(b"".join(_field_bytes(batch))).hexdigest()
     return int(batch["input_ids"].shape[1]), content
 
 
-def _folder_of(teacher: str | Path) -> str:
+def _existing_folder(teacher: str | Path) -> str:
     folder = Path(teacher).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{teacher}: no such folder: give a fine-tuned model's, or the model")
+        raise UserError(f"{teacher}: no such folder; pass a fine-tuned model's folder or the model")
     return str(folder)
 
 
 def files_of(teacher: str) -> list[Path]:
-    """The files of a fine-tuned model's folder that make it what it is."""
+    """Return the files of a fine-tuned model's folder that hold its weights and config."""
     folder = Path(teacher)
     return sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
 
 
-def _content_of_model(teacher: PreTrainedModel | str) -> str:
-    """A hash of all of a model's numbers and of its config."""
+def _hash_model(teacher: PreTrainedModel | str) -> str:
+    """Return a hash of a model's weights, buffers and config."""
     digest = hashlib.sha256()
     if isinstance(teacher, str):
-        fine_tuned_config(teacher)  # says no in words to a folder that isn't a model's
+        fine_tuned_config(teacher)  # a folder without a model fails here with a readable error
         for path in files_of(teacher):
             digest.update(f"{path.name} {sha256_of_file(path)} ".encode())
         return digest.hexdigest()
@@ -243,8 +246,8 @@ def _content_of_model(teacher: PreTrainedModel | str) -> str:
 
 
 def _starts(head: TaskHead, lengths: Ints, width: int | None) -> Ints:
-    """Where each example's rows begin, and at last their end."""
-    if head.task == _OF_EXAMPLES:
+    """Return the first row of each example, and finally the number of rows."""
+    if head.task == _ROW_PER_EXAMPLE:
         sizes = np.ones_like(lengths)
     else:
         sizes = lengths if width is None else np.full_like(lengths, width)
@@ -254,28 +257,28 @@ def _starts(head: TaskHead, lengths: Ints, width: int | None) -> Ints:
 # --- files
 
 
-def _kept(
-    folder: Path, source: Mapping[str, Any], lengths: Ints, compute: Callable[[], Kept]
-) -> Kept:
-    """What is kept, or is then; whoever comes while another computes waits and opens it."""
+def _load_or_compute(
+    folder: Path, source: Mapping[str, Any], lengths: Ints, compute: Callable[[], Cached]
+) -> Cached:
+    """Load cached outputs, or compute and save them; wait while another process computes them."""
     path = folder / f"{hash_of(source, 16)}.npy"
-    with _named(folder):
-        with suppress(*_NOT_WHOLE):  # who may only read opens it too: without a lock
-            return _opened(path, source, lengths)
+    with _naming_folder(folder):
+        with suppress(*_UNUSABLE):  # first without the lock: the folder may be read-only
+            return _load(path, source, lengths)
         folder.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(path.with_suffix(".lock")).acquire()
-    with held:
-        with _named(folder):
-            if (kept := _opened_or_said(path, source, lengths)) is not None:
-                return kept
-        head, values = compute()
-        with _named(folder):
-            return head, _written(path, source, head, values)
+        lock = filelock.FileLock(path.with_suffix(".lock")).acquire()
+    with lock:
+        with _naming_folder(folder):  # again: another process may have written them meanwhile
+            if (cached := _load_or_warn(path, source, lengths)) is not None:
+                return cached
+        head, values = compute()  # its OSErrors are not about this folder
+        with _naming_folder(folder):
+            return head, _save(path, source, head, values)
 
 
 @contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Says of which folder a disk's no is."""
+def _naming_folder(folder: Path) -> Iterator[None]:
+    """Re-raise an OSError as one line that names the folder."""
     try:
         yield
     except OSError as error:
@@ -283,45 +286,42 @@ def _named(folder: Path) -> Iterator[None]:
         raise failure(f"{folder}: {explain(error)}") from error
 
 
-def _opened_or_said(path: Path, source: Mapping[str, Any], lengths: Ints) -> Kept | None:
-    """What is kept, if it is there and whole; a line says so where it isn't whole."""
+def _load_or_warn(path: Path, source: Mapping[str, Any], lengths: Ints) -> Cached | None:
+    """Return cached outputs, or None if there are none or, with a warning, if they are damaged."""
     if not path.with_suffix(".json").is_file():
         return None
     try:
-        return _opened(path, source, lengths)
-    except _NOT_WHOLE as error:
+        return _load(path, source, lengths)
+    except _UNUSABLE as error:
         reason = " ".join(str(error).split())
-        _logger.warning("%s cannot be used (%s): it is made again", path, reason)
+        _logger.warning("%s cannot be used (%s); computing it again", path, reason)
         return None
 
 
-def _opened(path: Path, source: Mapping[str, Any], lengths: Ints) -> Kept:
-    """What is kept; one of `_NOT_WHOLE` is raised where it isn't whole, or isn't there."""
-    record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+def _load(path: Path, source: Mapping[str, Any], lengths: Ints) -> Cached:
+    """Return cached outputs; raise one of `_UNUSABLE` if they are missing or damaged."""
+    about = path.with_suffix(".json")
+    record = json.loads(about.read_text("utf-8"))
     head = TaskHead(record["task"], {int(key): name for key, name in record["labels"].items()})
     rows = int(_starts(head, lengths, source["width"])[-1])
-    return head, _checked(path, record, source, rows)
-
-
-def _checked(path: Path, record: Any, source: Mapping[str, Any], rows: int) -> Floats:
     if record["source"] != source:
-        raise ValueError(f"{path.with_suffix('.json').name} is of something else")
+        raise ValueError(f"{about.name} describes other outputs")
     if record["sha256"] != sha256_of_file(path):
-        raise ValueError("its content isn't what was written")
-    values = _mapped(path)
+        raise ValueError("its checksum is wrong")
+    values = _memory_map(path)
     if values.dtype != np.float32 or values.ndim != 2 or len(values) != rows:
         raise ValueError(f"it holds {values.dtype} {values.shape}, not {rows} rows")
-    return values
+    return head, values
 
 
-def _written(path: Path, source: Mapping[str, Any], head: TaskHead, values: Floats) -> Floats:
-    """Writes the outputs, then what they are: a file without that doesn't count."""
-    for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a process that was killed
-        left.unlink()
+def _save(path: Path, source: Mapping[str, Any], head: TaskHead, values: Floats) -> Floats:
+    """Write the outputs, then their description, without which the file is not used."""
+    for leftover in path.parent.glob(f".{path.stem}.*.tmp"):  # of a process that was killed
+        leftover.unlink()
     header = np.lib.format.header_data_from_array_1_0(values)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        stream.write(values.data)  # np.save would not tell why a disk said no
+        stream.write(values.data)  # np.save would hide the reason why a write failed
     record = {
         "source": source,
         "task": head.task,
@@ -331,21 +331,21 @@ def _written(path: Path, source: Mapping[str, Any], head: TaskHead, values: Floa
         "sha256": sha256_of_file(path),
     }
     write_json(path.with_suffix(".json"), record)
-    return _mapped(path)
+    return _memory_map(path)
 
 
-def _mapped(path: Path) -> Floats:
-    """The file as an array; a memmap itself, or a slice of one, takes far longer to be sliced."""
+def _memory_map(path: Path) -> Floats:
+    """Return the mapped file as a plain array, which is far faster to slice than np.memmap."""
     values: Floats = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     return values
 
 
-# --- asking
+# --- the teacher's forward passes
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """A teacher and all that it is asked about."""
+class _TeacherPass:
+    """One pass of a teacher over a data set."""
 
     model: PreTrainedModel
     dataset: Any
@@ -354,13 +354,22 @@ class _Asking:
     width: int | None
 
     @torch.inference_mode()
-    def all(self, batch_size: int, *, bf16: bool) -> Floats:
-        """The rows of all examples, in their order; asked longest first, with little padding."""
+    def outputs(self, batch_size: int, *, bf16: bool) -> Floats:
+        """Return the rows of all examples in the data set's order.
+
+        Raises:
+            UserError: the teacher has no suitable head.
+        """
         if not has_task_head(self.model):
-            raise UserError(f"a {type(self.model).__name__} has no task's head to ask")
+            raise UserError(f"the teacher is a {type(self.model).__name__}, which has no task head")
         if self.width is not None and not answers_questions(self.model):
-            raise UserError("over_all_positions is for question answering: other tasks have none")
+            raise UserError(
+                "over_all_positions is for question answering, the teacher is a "
+                f"{type(self.model).__name__}"
+            )
         starts = _starts(task_head(self.model), self.lengths, self.width)
+        # By length, so that batches have little padding; longest first, so that a lack of memory
+        # shows in the first batch.
         order = np.argsort(-self.lengths, kind="stable")
         values: Floats = np.empty((0, 0), np.float32)
         for first in range(0, len(order), batch_size):
@@ -385,8 +394,8 @@ class _Asking:
             output = self._of_tokens(output, batch)
         if not bool(torch.isfinite(output).all()):
             raise RunFailed(
-                f"{self.model.name_or_path or 'the teacher'}: what it says of the data is not "
-                "finite, nothing can be learned from it"
+                f"{self.model.name_or_path or 'the teacher'}: its outputs are not finite; "
+                "check the model before distilling from it"
             )
         rows: Floats = output.numpy()
         return rows

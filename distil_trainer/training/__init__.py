@@ -1,1 +1,1 @@
-"""The Trainer: arguments, checks, checkpoints, resuming."""
+"""The Trainer with its arguments, checks, checkpoints and metrics."""

@@ -1,4 +1,4 @@
-"""DistilTrainingArguments: TrainingArguments and what distillation adds, all of it validated."""
+"""DistilTrainingArguments: TrainingArguments plus validated arguments for distillation."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,17 +13,17 @@ from angels_share.names import nearest
 from distil_trainer.data.masking import MaskingOptions
 from distil_trainer.recipe import DEFAULTS, PRESETS, WEIGHTS, Mode, check_weights, default_weights
 
-# What Trainer would accept and then silently not do, or do wrongly, with this objective.
+# Arguments that Trainer would accept and then silently ignore, or get wrong, with our objective.
 _UNSUPPORTED = {
     "fp16": "use bf16, or float32: half precision would overflow in the vocabulary's softmax",
     "fsdp": "FSDP is not supported yet; use DDP (torchrun)",
     "deepspeed": "DeepSpeed is not supported; use DDP (torchrun)",
-    "use_liger_kernel": "the vocabulary head is fused here already",
-    "label_smoothing_factor": "the teacher's soft targets are what smooths here",
+    "use_liger_kernel": "the vocabulary head is already fused",
+    "label_smoothing_factor": "the teacher's soft targets already smooth the labels",
     "auto_find_batch_size": "it would change the batches and so the result; set tokens_per_batch",
-    "neftune_noise_alpha": "noise on the student's input would be no distillation",
-    "ignore_data_skip": "a resumed run would see other batches than the one that it goes on with",
-    "save_only_model": "without the optimizer and the rest no run could be resumed exactly",
+    "neftune_noise_alpha": "it would add noise to the student's input but not to the teacher's",
+    "ignore_data_skip": "a resumed run would train on other batches than an uninterrupted one",
+    "save_only_model": "without the optimizer's state a run could not be resumed exactly",
     "bf16_full_eval": "evaluation is in float32, or under autocast with bf16",
     "fp16_full_eval": "evaluation is in float32, or under autocast with bf16",
 }
@@ -31,7 +31,7 @@ _UNSUPPORTED = {
 
 def _number(value: object) -> str | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return None if is_number else f"{value!r} is no number"
+    return None if is_number else f"{value!r} is not a number"
 
 
 def _weight(value: Any) -> str | None:
@@ -47,8 +47,8 @@ def _inner_share(value: Any) -> str | None:
 
 
 def _positive_count(value: Any) -> str | None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return above_zero(value) if is_whole else f"{value!r} is no whole number"
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return above_zero(value) if is_integer else f"{value!r} is not an integer"
 
 
 def _switch(value: object) -> str | None:
@@ -59,11 +59,11 @@ def _scope(value: object) -> str | None:
     scopes = get_args(get_type_hints(MaskingOptions)["scope"])
     if value in scopes:
         return None
-    return f"{value!r} is none of {', '.join(scopes)}{nearest(str(value), scopes)}"
+    return f"{value!r} is not one of {', '.join(scopes)}{nearest(str(value), scopes)}"
 
 
-# TrainingArguments takes any type for anything. What changes the result is checked: each says what
-# is wrong with a value, if something is.
+# TrainingArguments accepts any type for any argument. Those that change the result are checked:
+# each function returns what is wrong with a value, or None.
 _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     **dict.fromkeys((*WEIGHTS, "alpha_task"), _weight),
     "learning_rate": _positive,
@@ -82,33 +82,33 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
 class DistilTrainingArguments(TrainingArguments):
     """TrainingArguments for a student.
 
-    Other defaults than TrainingArguments': those of the published recipe (learning rate 5e-4,
+    Defaults that differ from TrainingArguments: those of the published recipe (learning rate 5e-4,
     adam_beta2 .98, adam_epsilon 1e-6, no weight decay, gradients clipped at 5, 5 % warm-up),
-    `remove_unused_columns=False` (it would drop what only the teacher reads),
-    `logging_nan_inf_filter=False` (nothing is hidden, and nothing waits for a GPU) and
-    `seed` also for masks and order.
+    `remove_unused_columns=False` (it would drop columns that only the teacher reads) and
+    `logging_nan_inf_filter=False` (it would hide NaN, and wait for the GPU). `seed` also seeds
+    masks and data order.
 
-    A weight left at None takes the default of what is being distilled: 5·L_ce + 2·L_mlm + 1·L_cos
-    for a masked language model, L_clm in the place of L_mlm for a causal one, and .5·L_ce +
-    .5·L_task where the student has a task's head.
+    A weight left at None takes the default of the student's kind: 5·L_ce + 2·L_mlm + 1·L_cos for a
+    masked language model, L_clm instead of L_mlm for a causal one, and .5·L_ce + .5·L_task for a
+    student with a task head.
 
     Attributes:
         alpha_ce: weight of the teacher's soft targets.
-        alpha_mlm: weight of the masked words.
-        alpha_clm: weight of the next word.
-        alpha_mse: weight of the squared distance of logits.
-        alpha_cos: weight of the angle between last hidden states.
+        alpha_mlm: weight of masked language modelling.
+        alpha_clm: weight of next-token prediction.
+        alpha_mse: weight of the squared distance between logits.
+        alpha_cos: weight of the cosine distance between last hidden states.
         alpha_task: weight of a task's true labels.
         temperature: softens teacher and student in L_ce.
-        restrict_ce_to_mask: L_ce and L_mse at the masked words only.
-        kd_over_all_positions: in question answering an answer may begin and end anywhere, in the
-            question and in the padding too, as in the original code: for soft targets and for true
+        restrict_ce_to_mask: compute L_ce and L_mse at masked tokens only.
+        kd_over_all_positions: question answering: answers may start and end at any position, also
+            in the question and in the padding, as in the original code; for soft targets and true
             labels. All batches must be padded to one width.
         mlm_probability: share of tokens that are masked.
-        mlm_smoothing: words are chosen with weight count^-this; 0 is plain masking.
-        mask_scope: "example", "batch" or "token": where the share holds.
-        tokens_per_batch: size of a batch in tokens, padding included, instead of in sequences.
-        allow_inexact_resume: go on from a checkpoint that lacks a part, or from other settings.
+        mlm_smoothing: tokens are chosen with weight count^-mlm_smoothing; 0 is uniform masking.
+        mask_scope: "example", "batch" or "token": the unit in which the share holds.
+        tokens_per_batch: batch size in tokens, padding included, instead of in sequences.
+        allow_inexact_resume: resume from a checkpoint that lacks a part or has other settings.
     """
 
     learning_rate: float = DEFAULTS["learning_rate"]
@@ -145,18 +145,18 @@ class DistilTrainingArguments(TrainingArguments):
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DistilTrainingArguments":
-        """The arguments of a preset (`paper`); settings given here win.
+        """Return the arguments of a preset (`paper`); settings given here take precedence.
 
-        What a preset says of the student is no argument of training, so it is not in here: for
-        `paper` make it with `make_student(teacher, copy_head_transform=False,
+        A preset's student settings are not training arguments and so not included: for `paper`
+        make the student with `make_student(teacher, copy_head_transform=False,
         freeze_positions=True)`.
 
         Raises:
-            UserError: there is no such preset.
+            UserError: the preset is unknown.
         """
         if name not in PRESETS:
             raise UserError(
-                f"preset {name!r}: there is {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+                f"unknown preset {name!r}; presets: {', '.join(PRESETS)}{nearest(name, PRESETS)}"
             )
         known = {each.name for each in fields(cls)}
         recipe = {key: value for key, value in PRESETS[name].items() if key in known}
@@ -165,29 +165,31 @@ class DistilTrainingArguments(TrainingArguments):
     def _check_values(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            left_open = value is None and each.default is None
-            if each.name in _CHECKS and not left_open and (wrong := _CHECKS[each.name](value)):
+            unset = value is None and each.default is None
+            if each.name in _CHECKS and not unset and (wrong := _CHECKS[each.name](value)):
                 raise UserError(f"{each.name}: {wrong}")
 
     def weights(self, mode: Mode) -> dict[str, float]:
-        """The weight of every term for what is being distilled, defaults filled in.
+        """Return the weight of every term for a kind of student, with defaults filled in.
 
         Raises:
-            UserError: a weight for a term that this model doesn't have, or nothing left to learn.
+            UserError: a weight is set for a term that this kind doesn't have, or all are 0.
         """
         defaults = default_weights(mode)
-        chosen = {}
+        weights = {}
         for name in (*WEIGHTS, "alpha_task"):
             given = getattr(self, name)
             if given and name not in defaults:
-                wanted = ", ".join(defaults)
-                raise UserError(f"{name} {given}: a {mode} student has no such term; {wanted}")
-            chosen[name] = float(defaults.get(name, 0.0) if given is None else given)
-        check_weights(chosen)
-        return chosen
+                raise UserError(
+                    f"{name} {given}: a {mode} student has no such term; it has "
+                    f"{', '.join(defaults)}"
+                )
+            weights[name] = float(defaults.get(name, 0.0) if given is None else given)
+        check_weights(weights)
+        return weights
 
     def to_json(self) -> str:
-        """What can be written down: no token, no path to one."""
+        """Return the arguments as JSON, without tokens."""
         values = {
             name: value for name, value in self.to_dict().items() if not name.endswith("_token")
         }

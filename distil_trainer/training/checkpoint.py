@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there, and known to be whole before anything is read.
+"""Atomic, checksummed training checkpoints, verified before anything is read.
 
-A checkpoint is written into a folder of another name; last of all a manifest with every file's size
-and hash; then the folder is renamed. Only what the manifest vouches for is ever loaded.
+A checkpoint is written to a staging folder; its last file is a manifest with the size and hash of
+every other file; then the folder is renamed. Only files listed in the manifest are ever loaded.
 """
 
 import json
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 STAGING = "saving-"
 
-# Without these nothing can go on; without the optimizer's or a generator's state it can, inexactly.
+# Without these no run can resume; without optimizer or generator state it can, inexactly.
 _NEEDED = frozenset({"config.json", "model.safetensors", "trainer_state.json"})
 _NEEDED_TO_BE_EXACT = _NEEDED | {"optimizer.pt", "scheduler.pt"}
 _GENERATORS = "rng_state"
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was verified: what it was made with stands in `settings`."""
+    """A verified checkpoint, with the result settings of the run that wrote it."""
 
     folder: Path
     step: int
@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 def staging_folder(output_dir: Path, step: int) -> Path:
-    """An empty folder to save into; what an interrupted save left there is removed."""
+    """Return an empty folder to save into, removing what an interrupted save left there."""
     folder = output_dir / f"{STAGING}{PREFIX}{step}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -48,12 +48,12 @@ def staging_folder(output_dir: Path, step: int) -> Path:
 
 
 def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
-    """Vouches for the files in a staging folder and gives it its name; returns the checkpoint."""
+    """Write the manifest of a staging folder and rename the folder; return the checkpoint."""
     files = listing(staging)
     write_json(staging / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
     target = staging.parent / f"{PREFIX}{step}"
     replaced = staging.parent / f"{STAGING}replaced-{step}"
-    if target.exists():
+    if target.exists():  # a rename replaces no folder that has files
         target.rename(replaced)
     staging.rename(target)
     sync(target.parent)
@@ -62,10 +62,14 @@ def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
 
 
 def rotate(newest: Path, keep: int | None, best: str | None) -> None:
-    """Removes checkpoints beyond `keep`: those of an abandoned future first, then the oldest.
+    """Remove checkpoints beyond `keep`: first later steps of an abandoned run, then the oldest.
 
-    The newest (it is complete, or nothing would be removed) and the best always stay. Folders that
-    were never completed are not counted, and not touched: the next resume names them.
+    Folders that were never completed are not counted and not removed: the next resume names them.
+
+    Args:
+        newest: the checkpoint that was just completed; it is never removed.
+        keep: how many checkpoints may stay; None or 0 removes none.
+        best: the best checkpoint's folder, if any; it is never removed.
     """
     if keep is None or keep < 1:
         return
@@ -84,32 +88,32 @@ def _step(folder: Path) -> int:
 
 
 def _numbered(output_dir: Path) -> list[Path]:
-    """The checkpoint folders by rising step."""
+    """Return the checkpoint folders by increasing step."""
     folders = output_dir.iterdir() if output_dir.is_dir() else ()
     return sorted((path for path in folders if path.is_dir() and _NAME.match(path.name)), key=_step)
 
 
 def complaint(folder: Path, *, inexact: bool = False) -> str | None:
-    """What is wrong with a checkpoint, or None. Reads every byte, so that loading can trust it.
+    """Return what is wrong with a checkpoint, or None; read every byte to find out.
 
     Args:
         folder: the checkpoint.
-        inexact: forgive missing files other than the weights and the trainer's state.
+        inexact: ignore missing files other than the config, the weights and the trainer's state.
     """
     return next(_complaints(folder, inexact=inexact), None)
 
 
 def _complaints(folder: Path, *, inexact: bool) -> Iterator[str]:
     try:
-        files = _vouched_for(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        files = _listed_files(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        yield f"it has no {MANIFEST}, so it was not completed (or not made here)"
+        yield f"it has no {MANIFEST}, so it was not completed (or not written by this trainer)"
         return
     except (ValueError, KeyError, TypeError, AttributeError):
-        yield f"its {MANIFEST} is torn"
+        yield f"its {MANIFEST} is damaged"
         return
-    wanted = _NEEDED if inexact else _NEEDED_TO_BE_EXACT
-    yield from (f"its {MANIFEST} lacks {name}" for name in sorted(wanted - files.keys()))
+    needed = _NEEDED if inexact else _NEEDED_TO_BE_EXACT
+    yield from (f"its {MANIFEST} lacks {name}" for name in sorted(needed - files.keys()))
     if not inexact and not any(name.startswith(_GENERATORS) for name in files):
         yield f"its {MANIFEST} lacks {_GENERATORS}"
     for fault in faults(folder, files):
@@ -117,64 +121,73 @@ def _complaints(folder: Path, *, inexact: bool) -> Iterator[str]:
             yield fault.reason
     for path in sorted(each for pattern in _LOADABLE for each in folder.glob(pattern)):
         if path.name not in files:
-            yield f"its {MANIFEST} does not vouch for {path.name}"
+            yield f"its {MANIFEST} does not list {path.name}"
 
 
-def _vouched_for(manifest: dict[str, Any]) -> dict[str, Listed]:
-    """Size and hash of each file; an error of any kind where the manifest isn't one."""
+def _listed_files(manifest: dict[str, Any]) -> dict[str, Listed]:
+    """Return size and hash of each file; raise an error of any kind for a damaged manifest."""
     int(manifest["step"])
     dict(manifest["settings"])
     return listed_in(manifest["files"])
 
 
 def load_verified(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder that `complaint` had nothing to say about."""
+    """Return the checkpoint in a folder in which `complaint` found nothing wrong."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return Checkpoint(folder, int(manifest["step"]), manifest["settings"])
 
 
-def find_checkpoint(output_dir: Path, wanted: str, *, inexact: bool = False) -> Checkpoint:
-    """The newest whole checkpoint (`latest`), or the one in a folder that the user names.
+def find_checkpoint(output_dir: Path, name: str, *, inexact: bool = False) -> Checkpoint:
+    """Return the newest complete checkpoint (`latest`), or the one in a named folder.
 
-    Folders that are passed over are named. A folder that the user asked for is not silently
-    replaced by another.
+    `latest` logs every folder that it skips. A named folder is never replaced by another.
+
+    Args:
+        output_dir: where to look for the latest checkpoint.
+        name: `latest`, or a checkpoint's folder.
+        inexact: accept checkpoints without the optimizer's or a generator's state.
 
     Raises:
-        UserError: none is whole; the line names the folder and what is wrong with it.
+        UserError: no checkpoint is complete; the error names the folder and what is wrong with it.
     """
-    if wanted != "latest":
-        folder = Path(wanted)
+    if name != "latest":
+        folder = Path(name)
         if not folder.is_dir():
-            raise UserError(f"--resume_from_checkpoint {folder}: there is no such folder")
+            raise UserError(f"--resume_from_checkpoint {folder}: no such folder")
         if (problem := complaint(folder, inexact=inexact)) is None:
             return load_verified(folder)
         others = [path.name for path in _numbered(folder.parent) if complaint(path) is None]
-        hint = f"; {others[-1]} beside it is whole" if others else ""
+        hint = f"; {others[-1]} beside it is complete" if others else ""
         raise UserError(f"{folder}: {problem}{hint}{_inexact_hint(problem)}")
     problems = []
     for folder in reversed(_numbered(output_dir)):
         if (problem := complaint(folder, inexact=inexact)) is None:
             return load_verified(folder)
         problems.append(f"{folder}: {problem}")
-        _logger.warning("passed over %s: %s", folder, problem)
+        _logger.warning("skipped %s: %s", folder, problem)
     if problems:
-        raise UserError(f"no whole checkpoint: {problems[0]}{_inexact_hint(problems[0])}")
+        raise UserError(f"no complete checkpoint: {problems[0]}{_inexact_hint(problems[0])}")
     raise UserError(f"--resume_from_checkpoint: {output_dir} holds no checkpoint")
 
 
 def _inexact_hint(problem: str) -> str:
     if "is missing" not in problem or any(f"{name} is missing" in problem for name in _NEEDED):
         return ""
-    return " (--allow_inexact_resume goes on without it, to another result)"
+    return " (--allow_inexact_resume resumes without it, with a different result)"
 
 
 def check_settings(
     checkpoint: Checkpoint, settings: Mapping[str, Any], *, inexact: bool = False
 ) -> None:
-    """Refuses to go on with settings that would make another run of it, unless that was asked for.
+    """Refuse to resume with settings that change the result.
+
+    Args:
+        checkpoint: the checkpoint to resume from.
+        settings: the result settings of the run that resumes.
+        inexact: only warn.
 
     Raises:
-        UserError: names all that differs.
+        UserError: some settings differ; the error names them.
     """
     was = checkpoint.settings
     different = [
@@ -186,5 +199,5 @@ def check_settings(
         return
     line = f"{checkpoint.folder} was made with {', '.join(different)}"
     if not inexact:
-        raise UserError(f"{line}: use the same, or --allow_inexact_resume")
-    _logger.warning("%s: the result will be another one", line)
+        raise UserError(f"{line}: use the same settings, or --allow_inexact_resume")
+    _logger.warning("%s: the result will differ", line)

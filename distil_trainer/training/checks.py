@@ -1,4 +1,4 @@
-"""What DistilTrainer refuses before it starts: pairs, settings and launches that aren't right."""
+"""Checks that DistilTrainer runs before training: models, settings, data and launcher."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,25 +27,29 @@ OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
 """The weights of the terms that need a teacher."""
 
 _IGNORED = {
-    "data_collator": "batches of a language model are padded and masked here",
-    "compute_loss_func": "the loss is what the weights say",
+    "data_collator": "DistilTrainer pads and masks a language model's batches itself",
+    "compute_loss_func": "the loss is the weighted sum of the distillation terms",
 }
 
 
 def mode_of(student: PreTrainedModel) -> Mode:
-    """What is distilled follows from the student's head."""
+    """Return the kind of objective, which follows from the student's head."""
     if has_task_head(student):
         return "task"
     return "causal" if family_of(student).causal else "masked"
 
 
 def max_length(model: PreTrainedModel) -> int:
-    """Tokens of the longest sequence that a model reads."""
+    """Return the maximum sequence length of a model in tokens."""
     return family_of(model).shape(model.config).max_length
 
 
-def frozen(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[PreTrainedModel]:
-    """Teachers that will not be trained, by nobody and by no accident."""
+def freeze(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[PreTrainedModel]:
+    """Freeze the teachers and put them into evaluation mode; return them as a list.
+
+    Raises:
+        UserError: a teacher's weight is not finite.
+    """
     if teacher is None:
         return []
     teachers = [teacher] if isinstance(teacher, PreTrainedModel) else list(teacher)
@@ -55,7 +59,7 @@ def frozen(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[
         for name, weight in each.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise UserError(
-                    f"the teacher's {name} holds NaN or infinity: nothing can be learned from it"
+                    f"the teacher's {name} contains NaN or infinity; check the model's weights"
                 )
     return teachers
 
@@ -67,40 +71,62 @@ def check_teachers(
     mode: Mode,
     taught: TaughtDataset | None = None,
 ) -> None:
-    """Refuses terms that want a teacher where there is none, and teachers that don't fit.
+    """Refuse terms that need a teacher if there is none, and teachers that don't fit the student.
 
-    Where the data bear a teacher's outputs, that teacher is looked at.
+    Args:
+        student: the model to train.
+        teachers: frozen teachers; empty if there are none.
+        weights: the weight of every term.
+        mode: the kind of objective.
+        taught: training data with cached outputs, whose teacher is checked instead.
+
+    Raises:
+        UserError: a teacher is missing, superfluous, or doesn't fit the student.
     """
-    wanted = [name for name in OF_TEACHERS if weights[name]]
-    if wanted and not teachers and taught is None:
-        raise UserError(f"{wanted[0]} {weights[wanted[0]]} wants a teacher; set it to 0")
+    needing = [name for name in OF_TEACHERS if weights[name]]
+    if needing and not teachers and taught is None:
+        raise UserError(f"{needing[0]} {weights[needing[0]]} needs a teacher; set it to 0")
     if taught is not None:
         if teachers:
-            raise UserError("train_dataset bears a teacher's outputs: leave teacher out")
+            raise UserError("train_dataset has cached teacher outputs, so pass no teacher")
         check_task_pair(task_head(student), taught.head)
     for number, teacher in enumerate(teachers):
         if mode == "task":
             check_task_pair(task_head(student), task_head(teacher))
             continue
-        compared = number == 0 and weights["alpha_cos"] > 0
+        # Only the first teacher's hidden states are compared.
+        needs_equal_width = number == 0 and weights["alpha_cos"] > 0
         # Sequences that are too long for either are refused once the data is known.
         shortest = min(max_length(student), max_length(teacher))
-        check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
+        check_pair(student, teacher, needs_equal_width=needs_equal_width, max_length=shortest)
 
 
-def require_answer(batch: Mapping[str, Any], teachers: Sequence[PreTrainedModel]) -> None:
-    """Refuses a batch that bears no teacher's outputs where there is no teacher to ask."""
+def require_teacher_outputs(batch: Mapping[str, Any], teachers: Sequence[PreTrainedModel]) -> None:
+    """Refuse a batch without cached outputs if there is no teacher.
+
+    Raises:
+        RunFailed: the collator dropped the outputs.
+    """
     if not teachers and TEACHER_OUTPUTS not in batch:
         raise RunFailed(
-            f"a batch bears no {TEACHER_OUTPUTS}, which train_dataset's examples do, and there is "
-            "no teacher to ask: let the trainer's data_collator be, it batches them"
+            f"batch has no `{TEACHER_OUTPUTS}`; keep the trainer's own data_collator, which adds "
+            "them"
         )
 
 
 def check_positions(
     student: PreTrainedModel, args: DistilTrainingArguments, taught: TaughtDataset | None
 ) -> None:
-    """Refuses positions of an answer where there is none, and outputs over other positions."""
+    """Refuse `kd_over_all_positions` for other tasks, and cached outputs over other positions.
+
+    Args:
+        student: the model to train.
+        args: the training arguments.
+        taught: training data with cached outputs, if any.
+
+    Raises:
+        UserError: the setting doesn't fit the student or the cached outputs.
+    """
     everywhere = args.kd_over_all_positions
     if everywhere and not answers_questions(student):
         raise UserError(
@@ -109,51 +135,68 @@ def check_positions(
         )
     if taught is not None and taught.over_all_positions != everywhere:
         raise UserError(
-            f"kd_over_all_positions is {everywhere}, and the kept outputs were made with "
-            f"over_all_positions={taught.over_all_positions}: say the same to both"
+            f"kd_over_all_positions is {everywhere}, but the cached outputs were computed with "
+            f"over_all_positions={taught.over_all_positions}; use the same value for both"
         )
 
 
 def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], mode: Mode) -> None:
-    """Refuses what would silently be ignored, or silently do something else."""
+    """Refuse settings and launches that would silently be ignored or do something else.
+
+    Args:
+        args: the training arguments.
+        settings: further keyword arguments of the Trainer.
+        mode: the kind of objective.
+
+    Raises:
+        UserError: the error names the setting and what to do.
+    """
     if args.n_gpu > 1:
         raise UserError(
             f"{args.n_gpu} GPUs are visible to one process: start one each with "
             f"`torchrun --nproc_per_node {args.n_gpu} ...`, or choose one with CUDA_VISIBLE_DEVICES"
         )
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != args.world_size:  # each would train all of it, and write to the same folder
+    if started != args.world_size:  # each would train on all data and write to the same folder
         raise UserError(
-            f"{started} processes were started, and each takes itself for one of "
-            f"{args.world_size}: without a GPU add --use_cpu"
+            f"{started} processes were started, but each sees a world size of {args.world_size}; "
+            "without a GPU add --use_cpu"
         )
     if args.push_to_hub:
         raise UserError(
-            "--push_to_hub is not supported yet: push the finished folder with `hf upload`"
+            "--push_to_hub is not supported yet; push the finished folder with `hf upload`"
         )
     if settings.get("model_init") is not None:
-        raise UserError("model_init is not supported: give the student itself")
+        raise UserError("model_init is not supported; pass the student itself")
     for name, reason in _IGNORED.items():
         if mode != "task" and settings.get(name) is not None:
             raise UserError(f"{name} would be ignored: {reason}")
 
 
 def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) -> None:
-    """Refuses sequences that are longer than a model's position table."""
+    """Refuse sequences that are longer than a model's position table.
+
+    Raises:
+        UserError: the longest sequence is too long for a model.
+    """
     longest = int(np.max(sequences.lengths)) if len(sequences) else 0
     for model in models:
         if longest > max_length(model):
             raise UserError(
-                f"the longest sequence has {longest} tokens and a {model.config.model_type} "
-                f"here reads {max_length(model)}: prepare the corpus with a smaller max_length"
+                f"the longest sequence has {longest} tokens, but the {model.config.model_type} "
+                f"reads {max_length(model)} at most; prepare the corpus with a smaller max_length"
             )
 
 
 def check_accelerator(accelerator: Any) -> None:
-    """Refuses what a launcher asked for behind the arguments' back."""
+    """Refuse unsupported settings that come from a launcher instead of the arguments.
+
+    Raises:
+        UserError: the launcher asks for fp16, FSDP or DeepSpeed.
+    """
     if accelerator.mixed_precision == "fp16":
-        raise UserError("mixed precision fp16 is not supported here: use bf16, or float32")
+        raise UserError("mixed precision fp16 is not supported here; use bf16, or float32")
     plugins = {"FSDP": "fsdp_plugin", "DeepSpeed": "deepspeed_plugin"}
     for title, plugin in plugins.items():
         if getattr(accelerator.state, plugin, None) is not None:
-            raise UserError(f"{title} is not supported yet: launch with DDP (torchrun)")
+            raise UserError(f"{title} is not supported yet; launch with DDP (torchrun)")

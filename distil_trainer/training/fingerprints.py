@@ -1,4 +1,4 @@
-"""Short fingerprints of models and data, so that a resumed run can tell that it is the same."""
+"""Short fingerprints of models and data, by which a resumed run recognises its inputs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,18 +19,25 @@ _SAMPLES = 1000
 def of_run(
     student: PreTrainedModel, teachers: Sequence[PreTrainedModel], dataset: Any, mode: Mode
 ) -> dict[str, Any]:
-    """Of all that a run starts from; a task's data have one where a teacher's outputs do."""
+    """Return the fingerprints of a run's student, teachers and training data.
+
+    Args:
+        student: the model to train.
+        teachers: the teachers; empty where their outputs are cached.
+        dataset: the training data. A task's data have a fingerprint only with cached outputs.
+        mode: the kind of objective.
+    """
     data = None if mode == "task" else of_data(dataset)
-    asked: list[Any] = [of_model(each) for each in teachers]
+    sources: list[Any] = [of_model(teacher) for teacher in teachers]
     if isinstance(dataset, TaughtDataset):
-        asked, data = [dict(dataset.source)], dataset.source["data"]
-    return {"student": of_model(student), "teachers": asked, "data": data}
+        sources, data = [dict(dataset.source)], dataset.source["data"]
+    return {"student": of_model(student), "teachers": sources, "data": data}
 
 
 def of_model(model: PreTrainedModel) -> str:
-    """Of every 97th number of each weight, and of which of them are trained.
+    """Return a fingerprint of every 97th value of each weight, and of which weights are trained.
 
-    Taken from the numbers' own bytes, so that it doesn't depend on threads as a sum would.
+    It hashes the values' bytes, since a sum would depend on the number of threads.
     """
     digest = hashlib.sha256(model.config.model_type.encode())
     for name, weight in model.named_parameters():
@@ -41,7 +48,10 @@ def of_model(model: PreTrainedModel) -> str:
 
 
 def of_data(dataset: Any) -> str | None:
-    """Of a language model's data: all lengths and a sample of sequences; of a stream its names."""
+    """Return a fingerprint of a language model's data, or None for data of an unknown type.
+
+    It covers all lengths and a sample of the sequences; for a stream, the names of its sources.
+    """
     if isinstance(dataset, TextStream):
         return hashlib.sha256(" ".join(s.name for s in dataset.sources).encode()).hexdigest()[:16]
     if not hasattr(dataset, "lengths"):

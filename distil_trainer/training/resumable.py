@@ -1,8 +1,8 @@
 """A Trainer that can be stopped and resumed at any step without changing a bit of the result.
 
-Three things make it so. Checkpoints are whole or not there (`checkpoint`), and verified before they
-are read. SIGTERM and SIGINT are only noted, and acted on at the end of a step by every process
-together. And no secret or pickled argument is ever written.
+Checkpoints are atomic (`checkpoint`) and verified before they are read. SIGTERM and SIGINT set a
+flag, on which all processes act together at the end of a step. Secrets and pickled arguments are
+never written.
 """
 
 import logging
@@ -25,7 +25,7 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, write_atomically
 from distil_trainer.training import checkpoint
 
-# Whatever of TrainingArguments changes the numbers; a resumed run must have the same.
+# The TrainingArguments that change the result; a resumed run must have the same.
 _RESULT_SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
     "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "data_seed", "optim",
@@ -33,22 +33,23 @@ _RESULT_SETTINGS = (
     "lr_scheduler_kwargs", "dataloader_drop_last", "train_sampling_strategy",
 )  # fmt: skip
 
-# Signals are added up over the processes; a sum tells which there were.
+# Codes are summed over the processes: with fewer than a million of them, a sum of a million or
+# more means that at least one had a SIGTERM.
 _SIGNAL_CODES = {signal.SIGINT: 1, signal.SIGTERM: 1_000_000}
 
 _logger = logging.getLogger(__name__)
 
 
 class ResumableTrainer(Trainer):
-    """Saves, verifies, resumes, and stops when it is told to."""
+    """A Trainer with verified checkpoints that stops cleanly on signals and resumes exactly."""
 
     stop_signal: int | None = None
-    """The signal that ended the last `train()` too early, the same in every process, or None."""
+    """The signal that ended the last `train()` early, the same in every process, or None."""
     _signal_here: int | None = None
     _stopped_at: int | None = None
 
     def result_settings(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run that it goes on with."""
+        """Return the settings that a resumed run must share with the interrupted one."""
         values = {name: _plain(getattr(self.args, name)) for name in _RESULT_SETTINGS}
         precision = self.accelerator.mixed_precision
         return {**values, "precision": precision, "processes": self.args.world_size}
@@ -58,53 +59,56 @@ class ResumableTrainer(Trainer):
         """The model that is saved and loaded."""
         raise NotImplementedError
 
-    # Starting, stopping
+    # Starting and stopping
 
     def train(self, resume_from_checkpoint: Any = None, **rest: Any) -> TrainOutput:
-        """Trains; see `Trainer.train`.
+        """Train the student; see `Trainer.train`.
 
         Args:
-            resume_from_checkpoint: True or "latest" for the newest whole checkpoint of
+            resume_from_checkpoint: True or "latest" for the newest complete checkpoint in
                 `output_dir`, or a checkpoint's folder.
-            rest: what else `Trainer.train` takes.
+            rest: further arguments of `Trainer.train`.
 
         Raises:
-            UserError: nothing whole to resume from, or checkpoints that a fresh start would lose.
-            RunFailed: a number that is not finite, or a checkpoint that can't be written.
+            UserError: there is no complete checkpoint to resume from, or a fresh start would lose
+                checkpoints.
+            RunFailed: a value is not finite, or a checkpoint can't be written.
         """
         folder = self._folder_to_resume(resume_from_checkpoint)
         self.stop_signal = self._signal_here = self._stopped_at = None
-        with self._noting_signals():
+        with self._catching_signals():
             return super().train(resume_from_checkpoint=folder, **rest)
 
-    def _folder_to_resume(self, wanted: Any) -> str | None:
+    def _folder_to_resume(self, requested: Any) -> str | None:
         output_dir = Path(self.args.output_dir)
-        elsewhere = wanted and Path(str(wanted)).is_dir()
-        elsewhere = elsewhere and Path(str(wanted)).resolve().parent != output_dir.resolve()
-        if (elsewhere or not wanted) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
+        elsewhere = requested and Path(str(requested)).is_dir()
+        elsewhere = elsewhere and Path(str(requested)).resolve().parent != output_dir.resolve()
+        if (elsewhere or not requested) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
             raise UserError(
-                f"{output_dir} holds checkpoints of an earlier run: --resume_from_checkpoint "
-                "goes on with it, another --output_dir starts afresh"
+                f"{output_dir} holds checkpoints of an earlier run; add --resume_from_checkpoint "
+                "to continue it, or use another --output_dir"
             )
-        if not wanted:
+        if not requested:
             return None
         inexact = self.args.allow_inexact_resume
-        name = "latest" if wanted is True else str(wanted)
+        name = "latest" if requested is True else str(requested)
         found = checkpoint.find_checkpoint(output_dir, name, inexact=inexact)
         settings = dict(found.settings)
         threads = settings.pop("threads", None)
         if threads != torch.get_num_threads():
             _logger.warning(
-                "%s was made with %s threads, this run has %s: its bits will differ",
-                found.folder, threads, torch.get_num_threads(),
-            )  # fmt: skip
+                "%s was made with %s threads, this run has %s: results will differ in rounding",
+                found.folder,
+                threads,
+                torch.get_num_threads(),
+            )
         found = checkpoint.Checkpoint(found.folder, found.step, settings)
         checkpoint.check_settings(found, self.result_settings(), inexact=inexact)
         return str(found.folder)
 
     @contextmanager
-    def _noting_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT set a flag; a second one of them ends the process at once."""
+    def _catching_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT set a flag; a second signal of a kind acts as it did before."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may handle signals
             return
@@ -124,27 +128,27 @@ class ResumableTrainer(Trainer):
                 signal.signal(number, handler)
 
     def _signal_code(self) -> int:
-        """What this process contributes to the sum that tells all of a signal to one."""
+        """Return this process's term in the all-reduced stop flag."""
         return _SIGNAL_CODES.get(signal.Signals(self._signal_here), 0) if self._signal_here else 0
 
-    def _hear_signals(self, codes: float) -> None:
-        """Learns from the sum over all processes whether to stop at the end of this step."""
+    def _set_stop_signal(self, codes: float) -> None:
+        """Decide from the all-reduced stop flag whether to stop at the end of this step."""
         if codes and self.state.global_step + 1 < self.state.max_steps:
-            termed = codes >= _SIGNAL_CODES[signal.SIGTERM]
-            self.stop_signal = int(signal.SIGTERM if termed else signal.SIGINT)
+            terminated = codes >= _SIGNAL_CODES[signal.SIGTERM]
+            self.stop_signal = int(signal.SIGTERM if terminated else signal.SIGINT)
 
     def _run_epoch(self, **named: Any) -> None:
-        """A run that was killed after its last step has nothing left to train."""
+        """Train for an epoch, unless a resumed run has already finished its last step."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(**named)
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, *rest: Any, **named: Any) -> None:
-        """At the end of a step in which a signal was heard: saves, and ends the run.
+        """Save and end the run at the end of a step in which a signal arrived.
 
-        The checkpoint comes first, since whoever sent the signal may not wait. An evaluation that
-        is due is still made, and saved, or the resumed run would know less than one that went on.
+        The checkpoint comes first, since the sender may soon kill the process. An evaluation that
+        is due still runs and is saved; otherwise the resumed run would lack its metrics.
         """
         if self.stop_signal is None:
             super()._maybe_log_save_evaluate(tr_loss, *rest, **named)
@@ -152,7 +156,7 @@ class ResumableTrainer(Trainer):
         step = self.state.global_step
         mid_epoch = not float(self.state.epoch or 0).is_integer()
         if self._stopped_at == step and mid_epoch:
-            return  # the epoch ends only because the run does: nothing of it is due
+            return  # called again because the run, not the epoch, ends: nothing is due
         due = self.control.should_evaluate
         if self._stopped_at != step:
             self._save_checkpoint(None, None)
@@ -164,7 +168,7 @@ class ResumableTrainer(Trainer):
         self.control.should_training_stop = True
 
     def _finalize_training(self, *rest: Any) -> TrainOutput:
-        """An interrupted run isn't at its end: no best model is loaded, no checkpoint removed."""
+        """Finish the run; an interrupted one loads no best model and removes no checkpoint."""
         if self.stop_signal is None:
             return super()._finalize_training(*rest)
         best, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
@@ -176,7 +180,7 @@ class ResumableTrainer(Trainer):
     # Saving
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Saves all that a resumed run needs, under its name only once it is complete."""
+        """Save all that a resumed run needs in a staging folder, and rename it when complete."""
         output_dir, step = Path(self.args.output_dir), self.state.global_step
         staging = output_dir / f"{checkpoint.STAGING}{checkpoint.PREFIX}{step}"
         self._together(lambda: checkpoint.staging_folder(output_dir, step), staging, alone=True)
@@ -190,24 +194,30 @@ class ResumableTrainer(Trainer):
         checkpoint.rotate(newest, self.args.save_total_limit, best)
 
     def _together(self, work: Callable[[], Any], staging: Path, *, alone: bool = False) -> None:
-        """Does a part of a save in every process (or in the first one alone), or fails in all."""
+        """Run a part of a save in every process, or in the saving one alone; fail in all or none.
+
+        Raises:
+            RunFailed: it failed in at least one process.
+        """
         problem: Exception | None = None
         try:
             if self.args.should_save or not alone:
                 work()
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch: a full disk is Runtime…
+        # torch reports a full disk as a RuntimeError, safetensors as its own error.
+        except (OSError, RuntimeError, SafetensorError) as error:
             problem = error
+        # All processes learn of a failure, or the others would wait in the next collective call.
         failed = torch.tensor(float(problem is not None), device=self.args.device)
         if not self.accelerator.reduce(failed, reduction="sum").item():
             return
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
-        why = " ".join(str(problem or "another process failed").split())[:200]
+        reason = " ".join(str(problem or "another process failed").split())[:200]
         if isinstance(problem, OSError):
-            why = explain(problem)
+            reason = explain(problem)
         raise RunFailed(
             f"step {self.state.global_step}: the checkpoint in {staging.parent} could not be "
-            f"written: {why}; --resume_from_checkpoint goes on from the one before"
+            f"written: {reason}; --resume_from_checkpoint continues from the previous one"
         ) from problem
 
     def _save_parts(self, folder: Path) -> None:
@@ -228,7 +238,7 @@ class ResumableTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The student, its tokenizer, and the arguments as JSON: no pickle, no secret."""
+        """Save the student, its tokenizer, and the arguments as JSON: no pickle, no secrets."""
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
@@ -247,10 +257,10 @@ class ResumableTrainer(Trainer):
     def _load_best_model(self) -> None:
         folder = Path(str(self.state.best_model_checkpoint))
         if (problem := checkpoint.complaint(folder)) is not None:
-            raise RunFailed(f"the best checkpoint {folder} can't be loaded: {problem}")
+            raise RunFailed(f"the best checkpoint {folder} cannot be loaded: {problem}")
         self._load_from_checkpoint(str(folder))
 
 
 def _plain(value: Any) -> Any:
-    """An enum as its value, so that it compares with what was read from JSON."""
+    """Return an enum's value, which compares equal to what is read from JSON."""
     return getattr(value, "value", value)

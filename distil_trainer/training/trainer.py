@@ -1,7 +1,7 @@
-"""DistilTrainer: the Trainer that people know, with teachers.
+"""DistilTrainer: the Trainer of transformers, with teachers.
 
 It normalises every term once, by its own count over the whole accumulated batch and all processes;
-says what each part of the loss is; and stops before the optimizer where a number is not finite.
+logs each term of the loss; and stops before the optimizer's step if a value is not finite.
 """
 
 import math
@@ -33,7 +33,7 @@ from distil_trainer.objectives.language_model import (
     Batch,
     LanguageModelObjective,
     Objective,
-    attended,
+    attended_tokens,
 )
 from distil_trainer.objectives.task import TEACHER_OUTPUTS, TaskObjective
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
@@ -45,24 +45,29 @@ from distil_trainer.training.checks import (
     check_positions,
     check_settings,
     check_teachers,
-    frozen,
+    freeze,
     mode_of,
-    require_answer,
     require_readable,
+    require_teacher_outputs,
 )
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.resumable import ResumableTrainer
-from distil_trainer.training.step_metrics import LABELS, Window, evaluation_figures, not_finite
+from distil_trainer.training.step_metrics import (
+    LABEL_TERM,
+    MetricsWindow,
+    evaluation_figures,
+    not_finite,
+)
 
 
 class DistilTrainer(ResumableTrainer):
-    """Trains a student under one or more teachers, or under none.
+    """A Trainer for a student with one or more teachers, or with none.
 
-    What is distilled follows from the student's head: a language model learns from its corpus, a
-    model for a task from labelled batches. Everything else is the Trainer's.
+    The objective follows from the student's head: a language model learns from its corpus, a model
+    with a task head from labelled batches. Everything else is the Trainer's.
     """
 
-    # Our loss is normalised over the whole accumulated batch; the Trainer must not divide again.
+    # Our loss is normalised over the whole accumulated batch; the Trainer must not divide it again.
     loss_is_scaled_for_ga = True
     data_collator: Any
 
@@ -78,26 +83,30 @@ class DistilTrainer(ResumableTrainer):
         token_counts: Any = None,
         **trainer_settings: Any,
     ) -> None:
-        """Checks the pair and builds the objective.
+        """Check student, teachers and settings, and build the objective.
 
         Args:
             model: the student. It is trained in place.
-            args: weights, temperature, masks, and all that the Trainer takes.
-            teacher: one or several of one vocabulary, or none. Of several the first is compared by
-                hidden states, and all give soft targets. They are frozen and stay outside of what
-                is trained, saved or wrapped.
+            args: weights, temperature, masks, and the Trainer's arguments.
+            teacher: one or several teachers that share the student's vocabulary, or none. All give
+                soft targets; hidden states are compared with the first one's. Teachers are frozen,
+                and are not part of what is trained, saved or wrapped.
             train_dataset: for a language model a prepared corpus' sequences, or a data set with
-                `input_ids`; for a task what the Trainer takes. What `remember` gives bears its
-                teacher's outputs, and then nobody is asked: leave `teacher` out.
+                `input_ids`; for a task what the Trainer takes. A data set from
+                `cache_teacher_outputs` contains its teacher's outputs: pass no `teacher` then.
             eval_dataset: likewise.
-            processing_class: the tokenizer; it names the mask and is saved with the student.
-            token_counts: how often each token occurs, for masks that favour rare words; counted
-                from the training data where it isn't given.
-            trainer_settings: what else the Trainer takes (callbacks, compute_metrics, …).
+            processing_class: the tokenizer; it supplies the mask token and is saved with the
+                student.
+            token_counts: frequency of each token, for masks that favour rare tokens [counted from
+                the training data].
+            trainer_settings: the Trainer's other arguments (callbacks, compute_metrics, …).
+
+        Raises:
+            UserError: the models, data or settings don't fit together, or aren't supported.
         """
         mode = mode_of(model)
         check_settings(args, trainer_settings, mode)
-        self.teachers = frozen(teacher)
+        self.teachers = freeze(teacher)
         self.weights = args.weights(mode)
         taught = train_dataset if isinstance(train_dataset, TaughtDataset) else None
         check_teachers(model, self.teachers, self.weights, mode, taught)
@@ -108,13 +117,15 @@ class DistilTrainer(ResumableTrainer):
             name.removeprefix("alpha_"): self.weights[name] for name in self.objective.weight_names
         }
         if isinstance(train_dataset, dict):
-            raise UserError(f"train_dataset holds {', '.join(train_dataset)}: give one of them")
+            raise UserError(
+                f"train_dataset is a dict of {', '.join(train_dataset)}; pass one of them"
+            )
         if mode != "task":
             train_dataset, eval_dataset = map(as_sequences, (train_dataset, eval_dataset))
-        self._window = Window(self._alphas)
+        self._window = MetricsWindow(self._alphas)
         if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = False  # every parameter has its gradient
-        # As they were given: a resumed run starts from the same.
+            args.ddp_find_unused_parameters = False  # every parameter gets a gradient
+        # Before training changes the student: a resumed run starts from the same models.
         self._identities = of_run(model, self.teachers, train_dataset, mode)
         super().__init__(
             model=self.objective,
@@ -133,7 +144,7 @@ class DistilTrainer(ResumableTrainer):
         self._flops_per_token = 6 * model.num_parameters(exclude_embeddings=True)
 
     def train(self, resume_from_checkpoint: Any = None, **rest: Any) -> TrainOutput:
-        """Trains; see `ResumableTrainer.train`. What evaluation would refuse is refused now."""
+        """Train; see `ResumableTrainer.train`. Evaluation data are checked first."""
         evaluates = self.eval_dataset is not None and self.objective.mode != "task"
         if evaluates and not isinstance(self.eval_dataset, dict):
             self.get_eval_dataloader()
@@ -145,8 +156,11 @@ class DistilTrainer(ResumableTrainer):
         self, student: PreTrainedModel, args: DistilTrainingArguments, mode: Mode
     ) -> Objective:
         if mode == "task":
-            wide = args.kd_over_all_positions
-            return TaskObjective(student, temperature=args.temperature, over_all_positions=wide)
+            return TaskObjective(
+                student,
+                temperature=args.temperature,
+                over_all_positions=args.kd_over_all_positions,
+            )
         return LanguageModelObjective(
             student,
             temperature=args.temperature,
@@ -156,25 +170,31 @@ class DistilTrainer(ResumableTrainer):
 
     @property
     def student(self) -> PreTrainedModel:
-        """The student, without what wraps it: what is saved and loaded."""
+        """The student without its wrappers, as it is saved and loaded."""
         return self.objective.student
 
     def result_settings(self) -> dict[str, Any]:
-        """The Trainer's settings, the recipe, and the data that a resumed run must share."""
-        names = ("temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
-                 "mask_scope", "tokens_per_batch")  # fmt: skip
+        """Return the settings, weights and fingerprints that a resumed run must share."""
+        names = (
+            "temperature",
+            "restrict_ce_to_mask",
+            "mlm_probability",
+            "mlm_smoothing",
+            "mask_scope",
+            "tokens_per_batch",
+        )
         ours = {name: getattr(self.args, name) for name in names}
         if self.args.kd_over_all_positions:
             ours["kd_over_all_positions"] = True
         if isinstance(self.train_dataset, TextStream):
-            # Every reader has its own part of a stream, so their number is part of the order.
+            # Each reader has its own part of a stream, so their number determines the order.
             ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
         return {**super().result_settings(), **self.weights, **ours, **self._identities}
 
     # Data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Length-bucketed, masked batches by our own loader; for a task the Trainer's."""
+        """Return a loader of length-bucketed, masked batches; for a task the Trainer's loader."""
         if self.objective.mode == "task" or self.train_dataset is None:
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
@@ -197,7 +217,7 @@ class DistilTrainer(ResumableTrainer):
         )
 
     def _batch_size(self, sequences: int) -> dict[str, Any]:
-        """How `BatchPlan` sizes and seeds batches."""
+        """Return the arguments by which batches are sized and seeded."""
         by_tokens = self.args.tokens_per_batch
         return {
             "batch_size": None if by_tokens else sequences,
@@ -206,11 +226,11 @@ class DistilTrainer(ResumableTrainer):
         }
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """The same for evaluation, with the same masks every time."""
+        """Return a loader for evaluation, whose masks are the same every time."""
         if self.objective.mode == "task":
             loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
             return loader
-        if isinstance(eval_dataset, str):  # one of several, by its name
+        if isinstance(eval_dataset, str):  # the name of one of several
             eval_dataset = self.eval_dataset[eval_dataset]
         dataset = as_sequences(self.eval_dataset if eval_dataset is None else eval_dataset)
         if dataset is None:
@@ -241,7 +261,7 @@ class DistilTrainer(ResumableTrainer):
         if self.objective.mode == "causal":
             return CausalCollator(pad or 0)
         if tokenizer is None:
-            raise UserError("masked language modelling needs processing_class: the tokenizer")
+            raise UserError("masked language modelling needs processing_class, the tokenizer")
         if self._token_counts is None:
             counted = self.eval_dataset if self.train_dataset is None else self.train_dataset
             if isinstance(counted, dict):
@@ -262,15 +282,15 @@ class DistilTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor]:
-        """The micro-batches of an update, and each term's count over all of them, everywhere."""
-        started = self._window.begin()
+        """Return an update's micro-batches, and each term's count over them and all processes."""
+        started = self._window.begin_waiting()
         batches = [self.objective.prepare(batch) for batch in islice(epoch_iterator, num_batches)]
         self._window.end_waiting(started)
         zero = torch.zeros(len(self._alphas), dtype=torch.int64)
         counts = sum((self.objective.counts(batch) for batch in batches), zero)
-        seen = sum(attended(batch) for batch in batches)
+        tokens = sum(attended_tokens(batch) for batch in batches)
         padded = sum(batch["input_ids"].numel() for batch in batches if "input_ids" in batch)
-        vector = torch.cat([counts, torch.tensor([seen, padded])]).to(device, non_blocking=True)
+        vector = torch.cat([counts, torch.tensor([tokens, padded])]).to(device, non_blocking=True)
         totals: Tensor = self.accelerator.reduce(vector, reduction="sum")
         self._window.open_update(totals)
         return batches, totals[: len(self._alphas)]
@@ -282,76 +302,84 @@ class DistilTrainer(ResumableTrainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """The weighted objective of a micro-batch, normalised over the whole accumulated batch.
+        """Return the objective of a micro-batch, normalised over the whole accumulated batch.
 
-        Without counts (evaluation of a task) the batch's own are used, and only its labels.
+        Without counts, as in the evaluation of a task, it is the labels' loss over this batch.
+
+        Args:
+            model: the objective, perhaps wrapped.
+            inputs: a micro-batch that went through `Objective.prepare`.
+            return_outputs: also return the forward pass's output.
+            num_items_in_batch: each term's count, from `get_batch_samples`.
         """
         if num_items_in_batch is None:
             return self._labels_only(model, inputs, return_outputs=return_outputs)
-        # DDP averages gradients over the processes; counts are over all of them, so scale back up.
+        # DDP averages gradients over processes, but counts cover all of them: undo the average.
         scale = self.accelerator.num_processes
         counts = num_items_in_batch.clamp(min=1)
         weights = [
             0.0 if alpha == 0 else scale * alpha / count
             for alpha, count in zip(self._alphas.values(), counts, strict=True)
         ]
-        outcome = model(inputs, self._ask_teachers(inputs), weights)
-        self._window.add(outcome.sums)
-        return (outcome.objective, outcome) if return_outputs else outcome.objective
+        output = model(inputs, self._teacher_outputs(inputs), weights)
+        self._window.add(output.sums)
+        return (output.objective, output) if return_outputs else output.objective
 
     def _labels_only(self, model: Any, inputs: Batch, *, return_outputs: bool) -> Any:
         count = self.objective.counts(inputs)[1].clamp(min=1)
-        outcome = model(inputs, (), [0.0, 1 / float(count)])
-        return (outcome.objective, {"logits": outcome.logits}) if return_outputs else outcome[0]
+        output = model(inputs, (), [0.0, 1 / float(count)])
+        return (output.objective, {"logits": output.logits}) if return_outputs else output.objective
 
-    def _ask_teachers(self, batch: Batch) -> list[Any]:
-        """The teachers' answers, if any term needs them; those that the batch bears, if it does."""
+    def _teacher_outputs(self, batch: Batch) -> list[Any]:
+        """Return the batch's cached outputs or the teachers' own; none if no term needs them."""
         if not any(self.weights[name] for name in OF_TEACHERS):
             return []
-        require_answer(batch, self.teachers)
-        return [batch[TEACHER_OUTPUTS]] if TEACHER_OUTPUTS in batch else self._ask_all(batch)
+        require_teacher_outputs(batch, self.teachers)
+        return [batch[TEACHER_OUTPUTS]] if TEACHER_OUTPUTS in batch else self._run_teachers(batch)
 
-    def _ask_all(self, batch: Batch) -> list[Any]:
+    def _run_teachers(self, batch: Batch) -> list[Any]:
         with self.accelerator.autocast():
             return [self.objective.ask(teacher, batch) for teacher in self.teachers]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Looks at every number of the update, in one wait for a GPU, before the optimizer does."""
+        """Return the gradient's norm after checking that all of the update's values are finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # Sums, stop flag, norm and counts travel as one vector: one all-reduce, and one transfer
+        # for which the host waits.
         local = self._window.sums
         stop = local.new_tensor([self._signal_code()])
         summed = self.accelerator.reduce(torch.cat([local, stop]), reduction="sum")
         size = torch.as_tensor(norm, device=local.device).reshape(1)
         parts = [part.double() for part in (summed, size, self._window.counts)]
         values: list[float] = torch.cat(parts).tolist()
-        sums, rest = values[: len(local)], values[len(local) :]
-        self._window.close_update(sums, rest[2:])
-        self._hear_signals(rest[0])
-        if (culprit := not_finite(list(self._alphas), sums, rest[1])) is not None:
+        sums, (stop_code, norm_value, *counts) = values[: len(local)], values[len(local) :]
+        self._window.close_update(sums, counts)
+        self._set_stop_signal(stop_code)
+        if (culprits := not_finite(list(self._alphas), sums, norm_value)) is not None:
             raise RunFailed(
-                f"step {self.state.global_step + 1} (seed {self.args.seed}): {culprit} not "
-                "finite; stopped before the optimizer, nothing was changed. Lower the learning "
-                "rate, or look at the teacher"
+                f"step {self.state.global_step + 1} (seed {self.args.seed}): {culprits} not "
+                "finite; stopped before the optimizer's step. Lower the learning rate, or check "
+                "the teacher"
             )
         return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Saves; the time that it takes is not the training's."""
+        """Save a checkpoint, without counting its time as training time."""
         with self._window.paused():
             super()._save_checkpoint(model, trial)
 
     def evaluate(self, *rest: Any, **named: Any) -> dict[str, float]:
-        """Evaluates; the time that it takes is not the training's."""
+        """Evaluate, without counting the time as training time."""
         with self._window.paused():
-            figures: dict[str, float] = super().evaluate(*rest, **named)
-        return figures
+            metrics: dict[str, float] = super().evaluate(*rest, **named)
+        return metrics
 
     def floating_point_ops(self, inputs: Batch) -> int:
-        """The student's, forward and backward; the teacher's are not counted."""
-        return int(self._flops_per_token * attended(inputs))
+        """Return the student's operations, forward and backward; a teacher's are not counted."""
+        return int(self._flops_per_token * attended_tokens(inputs))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the parts of the loss, speed, padding and waiting since the last record."""
+        """Add the loss terms, speed, and shares of padding and waiting since the last entry."""
         if "loss" in logs and self._window.updates:
             logs.update(self._window.drain())
         super().log(logs, start_time)
@@ -362,10 +390,14 @@ class DistilTrainer(ResumableTrainer):
     def evaluation_loop(
         self, dataloader: DataLoader[Any], description: str, *rest: Any, **named: Any
     ) -> EvalLoopOutput:
-        """A language model's figures over the held-out text; a task's by the Trainer's own loop."""
+        """Compute a language model's metrics on held-out text; for a task run the Trainer's loop.
+
+        Raises:
+            RunFailed: a metric is not finite.
+        """
         if self.objective.mode == "task":
             return super().evaluation_loop(dataloader, description, *rest, **named)
-        if not self.accelerator._models:  # evaluated before anything was trained
+        if not self.accelerator._models:  # evaluation before any training
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
         size = 2 * len(self._alphas) + 1
@@ -374,32 +406,33 @@ class DistilTrainer(ResumableTrainer):
             totals += self._evaluate_batch(self.objective.prepare(batch))
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         totals = self.accelerator.reduce(totals, reduction="sum")
-        figures = evaluation_figures(self._alphas, totals.tolist(), taught=bool(self.teachers))
-        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        metrics = evaluation_figures(self._alphas, totals.tolist(), taught=bool(self.teachers))
+        wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             raise RunFailed(
                 f"step {self.state.global_step} (seed {self.args.seed}): {', '.join(wrong)} on the "
                 "held-out text is not finite"
             )
         prefix = named.get("metric_key_prefix", "eval")
-        metrics = {f"{prefix}_{name}": value for name, value in figures.items()}
+        metrics = {f"{prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # type: ignore[arg-type]
 
     def prediction_step(self, model: Any, inputs: Batch, *rest: Any, **named: Any) -> Any:
-        """A task's prediction; a test split has no labels, and then there are only logits."""
+        """Predict a task's batch; without labels, as in a test split, return only logits."""
         if any(name in inputs for name in self.label_names):
             return super().prediction_step(model, inputs, *rest, **named)
         with torch.no_grad():
-            outcome = model(self._prepare_inputs(inputs), (), [0.0, 0.0])
-        return None, outcome.logits, None
+            output = model(self._prepare_inputs(inputs), (), [0.0, 0.0])
+        return None, output.logits, None
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
-        """Sums of the terms, rows of agreement, counts of the terms."""
+        """Return the terms' sums, rows of agreement, and the terms' counts, as one vector."""
         counts = self.objective.counts(batch).to(self.args.device)
         batch = self._prepare_inputs(batch)
-        asked = self._ask_all(batch)
-        # The labels' cross-entropy is always a figure; hidden states compare only if widths do.
-        labels = list(self._alphas)[LABELS]
+        teachers = self._run_teachers(batch)
+        # The labels' cross-entropy is always reported, the other terms only if they have a weight:
+        # hidden states of unequal width cannot even be compared.
+        labels = list(self._alphas)[LABEL_TERM]
         weights = [float(term == labels or alpha > 0) for term, alpha in self._alphas.items()]
-        outcome = self.model(batch, asked, weights, want_agreement=bool(asked))
-        return torch.cat([outcome.sums, outcome.agreement.reshape(1), counts]).double()
+        output = self.model(batch, teachers, weights, count_agreement=bool(teachers))
+        return torch.cat([output.sums, output.agreement.reshape(1), counts]).double()

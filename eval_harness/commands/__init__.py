@@ -1,1 +1,1 @@
-"""One file per command: its flags, then what it does."""
+"""One module per command: its flags and the function that runs it."""

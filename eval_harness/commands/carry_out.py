@@ -1,4 +1,4 @@
-"""From a plan to its results and tables."""
+"""Execution of a plan: its missing runs, then its tables."""
 
 import sys
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ from eval_harness.tables.write import write_by_name
 _WORK = "eval_harness.training.runner:run_task"
 
 
-def carry_out(plan: Plan, options: Options, shown: Iterable[str]) -> tuple[Outcome, list[Run]]:
-    """Make the runs that are missing, write the tables, print those that are shown.
+def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> tuple[Outcome, list[Run]]:
+    """Do the runs that have no result, write all tables and print some.
 
     Args:
-        plan: what is wanted.
-        options: how it is executed: `workers`, `threads`, `rerun` and `use_cpu`.
-        shown: names of the tables to print.
+        plan: the runs.
+        options: how to execute them: `workers`, `threads`, `rerun` and `use_cpu`.
+        tables: names of the tables to print.
 
     Returns:
-        What became of the runs, and those that have a result now.
+        The sweep's outcome, and the runs that now have a result.
     """
-    wanted = unique(jobs(plan))
+    planned = unique(jobs(plan))
     executor = LocalWorkers(
         plan.root,
         _WORK,
@@ -34,17 +34,17 @@ def carry_out(plan: Plan, options: Options, shown: Iterable[str]) -> tuple[Outco
         threads=options.threads,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    outcome = sweep(plan.root, wanted, executor, rerun=options.rerun)
-    written = write_by_name(plan.root, {job.run.model.key for job in wanted})
-    for name in (*shown, "not counted"):
+    outcome = sweep(plan.root, planned, executor, rerun=options.rerun)
+    written = write_by_name(plan.root, {job.run.model.key for job in planned})
+    for name in (*tables, "not counted"):
         if name in written:
             print(written[name])  # noqa: T201
     for line in outcome.summary():
         sys.stderr.write(f"{plan.experiment.program}: {line}\n")
-    there = {run.key for run in (*outcome.done, *outcome.skipped)}
-    return outcome, [job.run for job in wanted if job.key in there]
+    finished = {run.key for run in (*outcome.done, *outcome.skipped)}
+    return outcome, [job.run for job in planned if job.key in finished]
 
 
 def submission_folder(root: Path, run: Run, settings: str) -> Path:
-    """Return where a run's answers lie for those who score them elsewhere."""
+    """Return the folder of the files in which a run's predictions are scored elsewhere."""
     return root / "submissions" / run.model.key / settings / f"seed-{run.seed}"

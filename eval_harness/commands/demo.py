@@ -1,4 +1,4 @@
-"""`python -m eval_harness demo DIR`: a small made-up world in the real data's file formats."""
+"""`python -m eval_harness demo DIR`: a small synthetic world in the real data's file formats."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ from eval_harness.demo.world import write_world
 
 
 def run(options: Options) -> int:
-    """Write the world, unless just this one is there."""
+    """Write the demo world, unless the folder holds exactly it already."""
     folder = Path(options.folder).expanduser()
-    said = "is written" if write_world(folder, options.seed) else "is there already"
-    print(f"{folder}: the demo world of seed {options.seed} {said}")  # noqa: T201
+    state = "written" if write_world(folder, options.seed) else "up to date"
+    print(f"{folder}: demo world of seed {options.seed}: {state}")  # noqa: T201
     return DONE
 
 
 COMMAND = Command(
     name="eval_harness demo",
-    summary="writes a small made-up world: a text, and tasks in GLUE's, IMDb's and SQuAD's formats",
+    summary="writes a small synthetic text corpus, and tasks in GLUE's, IMDb's and SQuAD's formats",
     flags=(
         Flag(
             "folder",
-            "where the world goes: new, or empty",
+            "output folder: new or empty",
             required=True,
             metavar="DIR",
             first=True,
         ),
-        Flag("seed", "another one makes another world", int, 11),
+        Flag("seed", "random seed of the generated data", int, 11),
     ),
     run=run,
     examples=("python -m eval_harness demo DIR",),

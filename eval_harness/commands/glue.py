@@ -12,6 +12,8 @@ from angels_share.flags import Flag, Options, above_zero, not_negative
 from eval_harness.commands.carry_out import carry_out, submission_folder
 from eval_harness.commands.sweep_flags import (
     ALPHA_CE,
+    DATA_DIR,
+    DATA_REVISION,
     MODEL,
     NO_TEACHER_CACHE,
     SWEEP,
@@ -28,9 +30,9 @@ from eval_harness.tasks.registry import Task
 
 
 def run(options: Options) -> int:
-    """Make the runs that are missing, write the tables and submissions, print what was asked."""
+    """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     planned = plan(experiment(options))
-    outcome, runs = carry_out(planned, options, _tables_of(planned.tasks))
+    outcome, runs = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in runs if run.task == task])
@@ -38,15 +40,15 @@ def run(options: Options) -> int:
 
 
 def experiment(options: Options) -> Experiment:
-    """Return what the flags ask for.
+    """Return the experiment that the flags describe.
 
     Raises:
-        UserError: an unknown task, one of another command, or flags that contradict each other.
+        UserError: unknown task, task of another command, or contradictory flags.
     """
     tasks = tasks_named(options.tasks)
     for task in tasks:
         if task.kind.command != _NAME:
-            raise UserError(f"--tasks {task.name}: {task.title} is {task.kind.command}.py's")
+            raise UserError(f"--tasks {task.name}: run {task.title} with {task.kind.command}.py")
     given = dict(options.training)
     if options.max_seq_length is not None:
         given["max_seq_length"] = options.max_seq_length
@@ -63,22 +65,17 @@ def experiment(options: Options) -> Experiment:
     )
 
 
-def _tables_of(tasks: Iterable[Task]) -> list[str]:
-    """Return the tables that show these tasks."""
-    return sorted({task.table for task in tasks})
-
-
 def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
-    """Write files for GLUE's server, one folder for each model, setting and seed."""
+    """Write GLUE server submissions, one folder per model, setting and seed."""
     if task.glue is None:
         return
     tests = planned.experiment.load(task).test
-    for each in runs:
-        if lacks_something(planned.root, each):
-            continue  # wasn't made again: the sweep has said so
-        result = load(path_of(planned.root, each.key))
+    for run in runs:
+        if lacks_something(planned.root, run):
+            continue  # an older result without test predictions: the sweep has reported it
+        result = load(path_of(planned.root, run.key))
         predictions = read_predictions(planned.root, result, ClassPredictions)
-        folder = submission_folder(planned.root, each, each.settings.row_hash)
+        folder = submission_folder(planned.root, run, run.settings.row_hash)
         for part in tests:
             chosen = [name == part.name for name in predictions.split]
             print(write_submission(folder, task, part, predictions.logits[chosen]))  # noqa: T201
@@ -93,19 +90,24 @@ COMMAND = Command(
         MODEL,
         Flag(
             "tasks",
-            "tasks; `all` is the nine of GLUE; a .yaml file is a task of one's own",
+            "tasks to evaluate; `all` means the nine of GLUE; a .yaml file is a custom task",
             default=["all"],
             many=True,
             alias="task_name",
         ),
-        Flag("teacher", "distil from this model while fine-tuning: the result is marked (D)"),
+        Flag("teacher", "distil from this model while fine-tuning; the result is marked (D)"),
         ALPHA_CE,
-        Flag("alpha_task", "weight of the true labels", float, 0.5, check=not_negative),
+        Flag("alpha_task", "weight of the loss on the true labels", float, 0.5, check=not_negative),
         TEMPERATURE,
-        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]"),
-        Flag("data_revision", "the commit of the data sets on the Hub [the newest]"),
-        Flag("max_seq_length", "tokens that are read [128; IMDb 512]", int, check=above_zero),
-        Flag("predict_test", "also write the test splits' answers for GLUE's server", bool),
+        DATA_DIR,
+        DATA_REVISION,
+        Flag(
+            "max_seq_length",
+            "maximum sequence length in tokens [128; IMDb 512]",
+            int,
+            check=above_zero,
+        ),
+        Flag("predict_test", "also predict the test splits, as files for GLUE's server", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
     ),

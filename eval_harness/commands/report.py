@@ -6,7 +6,7 @@ from eval_harness.report.write import write_report
 
 
 def run(options: Options) -> int:
-    """Write the page and the charts, and say where they are."""
+    """Write the page and the charts, and print their paths."""
     for line in write_report(options.results_dir, options.students or ()):
         print(line)  # noqa: T201
     return DONE
@@ -14,10 +14,10 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     name="eval_harness report",
-    summary="writes the results as one HTML page, and its figures as SVG and PNG",
+    summary="writes the results as one HTML page, and its charts as SVG and PNG",
     flags=(
-        Flag("results_dir", "where results are", default="results"),
-        Flag("students", "folders of students, or of a study: their training curves", many=True),
+        Flag("results_dir", "folder of results", default="results"),
+        Flag("students", "folders of students or of a study, for their training curves", many=True),
     ),
     run=run,
     examples=(

@@ -8,6 +8,7 @@ import sys
 from angels_share.cli import DONE, INTERRUPTED, TERMINATED, Command
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero
+from eval_harness.commands.sweep_flags import DATA_DIR, DATA_REVISION
 from eval_harness.results.speed import write_session
 from eval_harness.speed.bench_process import BenchProcess
 from eval_harness.speed.request import requests
@@ -34,7 +35,7 @@ def run(options: Options) -> int:
 
 
 def _stopped(how: str, status: int) -> int:
-    """Half a session is of no use: its times can't be compared with another's."""
+    """Report a stopped session, unsaved: its times can't be compared with another session's."""
     sys.stderr.write(f"eval_harness speed: {how}; times of a part of a session are not kept\n")
     return status
 
@@ -45,43 +46,43 @@ COMMAND = Command(
     flags=(
         Flag(
             "model",
-            "models: short names, folders, Hub ids, or a config.json; all against the first",
+            "models: short names, folders, Hub ids or a config.json; the first is the baseline",
             many=True,
             required=True,
             alias="model_name_or_path",
         ),
         Flag(
             "random_weights",
-            "read no weights: time doesn't depend on them (bert and distilbert then need no Hub)",
+            "random weights: speed doesn't depend on them (bert and distilbert then need no Hub)",
             bool,
         ),
         Flag(
-            "synthetic", "random ids of the lengths of STS-B's dev set, instead of its text", bool
+            "synthetic", "random token ids with STS-B's sequence lengths, instead of its text", bool
         ),
-        Flag("data_dir", "a folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]"),
-        Flag("data_revision", "the commit of the data set on the Hub [the newest]"),
-        Flag("max_seq_length", "tokens that are read", int, 128, check=above_zero),
-        Flag("pairs", "so many pairs, drawn with a fixed seed", int, 200, check=above_zero),
-        Flag("full", "the whole dev set, as the paper did: fills the column of seconds", bool),
-        Flag("repeats", "passes of each kind, the models in turn", int, 5, check=above_zero),
+        DATA_DIR,
+        DATA_REVISION,
+        Flag("max_seq_length", "maximum sequence length in tokens", int, 128, check=above_zero),
+        Flag("pairs", "number of pairs, sampled with a fixed seed", int, 200, check=above_zero),
+        Flag("full", "time the whole dev set, like the paper; fills the column of seconds", bool),
+        Flag("repeats", "passes per configuration, models taking turns", int, 5, check=above_zero),
         Flag(
             "threads",
-            "numbers of threads [1 and all cores; on a GPU 1]",
+            "CPU thread counts to time [1 and all cores; 1 on a GPU]",
             int,
             many=True,
             check=above_zero,
         ),
         Flag(
             "batch_sizes",
-            "pairs at once, besides one by one",
+            "batch sizes to time, besides 1",
             int,
             [8, 32],
             many=True,
             check=above_zero,
         ),
-        Flag("device", "what computes", default="cpu", choices=("cpu", "cuda")),
-        Flag("bf16", "weights and products in bfloat16", bool),
-        Flag("results_dir", "where results are kept", default="results"),
+        Flag("device", "device to run on", default="cpu", choices=("cpu", "cuda")),
+        Flag("bf16", "weights and arithmetic in bfloat16", bool),
+        Flag("results_dir", "folder that results are saved to", default="results"),
     ),
     run=run,
     examples=(

@@ -15,6 +15,7 @@ from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands.carry_out import carry_out, submission_folder
 from eval_harness.commands.sweep_flags import (
     ALPHA_CE,
+    DATA_REVISION,
     MODEL,
     NO_TEACHER_CACHE,
     SWEEP,
@@ -34,7 +35,7 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 
 
 def run(options: Options) -> int:
-    """Make the runs that are missing, write the tables and answers, print Table 2."""
+    """Do the missing runs, write tables and answers, print Table 2."""
     planned = checked_plan(experiment(options))
     outcome, runs = carry_out(planned, options, ["table2"])
     for each in runs:
@@ -43,15 +44,15 @@ def run(options: Options) -> int:
 
 
 def experiment(options: Options) -> Experiment:
-    """Return what the flags ask for.
+    """Return the experiment that the flags describe.
 
     Raises:
-        UserError: a file that isn't there, or flags that contradict each other.
+        UserError: missing file, or contradictory flags.
     """
     task = _task(options)
     over_all = options.kd_over_all_positions
     if over_all and "pad_to_max_length" in options.given:
-        raise UserError("--kd_over_all_positions pads every window: leave --pad_to_max_length out")
+        raise UserError("--kd_over_all_positions pads every window: drop --pad_to_max_length")
     return Experiment(
         program=_NAME,
         tasks=(task,),
@@ -62,21 +63,21 @@ def experiment(options: Options) -> Experiment:
             "temperature": options.temperature,
             **({"kd_over_all_positions": True} if over_all else {}),
         },
-        # As the original's windows, which were padded, and whose padding took part.
+        # The original padded every window, and its loss covered the padding.
         student_given={"pad_to_max_length": True} if over_all else {},
         **shared_settings(options),
     )
 
 
-def checked_plan(wanted: Experiment) -> Plan:
+def checked_plan(experiment: Experiment) -> Plan:
     """Plan an experiment, and refuse lengths that leave no room for a context.
 
     Raises:
-        UserError: likewise, and whatever planning refuses.
+        UserError: lengths without room, or whatever `plan` refuses.
     """
-    planned = plan(wanted)
-    (task,) = wanted.tasks
-    values = {**task.fine_tuning, **wanted.given}
+    planned = plan(experiment)
+    (task,) = experiment.tasks
+    values = {**task.fine_tuning, **experiment.given}
     lengths = {name: values[name] for name in task.kind.lengths}
     for model in filter(None, (*planned.models, planned.teacher)):
         try:
@@ -87,38 +88,38 @@ def checked_plan(wanted: Experiment) -> Plan:
 
 
 def _task(options: Options) -> Task:
-    """Return SQuAD 1.1 or 2.0, with the files that were named."""
+    """Return SQuAD 1.1 or 2.0, with the files that the flags name."""
     files = {}
     for split, flag in _FILES.items():
         if (name := options.values[flag]) is not None:
             path = Path(name).expanduser()
             if not path.is_file():
-                raise UserError(f"--{flag} {name}: there is no such file")
+                raise UserError(f"--{flag} {name}: no such file")
             files[split] = str(path.resolve())
-    row = task_named("squad_v2" if options.version_2_with_negative else "squad")
-    return replace(row, files=files)
+    task = task_named("squad_v2" if options.version_2_with_negative else "squad")
+    return replace(task, files=files)
 
 
 def _given(task: Task, options: Options) -> Mapping[str, Any]:
-    """Return what the user set, without what the task has by default."""
+    """Return the settings that the user gave, without those that equal the task's defaults."""
     if options.training.get("label_smoothing_factor"):
-        raise UserError("--label_smoothing_factor is of classes: an answer has one place")
+        raise UserError("--label_smoothing_factor applies to classes, not to answer spans")
     if "null_score_diff_threshold" in options.given and not task.allows_no_answer:
-        raise UserError("--null_score_diff_threshold wants --version_2_with_negative")
-    own = {
+        raise UserError("--null_score_diff_threshold needs --version_2_with_negative")
+    task_flags = {
         name: options.values[name]
         for name in task.fine_tuning
         if name in options.values and options.values[name] is not None
     }
-    given = {**options.training, **own}
+    given = {**options.training, **task_flags}
     return {name: value for name, value in given.items() if task.fine_tuning.get(name) != value}
 
 
 def _write_answers(planned: Plan, run: Run) -> None:
-    """Write a run's answers as SQuAD's own evaluation reads them."""
+    """Write a run's answers in the format of SQuAD's own evaluation script."""
     result = load(path_of(planned.root, run.key))
     answered = read_predictions(planned.root, result, AnsweredQuestions)
-    # By all settings: the same row of a table may be of several data sets.
+    # The full hash, not the row's: one row of a table may cover several data sets.
     folder = submission_folder(planned.root, run, run.settings.hash)
     for written in write_answers(folder, run.task.name, answered):
         print(written)  # noqa: T201
@@ -131,34 +132,35 @@ COMMAND = Command(
     summary="fine-tunes on SQuAD, plainly or with a second step of distillation (D)",
     flags=(
         MODEL,
-        Flag("teacher", "distil from this model; fine-tuned first where it is no QA model yet"),
+        Flag(
+            "teacher",
+            "distil from this model; fine-tuned on the task first unless it has a QA head",
+        ),
         ALPHA_CE,
-        Flag("alpha_squad", "weight of the true answers", float, 0.5, check=not_negative),
+        Flag(
+            "alpha_squad", "weight of the loss on the true answers", float, 0.5, check=not_negative
+        ),
         TEMPERATURE,
         Flag(
             "kd_over_all_positions",
-            "soft targets over padding and question too, as the original's; pads every window",
+            "soft targets over padding and question too, as in the original; pads every window",
             bool,
         ),
-        Flag("train_file", "SQuAD JSON, or parquet, json, to train on [the Hub's]"),
-        Flag("validation_file", "the same, to evaluate on [the Hub's]"),
-        Flag("data_revision", "the commit of the data set on the Hub [the newest]"),
-        Flag(
-            "version_2_with_negative",
-            "SQuAD 2.0: a question may have no answer",
-            bool,
-        ),
-        Flag("max_seq_length", "tokens of a window [384]", int, check=above_zero),
-        Flag("doc_stride", "tokens that windows share [128]", int, check=above_zero),
-        Flag("max_query_length", "tokens of the longest question [64]", int, check=above_zero),
-        Flag("n_best_size", "starts and ends that are paired [20]", int, check=above_zero),
-        Flag("max_answer_length", "tokens of the longest answer [30]", int, check=above_zero),
+        Flag("train_file", "training file: SQuAD JSON, or rows in parquet or json [the Hub]"),
+        Flag("validation_file", "evaluation file, in the same formats [the Hub]"),
+        DATA_REVISION,
+        Flag("version_2_with_negative", "SQuAD 2.0: a question may have no answer", bool),
+        Flag("max_seq_length", "maximum window length in tokens [384]", int, check=above_zero),
+        Flag("doc_stride", "overlap of consecutive windows in tokens [128]", int, check=above_zero),
+        Flag("max_query_length", "maximum question length in tokens [64]", int, check=above_zero),
+        Flag("n_best_size", "start/end candidates per window [20]", int, check=above_zero),
+        Flag("max_answer_length", "maximum answer length in tokens [30]", int, check=above_zero),
         Flag(
             "null_score_diff_threshold",
-            "SQuAD 2.0: by how much no answer must be the better one [0]",
+            "SQuAD 2.0: by how much 'no answer' must outscore the best answer [0]",
             float,
         ),
-        Flag("pad_to_max_length", "every window padded to max_seq_length", bool),
+        Flag("pad_to_max_length", "pad every window to --max_seq_length", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
     ),

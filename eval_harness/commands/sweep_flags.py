@@ -1,4 +1,4 @@
-"""What `run_glue` and `run_squad_distill` have in common: flags of models, teachers and sweeps."""
+"""Flags that several commands share: models, teachers, data and sweeps."""
 
 from typing import Any
 
@@ -7,69 +7,85 @@ from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
 
 MODEL = Flag(
     "model",
-    "models: short names, folders or Hub ids",
+    "models to fine-tune: short names, folders or Hub ids",
     many=True,
     required=True,
     alias="model_name_or_path",
 )
-ALPHA_CE = Flag("alpha_ce", "weight of the teacher's soft targets", float, 0.5, check=not_negative)
-TEMPERATURE = Flag("temperature", "softens both distributions", float, 2.0, check=above_zero)
+ALPHA_CE = Flag(
+    "alpha_ce", "weight of the loss on the teacher's soft targets", float, 0.5, check=not_negative
+)
+TEMPERATURE = Flag(
+    "temperature", "softmax temperature of teacher and student", float, 2.0, check=above_zero
+)
 
 SWEEP = (
-    Flag("num_seeds", "how many seeds: the first so many of 1, 2, 3, …", int, 5, check=above_zero),
-    Flag("seeds", "these seeds instead", int, many=True, check=is_seed),
-    Flag("results_dir", "where results are kept and looked for", default="results"),
+    Flag("num_seeds", "number of seeds, counted from 1", int, 5, check=above_zero),
+    Flag("seeds", "explicit list of seeds, instead of --num_seeds", int, many=True, check=is_seed),
+    Flag("results_dir", "folder that results are read from and saved to", default="results"),
     Flag(
         "rerun",
-        "missing: only what has no valid result; always; never: only the tables",
+        "missing: runs without a valid result; always: all runs; never: only write the tables",
         default="missing",
         choices=("missing", "always", "never"),
     ),
-    Flag("limit", "at most so many training and evaluation examples", int, check=above_zero),
     Flag(
-        "workers",
-        "processes, each with one run at a time [one per GPU, else one]",
+        "limit",
+        "maximum number of examples per training and evaluation split",
         int,
         check=above_zero,
     ),
-    Flag("threads", "of each worker [its share of the cores]", int, check=above_zero),
+    Flag(
+        "workers",
+        "worker processes, each doing one run at a time [one per GPU, else 1]",
+        int,
+        check=above_zero,
+    ),
+    Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
         "choose",
-        "which epoch counts; best looks at dev after each, and is marked",
+        "epoch to report; best is chosen on dev, after every epoch, and is marked",
         default="last",
         choices=("last", "best"),
     ),
 )
 
-
 NO_TEACHER_CACHE = Flag(
     "no_teacher_cache",
-    "ask the teacher at every step, rather than once for all epochs and seeds",
+    "run the teacher at every step instead of caching its logits for all epochs and seeds",
     bool,
 )
 
-_OF_DISTILLATION = (
-    "alpha_ce", "alpha_task", "alpha_squad", "temperature", "kd_over_all_positions",
+DATA_DIR = Flag("data_dir", "folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]")
+DATA_REVISION = Flag("data_revision", "commit of the data set on the Hub [the newest]")
+
+_DISTILLATION_FLAGS = (
+    "alpha_ce",
+    "alpha_task",
+    "alpha_squad",
+    "temperature",
+    "kd_over_all_positions",
     "no_teacher_cache",
-)  # fmt: skip
+)
 
 
 def shared_settings(options: Options) -> dict[str, Any]:
-    """Return what every experiment takes from these flags, by its names.
+    """Return the fields that every `Experiment` takes from these flags.
 
     Raises:
-        UserError: flags of distillation without a teacher, or seeds that were given twice.
+        UserError: distillation flags without a teacher, or both --seeds and --num_seeds.
     """
     given = [
-        name for name in _OF_DISTILLATION
+        name
+        for name in _DISTILLATION_FLAGS
         if name in options.given and options.values[name] is not False
-    ]  # fmt: skip
+    ]
     if given and not options.teacher:
-        raise UserError(f"--{given[0]} is of distillation, which wants a --teacher")
+        raise UserError(f"--{given[0]} needs a --teacher to distil from")
     if options.teacher and options.alpha_ce == 0:
-        raise UserError("--alpha_ce 0: nothing would come from the --teacher; leave both out")
+        raise UserError("--alpha_ce 0 leaves the --teacher unused; drop both flags")
     if options.seeds and "num_seeds" in options.given:
-        raise UserError("--seeds and --num_seeds both say which seeds: give one of them")
+        raise UserError("--seeds and --num_seeds exclude each other: give one of them")
     return {
         "models": tuple(options.model),
         "seeds": tuple(dict.fromkeys(options.seeds or range(1, options.num_seeds + 1))),

@@ -17,8 +17,8 @@ COMMAND = Command(
     name="eval_harness tables",
     summary="writes Tables 1-4 into the results folder, and prints them",
     flags=(
-        Flag("results_dir", "where results are", default="results"),
-        Flag("format", "what they are written as", default="markdown", choices=tuple(FORMATS)),
+        Flag("results_dir", "folder of results", default="results"),
+        Flag("format", "output format", default="markdown", choices=tuple(FORMATS)),
     ),
     run=run,
     examples=("python -m eval_harness tables", "python -m eval_harness tables --format latex"),

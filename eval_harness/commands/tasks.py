@@ -1,4 +1,4 @@
-"""`python -m eval_harness tasks`: the tasks and how models are fine-tuned on them."""
+"""`python -m eval_harness tasks`: the tasks, and the defaults of fine-tuning on them."""
 
 from angels_share.cli import DONE, Command
 from angels_share.flags import Options
@@ -7,32 +7,32 @@ from eval_harness.tasks.registry import TASKS
 
 
 def run(_options: Options) -> int:
-    """Print every task: columns, labels, score, majority, where it comes from."""
+    """Print every task: columns, labels, metrics, majority baseline, source, defaults."""
     for task in TASKS:
         majority = "" if task.majority is None else f"{task.majority:.1f}"
         labels = ", ".join(task.labels) or (f"a number, {task.scale}" if task.scale else "")
-        own = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
+        defaults = ", ".join(f"{name} {value}" for name, value in task.fine_tuning.items())
         print(f"{task.name:8} {task.title}: {task.citation}")  # noqa: T201
-        rest = {
+        details = {
             "columns": "/".join(task.columns),
             "labels": labels,
             "score": " and ".join(task.primary) + ", higher is better",
-            "commonest label scores": majority,
+            "majority class scores": majority,
             "evaluated on": ", ".join(task.evaluation),
             "on the Hub": f"{task.hub}, {task.config}",
-            "its own defaults": own,
+            "task defaults": defaults,
         }
-        for name, value in rest.items():
+        for name, value in details.items():
             if value:
                 print(f"         {name}: {value}")  # noqa: T201
     shared = ", ".join(f"{name} {value}" for name, value in FINE_TUNING.items())
-    print(f"\nFine-tuning of all (ours: the paper's was never published): {shared}")  # noqa: T201
+    print(f"\nDefaults of all tasks (ours; the paper's were never published): {shared}")  # noqa: T201
     return DONE
 
 
 COMMAND = Command(
     name="eval_harness tasks",
-    summary="lists the tasks: columns, labels, score, majority, where they come from",
+    summary="lists the tasks: columns, labels, metrics, majority baseline, sources, defaults",
     flags=(),
     run=run,
     examples=("python -m eval_harness tasks",),

@@ -1,1 +1,1 @@
-"""A task's data, wherever they come from, as typed splits. No torch."""
+"""Readers of the tasks' data: from GLUE's TSVs, SQuAD's JSON, tables or the Hub. No torch."""

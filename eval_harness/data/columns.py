@@ -1,8 +1,8 @@
-"""The columns of a file as they stand there: parquet, csv, tsv, json. Imports no torch.
+"""Columns of a file as they are in it: parquet, csv, tsv, json. Imports no torch.
 
-Everything is read strictly: what is not clean is a `UserError` that says `path:line: reason` (a
-parquet file or a JSON list has rows instead of lines). Half a file, or one in another encoding,
-would give a number that looks like any other.
+Reading is strict: whatever is not clean raises a `UserError` of the form `path:line: reason` (with
+rows instead of lines for parquet files and JSON lists). Half a file, or one in another encoding,
+would give a score that looks like any other.
 """
 
 import json
@@ -16,7 +16,7 @@ from angels_share.errors import UserError
 from angels_share.text_files import TABLE_ENDINGS, fault_in_text
 
 IDS = ("idx", "index", "id")
-"""Columns that name a row, where a file has one of them."""
+"""Columns that identify a row, if a file has one of them."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Columns:
     """Some columns of one file.
 
     Attributes:
-        source: the file's path, or what it is called on the Hub.
-        cells: each column's cells by its name; all columns are equally long.
-        lines: the line that each row starts at; None where rows are counted instead.
-        class_names: what the class ids of a column mean, where the file says so.
-        numbered: whether a number among the labels means a class id.
+        source: the file's path, or its name on the Hub.
+        cells: the cells of each column, by its name; all columns are equally long.
+        lines: the line on which each row starts; None if places are given as rows.
+        class_names: the names of a column's class ids, where the file has them.
+        numbered: whether labels may be class ids rather than names.
     """
 
     source: str
@@ -38,24 +38,28 @@ class Columns:
     numbered: bool = True
 
     def where(self, row: int) -> str:
-        """How a message names a row, counted from 0 here and from 1 there."""
+        """Return a row's place for a message; `row` counts from 0, the message from 1."""
         if self.lines is None:
             return f"{self.source}: row {row + 1}"
         return f"{self.source}:{self.lines[row]}"
 
     def texts(self, name: str) -> list[str]:
-        """A column's texts, checked: a tokenizer can take each of them."""
+        """Return a column's texts.
+
+        Raises:
+            UserError: a cell is not text, or not text that a tokenizer can take.
+        """
         cells = list(self.cells[name])
         for row, cell in enumerate(cells):
             if type(cell) is not str:
                 raise UserError(f"{self.where(row)}: column {name!r} holds {_kind(cell)}, not text")
-        if fault_in_text("".join(cells)):  # at once: cell by cell it would take ten times as long
+        if fault_in_text("".join(cells)):  # ten times as fast as cell by cell
             row = next(row for row, cell in enumerate(cells) if fault_in_text(cell))
             raise UserError(f"{self.where(row)}: column {name!r}: {fault_in_text(cells[row])}")
         return cells
 
     def ids(self, first: int) -> list[str]:
-        """The file's own names of its rows, else their numbers from `first` on."""
+        """Return the file's ids of its rows, else their numbers, counted from `first`."""
         name = next((name for name in IDS if name in self.cells), None)
         if name is None:
             rows = len(next(iter(self.cells.values())))
@@ -63,42 +67,44 @@ class Columns:
         cells = self.cells[name]
         for row, cell in enumerate(cells):
             if type(cell) not in (int, str):
-                raise UserError(f"{self.where(row)}: column {name!r} holds {_kind(cell)}, no id")
+                raise UserError(
+                    f"{self.where(row)}: column {name!r} holds {_kind(cell)}, not an id"
+                )
         return [str(cell) for cell in cells]
 
 
 def _kind(cell: Any) -> str:
-    return "nothing" if cell is None else type(cell).__name__
+    return "null" if cell is None else type(cell).__name__
 
 
-def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = IDS) -> Columns:
-    """Some columns of a file by their names.
+def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = IDS) -> Columns:
+    """Read columns of a file by their names.
 
     Args:
-        path: its ending says what it is: .parquet, .csv, .tsv, .json or .jsonl. A quote character
-            in a .tsv is literal; a .json is a list of objects, or lines of them.
-        wanted: must be there.
-        optional: are read where they are there.
+        path: a .parquet, .csv, .tsv, .json or .jsonl file. A quote character in a .tsv is literal;
+            a .json is a list of objects, or one object per line.
+        required: columns that the file must have.
+        optional: columns that are read if the file has them.
 
     Raises:
-        UserError: it isn't there, isn't clean, or has no rows.
+        UserError: the file is missing, isn't clean, or has no rows.
     """
     if path.suffix not in _READERS:
-        raise UserError(f"{path}: unknown kind of data; readable are {', '.join(_READERS)}")
-    others = [name for name in optional if name not in wanted]
-    return require_rows(_READERS[path.suffix](path, wanted, others))
+        raise UserError(f"{path}: unsupported file type; use one of {', '.join(_READERS)}")
+    others = [name for name in optional if name not in required]
+    return require_rows(_READERS[path.suffix](path, required, others))
 
 
 def require_rows(columns: Columns) -> Columns:
-    """The same columns; none at all is an error, because nobody means to train on nothing."""
+    """Return the columns as they are; refuse them if they have no rows."""
     if not next(iter(columns.cells.values())):
-        raise UserError(f"{columns.source}: has no rows (empty, or a header alone)")
+        raise UserError(f"{columns.source}: has no rows (empty, or only a header)")
     return columns
 
 
 def read_tsv(
     path: Path,
-    wanted: Mapping[str, str],
+    required: Mapping[str, str],
     optional: Sequence[str] = IDS,
     *,
     header: Sequence[str] | None = None,
@@ -107,78 +113,78 @@ def read_tsv(
 
     Args:
         path: the file.
-        wanted: the name in the file of each column, by the name that it shall have.
-        optional: are read where they are there.
-        header: the names of the columns of a file that doesn't name them.
+        required: columns that the file must have: their name in it by the name to give them.
+        optional: columns that are read if the file has them.
+        header: the names of the columns if the file has no header line.
 
     Raises:
-        UserError: the file isn't there, isn't clean, or has no rows.
+        UserError: the file is missing, isn't clean, or has no rows.
     """
     rows = text_files.read_tsv(path, len(header or ()))
     names = list(header) if header is not None else next(rows, (1, [""]))[1]
     body = list(rows)
     if not body:
-        raise UserError(f"{path}: has no rows (empty, or a header alone)")
-    kept = {**wanted, **{name: name for name in optional if name in names}}
-    text_files.require_columns(names, kept.values(), f"{path}:1")
-    places = [names.index(name) for name in kept.values()]
+        raise UserError(f"{path}: has no rows (empty, or only a header)")
+    chosen = {**required, **{name: name for name in optional if name in names}}
+    text_files.require_columns(names, chosen.values(), f"{path}:1")
+    places = [names.index(name) for name in chosen.values()]
     columns = zip(*([fields[place] for place in places] for _, fields in body), strict=True)
-    cells = dict(zip(kept, columns, strict=True))
+    cells = dict(zip(chosen, columns, strict=True))
     return Columns(str(path), cells, [number for number, _ in body])
 
 
-def _read_plain_tsv(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    return read_tsv(path, {name: name for name in wanted}, optional)
+def _read_plain_tsv(path: Path, required: Sequence[str], optional: Sequence[str]) -> Columns:
+    return read_tsv(path, {name: name for name in required}, optional)
 
 
-def _read_csv(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> Columns:
     rows = text_files.read_csv(path)
     _, names = next(rows, (1, []))
     if not names:
-        raise UserError(f"{path}: has no rows (empty, or a header alone)")
-    kept = [*wanted, *(name for name in optional if name in names)]
-    text_files.require_columns(names, kept, f"{path}:1")
+        raise UserError(f"{path}: has no rows (empty, or only a header)")
+    chosen = [*required, *(name for name in optional if name in names)]
+    text_files.require_columns(names, chosen, f"{path}:1")
     body = list(rows)
-    cells = {name: [fields[names.index(name)] for _, fields in body] for name in kept}
+    cells = {name: [fields[names.index(name)] for _, fields in body] for name in chosen}
     return Columns(str(path), cells, [number for number, _ in body])
 
 
-def _read_jsonl(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_jsonl(path: Path, required: Sequence[str], optional: Sequence[str]) -> Columns:
     rows = list(text_files.read_jsonl(path))
     empty = Columns(str(path), {}, [number for number, _ in rows])
-    return _of_objects(empty, [value for _, value in rows], wanted, optional)
+    return _from_objects(empty, [value for _, value in rows], required, optional)
 
 
-def _read_json(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
-    """Read a list of objects, or lines of them, as many tools call .json too."""
+def _read_json(path: Path, required: Sequence[str], optional: Sequence[str]) -> Columns:
+    """Read a list of objects, or JSON lines, which many tools save as .json too."""
     _, first = next(text_files.read_lines(path), (1, ""))
     if not first.lstrip().startswith("["):
-        return _read_jsonl(path, wanted, optional)
-    return _of_objects(Columns(str(path), {}), text_files.read_json(path), wanted, optional)
+        return _read_jsonl(path, required, optional)
+    return _from_objects(Columns(str(path), {}), text_files.read_json(path), required, optional)
 
 
-def _of_objects(
-    empty: Columns, rows: Sequence[Any], wanted: Sequence[str], optional: Sequence[str]
+def _from_objects(
+    empty: Columns, rows: Sequence[Any], required: Sequence[str], optional: Sequence[str]
 ) -> Columns:
-    """Turn objects with the wanted keys into columns; the first one says which optional ones."""
+    """Turn JSON objects into columns; all must have the optional ones that the first one has."""
     first = rows[0] if rows and isinstance(rows[0], dict) else {}
-    kept = [*wanted, *(name for name in optional if name in first)]
-    for row, each in enumerate(rows):
-        if not isinstance(each, dict):
-            raise UserError(f"{empty.where(row)}: {_kind(each)} instead of an object with columns")
-        text_files.require_columns(each, kept, empty.where(row))
-    cells = {name: [each[name] for each in rows] for name in kept}
+    chosen = [*required, *(name for name in optional if name in first)]
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"{empty.where(number)}: {_kind(row)} instead of an object of columns")
+        text_files.require_columns(row, chosen, empty.where(number))
+    cells = {name: [row[name] for row in rows] for name in chosen}
     return Columns(empty.source, cells, empty.lines)
 
 
-def _read_parquet(path: Path, wanted: Sequence[str], optional: Sequence[str]) -> Columns:
+def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> Columns:
     file = text_files.open_parquet(path)
     names = list(file.schema_arrow.names)
-    kept = [*wanted, *(name for name in optional if name in names)]
-    text_files.require_columns(names, kept, str(path))
+    chosen = [*required, *(name for name in optional if name in names)]
+    text_files.require_columns(names, chosen, str(path))
     try:
-        table = file.read(columns=kept)
-        cells = {name: table.column(name).to_pylist() for name in kept}
+        table = file.read(columns=chosen)
+        cells = {name: table.column(name).to_pylist() for name in chosen}
         class_names = _class_names(file.schema_arrow.metadata)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
@@ -187,10 +193,12 @@ def _read_parquet(path: Path, wanted: Sequence[str], optional: Sequence[str]) ->
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return what class ids mean, as the Hub's own writer notes it in a parquet file."""
-    noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    features = noted.get("info", {}).get("features") or {}
-    return {name: tuple(each["names"]) for name, each in features.items() if "names" in each}
+    """Return the names of class ids, from the metadata that `datasets` adds to parquet files."""
+    written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features") or {}
+    return {
+        name: tuple(feature["names"]) for name, feature in features.items() if "names" in feature
+    }
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str], Sequence[str]], Columns]] = {

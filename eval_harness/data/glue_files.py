@@ -1,8 +1,8 @@
-"""GLUE's own folder of TSVs, as its download script leaves it, quirks and all. Imports no torch.
+"""GLUE's own TSV files, as its download script writes them, quirks included. Imports no torch.
 
-`CoLA/train.tsv` and `dev.tsv` have no header; every other file has one, and its columns are found
-by their names there. Nothing is quoted. MNLI has two dev and two test files. MRPC may also be there
-as Microsoft gave it out, without the split that GLUE makes of it.
+CoLA's `train.tsv` and `dev.tsv` have no header; all other files have one, and columns are found by
+it. Nothing is quoted. MNLI has two dev and two test files. MRPC is also read as Microsoft
+published it, before GLUE's split into training and dev.
 """
 
 from collections.abc import Sequence
@@ -22,76 +22,84 @@ _MSR_DEV = "dev_ids.tsv"
 
 
 def files_of(task: Task) -> GlueFiles:
-    """Return what GLUE's own files of a task look like; it must be one of the nine."""
+    """Return the layout of GLUE's own files of a task, which must be one of the nine."""
     assert task.glue is not None, f"GLUE has no {task.name}"
     return task.glue
 
 
 def file_of(folder: Path, split: str) -> Path:
-    """GLUE's name of a split: what the Hub calls validation is dev."""
+    """Return GLUE's file of a split; the Hub's validation is GLUE's dev."""
     return folder / f"{split.replace('validation', 'dev')}.tsv"
 
 
 def is_there(folder: Path, task: Task, split: str) -> bool:
-    """Whether a folder holds the file of a task's split."""
+    """Return whether a folder has the file of a task's split."""
     return file_of(folder, split).is_file() or _is_msr(folder, task)
 
 
 def _is_msr(folder: Path, task: Task) -> bool:
-    """GLUE's own script leaves Microsoft's files beside the ones that it makes of them."""
-    made = file_of(folder, "train").is_file()
-    return task.name == "mrpc" and not made and (folder / _MSR["train"]).is_file()
+    """Return whether MRPC is there in Microsoft's files only.
+
+    GLUE's script leaves these beside the files that it makes of them, which then take precedence.
+    """
+    has_glue_split = file_of(folder, "train").is_file()
+    return task.name == "mrpc" and not has_glue_split and (folder / _MSR["train"]).is_file()
 
 
 def read_glue(folder: Path, task: Task, split: str) -> Columns:
-    """A split's columns under the Hub's names; no label in a test split.
+    """Read a split's columns under the Hub's names; a test split has no labels.
+
+    Args:
+        folder: the task's folder in GLUE's own data.
+        task: one of the nine.
+        split: the Hub's name of the split.
 
     Raises:
-        UserError: the file isn't there, or isn't clean.
+        UserError: the file is missing, or isn't clean.
     """
     if _is_msr(folder, task):
         return _read_msr(folder, task, split)
-    form = files_of(task)
+    layout = files_of(task)
     path = file_of(folder, split)
-    wanted = dict(zip(task.columns, form.texts, strict=True))
+    names = dict(zip(task.columns, layout.texts, strict=True))
     if split in task.test:
-        return read_tsv(path, wanted)
-    read = read_tsv(path, {**wanted, task.label_column: form.label}, header=form.header)
-    return Columns(read.source, read.cells, read.lines, numbered=not form.named)
+        return read_tsv(path, names)
+    read = read_tsv(path, {**names, task.label_column: layout.label}, header=layout.header)
+    return Columns(read.source, read.cells, read.lines, numbered=not layout.named)
 
 
 def _read_msr(folder: Path, task: Task, split: str) -> Columns:
-    """MRPC from Microsoft's files: GLUE's list of pairs of ids says which training rows are dev."""
+    """Read MRPC from Microsoft's files; GLUE lists the pairs of its training file that are dev."""
     path = folder / _MSR[split]
-    form = files_of(task)
-    wanted = {**dict(zip(task.columns, form.texts, strict=True)), "1": "#1 ID", "2": "#2 ID"}
+    layout = files_of(task)
+    names = {**dict(zip(task.columns, layout.texts, strict=True)), "1": "#1 ID", "2": "#2 ID"}
     if split in task.test:
-        read = read_tsv(path, wanted)
+        read = read_tsv(path, names)
         return _rows(read, range(len(read.cells["1"])))
-    read = read_tsv(path, {**wanted, task.label_column: form.label})
-    listed = _listed(folder / _MSR_DEV)
+    read = read_tsv(path, {**names, task.label_column: layout.label})
+    dev = _dev_pairs(folder / _MSR_DEV)
     pairs = list(zip(read.cells["1"], read.cells["2"], strict=True))
-    there = set(pairs)
-    for pair, line in listed.items():
-        if pair not in there:
+    known = set(pairs)
+    for pair, line in dev.items():
+        if pair not in known:
             raise UserError(f"{folder / _MSR_DEV}:{line}: {path.name} has no pair {' '.join(pair)}")
     is_dev = split == "validation"
-    return require_rows(_rows(read, [i for i, p in enumerate(pairs) if (p in listed) == is_dev]))
+    return require_rows(_rows(read, [i for i, p in enumerate(pairs) if (p in dev) == is_dev]))
 
 
-def _listed(path: Path) -> dict[tuple[str, ...], int]:
-    """The pairs of ids that GLUE holds out, and where each stands."""
+def _dev_pairs(path: Path) -> dict[tuple[str, ...], int]:
+    """Return the pairs of ids that GLUE holds out, with their lines."""
     pairs: dict[tuple[str, ...], int] = {}
     for number, line in read_lines(path):
         pair = tuple(line.split("\t"))
         if len(pair) != 2:
-            raise UserError(f"{path}:{number}: two ids with a tab between them are wanted")
+            raise UserError(f"{path}:{number}: expected two ids with a tab between them")
         pairs[pair] = number
     return pairs
 
 
 def _rows(columns: Columns, chosen: Sequence[int]) -> Columns:
-    """Some rows, each called by its number in the file, as on the Hub; ids of texts are dropped."""
+    """Select rows, with their number in the file as id, as on the Hub; drop the texts' ids."""
     assert columns.lines is not None
     cells = {
         name: [cells[row] for row in chosen]

@@ -1,4 +1,4 @@
-"""From a file's labels to class ids or numbers: by name, and only what the task knows. No torch."""
+"""Conversion of a file's labels to class ids or numbers; unknown ones are refused. No torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from eval_harness.tasks.registry import Task
 
 
 def labels_of(task: Task, columns: Columns) -> NDArray[Any]:
-    """int64 class ids, or float64 numbers for a regression.
+    """Return labels as int64 class ids, or as float64 numbers for a regression.
 
-    Names decide. A number is a class id: by the names that the file itself gives its ids (their
-    order may be another one), else by the task's. A number on a scale is the shortest decimal that
-    means the same float32, so that 3.800 in a text file and float32's 3.79999995 are one label.
+    Class ids in a file go by the class names in that file, whose order may differ, else by the
+    task's. A regression's label becomes the shortest decimal of the same float32, so that 3.800 in
+    a text file and the float32 3.79999995 are the same label.
 
     Raises:
-        UserError: names the row of the first label that the task doesn't know.
+        UserError: names the row of the first unknown label.
     """
     cells = columns.cells[task.label_column]
     if task.scale is not None:
@@ -29,29 +29,27 @@ def labels_of(task: Task, columns: Columns) -> NDArray[Any]:
 
 def _class_ids(task: Task, columns: Columns, cells: Sequence[Any]) -> NDArray[np.int64]:
     _require_kinds(columns, cells, (int, str), "a class's name or id")
-    given = columns.class_names.get(task.label_column, task.labels)
-    ids = {cell: _class_id(task, cell, given, numbered=columns.numbered) for cell in set(cells)}
+    names = columns.class_names.get(task.label_column, task.labels)
+    ids = {cell: _class_id(task, cell, names, numbered=columns.numbered) for cell in set(cells)}
     if None in ids.values():
         row = next(row for row, cell in enumerate(cells) if ids[cell] is None)
         known = ", ".join(task.labels)
-        meant = _meant(cells[row], given) if given != task.labels else ""
-        raise UserError(
-            f"{columns.where(row)}: unknown label {cells[row]!r}{meant}; known: {known}"
-        )
+        hint = _name_in_file(cells[row], names) if names != task.labels else ""
+        raise UserError(f"{columns.where(row)}: unknown label {cells[row]!r}{hint}; known: {known}")
     return np.array([ids[cell] for cell in cells], dtype=np.int64)
 
 
-def _class_id(task: Task, cell: str | int, given: Sequence[str], *, numbered: bool) -> int | None:
-    """The task's id of a label, or None where it has none."""
+def _class_id(task: Task, cell: str | int, names: Sequence[str], *, numbered: bool) -> int | None:
+    """Return the task's id of a label, or None if it has none."""
     name = cell
     if numbered and cell not in task.labels:
-        name = {str(number): each for number, each in enumerate(given)}.get(str(cell), cell)
+        name = {str(number): each for number, each in enumerate(names)}.get(str(cell), cell)
     return task.labels.index(name) if name in task.labels else None
 
 
-def _meant(cell: str | int, given: Sequence[str]) -> str:
-    names = {str(number): each for number, each in enumerate(given)}
-    return f" (the file calls it {names[str(cell)]!r})" if str(cell) in names else ""
+def _name_in_file(cell: str | int, names: Sequence[str]) -> str:
+    by_id = {str(number): name for number, name in enumerate(names)}
+    return f" (the file calls it {by_id[str(cell)]!r})" if str(cell) in by_id else ""
 
 
 def _numbers(
@@ -64,18 +62,19 @@ def _numbers(
         try:
             numbers[row] = float(cell)
         except ValueError as error:
-            raise UserError(f"{columns.where(row)}: label {cell!r} is no number") from error
-        if not low <= numbers[row] <= high:  # nor is NaN
+            raise UserError(f"{columns.where(row)}: label {cell!r} is not a number") from error
+        if not low <= numbers[row] <= high:  # also false for NaN
             raise UserError(f"{columns.where(row)}: label {cell!r} is not in {low:g} .. {high:g}")
+    # float32 first: the Hub holds such labels, and its str is the shortest decimal that means it.
     unique, places = np.unique(numbers.astype(np.float32), return_inverse=True)
     shortest: NDArray[np.float64] = np.array([float(str(each)) for each in unique])[places]
     return shortest
 
 
 def _require_kinds(
-    columns: Columns, cells: Sequence[Any], kinds: tuple[type, ...], wanted: str
+    columns: Columns, cells: Sequence[Any], kinds: tuple[type, ...], expected: str
 ) -> None:
     for row, cell in enumerate(cells):
         if type(cell) not in kinds:
-            seen = "nothing" if cell is None else repr(cell)
-            raise UserError(f"{columns.where(row)}: the label is {seen}, {wanted} is wanted")
+            seen = "null" if cell is None else repr(cell)
+            raise UserError(f"{columns.where(row)}: the label is {seen}; expected {expected}")

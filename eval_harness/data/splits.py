@@ -1,4 +1,4 @@
-"""All of a task that a run reads, whatever its kind and wherever it is read from. No torch."""
+"""The data of a task, whatever its kind and wherever they are read from. No torch."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,25 @@ from angels_share.imports import resolve
 from eval_harness.tasks.registry import Task
 
 Part = TypeVar("Part")
-"""A split, as its kind of task holds it."""
+"""The class of a split, which depends on the kind of task."""
 
 
 @dataclass(frozen=True)
 class TaskData(Generic[Part]):
-    """All of a task that a run reads.
+    """The data of a task, as a run reads them.
 
-    `content` is a hash of what the training and evaluation splits say (texts and labels in order),
-    so the same rows are the same data, whatever format they were read from.
+    Attributes:
+        task: the task.
+        train: the training split.
+        evaluation: the splits that are evaluated.
+        test: the splits without labels, if they were asked for.
+        source: `hub:<id>/<config>`, the task's folder in the data folder, or the names of files.
+        revision: the commit of the data set on the Hub.
+        content: a hash of the training and evaluation splits' texts and labels, in order: the same
+            rows have the same hash, whatever format they were read from.
+        limit: the maximum number of examples per training and evaluation split.
+        overlap: the number of evaluation examples whose texts are in the training split, too.
+        name: the name of the data, if they stand in for the real ones.
     """
 
     task: Task
@@ -25,14 +35,11 @@ class TaskData(Generic[Part]):
     evaluation: tuple[Part, ...]
     test: tuple[Part, ...]
     source: str
-    """`hub:<id>/<config>`, the task's folder below the data folder, or the names of files."""
     revision: str | None
     content: str
     limit: int | None
     overlap: int
-    """Evaluation examples whose texts stand in the training split too."""
     name: str | None = None
-    """What the data say that they are, where they stand in for others."""
 
 
 def load_task(
@@ -43,25 +50,25 @@ def load_task(
     revision: str | None = None,
     test: bool = False,
 ) -> TaskData[Any]:
-    """Reads a task, strictly.
+    """Read the data of a task, strictly.
 
     Args:
-        task: what to read.
-        data_dir: a folder of GLUE's own TSVs, or of parquet, csv or json in the Hub's columns (see
-            `find_source`); the Hub where it is None. What the task names files of is read from them.
-        limit: at most so many examples of the training and of each evaluation split, evenly
+        task: what to read; splits that it names files for are read from these.
+        data_dir: a folder of GLUE's own TSVs, or of parquet, csv or json with the Hub's columns
+            (see `find_source`); None for the Hub.
+        limit: the maximum number of examples of the training and of each evaluation split, evenly
             spaced: IMDb is sorted by label.
-        revision: the commit of the Hub's data set; the newest one where it is None.
-        test: whether the test splits are read too, always whole.
+        revision: the commit of the Hub's data set; None for the newest.
+        test: whether to read the test splits, too, always whole.
 
     Raises:
-        UserError: the data isn't there, or isn't clean: `path:line: reason`.
+        UserError: the data is missing, or isn't clean: `path:line: reason`.
     """
     read: Callable[..., TaskData[Any]] = resolve(task.kind.read)
     return read(task, data_dir, limit=limit, revision=revision, test=test)
 
 
 def overlap_of(train: Iterable[Any], evaluated: Sequence[Any]) -> int:
-    """Return how many evaluation examples stand in the training split too."""
+    """Return the number of evaluation examples that are in the training split, too."""
     known = set(train)
     return sum(texts in known for texts in evaluated)

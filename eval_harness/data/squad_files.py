@@ -1,8 +1,8 @@
-"""SQuAD's files: questions read strictly, predictions written in its own format. No torch.
+"""SQuAD's files: questions read strictly, predictions written in SQuAD's own format. No torch.
 
-What is not clean is one line that says where: `file: article 'Title' / paragraph 3 / question id:
-reason`. A truncated file or an answer that isn't where it is said to be would give a number that
-looks like any other.
+Whatever is not clean raises a one-line error with its place: `file: article 'Title' / paragraph 3 /
+question id: reason`. A truncated file, or an answer that isn't where the file says, would give a
+score that looks like any other.
 """
 
 import hashlib
@@ -22,23 +22,24 @@ from eval_harness.data.columns import Columns, read_columns
 
 _COLUMNS = ("id", "question", "context", "answers")
 
-_Golds = list[tuple[str, int]]  # gold answers, and where each begins in its context
+_Golds = list[tuple[str, int]]
+"""Gold answers, and where each begins in its context."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions in the order of their file; a context that several ask about is there once.
+    """Questions in the order of their file, with each distinct context once.
 
     Attributes:
-        ids: what the file calls each question.
-        texts: what is asked.
-        contexts: the texts that are asked about.
-        context_of: the context of each question.
-        answers: the gold answers of each question; none where the context holds no answer.
+        ids: the file's ids of the questions.
+        texts: the questions.
+        contexts: the texts that the questions are about.
+        context_of: the index of each question's context.
+        answers: the gold answers of each question; empty if its context has no answer.
         answer_starts: where the first answer begins in its context, in characters; -1 for none.
-        content: a hash of contexts, questions and answers in order, whatever file held them and
-            whatever it called them.
-        name: the split that they are, where they are one of a task's.
+        content: a hash of contexts, questions and answers in order; it is the same for all file
+            formats, and ids are no part of it.
+        name: the split of a task, if they are one.
     """
 
     ids: Sequence[str]
@@ -55,42 +56,58 @@ class Questions:
 
 
 def read_squad(path: Path, *, limit: int | None = None, for_training: bool = False) -> Questions:
-    """Reads SQuAD 1.1 or 2.0: its own JSON, or parquet, json or jsonl in the Hub's columns.
+    """Read SQuAD 1.1 or 2.0: its own JSON, or parquet, json or jsonl with the Hub's columns.
 
     Args:
-        path: a .json holds one object, as SQuAD's own files do, or rows.
-        limit: at most so many questions, evenly spaced.
-        for_training: an id may stand there twice: nothing is scored by it (TyDi's training file
-            numbers an article's passages).
+        path: a .json is one object, like SQuAD's own files, or rows.
+        limit: the maximum number of questions, evenly spaced.
+        for_training: accept duplicate ids, as in TyDi's training file: nothing is scored by them.
 
     Raises:
-        UserError: it isn't there or isn't clean.
+        UserError: the file is missing, isn't clean, or has no questions.
     """
-    found = _Found(for_training=for_training)
+    found = _Collector(for_training=for_training)
     document = _document(path) if path.suffix == ".json" else None
     if document is None:
-        _take_columns(found, read_columns(path, _COLUMNS, optional=()))
+        _add_columns(found, read_columns(path, _COLUMNS, optional=()))
     else:
-        _take_document(found, path, document)
+        _add_document(found, path, document)
     if not found.ids:
         raise UserError(f"{path}: no questions in it")
-    return _thinned(found, limit)
+    return _limited(found, limit)
 
 
-def of_columns(
+def questions_from_columns(
     parts: Sequence[Columns], *, limit: int | None = None, for_training: bool = False
 ) -> Questions:
-    """The same from rows that were read already, in the Hub's columns: shards, or the Hub's own."""
-    found = _Found(for_training=for_training)
+    """Return the questions in rows that were read already, in the Hub's columns.
+
+    Args:
+        parts: the columns of each shard.
+        limit: the maximum number of questions, evenly spaced.
+        for_training: accept duplicate ids.
+
+    Raises:
+        UserError: a row isn't clean.
+    """
+    found = _Collector(for_training=for_training)
     for part in parts:
-        _take_columns(found, part)
-    return _thinned(found, limit)
+        _add_columns(found, part)
+    return _limited(found, limit)
 
 
 def write_predictions(path: Path, ids: Sequence[str], texts: Sequence[str]) -> Path:
-    """Writes `{id: answer}`, what SQuAD's own evaluation reads; whole or not at all.
+    """Write `{id: answer}` for SQuAD's own evaluation script, atomically.
 
-    It is ASCII: that evaluation opens the file in whatever encoding its machine prefers.
+    The file is ASCII, because that script opens it in the machine's default encoding.
+
+    Args:
+        path: the file.
+        ids: the questions' ids.
+        texts: the answers.
+
+    Raises:
+        ValueError: duplicate ids, or another number of answers.
     """
     predictions = dict(zip(ids, texts, strict=True))
     if len(predictions) != len(ids):
@@ -99,7 +116,7 @@ def write_predictions(path: Path, ids: Sequence[str], texts: Sequence[str]) -> P
 
 
 class _Where(NamedTuple):
-    """A place in one of SQuAD's own files, as a message names it; counted from 1."""
+    """A place in one of SQuAD's own files, for messages; numbers count from 1."""
 
     path: Path
     article: int
@@ -108,8 +125,8 @@ class _Where(NamedTuple):
     question: object = None
 
     def __str__(self) -> str:
-        called = repr(self.title) if isinstance(self.title, str) and self.title else self.article
-        parts = [f"{self.path}: article {called}"]
+        title = repr(self.title) if isinstance(self.title, str) and self.title else self.article
+        parts = [f"{self.path}: article {title}"]
         if self.paragraph is not None:
             parts.append(f"paragraph {self.paragraph}")
         if self.question is not None:
@@ -117,8 +134,8 @@ class _Where(NamedTuple):
         return " / ".join(parts)
 
 
-class _Found:
-    """The questions that were found so far, each looked at as it comes."""
+class _Collector:
+    """The questions read so far, each checked when it is added."""
 
     def __init__(self, *, for_training: bool) -> None:
         self.ids: list[str] = []
@@ -127,15 +144,15 @@ class _Found:
         self.context_of: list[int] = []
         self.answers: list[tuple[str, ...]] = []
         self.starts: list[int] = []
-        self._known: set[str] | None = None if for_training else set()
+        self._seen_ids: set[str] | None = None if for_training else set()
 
     def add(self, where: object, name: str, text: Any, context: str, answers: _Golds) -> None:
         if not name.strip():
-            raise UserError(f"{where}: a blank id; predictions go by ids")
-        if self._known is not None:
-            if name in self._known:
-                raise UserError(f"{where}: that id stands there twice; predictions go by ids")
-            self._known.add(name)
+            raise UserError(f"{where}: blank id; predictions are keyed by id")
+        if self._seen_ids is not None:
+            if name in self._seen_ids:
+                raise UserError(f"{where}: duplicate id; predictions are keyed by id")
+            self._seen_ids.add(name)
         self.ids.append(name)
         self.texts.append(_text(text, "question", where))
         self.context_of.append(self.contexts.setdefault(context, len(self.contexts)))
@@ -147,7 +164,7 @@ class _Found:
 
 
 def _document(path: Path) -> dict[str, Any] | None:
-    """The object that a file is; None where it holds rows."""
+    """Return the object in a file of SQuAD's own format; None for a file of rows."""
     lines = [line for _, line in read_lines(path)]
     if lines and lines[0].lstrip().startswith("["):
         return None
@@ -157,10 +174,10 @@ def _document(path: Path) -> dict[str, Any] | None:
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply to be SQuAD") from error
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # an object in each line
+        if error.msg == "Extra data":  # one object per line
             return None
-        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        hint = "; was it copied whole?" if cut else ""
+        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        hint = "; is the file truncated?" if is_cut else ""
         reason = f"not JSON ({error.msg}, column {error.colno}){hint}"
         raise UserError(f"{path}:{error.lineno}: {reason}") from error
     if "data" not in _object(document, path) and "context" in document:
@@ -168,23 +185,23 @@ def _document(path: Path) -> dict[str, Any] | None:
     return _object(document, path)
 
 
-def _take_document(found: _Found, path: Path, document: Mapping[str, Any]) -> None:
+def _add_document(found: _Collector, path: Path, document: Mapping[str, Any]) -> None:
     for number, article in enumerate(_list(document, "data", path), 1):
         where = _Where(path, number)
         where = where._replace(title=_object(article, where).get("title"))
         for place, paragraph in enumerate(_list(article, "paragraphs", where), 1):
-            _take_paragraph(found, paragraph, where._replace(paragraph=place))
+            _add_paragraph(found, paragraph, where._replace(paragraph=place))
 
 
-def _take_paragraph(found: _Found, paragraph: Any, where: _Where) -> None:
+def _add_paragraph(found: _Collector, paragraph: Any, where: _Where) -> None:
     context = _context(_member(_object(paragraph, where), "context", where), where)
-    for number, asked in enumerate(_list(paragraph, "qas", where), 1):
-        called = _object(asked, where._replace(question=number)).get("id", number)
-        place = where._replace(question=called)
-        name = _text(_member(asked, "id", place), "id", place)
-        answers = _answers(_list(asked, "answers", place), context, place)
-        _require_sense(answers, asked.get("is_impossible", False), place)
-        found.add(place, name, _member(asked, "question", place), context, answers)
+    for number, question in enumerate(_list(paragraph, "qas", where), 1):
+        label = _object(question, where._replace(question=number)).get("id", number)
+        place = where._replace(question=label)
+        name = _text(_member(question, "id", place), "id", place)
+        answers = _answers(_list(question, "answers", place), context, place)
+        _require_consistency(answers, question.get("is_impossible", False), place)
+        found.add(place, name, _member(question, "question", place), context, answers)
 
 
 def _answers(values: Iterable[Any], context: str, where: object) -> _Golds:
@@ -196,53 +213,53 @@ def _answers(values: Iterable[Any], context: str, where: object) -> _Golds:
     return answers
 
 
-def _require_sense(answers: _Golds, impossible: Any, where: object) -> None:
+def _require_consistency(answers: _Golds, impossible: Any, where: object) -> None:
     if type(impossible) is not bool:
-        raise UserError(f"{where}: is_impossible is {impossible!r}, true or false is wanted")
+        raise UserError(f"{where}: is_impossible is {impossible!r}; expected true or false")
     if impossible and answers:
-        raise UserError(f"{where}: is_impossible, and yet it has {len(answers)} answers")
+        raise UserError(f"{where}: is_impossible is true, but there are {len(answers)} answers")
     if not impossible and not answers:
-        raise UserError(f"{where}: no answers; SQuAD 2.0 says is_impossible where there is none")
+        raise UserError(f"{where}: no answers; SQuAD 2.0 marks such questions as is_impossible")
 
 
 # --- rows in the Hub's columns
 
 
-def _take_columns(found: _Found, columns: Columns) -> None:
-    """Rows hold an object of two lists for their answers; empty ones say that there is none."""
+def _add_columns(found: _Collector, columns: Columns) -> None:
+    """Add rows, whose answers are an object of two lists, both empty if there is no answer."""
     cells = (columns.cells[name] for name in _COLUMNS)
     for row, (name, text, context, answers) in enumerate(zip(*cells, strict=True)):
         place = columns.where(row)
-        called = _text(name, "id", place)
-        where = f"{place}: question {called}"
-        held = _context(context, where)
+        question_id = _text(name, "id", place)
+        where = f"{place}: question {question_id}"
+        checked = _context(context, where)
         texts, starts = (
             _list(_object(answers, where), key, where) for key in ("text", "answer_start")
         )
         if len(texts) != len(starts):
             raise UserError(f"{where}: {len(texts)} answers and {len(starts)} answer_starts")
-        golds = [_answer(*each, held, where) for each in zip(texts, starts, strict=True)]
-        found.add(where, called, text, held, golds)
+        golds = [_answer(*each, checked, where) for each in zip(texts, starts, strict=True)]
+        found.add(where, question_id, text, checked, golds)
 
 
-# --- what both have
+# --- checks of both formats
 
 
 def _answer(text: Any, start: Any, context: str, where: object) -> tuple[str, int]:
-    """A gold answer that stands where it is said to; it is counted in characters, not bytes."""
+    """Return a gold answer that is where the file says, counted in characters, not bytes."""
     _text(text, "answer", where)
     if not text.strip():
-        raise UserError(f"{where}: a blank answer; without gold answers nothing can be scored")
+        raise UserError(f"{where}: blank answer; nothing can be scored without gold answers")
     if type(start) is not int:
-        raise UserError(f"{where}: answer_start is {start!r}, a number is wanted")
+        raise UserError(f"{where}: answer_start is {start!r}; expected an integer")
     if not 0 <= start <= len(context) - len(text):
         size = f"the context has {len(context)} characters, the answer {len(text)}"
         raise UserError(f"{where}: answer_start {start} is out of range ({size})")
-    there = context[start : start + len(text)]
-    if there != text:
+    found = context[start : start + len(text)]
+    if found != text:
         raise UserError(
-            f"{where}: answer_start {start}: {_short(there)} stands there, not {_short(text)} "
-            "(it counts characters, not bytes)"
+            f"{where}: answer_start {start}: the context has {_short(found)}, not {_short(text)} "
+            "(offsets count characters, not bytes)"
         )
     return text, start
 
@@ -258,12 +275,12 @@ def _context(value: Any, where: object) -> str:
     return context
 
 
-def _text(value: Any, what: str, where: object) -> str:
-    """A text that a tokenizer can take: no NUL, and no half of a surrogate pair."""
+def _text(value: Any, role: str, where: object) -> str:
+    """Return a text that a tokenizer can take: without NUL or unpaired surrogate."""
     if type(value) is not str:
-        raise UserError(f"{where}: the {what} is {_kind(value)}, a text is wanted")
+        raise UserError(f"{where}: the {role} is {_kind(value)}, not text")
     if fault := fault_in_text(value):
-        raise UserError(f"{where}: the {what}: {fault}")
+        raise UserError(f"{where}: the {role}: {fault}")
     return value
 
 
@@ -275,29 +292,31 @@ def _object(value: Any, where: object) -> dict[str, Any]:
 
 def _member(value: Mapping[str, Any], key: str, where: object) -> Any:
     if key not in value:
-        raise UserError(f"{where}: no {key!r}; there are {', '.join(map(repr, value)) or 'none'}")
+        raise UserError(
+            f"{where}: no {key!r}; the keys are {', '.join(map(repr, value)) or 'none'}"
+        )
     return value[key]
 
 
 def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
-    found = _member(value, key, where)
-    if type(found) is not list:
-        raise UserError(f"{where}: {key!r} is {_kind(found)}, a list is wanted")
-    return found
+    member = _member(value, key, where)
+    if type(member) is not list:
+        raise UserError(f"{where}: {key!r} is {_kind(member)}, not a list")
+    return member
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"of type {type(value).__name__}"
+    return "null" if value is None else type(value).__name__
 
 
-# --- the whole
+# --- the collected questions
 
 
-def _thinned(found: _Found, limit: int | None) -> Questions:
-    """At most so many questions, evenly spaced, with the contexts that these ask about."""
+def _limited(found: _Collector, limit: int | None) -> Questions:
+    """Return at most `limit` questions, evenly spaced, with only the contexts that they use."""
     size = len(found.ids)
     count = size if limit is None else min(limit, size)
-    chosen = [place * size // count for place in range(count)]
+    chosen = [number * size // count for number in range(count)]
     contexts = list(found.contexts)
     used, context_of = np.unique([found.context_of[i] for i in chosen], return_inverse=True)
     questions = Questions(
@@ -309,11 +328,11 @@ def _thinned(found: _Found, limit: int | None) -> Questions:
         answer_starts=np.array([found.starts[i] for i in chosen], dtype=np.int32),
         content="",
     )
-    return replace(questions, content=_content(questions))
+    return replace(questions, content=_content_hash(questions))
 
 
-def _content(questions: Questions) -> str:
-    """16 hex digits that stand for what is asked; no text holds a NUL, so it can stand between."""
+def _content_hash(questions: Questions) -> str:
+    """Hash the questions to 16 hex digits; NUL separates texts, since no text contains it."""
     digest = hashlib.sha256()
     counts = [len(answers) for answers in questions.answers]
     golds = [text for answers in questions.answers for text in answers]

@@ -1,4 +1,4 @@
-"""How long the pairs of STS-B's dev set are, for models that have nothing to read them with."""
+"""Lengths of STS-B's dev pairs in tokens, for timing models without a tokenizer or the data."""
 
 import random
 
@@ -8,11 +8,12 @@ COUNTS = (
     39, 23, 28, 33, 28, 30, 29, 29, 26, 27, 26, 22, 16, 18, 21, 8, 11, 9, 14, 9, 7, 3, 5, 9, 11,
     10, 4, 9, 5, 10, 6, 2, 2, 3, 7, 5, 3, 4, 3, 2, 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1,
 )  # fmt: skip
-"""Pairs by their number of tokens, from the shortest on: the 1,500 pairs of the Hub's validation
-split (nyu-mll/glue, stsb) by the WordPiece of bert-base-uncased, [CLS] and both [SEP] counted."""
+"""Number of pairs per length, from the shortest length on: the 1,500 pairs of the Hub's validation
+split (nyu-mll/glue, stsb) in WordPiece tokens of bert-base-uncased, with [CLS] and both [SEP]."""
 
 
 def lengths(count: int | None, seed: int) -> list[int]:
-    """Tokens of so many pairs, drawn without putting back; of all of them where it is None."""
-    every = [SHORTEST + place for place, pairs in enumerate(COUNTS) for _ in range(pairs)]
-    return random.Random(seed).sample(every, len(every) if count is None else count)  # noqa: S311
+    """Return the lengths of `count` pairs, sampled without replacement; of all if it is None."""
+    population = [SHORTEST + extra for extra, pairs in enumerate(COUNTS) for _ in range(pairs)]
+    size = len(population) if count is None else count
+    return random.Random(seed).sample(population, size)  # noqa: S311

@@ -1,4 +1,4 @@
-"""Texts, one or two an example, with their labels. Imports no torch."""
+"""Data of tasks with one or two texts and a label per example. Imports no torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,19 +18,21 @@ from eval_harness.tasks.registry import Task
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a task's data, in the order of its file.
+    """A split of a task's data, in the order of its file.
 
-    An id is what the file calls a row (`idx`, `index` or `id`), else its number from 0. The same
-    rows have the same ids in GLUE's TSVs and on the Hub, but in MRPC's and QQP's training and dev
-    files, whose rows the Hub numbers in another way.
+    Attributes:
+        name: the Hub's name of the split.
+        ids: the file's ids of its rows (`idx`, `index` or `id`), else their numbers from 0. Rows
+            have the same ids in GLUE's TSVs and on the Hub, except in MRPC's and QQP's training
+            and dev files, which the Hub numbers differently.
+        texts: one sequence per column of the task.
+        labels: int64 class ids, or float64 numbers for a regression; None in a test split.
     """
 
     name: str
     ids: Sequence[str]
     texts: tuple[Sequence[str], ...]
-    """One sequence for each of the task's columns."""
     labels: NDArray[Any] | None
-    """int64 class ids, or float64 numbers for a regression; None in a test split."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,11 +41,22 @@ class Split:
 def read(
     task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
 ) -> TaskData[Split]:
-    """Read a task of texts and labels; see `load_task`."""
+    """Read a task of texts and labels.
+
+    Args:
+        task: what to read.
+        data_dir: the folder of the data; None for the Hub.
+        limit: the maximum number of examples per training and evaluation split.
+        revision: the commit of the Hub's data set; None for the newest.
+        test: whether to read the test splits, too.
+
+    Raises:
+        UserError: see `load_task`.
+    """
     names = ("train", *task.evaluation, *(task.test if test else ()))
     origin = find_source(task, data_dir, names, revision)
-    splits = {name: _split(task, name, origin.read(name)) for name in names}
-    train, *evaluation = [_thinned(splits[name], limit) for name in ("train", *task.evaluation)]
+    splits = {name: _read_split(task, name, origin.read(name)) for name in names}
+    train, *evaluation = [_limited(splits[name], limit) for name in ("train", *task.evaluation)]
     return TaskData(
         task=task,
         train=train,
@@ -51,7 +64,7 @@ def read(
         test=tuple(splits[name] for name in task.test) if test else (),
         source=origin.source,
         revision=origin.revision,
-        content=_content([train, *evaluation]),
+        content=_content_hash([train, *evaluation]),
         limit=limit,
         overlap=overlap_of(
             zip(*train.texts, strict=True),
@@ -61,7 +74,7 @@ def read(
     )
 
 
-def _split(task: Task, name: str, files: Sequence[Columns]) -> Split:
+def _read_split(task: Task, name: str, files: Sequence[Columns]) -> Split:
     ids: list[str] = []
     texts: list[list[str]] = [[] for _ in task.columns]
     labels = []
@@ -74,11 +87,11 @@ def _split(task: Task, name: str, files: Sequence[Columns]) -> Split:
     return Split(name, ids, tuple(texts), np.concatenate(labels) if labels else None)
 
 
-def _thinned(split: Split, limit: int | None) -> Split:
-    """At most so many examples, evenly spaced over the split."""
+def _limited(split: Split, limit: int | None) -> Split:
+    """Return at most `limit` examples, evenly spaced over the split."""
     if limit is None or limit >= len(split):
         return split
-    chosen = [place * len(split) // limit for place in range(limit)]
+    chosen = [number * len(split) // limit for number in range(limit)]
     return Split(
         split.name,
         [split.ids[i] for i in chosen],
@@ -87,10 +100,10 @@ def _thinned(split: Split, limit: int | None) -> Split:
     )
 
 
-def _content(splits: Sequence[Split]) -> str:
-    """16 hex digits that stand for what splits say; no text holds a NUL, so it can stand between.
+def _content_hash(splits: Sequence[Split]) -> str:
+    """Hash texts and labels to 16 hex digits, the same on every machine.
 
-    Numbers are in one byte order whatever the machine's.
+    NUL separates the texts, since no text contains it; labels are hashed as little-endian.
     """
     digest = hashlib.sha256()
     for split in splits:

@@ -1,4 +1,4 @@
-"""Token ids of many examples in one array, each example as long as it is. Imports no torch."""
+"""Tokenized examples in one flat array, without padding. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TokenRows:
-    """What a Trainer takes for a data set.
+    """Tokenized examples, as a map-style data set for a Trainer.
 
     Attributes:
-        ids: the tokens of all examples.
-        types: their types; None where no token has another type than 0, as models take for granted.
-        starts: where each example begins in `ids`, and at last their end.
+        ids: the token ids of all examples, one after another.
+        types: the token types; None if all are 0, which is the models' default.
+        starts: where each example begins in `ids`, and the end of the last one.
     """
 
     ids: NDArray[np.int32]
@@ -26,7 +26,7 @@ class TokenRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
-            raise IndexError(index)  # what ends a loop over it
+            raise IndexError(index)  # ends a `for` loop over the rows
         part = slice(self.starts[index], self.starts[index + 1])
         example: dict[str, Any] = {"input_ids": self.ids[part]}
         if self.types is not None:
@@ -35,5 +35,5 @@ class TokenRows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example."""
+        """The number of tokens of each example."""
         return np.diff(self.starts)

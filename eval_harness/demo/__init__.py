@@ -1,1 +1,1 @@
-"""A made-up world in the real data's file formats."""
+"""The demo world: a small synthetic language and tasks in it, in the real data's file formats."""

@@ -1,7 +1,7 @@
-"""The demo world's text: what is so, what happens, what it means, and how it is talked about.
+"""The demo world's pre-training corpus: facts, events, paraphrases, questions and reviews.
 
-A line is a paragraph. Nothing in it is labelled; but who fills in its blanks must know the kinds of
-things, the synonyms, who lives where, which verb agrees with which noun, and to look back.
+Each line is a paragraph. Nothing is labelled, but to predict masked words a model must learn which
+thing is of which kind, the synonyms, who lives where, agreement, and to look back in the text.
 """
 
 import random
@@ -14,115 +14,132 @@ from eval_harness.demo import grammar, words
 from eval_harness.demo.grammar import World, sentence
 
 
-def lines(world: World, draw: random.Random, count: int, unseen: Set[str]) -> list[str]:
-    """So many paragraphs, of which none holds one of the sentences that are to be judged later."""
+def lines(world: World, rng: random.Random, count: int, unseen: Set[str]) -> list[str]:
+    """Return paragraphs for pre-training.
+
+    Args:
+        world: the facts that paragraphs state.
+        rng: the source of every choice.
+        count: number of paragraphs.
+        unseen: sentences reserved for evaluation; a paragraph with one of them is dropped.
+    """
     makers = [maker for maker, weight in _MAKERS for _ in range(weight)]
-    drawn = (draw.choice(makers)(world, draw) for _ in count_from(0))
-    kept = (line for line in drawn if unseen.isdisjoint(_sentences(line)))
-    return list(islice(kept, count))
+    drawn = (rng.choice(makers)(world, rng) for _ in count_from(0))
+    allowed = (line for line in drawn if unseen.isdisjoint(_sentences(line)))
+    return list(islice(allowed, count))
 
 
 def _sentences(line: str) -> list[str]:
     return [f"{part}." for part in line.removesuffix(".").split(". ")]
 
 
-def _person(world: World, draw: random.Random) -> str:
-    """Where somebody lives, where that is, and what they are."""
-    who = draw.choice(grammar.PEOPLE)
+def _person(world: World, rng: random.Random) -> str:
+    """Tell where a person lives, the region of that town, and the person's job."""
+    who = rng.choice(grammar.PEOPLE)
     town = world.town_of[who]
     region, she = world.region_of[town], "she" if grammar.is_woman(who) else "he"
     facts = [
-        f"{draw.choice((who, she))} {draw.choice(('lives', 'dwells'))} in the {region}",
-        f"{draw.choice((who, she))} is a {world.job_of[who]}",
+        f"{rng.choice((who, she))} {rng.choice(('lives', 'dwells'))} in the {region}",
+        f"{rng.choice((who, she))} is a {world.job_of[who]}",
         f"{town} lies in the {region}",
     ]
-    draw.shuffle(facts)
-    start = f"{who} {draw.choice(('lives', 'dwells'))} in {town}"
+    rng.shuffle(facts)
+    start = f"{who} {rng.choice(('lives', 'dwells'))} in {town}"
     return " ".join(sentence(fact) for fact in (start, *facts))
 
 
-def _kind(world: World, draw: random.Random) -> str:
-    """What is a kind of what."""
-    kind = draw.choice(tuple(words.KINDS))
-    things = draw.sample(words.KINDS[kind], 3)
+def _kind(world: World, rng: random.Random) -> str:
+    """Tell that three things are of one kind."""
+    kind = rng.choice(tuple(words.KINDS))
+    things = rng.sample(words.KINDS[kind], 3)
     first, second, third = (words.with_article(thing) for thing in things)
-    many = [words.plural(thing) for thing in things]
-    return " ".join((
+    plurals = [words.plural(thing) for thing in things]
+    facts = (
         sentence(first, "is", words.with_article(kind)),
         sentence(second, "and", third, "are", words.plural(kind), "too"),
-        sentence(many[0], "and", many[2], "are", words.plural(kind)),
-    ))  # fmt: skip
+        sentence(plurals[0], "and", plurals[2], "are", words.plural(kind)),
+    )
+    return " ".join(facts)
 
 
-def _meaning(world: World, draw: random.Random) -> str:
-    """Which two verbs mean the same, in all their forms."""
-    first, second = draw.sample(draw.choice(words.DEEDS), 2)
+def _synonyms(world: World, rng: random.Random) -> str:
+    """Tell that two verbs are synonyms, in all their forms."""
+    first, second = rng.sample(rng.choice(words.ACTIONS), 2)
     facts = [
         f"to {first.base} is to {second.base}",
         f"who {first.past} a thing {second.past} it",
         f"what was {first.done} was {second.done}",
     ]
-    draw.shuffle(facts)
+    rng.shuffle(facts)
     return " ".join(map(sentence, facts))
 
 
-def _restated(world: World, draw: random.Random) -> str:
-    """An event in three sets of words, of which one says only of what kind its thing was."""
-    told = grammar.event(draw)
-    how = grammar.telling(draw)
-    wide = replace(told, thing=words.KIND_OF[told.thing], look=None, place=None, time=None)
-    said = [
-        grammar.tell(told, how),
-        grammar.tell(told, grammar.retelling(draw, how)),
-        grammar.tell(wide, grammar.telling(draw)),
-    ]
-    draw.shuffle(said)
-    return (
-        f"{said[0]} In other words, {_lowered(said[1], told.who)} So {_lowered(said[2], told.who)}"
+def _paraphrases(world: World, rng: random.Random) -> str:
+    """Tell an event in three ways, one of which names only the kind of its thing."""
+    event = grammar.draw_event(rng)
+    phrasing = grammar.draw_phrasing(rng)
+    general = replace(
+        event, thing=words.KIND_OF[event.thing], adjective=None, place=None, time=None
     )
+    tellings = [
+        grammar.tell(event, phrasing),
+        grammar.tell(event, grammar.draw_rephrasing(rng, phrasing)),
+        grammar.tell(general, grammar.draw_phrasing(rng)),
+    ]
+    rng.shuffle(tellings)
+    first, second, third = tellings
+    return f"{first} In other words, {_lowered(second, event)} So {_lowered(third, event)}"
 
 
-def _lowered(text: str, who: str) -> str:
-    return text if text.startswith(who) else text[0].lower() + text[1:]
+def _lowered(text: str, event: grammar.Event) -> str:
+    """Return the sentence as it is written after other words; a name keeps its capital."""
+    return text if text.startswith(event.who) else text[0].lower() + text[1:]
 
 
-def _asked(world: World, draw: random.Random) -> str:
-    """Some events and a question about one of them, with its answer."""
-    told = grammar.events(draw, draw.choice((1, 2, 3)))
-    chosen = draw.choice(told)
-    slot = draw.choice(("who", "thing", "place"))
-    question = grammar.ask(chosen, slot, grammar.telling(draw))
-    text = " ".join(grammar.tell(each, grammar.telling(draw)) for each in told)
+def _question(world: World, rng: random.Random) -> str:
+    """Tell some events, and a question about one of them with its answer."""
+    events = grammar.draw_events(rng, rng.choice((1, 2, 3)))
+    chosen = rng.choice(events)
+    slot = rng.choice(("who", "thing", "place"))
+    question = grammar.ask(chosen, slot, grammar.draw_phrasing(rng))
+    text = " ".join(grammar.tell(event, grammar.draw_phrasing(rng)) for event in events)
     if slot == "place":
-        full = f"At the {chosen.place}."
+        answer = f"At the {chosen.place}."
     else:
-        full = sentence("the" if slot == "thing" else None, grammar.answer(chosen, slot))
-    parts = (question, text, full) if draw.random() < 0.5 else (text, question, full)
+        answer = sentence("the" if slot == "thing" else None, grammar.answer(chosen, slot))
+    parts = (question, text, answer) if rng.random() < 0.5 else (text, question, answer)
     return " ".join(parts)
 
 
-def _review(world: World, draw: random.Random) -> str:
-    """Praise or blame of one mind; what comes after `but` is what counts."""
-    is_good = draw.random() < 0.5
-    clauses = [grammar.verdict(draw, is_good=is_good) for _ in range(draw.choice((1, 2, 3)))]
-    if draw.random() < 0.15:
-        before = grammar.verdict(draw, is_good=not is_good)
-        clauses[-1] = f"{before}, but {clauses[-1]}"
-    felt = grammar.feeling(draw, draw.choice(("I", "we", "everyone")), is_good=is_good)
-    clauses.insert(draw.choice((0, len(clauses))), felt)
+def _review(world: World, rng: random.Random) -> str:
+    """Write a review of one sentiment; of two clauses, the one after `but` counts."""
+    is_good = rng.random() < 0.5
+    clauses = [grammar.draw_opinion(rng, is_good=is_good) for _ in range(rng.choice((1, 2, 3)))]
+    if rng.random() < 0.15:
+        opposite = grammar.draw_opinion(rng, is_good=not is_good)
+        clauses[-1] = f"{opposite}, but {clauses[-1]}"
+    feeling = grammar.draw_feeling(rng, rng.choice(("I", "we", "everyone")), is_good=is_good)
+    clauses.insert(rng.choice((0, len(clauses))), feeling)
     return " ".join(map(sentence, clauses))
 
 
-def _agreeing(world: World, draw: random.Random) -> str:
-    return " ".join(grammar.agreement(draw).right for _ in range(2))
+def _agreement(world: World, rng: random.Random) -> str:
+    return " ".join(grammar.draw_agreement(rng).right for _ in range(2))
 
 
-def _referring(world: World, draw: random.Random) -> str:
-    meant = grammar.reference(draw)
-    return f"{meant.text} {meant.right}"
+def _reference(world: World, rng: random.Random) -> str:
+    reference = grammar.draw_reference(rng)
+    return f"{reference.text} {reference.right}"
 
 
 _MAKERS: tuple[tuple[Callable[[World, random.Random], str], int], ...] = (
-    (_person, 1), (_kind, 1), (_meaning, 2), (_restated, 8), (_asked, 4), (_review, 5),
-    (_agreeing, 7), (_referring, 4),
-)  # fmt: skip
+    (_person, 1),
+    (_kind, 1),
+    (_synonyms, 2),
+    (_paraphrases, 8),
+    (_question, 4),
+    (_review, 5),
+    (_agreement, 7),
+    (_reference, 4),
+)
+"""Each kind of paragraph and its weight in the corpus."""

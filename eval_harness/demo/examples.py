@@ -1,7 +1,7 @@
-"""The demo world's tasks: examples with their labels, each by a rule that holds in the world.
+"""The demo world's tasks: labelled examples, each label following from a rule of the world.
 
-Labels are the names or numbers that the real files bear. Each task takes its labels in turn, so
-that they are balanced as wanted, and no text, or pair of texts in either order, stands twice.
+Labels are the names or numbers that the real files contain. Each task cycles through its labels,
+which balances them; no text, and no pair of texts in either order, occurs twice.
 """
 
 import random
@@ -14,7 +14,7 @@ from eval_harness.demo.grammar import Event, World, sentence
 
 @dataclass(frozen=True)
 class Example:
-    """One or two texts and their label as it stands in the file."""
+    """One or two texts and their label as the file spells it."""
 
     texts: tuple[str, ...]
     label: str
@@ -23,143 +23,157 @@ class Example:
 Maker = Callable[[World, random.Random, str], Example]
 
 
-def examples(name: str, world: World, draw: random.Random, count: int) -> list[Example]:
-    """So many examples of a task, no two with the same texts, their labels in turn."""
+def examples(name: str, world: World, rng: random.Random, count: int) -> list[Example]:
+    """Return distinct examples of a task with balanced labels, in random order.
+
+    Args:
+        name: a key of `TASKS`.
+        world: the facts that examples rely on.
+        rng: the source of every choice.
+        count: number of examples.
+    """
     labels, make = TASKS[name]
     found: dict[frozenset[str], Example] = {}
     while len(found) < count:
-        example = make(world, draw, labels[len(found) % len(labels)])
+        example = make(world, rng, labels[len(found) % len(labels)])
         found.setdefault(frozenset(example.texts), example)
     shuffled = list(found.values())
-    draw.shuffle(shuffled)
+    rng.shuffle(shuffled)
     return shuffled
 
 
-def _cola(world: World, draw: random.Random, label: str) -> Example:
-    """Whether what must agree does."""
-    made = grammar.agreement(draw)
-    return Example((made.right if label == "1" else made.wrong,), label)
+def _cola(world: World, rng: random.Random, label: str) -> Example:
+    """Make a sentence in which the words agree, or one of them does not."""
+    agreement = grammar.draw_agreement(rng)
+    return Example((agreement.right if label == "1" else agreement.wrong,), label)
 
 
-def _sst2(world: World, draw: random.Random, label: str) -> Example:
-    """A clause of praise or blame, or two, of which the one after `but` counts."""
+def _sst2(world: World, rng: random.Random, label: str) -> Example:
+    """Make a clause of praise or blame, or two: then the one after `but` decides the label."""
     is_good = label == "1"
-    text = grammar.verdict(draw, is_good=is_good)
-    if draw.random() < 0.2:
-        text = f"{grammar.verdict(draw, is_good=not is_good)} , but {text}"
+    text = grammar.draw_opinion(rng, is_good=is_good)
+    if rng.random() < 0.2:
+        text = f"{grammar.draw_opinion(rng, is_good=not is_good)} , but {text}"
     return Example((text,), label)
 
 
-def _imdb(world: World, draw: random.Random, label: str) -> Example:
-    """A review of several sentences of one mind; in half of them, one is of the other."""
+def _imdb(world: World, rng: random.Random, label: str) -> Example:
+    """Make a review: three sentences of one sentiment, half the time one of the other too."""
     is_good = label == "1"
-    said = [grammar.verdict(draw, is_good=is_good) for _ in range(3)]
-    if draw.random() < 0.5:
-        said.append(grammar.verdict(draw, is_good=not is_good))
-    draw.shuffle(said)
-    said = [sentence(each) for each in said]
-    where = f"at the {draw.choice(words.PLACES)}"
-    start = sentence("I saw the", draw.choice(words.SHOWN), where, draw.choice(words.TIMES))
-    said.insert(draw.randrange(1, len(said)), "<br /><br />" if draw.random() < 0.3 else "")
-    return Example((" ".join(part for part in (start, *said) if part),), label)
+    opinions = [grammar.draw_opinion(rng, is_good=is_good) for _ in range(3)]
+    if rng.random() < 0.5:
+        opinions.append(grammar.draw_opinion(rng, is_good=not is_good))
+    rng.shuffle(opinions)
+    parts = [sentence(opinion) for opinion in opinions]
+    where = f"at the {rng.choice(words.PLACES)}"
+    start = sentence("I saw the", rng.choice(words.REVIEWED), where, rng.choice(words.TIMES))
+    parts.insert(rng.randrange(1, len(parts)), "<br /><br />" if rng.random() < 0.3 else "")
+    return Example((" ".join(part for part in (start, *parts) if part),), label)
 
 
-def _rte(world: World, draw: random.Random, label: str) -> Example:
-    """Whether one text follows from the other and from what kind a thing is, or a town's region."""
+def _rte(world: World, rng: random.Random, label: str) -> Example:
+    """Make a pair whose second text follows, or not, given a thing's kind or a town's region."""
     follows = label == "entailment"
-    if draw.random() < 0.3:
-        return _region(world, draw, follows=follows)
-    told = grammar.event(draw)
-    thing = told.thing if follows else grammar.other_kind(draw, told.thing)
-    wide = Event(told.who, told.deed, words.KIND_OF[thing])
-    texts = (grammar.tell(each, grammar.telling(draw)) for each in (told, wide))
-    return Example(tuple(texts), label)
+    if rng.random() < 0.3:
+        return _region(world, rng, follows=follows)
+    premise = grammar.draw_event(rng)
+    thing = premise.thing if follows else grammar.draw_other_kind(rng, premise.thing)
+    hypothesis = Event(premise.who, premise.action, words.KIND_OF[thing])
+    return Example(_tell_all(rng, premise, hypothesis), label)
 
 
-def _region(world: World, draw: random.Random, *, follows: bool) -> Example:
-    who = draw.choice(grammar.PEOPLE)
-    town = draw.choice(words.TOWNS)
+def _region(world: World, rng: random.Random, *, follows: bool) -> Example:
+    who = rng.choice(grammar.PEOPLE)
+    town = rng.choice(words.TOWNS)
     region = world.region_of[town]
-    named = region if follows else grammar.other(draw, words.REGIONS, region)
-    verbs = draw.sample(("lives", "dwells"), 2)
-    job = f"the {draw.choice(words.JOBS)}"
-    who = draw.choice((who, job))
-    texts = sentence(who, verbs[0], "in", town), sentence(who, verbs[1], f"in the {named}")
+    stated = region if follows else grammar.draw_other(rng, words.REGIONS, region)
+    verbs = rng.sample(("lives", "dwells"), 2)
+    job = f"the {rng.choice(words.JOBS)}"
+    who = rng.choice((who, job))
+    texts = sentence(who, verbs[0], "in", town), sentence(who, verbs[1], f"in the {stated}")
     return Example(texts, "entailment" if follows else "not_entailment")
 
 
-def _mnli(world: World, draw: random.Random, label: str) -> Example:
-    """Follows: told otherwise or more widely. Neutral: told with more. Contradiction: not so.
+def _mnli(world: World, rng: random.Random, label: str) -> Example:
+    """Make an entailed (reworded or generalized), neutral (a detail added) or contradictory pair.
 
-    All three tell of places, times and kinds just as often, so that neither text gives the label
-    away by itself.
+    All three labels mention places, times and kinds equally often, so that neither text alone
+    gives the label away.
     """
-    full = grammar.event(draw, place=1, look=0, time=1)
+    full = grammar.draw_event(rng, place=1, adjective=0, time=1)
     both = ("place", "time")
-    slots = both if draw.random() < 0.2 else (draw.choice(both),)
-    said = grammar.only(full, *slots)
-    premise = grammar.only(full, *(both if draw.random() < 0.2 else slots))
-    if label == "neutral":
+    slots = both if rng.random() < 0.2 else (rng.choice(both),)
+    hypothesis = grammar.keep_only(full, *slots)
+    premise = grammar.keep_only(full, *(both if rng.random() < 0.2 else slots))
+    if label == "neutral":  # the premise lacks a detail that the hypothesis states
         left = [slot for slot in both if slot not in slots]
-        premise = grammar.only(full, draw.choice(left or slots))
+        premise = grammar.keep_only(full, rng.choice(left or slots))
     if label == "contradiction":
-        said = grammar.another_thing(draw, said)
-    if draw.random() < 0.5:
-        said = replace(said, thing=words.KIND_OF[said.thing])
-    texts = (grammar.tell(each, grammar.telling(draw)) for each in (premise, said))
-    return Example(tuple(texts), label)
+        hypothesis = grammar.with_other_thing(rng, hypothesis)
+    if rng.random() < 0.5:
+        hypothesis = replace(hypothesis, thing=words.KIND_OF[hypothesis.thing])
+    return Example(_tell_all(rng, premise, hypothesis), label)
 
 
-def _qnli(world: World, draw: random.Random, label: str) -> Example:
-    """Whether a sentence answers a question: whether it tells of the thing that is asked about."""
-    told = grammar.event(draw, place=1, look=0, time=0)
-    slot = draw.choice(("who", "place"))
-    about = told if draw.random() < 0.5 or slot == "place" else replace(told, place=None)
-    question = grammar.ask(about, slot, grammar.telling(draw))
+def _qnli(world: World, rng: random.Random, label: str) -> Example:
+    """Make a question and a sentence that answers it, or tells of another thing."""
+    event = grammar.draw_event(rng, place=1, adjective=0, time=0)
+    slot = rng.choice(("who", "place"))
+    about = event if rng.random() < 0.5 or slot == "place" else replace(event, place=None)
+    question = grammar.ask(about, slot, grammar.draw_phrasing(rng))
     if label == "not_entailment":
-        told = grammar.another_thing(draw, told)
-    return Example((question, grammar.tell(told, grammar.telling(draw))), label)
+        event = grammar.with_other_thing(rng, event)
+    return Example((question, grammar.tell(event, grammar.draw_phrasing(rng))), label)
 
 
-def _mrpc(world: World, draw: random.Random, label: str) -> Example:
-    """Whether two sentences tell of the same deed: every other word is the same in both.
+def _mrpc(world: World, rng: random.Random, label: str) -> Example:
+    """Make two sentences about one action or two, by the same person on the same thing.
 
-    One in ten begins with a quotation mark that nothing closes, as some of the real ones do.
+    One first sentence in ten begins with an unclosed quotation mark, as some real ones do.
     """
-    told = grammar.event(draw, look=0, place=0, time=0)
-    how = grammar.telling(draw)
-    again = told if label == "1" else grammar.another_deed(draw, told)
-    pair = grammar.tell(told, how), grammar.tell(again, grammar.retelling(draw, how))
+    event = grammar.draw_event(rng, adjective=0, place=0, time=0)
+    phrasing = grammar.draw_phrasing(rng)
+    again = event if label == "1" else grammar.with_other_action(rng, event)
+    pair = (
+        grammar.tell(event, phrasing),
+        grammar.tell(again, grammar.draw_rephrasing(rng, phrasing)),
+    )
     first, second = (text.replace(".", " .") for text in pair)
-    return Example((f'" {first}' if draw.random() < 0.1 else first, second), label)
+    return Example((f'" {first}' if rng.random() < 0.1 else first, second), label)
 
 
-def _qqp(world: World, draw: random.Random, label: str) -> Example:
-    """Whether two questions ask about the same thing."""
-    told = grammar.event(draw, place=0.8, look=0, time=0)
-    slot = draw.choice(("who", "place", "place"))  # there are more ways to ask for places
-    again = told if label == "1" else grammar.another_thing(draw, told)
-    texts = (grammar.ask(each, slot, grammar.telling(draw)) for each in (told, again))
+def _qqp(world: World, rng: random.Random, label: str) -> Example:
+    """Make two questions about the same thing, or about things of two kinds."""
+    event = grammar.draw_event(rng, place=0.8, adjective=0, time=0)
+    slot = rng.choice(("who", "place", "place"))  # there are more questions about places
+    again = event if label == "1" else grammar.with_other_thing(rng, event)
+    texts = (grammar.ask(asked, slot, grammar.draw_phrasing(rng)) for asked in (event, again))
     return Example(tuple(texts), label)
 
 
-def _stsb(world: World, draw: random.Random, label: str) -> Example:
-    """How alike two sentences are: of the same thing, of two of a kind, or of two kinds."""
-    told = grammar.event(draw, look=0, place=0, time=0)
-    kind = [thing for thing in words.KINDS[words.KIND_OF[told.thing]] if thing != told.thing]
+def _stsb(world: World, rng: random.Random, label: str) -> Example:
+    """Make two sentences about the same thing, two things of one kind, or things of two kinds."""
+    event = grammar.draw_event(rng, adjective=0, place=0, time=0)
+    siblings = [thing for thing in words.KINDS[words.KIND_OF[event.thing]] if thing != event.thing]
+    # All three are drawn whatever the label, so the world's bytes depend on their order.
     again = {
-        "5.000": told,
-        "4.000": replace(told, thing=draw.choice(kind)),
-        "0.500": grammar.another_thing(draw, told),
+        "5.000": event,
+        "4.000": replace(event, thing=rng.choice(siblings)),
+        "0.500": grammar.with_other_thing(rng, event),
     }[label]
-    texts = (grammar.tell(each, grammar.telling(draw)) for each in (told, again))
-    return Example(tuple(texts), label)
+    return Example(_tell_all(rng, event, again), label)
 
 
-def _wnli(world: World, draw: random.Random, label: str) -> Example:
-    """Whether a pronoun means whom the second text says."""
-    made = grammar.reference(draw)
-    return Example((made.text, made.right if label == "1" else made.wrong), label)
+def _wnli(world: World, rng: random.Random, label: str) -> Example:
+    """Make a sentence with a pronoun, and one that resolves it rightly or wrongly."""
+    reference = grammar.draw_reference(rng)
+    second = reference.right if label == "1" else reference.wrong
+    return Example((reference.text, second), label)
+
+
+def _tell_all(rng: random.Random, *events: Event) -> tuple[str, ...]:
+    """Return a sentence about each event, in a random phrasing."""
+    return tuple(grammar.tell(event, grammar.draw_phrasing(rng)) for event in events)
 
 
 _NUMBERS = ("0", "1")
@@ -179,8 +193,8 @@ TASKS: dict[str, tuple[Sequence[str], Maker]] = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question about a paragraph, with its answers and where each stands."""
+class Question:
+    """A question about a paragraph, with its answers and the offset of each in characters."""
 
     text: str
     answers: tuple[tuple[str, int], ...]
@@ -188,38 +202,34 @@ class Asked:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Some events, and questions about them."""
+    """Sentences about some events, and a question about each."""
 
     title: str
     context: str
-    asked: tuple[Asked, ...]
+    questions: tuple[Question, ...]
 
 
-def paragraphs(draw: random.Random) -> Iterator[Paragraph]:
-    """Paragraphs of events whose people, things and places differ; no end of them."""
-    while True:
-        yield _paragraph(draw)
-
-
-def _paragraph(draw: random.Random) -> Paragraph:
-    told = grammar.events(draw, draw.choice((2, 3)))
-    context = " ".join(grammar.tell(each, grammar.telling(draw)) for each in told)
+def paragraphs(rng: random.Random) -> Iterator[Paragraph]:
+    """Yield paragraphs without end; people, things and places differ within each."""
     slots = ("who", "thing", "place")
-    asked = tuple(_about(draw, each, draw.choice(slots), context) for each in told)
-    return Paragraph(draw.choice(words.TOWNS), context, asked)
+    while True:
+        events = grammar.draw_events(rng, rng.choice((2, 3)))
+        context = " ".join(_tell_all(rng, *events))
+        questions = tuple(_question(rng, event, rng.choice(slots), context) for event in events)
+        yield Paragraph(rng.choice(words.TOWNS), context, questions)
 
 
-def _about(draw: random.Random, told: Event, slot: str, context: str) -> Asked:
-    """The shortest answer, and the one with its article; each stands in the context once."""
-    text = grammar.answer(told, slot)
+def _question(rng: random.Random, event: Event, slot: str, context: str) -> Question:
+    """Ask for a slot of an event; the answer occurs once in the context, a place has two forms."""
+    text = grammar.answer(event, slot)
     start = _find(context, text)
     answers = [(text, start)]
     if slot == "place":
-        answers.append((f"the {text}", start - 4))
-    return Asked(grammar.ask(told, slot, grammar.telling(draw)), tuple(answers))
+        answers.append((f"the {text}", start - len("the ")))
+    return Question(grammar.ask(event, slot, grammar.draw_phrasing(rng)), tuple(answers))
 
 
 def _find(context: str, word: str) -> int:
-    """Where a word stands as a word: `coach` is not in `coached`."""
+    """Return the offset of a whole word: `coach` is not in `coached`."""
     padded = "".join(letter if letter.isalpha() else " " for letter in f" {context} ").lower()
     return padded.index(f" {word.lower()} ")

@@ -1,7 +1,8 @@
-"""The demo world's examples in GLUE's and SQuAD's own formats and in the Hub's columns.
+"""The demo world's examples as files: GLUE's and SQuAD's own formats, and the Hub's columns.
 
-Quirks and all: CoLA has no header and marks what is wrong with an asterisk, MRPC begins with a byte
-order mark and is tokenized, SST-2 is in lower case and ends in a blank, MNLI has two dev files.
+Their quirks are reproduced: CoLA has no header and marks unacceptable sentences with an asterisk,
+MRPC begins with a byte order mark and is tokenized, SST-2 is in lower case and ends in a space,
+MNLI has two dev files.
 """
 
 import hashlib
@@ -11,9 +12,16 @@ from collections.abc import Iterable, Sequence
 from eval_harness.demo.examples import Example, Paragraph
 
 FOLDERS = {
-    "cola": "CoLA", "mnli": "MNLI", "mrpc": "MRPC", "qnli": "QNLI", "qqp": "QQP", "rte": "RTE",
-    "sst2": "SST-2", "stsb": "STS-B", "wnli": "WNLI",
-}  # fmt: skip
+    "cola": "CoLA",
+    "mnli": "MNLI",
+    "mrpc": "MRPC",
+    "qnli": "QNLI",
+    "qqp": "QQP",
+    "rte": "RTE",
+    "sst2": "SST-2",
+    "stsb": "STS-B",
+    "wnli": "WNLI",
+}
 
 _PARSES = ("sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse")
 _MNLI = ("index", "promptID", "pairID", "genre", *_PARSES, "sentence1", "sentence2")
@@ -37,12 +45,12 @@ _TEST_HEADERS = {
 
 
 def tsv(task: str, split: str, rows: Sequence[Example]) -> str:
-    """A split of one of GLUE's tasks as its file.
+    """Return the text of a GLUE task's file.
 
     Args:
-        task: its name on our command line.
-        split: `train`, or a file's name beginning in `dev` or `test`; a test file has no labels.
-        rows: what stands in it.
+        task: the task's name on our command line.
+        split: the file's name without `.tsv`, `train`, `dev…` or `test…`; test has no labels.
+        rows: the examples of the split.
     """
     header = _header(task, split)
     lines = ["\t".join(header)] if header else []
@@ -54,17 +62,17 @@ def tsv(task: str, split: str, rows: Sequence[Example]) -> str:
 
 
 def _header(task: str, split: str) -> tuple[str, ...]:
-    """The names of a file's columns; none where it doesn't say them."""
+    """Return the names of a file's columns; none for a file without a header."""
     if split.startswith("test"):
         return _TEST_HEADERS.get(task) or _HEADERS[task][:-1]
     if task == "mnli":
-        judges = 5 if split.startswith("dev") else 1
-        return (*_MNLI, *(f"label{n + 1}" for n in range(judges)), "gold_label")
+        annotators = 5 if split.startswith("dev") else 1
+        return (*_MNLI, *(f"label{n + 1}" for n in range(annotators)), "gold_label")
     return _HEADERS.get(task, ())
 
 
 def _cells(task: str, split: str, number: int, row: Example) -> dict[str, str]:
-    """All that any file of a task says of a row, by the names of columns."""
+    """Return a row's value for every column of any file; `tsv` picks those of its header."""
     first, second = row.texts[0], row.texts[-1]
     if task == "cola" and not split.startswith("test"):
         mark = "" if row.label == "1" else "*"
@@ -88,29 +96,30 @@ def _cells(task: str, split: str, number: int, row: Example) -> dict[str, str]:
 
 
 def jsonl(rows: Iterable[Example]) -> str:
-    """A split of IMDb in the Hub's columns."""
+    """Return a split of IMDb as JSON lines with the Hub's columns."""
     return "".join(
         json.dumps({"text": row.texts[0], "label": int(row.label)}) + "\n" for row in rows
     )
 
 
 def about(seed: int) -> str:
-    """What the data are: tables say it beside every number that comes of them."""
+    """Return the data's description, which tables print beside every number made from them."""
     return json.dumps({"name": f"demo world (made up, seed {seed})"}) + "\n"
 
 
-def squad(parts: Iterable[Paragraph]) -> str:
-    """Paragraphs as one of SQuAD's files: an article of each title."""
+def squad(paragraphs: Iterable[Paragraph]) -> str:
+    """Return paragraphs as a SQuAD file, one article for each title."""
     articles: dict[str, list[dict[str, object]]] = {}
-    for part in parts:
+    for paragraph in paragraphs:
+        context = paragraph.context
         questions = [
             {
-                "answers": [{"answer_start": at, "text": text} for text, at in asked.answers],
-                "question": asked.text,
-                "id": hashlib.sha256(f"{part.context}\n{asked.text}".encode()).hexdigest()[:24],
+                "answers": [{"answer_start": at, "text": text} for text, at in question.answers],
+                "question": question.text,
+                "id": hashlib.sha256(f"{context}\n{question.text}".encode()).hexdigest()[:24],
             }
-            for asked in part.asked
+            for question in paragraph.questions
         ]
-        articles.setdefault(part.title, []).append({"context": part.context, "qas": questions})
-    data = [{"title": title, "paragraphs": held} for title, held in articles.items()]
+        articles.setdefault(paragraph.title, []).append({"context": context, "qas": questions})
+    data = [{"title": title, "paragraphs": contexts} for title, contexts in articles.items()]
     return json.dumps({"data": data, "version": "1.1"}) + "\n"

@@ -1,7 +1,7 @@
-"""The demo world's words: who, where, what, how they are inflected and what means the same.
+"""The demo world's words: names, places, things, verbs, their inflections and synonyms.
 
-Every word that the world ever writes stands in this file, so its vocabulary is complete by reading
-it, and so a test can check an example against the table rather than against what wrote it.
+Every word that the world writes is in this file, so the vocabulary is complete, and tests can check
+an example against these tables rather than against the code that wrote it.
 """
 
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ TIMES = ("yesterday", "today", "in spring", "in winter")
 
 @dataclass(frozen=True)
 class Verb:
-    """A thing that people do with things; `done` is what stands in the passive."""
+    """A transitive verb; `done` is its participle."""
 
     base: str
     past: str
     done: str
 
 
-# Each row is one deed; its two verbs mean the same.
-DEEDS = tuple(
+# Each row is one action and its two verbs, which are synonyms.
+ACTIONS = tuple(
     (Verb(*first.split()), Verb(*second.split()))
     for first, second in (
         ("buy bought bought", "purchase purchased purchased"),
@@ -49,10 +49,10 @@ DEEDS = tuple(
         ("clean cleaned cleaned", "wash washed washed"),
     )
 )
-# Each row is one look; its two words mean the same.
-LOOKS = (("big", "large"), ("small", "little"), ("old", "ancient"))
+# Each row holds two synonyms.
+ADJECTIVES = (("big", "large"), ("small", "little"), ("old", "ancient"))
 
-# What somebody does who is alone: as one does it, and as several do.
+# Intransitive verbs, each in the singular and the plural.
 ACTS = tuple((f"{base}s", base) for base in _spelled("sing sleep wait smile work laugh"))
 STATES = ("red", "blue", "green", "white")
 OFTEN = ("every morning", "every evening", "at night", "at noon")
@@ -60,11 +60,11 @@ NEAR = ("near", "behind", "beside", "with")
 
 GOOD = _spelled("good great lovely superb")
 BAD = _spelled("bad awful terrible dull")
-SHOWN = _spelled("play song meal story soup dance")
+REVIEWED = _spelled("play song meal story soup dance")
 LIKED = ("liked", "loved")
-LOATHED = ("hated", "loathed")
+DISLIKED = ("hated", "loathed")
 DEGREES = ("very", "really")
-# What turns a word of praise into blame, and the other way round.
+# Each turns praise into blame, and blame into praise.
 NEGATIONS = ("not", "never", "hardly")
 
 _LITTLE_WORDS = _spelled(
@@ -75,24 +75,27 @@ _LITTLE_WORDS = _spelled(
 
 
 def plural(noun: str) -> str:
-    """Several of a thing."""
+    """Return the plural of a noun."""
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def with_article(noun: str) -> str:
-    """`a hammer`, `an apple`."""
+    """Return the noun with its article: `a hammer`, `an apple`."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def vocabulary() -> list[str]:
-    """Every word in lower case, each once."""
+    """Return every word once, in lower case."""
     nouns = [*THINGS, *KINDS, *JOBS]
-    verbs = [word for deed in DEEDS for verb in deed for word in (verb.base, verb.past, verb.done)]
-    pairs = [word for pair in (*LOOKS, *ACTS) for word in pair]
-    spaced = " ".join((*TIMES, *OFTEN)).split()
+    verbs = [
+        word for action in ACTIONS for verb in action for word in (verb.base, verb.past, verb.done)
+    ]
+    pairs = [word for pair in (*ADJECTIVES, *ACTS) for word in pair]
+    phrases = " ".join((*TIMES, *OFTEN)).split()
+    # Token ids follow this order: models that were trained with another one are of no use.
     words = [
-        *WOMEN, *MEN, *TOWNS, *REGIONS, *PLACES, *SHOWN, *nouns, *map(plural, nouns), *verbs,
-        *pairs, *spaced, *STATES, *NEAR, *GOOD, *BAD, *LIKED, *LOATHED, *DEGREES, *NEGATIONS,
+        *WOMEN, *MEN, *TOWNS, *REGIONS, *PLACES, *REVIEWED, *nouns, *map(plural, nouns), *verbs,
+        *pairs, *phrases, *STATES, *NEAR, *GOOD, *BAD, *LIKED, *DISLIKED, *DEGREES, *NEGATIONS,
         *_LITTLE_WORDS,
     ]  # fmt: skip
     return list(dict.fromkeys(word.lower() for word in words))

@@ -1,14 +1,16 @@
-"""Writes the demo world to a folder, in the real data's own file formats. Imports no torch.
+"""Write the demo world to a folder, in the real data's file formats. Imports no torch.
 
-A seeded grammar makes a text, a WordPiece vocabulary, a teacher's configuration, nine tasks shaped
-like GLUE's, one like IMDb and one like SQuAD. Every example is answerable from the text: which verb
-agrees, which words mean the same, what is a kind of what, what lies where, who `she` is. Nothing is
-drawn but from `random.Random(f"{seed}/{part}")`, so the same seed writes the same bytes anywhere.
+A seeded grammar generates a corpus, a WordPiece vocabulary, a teacher's configuration, nine tasks
+shaped like GLUE's, one like IMDb and one like SQuAD. The text holds what every example needs: which
+verb agrees, which words are synonyms, which things are of one kind, which town lies in which
+region, whom `she` means. All randomness comes from `random.Random(f"{seed}/{part}")`, so a seed
+writes the same bytes on every machine.
 
-The seed was fixed beforehand, the sizes were tuned: with twice as many names and things, or with
-two heads instead of four, a BERT of 4 x 64 learned the grammar in as many steps, and not to look
-back at what was said. Pairs differ in one thing only: which deed, or what kind of thing. In some
-thousand short pairs models of this size find one such thing, and not one of several.
+The seed was fixed beforehand; the sizes were tuned. With twice as many names and things, or with
+two attention heads instead of four, a BERT of 4 x 64 learned the grammar in as many steps, but not
+to look back in the text. The texts of a pair differ in one respect only, the action or the kind of
+thing: models of this size learn to find one such difference from some thousand short pairs, but not
+one of several.
 """
 
 import json
@@ -29,9 +31,17 @@ from eval_harness.demo.words import vocabulary
 RECORD = "world.json"
 LINES = 40_000
 TRAIN = {
-    "cola": 4000, "mnli": 5000, "mrpc": 2500, "qnli": 5000, "qqp": 5000, "rte": 4000,
-    "sst2": 3000, "stsb": 4000, "wnli": 4000, "imdb": 1600,
-}  # fmt: skip
+    "cola": 4000,
+    "mnli": 5000,
+    "mrpc": 2500,
+    "qnli": 5000,
+    "qqp": 5000,
+    "rte": 4000,
+    "sst2": 3000,
+    "stsb": 4000,
+    "wnli": 4000,
+    "imdb": 1600,
+}
 HELD_OUT = 300
 PARAGRAPHS = {"train": 1100, "dev": 120}
 LONGEST = 96
@@ -41,11 +51,12 @@ _MARKS = (".", ",", "?", "<", ">", "/", '"')
 
 
 def world_files(seed: int) -> Iterator[tuple[str, str]]:
-    """Every file of the world by its path in the folder, one after the other."""
-    world = World.made(_draw(seed, "world"))
-    cola = _parts("cola", world, seed, _sizes("cola"))
+    """Yield the path and text of every file of the world."""
+    world = World.create(_rng(seed, "world"))
+    # Else a model could know CoLA's correct sentences by heart.
+    cola = _splits("cola", world, seed, _sizes("cola"))
     unseen = {row.texts[0] for split in ("dev", "test") for row in cola[split]}
-    yield "corpus.txt", "\n".join(lines(world, _draw(seed, "corpus"), LINES, unseen)) + "\n"
+    yield "corpus.txt", "\n".join(lines(world, _rng(seed, "corpus"), LINES, unseen)) + "\n"
     yield from _teacher()
     for task in files.FOLDERS:
         yield from _glue(task, world, seed)
@@ -55,12 +66,13 @@ def world_files(seed: int) -> Iterator[tuple[str, str]]:
         yield f"{folder}/about.json", files.about(seed)
 
 
-def _draw(seed: int, part: str) -> random.Random:
+def _rng(seed: int, part: str) -> random.Random:
     return random.Random(f"{seed}/{part}")  # noqa: S311
 
 
 def _teacher() -> Iterator[tuple[str, str]]:
-    """What a teacher would be: a configuration and a tokenizer, no weights."""
+    """Yield the files of a teacher without weights: its configuration and tokenizer."""
+    # Single letters, so that a word which is not in the table has pieces and is not [UNK].
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*_SPECIAL, *_MARKS, *letters, *(f"##{letter}" for letter in letters), *vocabulary()]
     words = list(dict.fromkeys(words))
@@ -93,11 +105,11 @@ def _json(value: Mapping[str, object]) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _parts(
+def _splits(
     task: str, world: World, seed: int, sizes: Mapping[str, int]
 ) -> dict[str, list[Example]]:
-    """Splits of one task; no text stands in two of them."""
-    rows = iter(examples(task, world, _draw(seed, task), sum(sizes.values())))
+    """Return the splits of a task; no text is in two of them."""
+    rows = iter(examples(task, world, _rng(seed, task), sum(sizes.values())))
     return {split: list(islice(rows, size)) for split, size in sizes.items()}
 
 
@@ -108,45 +120,45 @@ def _sizes(task: str) -> dict[str, int]:
 
 
 def _glue(task: str, world: World, seed: int) -> Iterator[tuple[str, str]]:
-    for split, rows in _parts(task, world, seed, _sizes(task)).items():
+    for split, rows in _splits(task, world, seed, _sizes(task)).items():
         yield f"glue/{files.FOLDERS[task]}/{split}.tsv", files.tsv(task, split, rows)
 
 
 def _imdb(world: World, seed: int) -> Iterator[tuple[str, str]]:
-    parts = _parts("imdb", world, seed, {"train": TRAIN["imdb"], "test": HELD_OUT})
-    for split, rows in parts.items():
+    splits = _splits("imdb", world, seed, {"train": TRAIN["imdb"], "test": HELD_OUT})
+    for split, rows in splits.items():
         yield f"glue/imdb/{split}.jsonl", files.jsonl(sorted(rows, key=lambda row: row.label))
 
 
 def _squad(seed: int) -> Iterator[tuple[str, str]]:
-    made: dict[str, Paragraph] = {}
-    for part in paragraphs(_draw(seed, "squad")):
-        made.setdefault(part.context, part)
-        if len(made) == sum(PARAGRAPHS.values()):
+    distinct: dict[str, Paragraph] = {}
+    for paragraph in paragraphs(_rng(seed, "squad")):
+        distinct.setdefault(paragraph.context, paragraph)
+        if len(distinct) == sum(PARAGRAPHS.values()):
             break
-    rows = iter(made.values())
+    rows = iter(distinct.values())
     for split, size in PARAGRAPHS.items():
         yield f"squad/{split}-v1.1.json", files.squad(islice(rows, size))
 
 
 def write_world(folder: Path, seed: int) -> bool:
-    """Writes the world; False if just this one is there already.
+    """Write the world; return False if the folder already holds exactly this one.
 
-    Its record comes last: a folder without one holds no world, whole or not.
+    The record is written last, so a folder with a record was written completely.
 
     Raises:
-        UserError: the folder holds something else, or another world, or a part of this one.
+        UserError: the folder holds something else, another world, or a changed copy of this one.
     """
-    made = dict(world_files(seed))
-    hashes = {name: hash_of(text, 16) for name, text in made.items()}
-    made[RECORD] = _json({"seed": seed, "files": hashes})
+    texts = dict(world_files(seed))
+    hashes = {name: hash_of(text, 16) for name, text in texts.items()}
+    texts[RECORD] = _json({"seed": seed, "files": hashes})
     draft = folder / ".world-draft"
     if folder.exists() and any(path != draft for path in folder.iterdir()):
-        _require_same(folder, made)
+        _require_same(folder, texts)
         return False
-    shutil.rmtree(draft, ignore_errors=True)  # what a killed writing left behind
+    shutil.rmtree(draft, ignore_errors=True)  # left behind by a process that was killed
     try:
-        for name, text in made.items():
+        for name, text in texts.items():
             write_atomically(draft / name, text)
         for path in sorted(draft.iterdir(), key=lambda path: path.name == RECORD):
             path.replace(folder / path.name)
@@ -155,17 +167,17 @@ def write_world(folder: Path, seed: int) -> bool:
     return True
 
 
-def _require_same(folder: Path, made: Mapping[str, str]) -> None:
-    """Refuses whatever isn't this very world to the last byte: models would be made of another."""
+def _require_same(folder: Path, texts: Mapping[str, str]) -> None:
+    """Refuse a folder that differs in any byte: models of two worlds can't be compared."""
     record = folder / RECORD
     if not record.is_file() or b'"files"' not in record.read_bytes():
-        raise UserError(f"{folder} holds something else: name a folder that is new")
-    for name in (RECORD, *made):
+        raise UserError(f"{folder} holds something else: name a new folder")
+    for name in (RECORD, *texts):
         path = folder / name
-        if path.is_file() and path.read_bytes() == made[name].encode():
+        if path.is_file() and path.read_bytes() == texts[name].encode():
             continue
         if name == RECORD:
-            what = "another demo world, of another seed or another version"
+            content = "another demo world, of another seed or version"
         else:
-            what = f"a demo world whose {name} is missing or was altered"
-        raise UserError(f"{folder} holds {what}: name a folder that is new, or remove it")
+            content = f"a demo world whose {name} is missing or was changed"
+        raise UserError(f"{folder} holds {content}: name a new folder, or remove this one")

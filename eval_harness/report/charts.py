@@ -1,10 +1,10 @@
-"""The report's figures: each with what it shows in words, and drawn. Imports matplotlib."""
+"""The report's charts, each drawn and described in words. Imports matplotlib."""
 
 import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -14,56 +14,65 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from angels_share.ablations import ABLATIONS
 from eval_harness.report import svg
-from eval_harness.report.chart_data import ALL, Loss, Place, Places, Seeds, Share
+from eval_harness.report.chart_data import (
+    ALL,
+    AblationEffect,
+    CostPoint,
+    CostPoints,
+    RetainedShare,
+    SeedScores,
+)
 from eval_harness.report.palette import INK, LIGHT
 from eval_harness.report.panels import (
+    Chart,
     Mark,
-    Picture,
     add_legend,
-    below,
     in_order,
-    in_pairs,
+    in_two_columns,
     label_rows,
     legend_height,
-    made,
     offset,
+    render,
+    stacked,
 )
 from eval_harness.report.training_curves import PARTS, Curve
 from eval_harness.tables.cells import title_of
 from eval_harness.tasks.registry import GLUE
 
 
-def score_against_cost(places: Places, marks: Mapping[str, Mark]) -> Picture:
-    """The paper's Figure 1, with a score: what one gets for a model's size and time."""
+def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
+    """Draw the score against size and speed: the paper's Figure 1, with a score."""
     panels = [
-        ("millions of parameters", places.sizes),
-        (f"times as fast as {places.first}", places.speeds),
+        (axis, of_panel)
+        for axis, of_panel in (
+            ("millions of parameters", points.sizes),
+            (f"times as fast as {points.reference}", points.speeds),
+        )
+        if any(not point.is_paper for point in of_panel)
     ]
-    panels = [(name, those) for name, those in panels if any(not each.is_paper for each in those)]
-    words = [
-        f"Score against {name}: "
-        + "; ".join(f"{each.label} {each.score:.1f} at {_digits(each.cost)}" for each in those)
-        + "."
-        for name, those in panels
-    ]
-    over = _over(places.tasks)
-    caption = f"Score: the mean of the medians over {over}."
-    if places.speeds:
-        threads = f"{places.threads} thread{'s' if places.threads > 1 else ''}"
-        caption += f" Speed: batches of one, {threads}, all in one session."
-    if any(each.is_paper for _, those in panels for each in those):
+    words = []
+    for axis, of_panel in panels:
+        listed = "; ".join(
+            f"{point.label} {point.score:.1f} at {_digits(point.cost)}" for point in of_panel
+        )
+        words.append(f"Score against {axis}: {listed}.")
+    caption = f"Score: the mean of the medians over {_over(points.tasks)}."
+    if points.speeds:
+        threads = f"{points.threads} thread{'s' if points.threads > 1 else ''}"
+        caption += f" Speed: at batch size 1, {threads}, all in one session."
+    if any(point.is_paper for _, of_panel in panels for point in of_panel):
         caption += " Hollow: the paper's, over tasks of the same names, on its own data."
 
     def draw() -> Figure:
-        shown = in_order(marks, [each.label for _, those in panels for each in those])
-        drawing = svg.figure(2.1 * len(panels) + legend_height(shown))
-        for axes, (name, those) in zip(below(drawing, len(panels)), panels, strict=True):
-            _draw_places(axes, those, marks)
-            axes.set(xlabel=name, ylabel="score")
-        add_legend(drawing, shown, marks)
-        return drawing
+        shown = in_order(marks, [point.label for _, of_panel in panels for point in of_panel])
+        figure = svg.new_figure(2.1 * len(panels) + legend_height(shown))
+        for axes, (axis, of_panel) in zip(stacked(figure, len(panels)), panels, strict=True):
+            _draw_points(axes, of_panel, marks)
+            axes.set(xlabel=axis, ylabel="score")
+        add_legend(figure, shown, marks)
+        return figure
 
-    return made("score-against-cost", "Score against size and speed", caption, words, draw)
+    return render("score-against-cost", "Score against size and speed", caption, words, draw)
 
 
 def _over(tasks: Sequence[str]) -> str:
@@ -72,31 +81,31 @@ def _over(tasks: Sequence[str]) -> str:
     return ", ".join(map(title_of, tasks))
 
 
-def _draw_places(axes: Axes, places: Sequence[Place], marks: Mapping[str, Mark]) -> None:
-    costs = [each.cost for each in places]
+def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Mark]) -> None:
+    costs = [point.cost for point in points]
     if max(costs) > 8 * min(costs):
         axes.set_xscale("log")
         decades = max(costs) > 100 * min(costs)
         axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
         axes.xaxis.set_minor_locator(LogLocator(subs=()))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for each in places:
-        if each.is_paper:
-            axes.plot(each.cost, each.score, "o", mfc="none", mec=INK, alpha=0.7, ms=8, zorder=3)
-            _beside(axes, each)
+    for point in points:
+        if point.is_paper:
+            axes.plot(point.cost, point.score, "o", mfc="none", mec=INK, alpha=0.7, ms=8, zorder=3)
+            _annotate(axes, point)
         else:
-            colour, marker = marks[each.label]
-            axes.plot(each.cost, each.score, marker, color=colour, ms=6.5)
+            colour, marker = marks[point.label]
+            axes.plot(point.cost, point.score, marker, color=colour, ms=6.5)
     axes.margins(0.14, 0.24)
 
 
-def _beside(axes: Axes, place: Place) -> None:
-    """A published model's name; a student's is below it, where its teacher's is not."""
-    text = place.label.removesuffix(" (paper)")
-    below = text.startswith("Distil")
+def _annotate(axes: Axes, point: CostPoint) -> None:
+    """Name a published model beside its point: a student below, so as not to hit its teacher."""
+    name = point.label.removesuffix(" (paper)")
+    below = name.startswith("Distil")
     axes.annotate(
-        text,
-        (place.cost, place.score),
+        name,
+        (point.cost, point.score),
         (0, -6 if below else 6),
         textcoords="offset points",
         ha="center",
@@ -105,28 +114,30 @@ def _beside(axes: Axes, place: Place) -> None:
     )
 
 
-def retained_by_task(shares: Sequence[Share], marks: Mapping[str, Mark]) -> Picture:
-    """What each student kept, task by task."""
-    labels = in_order(marks, [each.label for each in shares])
-    tasks = [task for task in (ALL, *map(title_of, GLUE)) if task in {each.task for each in shares}]
-    teachers = {each.label: each.teacher for each in shares}
-    words = [
-        f"{label} of {teachers[label]}: "
-        + ", ".join(f"{each.task} {each.percent:.1f} %{_to(each.interval)}"
-                    for each in shares if each.label == label)
-        + "."
-        for label in labels
-    ]  # fmt: skip
+def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark]) -> Chart:
+    """Draw what each student retained, task by task."""
+    labels = in_order(marks, [share.label for share in shares])
+    with_share = {share.task for share in shares}
+    tasks = [task for task in (ALL, *map(title_of, GLUE)) if task in with_share]
+    teachers = {share.label: share.teacher for share in shares}
+    words = []
+    for label in labels:
+        listed = ", ".join(
+            f"{share.task} {share.percent:.1f} %{_range(share.interval)}"
+            for share in shares
+            if share.label == label
+        )
+        words.append(f"{label} of {teachers[label]}: {listed}.")
     caption = (
         "Each student's score as a percentage of its teacher's, with 95 % intervals from "
-        "resampling the evaluation examples; they don't speak of other seeds. Arrows point to what "
-        "lies beyond."
+        "resampling the evaluation examples; they do not cover variation over seeds. Arrows "
+        "point to values outside the chart."
     )
 
     def draw() -> Figure:
-        space = 0.1 * len(labels) + 0.17
-        drawing = svg.figure(space * len(tasks) + 0.45 + legend_height(labels))
-        (axes,) = below(drawing, 1)
+        row_height = 0.1 * len(labels) + 0.17
+        figure = svg.new_figure(row_height * len(tasks) + 0.45 + legend_height(labels))
+        (axes,) = stacked(figure, 1)
         low, high = _limits(shares)
         for number in range(1, len(tasks), 2):
             axes.axhspan(number - 0.5, number + 0.5, color=INK, alpha=0.04, lw=0)
@@ -136,22 +147,25 @@ def retained_by_task(shares: Sequence[Share], marks: Mapping[str, Mark]) -> Pict
             _draw_share(axes, share, place, marks[share.label], (low, high))
         label_rows(axes, tasks)
         axes.set(xlim=(low, high), xlabel="% of the teacher's score")
-        add_legend(drawing, labels, marks)
-        return drawing
+        add_legend(figure, labels, marks)
+        return figure
 
-    return made("retained-by-task", "What was retained, task by task", caption, words, draw)
+    return render("retained-by-task", "What was retained, task by task", caption, words, draw)
 
 
-def _limits(shares: Sequence[Share]) -> tuple[float, float]:
-    """Room for every share and interval, but not for those of a teacher that is near nothing."""
-    every = [end for each in shares for end in (each.percent, *(each.interval or ()))]
-    low, high = max(min(*every, 100.0), 0.0), min(max(*every, 100.0), 200.0)
+def _limits(shares: Sequence[RetainedShare]) -> tuple[float, float]:
+    """Return limits for all shares and intervals, within 0 and 200 %.
+
+    A teacher with a score near 0 gives shares of any size: those would flatten all others.
+    """
+    values = [end for share in shares for end in (share.percent, *(share.interval or ()))]
+    low, high = max(min(*values, 100.0), 0.0), min(max(*values, 100.0), 200.0)
     margin = 0.04 * (high - low) or 1.0
     return low - margin, high + margin
 
 
 def _draw_share(
-    axes: Axes, share: Share, place: float, mark: Mark, limits: tuple[float, float]
+    axes: Axes, share: RetainedShare, place: float, mark: Mark, limits: tuple[float, float]
 ) -> None:
     colour, marker = mark
     inside = limits[0] <= share.percent <= limits[1]
@@ -163,93 +177,91 @@ def _draw_share(
     axes.plot(at, place, marker, color=colour, ms=4.5, clip_on=inside)
 
 
-def seeds_by_task(seeds: Sequence[Seeds], marks: Mapping[str, Mark]) -> Picture:
-    """Every run as a point, since a median hides how far apart they are."""
+def seeds_by_task(seeds: Sequence[SeedScores], marks: Mapping[str, Mark]) -> Chart:
+    """Draw every run as a point: a median hides how far apart they are."""
     labels = in_order(marks, [each.label for each in seeds])
-    by_task: dict[str, list[Seeds]] = defaultdict(list)
+    by_task: dict[str, list[SeedScores]] = defaultdict(list)
     for each in seeds:
         by_task[each.task].append(each)
-    words = [
-        f"{task}: "
-        + "; ".join(f"{each.label} {each.median:.1f}, median of {_listed(each)}"
-                    for each in those)
-        + "."
-        for task, those in by_task.items()
-    ]  # fmt: skip
-    caption = (
-        "A point is a run with its own seed, a bar their median. Every task has its own scale."
-    )
+    words = []
+    for task, of_task in by_task.items():
+        listed = "; ".join(
+            f"{each.label} {each.median:.1f}, median of {_listed(each)}" for each in of_task
+        )
+        words.append(f"{task}: {listed}.")
+    caption = "A point is a run with its own seed, a bar their median. Each task has its own scale."
     if any(any(each.degenerate) for each in seeds):
         caption += " Hollow: a run that gave one answer to everything."
 
     def draw() -> Figure:
         rows = math.ceil(len(by_task) / 2)
-        drawing = svg.figure(1.4 * rows + 0.1 + legend_height(labels))
-        for axes, (task, those) in zip(
-            in_pairs(drawing, len(by_task)), by_task.items(), strict=True
-        ):
-            for each in those:
+        figure = svg.new_figure(1.4 * rows + 0.1 + legend_height(labels))
+        panels = in_two_columns(figure, len(by_task))
+        for axes, (task, of_task) in zip(panels, by_task.items(), strict=True):
+            for each in of_task:
                 _draw_seeds(axes, each, labels.index(each.label), marks[each.label])
             axes.set(xlim=(-0.6, len(labels) - 0.4), xticks=[])
             axes.set_title(task)
             axes.margins(y=0.14)
             axes.grid(visible=False, axis="x")
             axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-        add_legend(drawing, labels, marks)
-        return drawing
+        add_legend(figure, labels, marks)
+        return figure
 
-    return made("seeds-by-task", "Seeds, one by one", caption, words, draw)
+    return render("seeds-by-task", "Seeds, one by one", caption, words, draw)
 
 
-def _draw_seeds(axes: Axes, seeds: Seeds, place: int, mark: Mark) -> None:
+def _draw_seeds(axes: Axes, seeds: SeedScores, place: int, mark: Mark) -> None:
     colour, marker = mark
     spread = np.linspace(-0.18, 0.18, len(seeds.scores)) if len(seeds.scores) > 1 else [0.0]
-    for at, score, hollow in zip(spread, seeds.scores, seeds.degenerate, strict=True):
-        how = {"mfc": "none", "mew": 1.0} if hollow else {"mew": 0}
-        axes.plot(place + at, score, marker, color=colour, ms=4.5, alpha=0.75, **how)
+    for shift, score, hollow in zip(spread, seeds.scores, seeds.degenerate, strict=True):
+        style = {"mfc": "none", "mew": 1.0} if hollow else {"mew": 0}
+        axes.plot(place + shift, score, marker, color=colour, ms=4.5, alpha=0.75, **style)
     axes.hlines(seeds.median, place - 0.34, place + 0.34, color=colour, lw=2)
 
 
-def ablation(losses: Sequence[Loss], paper: Mapping[str, float]) -> Picture:
-    """What each part of the triple loss is worth, ours and the paper's."""
-    several = len({each.full for each in losses}) > 1
-    names = [name for name in ABLATIONS if name in paper or any(each.left_out == name
-                                                               for each in losses)]  # fmt: skip
-    words = [
-        "Ours: "
-        + "; ".join(f"{_left_out(each, several=several)} {each.points:+.2f}{_to(each.interval, 2)}"
-                    f", n {each.n} against {each.n_full}" for each in losses)
-        + ".",
-        "The paper's: "
-        + "; ".join(f"{ABLATIONS[name].title} {change:+.2f}" for name, change in paper.items())
-        + ".",
-    ]  # fmt: skip
-    counts = {each.tasks for each in losses}
-    tasks = (
-        "all nine"
-        if counts == {len(GLUE)}
-        else f"{' or '.join(map(str, sorted(counts)))} of the nine"
+def ablation(effects: Sequence[AblationEffect], paper: Mapping[str, float]) -> Chart:
+    """Draw what each part of the triple loss is worth, ours and the paper's.
+
+    Args:
+        effects: our changes of the score.
+        paper: the paper's changes by ablation.
+    """
+    several = len({effect.full for effect in effects}) > 1
+    ablated = {effect.left_out for effect in effects}
+    names = [name for name in ABLATIONS if name in paper or name in ablated]
+    ours = "; ".join(
+        f"{_left_out(effect, several=several)} {effect.points:+.2f}{_range(effect.interval, 2)}"
+        f", n {effect.n} against {effect.n_full}"
+        for effect in effects
     )
+    papers = "; ".join(f"{ABLATIONS[name].title} {change:+.2f}" for name, change in paper.items())
+    words = [f"Ours: {ours}.", f"The paper's: {papers}."]
+    counts = {effect.tasks for effect in effects}
+    tasks = "all nine tasks"
+    if counts != {len(GLUE)}:
+        tasks = f"{' or '.join(map(str, sorted(counts)))} of the nine tasks"
     caption = (
-        f"By how many points GLUE's mean score, over {tasks} tasks, changes when a part is left "
-        "out, with 95 % intervals from resampling the evaluation examples; they don't speak of "
-        "other seeds. n: the seeds without it, against those of the full loss. Hollow: the paper's."
+        f"By how many points GLUE's mean score, over {tasks}, changes when a part is left out, "
+        "with 95 % intervals from resampling the evaluation examples; they do not cover variation "
+        "over seeds. n: the seeds without the part, against those of the full loss. Hollow: the "
+        "paper's."
     )
 
     def draw() -> Figure:
-        bars = _bars(losses, names, paper, several=several)
+        bars = _bars(effects, names, paper, several=several)
         labels = [_wrapped(bar.label) for bar in bars]
         places = _places(bars, labels)
-        drawing = svg.figure(0.25 * places[-1] + 0.7)
-        (axes,) = below(drawing, 1)
+        figure = svg.new_figure(0.25 * places[-1] + 0.7)
+        (axes,) = stacked(figure, 1)
         for bar, place in zip(bars, places, strict=True):
             _draw_bar(axes, bar, place)
         axes.axvline(0, color=INK, lw=0.9, alpha=0.55)
         label_rows(axes, labels, places)
         axes.set(xlabel="change of the score, in points")
-        return drawing
+        return figure
 
-    return made("ablation", "What each part of the loss is worth", caption, words, draw)
+    return render("ablation", "What each part of the loss is worth", caption, words, draw)
 
 
 @dataclass(frozen=True)
@@ -258,40 +270,41 @@ class _Bar:
     points: float
     interval: tuple[float, float] | None = None
     is_paper: bool = False
-    starts: bool = False
+    starts_group: bool = False
 
 
 def _bars(
-    losses: Sequence[Loss], names: Sequence[str], paper: Mapping[str, float], *, several: bool
+    effects: Sequence[AblationEffect],
+    names: Sequence[str],
+    paper: Mapping[str, float],
+    *,
+    several: bool,
 ) -> list[_Bar]:
-    """Ours, then the paper's, for each thing that is left out."""
+    """Return for each ablation our bars, then the paper's."""
     bars: list[_Bar] = []
     for name in names:
-        ours = [each for each in losses if each.left_out == name]
         group = [
             _Bar(
-                f"{_left_out(each, several=several)}\nn {each.n} against {each.n_full}",
-                each.points,
-                each.interval,
+                f"{_left_out(effect, several=several)}\nn {effect.n} against {effect.n_full}",
+                effect.points,
+                effect.interval,
             )
-            for each in ours
+            for effect in effects
+            if effect.left_out == name
         ]
         if name in paper:
-            label = "the paper" if ours else f"{ABLATIONS[name].title} (paper)"
+            label = "the paper" if group else f"{ABLATIONS[name].title} (paper)"
             group.append(_Bar(label, paper[name], is_paper=True))
-        bars += [
-            _Bar(each.label, each.points, each.interval, each.is_paper, starts=number == 0)
-            for number, each in enumerate(group)
-        ]
+        bars += [replace(bar, starts_group=index == 0) for index, bar in enumerate(group)]
     return bars
 
 
 def _places(bars: Sequence[_Bar], labels: Sequence[str]) -> list[float]:
-    """From the top down: groups apart, and labels of several lines apart from their neighbours."""
-    lines = [label.count("\n") for label in labels]
+    """Return the bars' positions from the top, with space between groups and for long labels."""
+    breaks = [label.count("\n") for label in labels]
     steps = [
-        (1.5 if bar.starts else 1.0) + 0.3 * (above + own)
-        for bar, above, own in zip(bars, [0, *lines], lines, strict=False)
+        (1.5 if bar.starts_group else 1.0) + 0.3 * (above + own)
+        for bar, above, own in zip(bars, [0, *breaks], breaks, strict=False)
     ]
     return list(accumulate(steps))
 
@@ -300,9 +313,9 @@ def _wrapped(label: str) -> str:
     return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, 18))
 
 
-def _left_out(loss: Loss, *, several: bool) -> str:
-    name = ABLATIONS[loss.left_out].title
-    return f"{name} ({loss.label})" if several else name
+def _left_out(effect: AblationEffect, *, several: bool) -> str:
+    name = ABLATIONS[effect.left_out].title
+    return f"{name} ({effect.label})" if several else name
 
 
 def _draw_bar(axes: Axes, bar: _Bar, place: float) -> None:
@@ -314,34 +327,33 @@ def _draw_bar(axes: Axes, bar: _Bar, place: float) -> None:
         axes.hlines(place, *bar.interval, color=INK, lw=1.3)
 
 
-def training_curves(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Picture:
-    """The parts of the loss while students were made, each in its own panel."""
-    students = in_order(marks, [each.student for each in curves])
-    parts = [part for part in PARTS if any(each.part == part for each in curves)]
-    words = [
-        f"{PARTS[part]}: "
-        + "; ".join(_course(each) for each in curves if each.part == part)
-        + "."
-        for part in parts
-    ]  # fmt: skip
-    caption = "Each part of the loss by step, before it is weighed."
-    if any(each.held_out for each in curves):
-        caption += " Markers: on text that was held out."
+def training_curves(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Chart:
+    """Draw the parts of the loss in training, each in its own panel."""
+    students = in_order(marks, [curve.student for curve in curves])
+    present = {curve.part for curve in curves}
+    parts = [part for part in PARTS if part in present]
+    words = []
+    for part in parts:
+        listed = "; ".join(_course(curve) for curve in curves if curve.part == part)
+        words.append(f"{PARTS[part]}: {listed}.")
+    caption = "Each part of the loss by step, before weighting."
+    if any(curve.held_out for curve in curves):
+        caption += " Markers: on held-out text."
 
     def draw() -> Figure:
-        drawing = svg.figure(1.8 * len(parts) + 0.2 + legend_height(students))
-        for axes, part in zip(below(drawing, len(parts), sharex=True), parts, strict=True):
-            for each in curves:
-                if each.part == part:
-                    _draw_curve(axes, each, marks[each.student])
+        figure = svg.new_figure(1.8 * len(parts) + 0.2 + legend_height(students))
+        for axes, part in zip(stacked(figure, len(parts), sharex=True), parts, strict=True):
+            for curve in curves:
+                if curve.part == part:
+                    _draw_curve(axes, curve, marks[curve.student])
             axes.set_title(PARTS[part][0].upper() + PARTS[part][1:])
             axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        add_legend(drawing, students, marks)
-        return drawing
+        add_legend(figure, students, marks)
+        return figure
 
-    return made("training-curves", "Training, part by part", caption, words, draw)
+    return render("training-curves", "Training, part by part", caption, words, draw)
 
 
 def _draw_curve(axes: Axes, curve: Curve, mark: Mark) -> None:
@@ -349,12 +361,12 @@ def _draw_curve(axes: Axes, curve: Curve, mark: Mark) -> None:
     if curve.held_out:
         axes.plot(curve.steps, curve.values, marker, color=colour, ms=4.5)
     else:
-        alone = marker if len(curve.steps) == 1 else ""
-        axes.plot(curve.steps, curve.values, "-", marker=alone, color=colour, lw=1.5)
+        of_one_step = marker if len(curve.steps) == 1 else ""
+        axes.plot(curve.steps, curve.values, "-", marker=of_one_step, color=colour, lw=1.5)
 
 
 def _course(curve: Curve) -> str:
-    """`distilled from 4.20 at step 10 to 2.91 at step 150`."""
+    """Return `distilled from 4.20 at step 10 to 2.91 at step 150`."""
     where = ", held out," if curve.held_out else ""
     end = f"{_digits(curve.values[-1])} at step {curve.steps[-1]}"
     if len(curve.steps) == 1:
@@ -363,17 +375,17 @@ def _course(curve: Curve) -> str:
     return f"{curve.student}{where} from {start} to {end}"
 
 
-def _to(interval: tuple[float, float] | None, digits: int = 1) -> str:
-    """` (88.0 to 94.2)`."""
+def _range(interval: tuple[float, float] | None, digits: int = 1) -> str:
+    """Return ` (88.0 to 94.2)`."""
     return f" ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
 
 
-def _listed(seeds: Seeds) -> str:
-    """`74.5, 61.0 (degenerate), 80.3`."""
+def _listed(seeds: SeedScores) -> str:
+    """Return `74.5, 61.0 (degenerate), 80.3`."""
     pairs = zip(seeds.scores, seeds.degenerate, strict=True)
-    return ", ".join(f"{score:.1f}{' (degenerate)' if hollow else ''}" for score, hollow in pairs)
+    return ", ".join(f"{score:.1f}{' (degenerate)' if odd else ''}" for score, odd in pairs)
 
 
 def _digits(value: float) -> str:
-    """Three that say something."""
+    """Return a number with three significant digits, or all of its integer digits."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""The report as one HTML page: nothing in it is loaded from anywhere. Imports no torch."""
+"""The report as one self-contained HTML page, which loads nothing. Imports no torch."""
 
 import base64
 import hashlib
@@ -21,26 +21,26 @@ from eval_harness.report.palette import (
     variables,
 )
 from eval_harness.tables.cells import title_of
+from eval_harness.tables.retained import ComparedRow
 from eval_harness.tables.table import Number, Published, Table, Value, text_of
-from eval_harness.tables.table1 import Line
 
 _PAGE = Path(__file__).parent / "page"
 
 
-class Shown(Protocol):
-    """A figure, however it was drawn."""
+class DrawnChart(Protocol):
+    """What the page needs of a `panels.Chart`, without importing matplotlib."""
 
     @property
     def name(self) -> str:
-        """What its files and ids are called."""
+        """The stem of its files, and its id in the page."""
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """Its heading."""
 
     @property
     def caption(self) -> str:
-        """What stands below it."""
+        """The text below it."""
 
     @property
     def svg(self) -> str:
@@ -48,8 +48,8 @@ class Shown(Protocol):
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A figure that there is no data for, and the command that makes some."""
+class MissingChart:
+    """A chart without data, and the command that produces some."""
 
     name: str
     title: str
@@ -58,35 +58,35 @@ class Missing:
 
 @dataclass(frozen=True)
 class Content:
-    """All that the page says.
+    """The content of the page.
 
     Attributes:
-        title: of the page.
-        facts: what it is of, by name.
-        lines: the rows; those with a share retained are said first.
-        figures: those with data.
+        title: title and heading of the page.
+        facts: models, data, machines and so on, by name.
+        compared: our rows; the page begins with what they retained.
+        charts: the charts with data.
         missing: those without.
-        tables: as they are printed.
-        command: what the page was made with.
+        tables: all tables.
+        command: the command that wrote the page.
     """
 
     title: str
     facts: Mapping[str, str]
-    lines: Sequence[Line]
-    figures: Sequence[Shown]
-    missing: Sequence[Missing]
+    compared: Sequence[ComparedRow]
+    charts: Sequence[DrawnChart]
+    missing: Sequence[MissingChart]
     tables: Sequence[Table]
     command: str
 
 
 def page(content: Content) -> str:
-    """The whole page; equal contents give equal bytes."""
+    """Return the whole page; equal contents give equal bytes."""
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [
-        ("kept", "What was kept", _kept(content.lines)),
-        ("about", "What this is of", _about(content.facts)),
-        ("figures", "Figures", _figures(content.figures, content.missing)),
+        ("retained", "What was retained", _retained(content.compared)),
+        ("about", "About these results", _about(content.facts)),
+        ("charts", "Charts", _charts(content.charts, content.missing)),
         ("tables", "Tables", "\n".join(map(_table, content.tables))),
     ]
     sections = [section for section in sections if section[-1]]
@@ -119,41 +119,46 @@ def _read(name: str) -> str:
 
 
 def _about(facts: Mapping[str, str]) -> str:
-    said = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
-    return "<dl>\n" + "\n".join(said) + "\n</dl>"
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    return "<dl>\n" + "\n".join(items) + "\n</dl>"
 
 
-def _kept(lines: Iterable[Line]) -> str:
-    """What most people came for: a sentence for each student."""
-    said = []
-    for line in lines:
-        if (kept := line.kept) is not None:
-            limits = f" ({kept.interval[0]:.1f} to {kept.interval[1]:.1f})" if kept.interval else ""
-            tasks = title_of(kept.tasks[0]) if len(kept.tasks) == 1 else f"{len(kept.tasks)} tasks"
-            said.append(
-                f"<li><strong>{kept.share:.1f}&nbsp;%</strong> of {escape(kept.teacher.label)}'s "
-                f"score is what {escape(line.row.label)} kept{limits}, over {escape(tasks)}.</li>"
+def _retained(compared: Iterable[ComparedRow]) -> str:
+    """Return what most readers came for: a sentence per student."""
+    items = []
+    for each in compared:
+        if (retained := each.retained) is not None:
+            interval, of_tasks = retained.interval, retained.tasks
+            limits = f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
+            tasks = title_of(of_tasks[0]) if len(of_tasks) == 1 else f"{len(of_tasks)} tasks"
+            items.append(
+                f"<li><strong>{retained.share:.1f}&nbsp;%</strong>{limits} of "
+                f"{escape(retained.teacher.label)}'s score retained by {escape(each.row.label)}, "
+                f"over {escape(tasks)}.</li>"
             )
-    return f'<ul class="kept">\n{"".join(said)}\n</ul>\n' if said else ""
+    return f'<ul class="retained">\n{"".join(items)}\n</ul>\n' if items else ""
 
 
-def _figures(figures: Sequence[Shown], missing: Sequence[Missing]) -> str:
+def _charts(charts: Sequence[DrawnChart], missing: Sequence[MissingChart]) -> str:
     drawn = "\n".join(
-        f'<figure id="{each.name}">\n<h3>{escape(each.title)}</h3>\n{each.svg}\n'
-        f"<figcaption>{escape(each.caption)}</figcaption>\n</figure>"
-        for each in figures
+        f'<figure id="{chart.name}">\n<h3>{escape(chart.title)}</h3>\n{chart.svg}\n'
+        f"<figcaption>{escape(chart.caption)}</figcaption>\n</figure>"
+        for chart in charts
     )
-    wanted = "\n".join(
-        f"<li>{escape(each.title)}: <code>{escape(each.command)}</code></li>" for each in missing
+    commands = "\n".join(
+        f"<li>{escape(chart.title)}: <code>{escape(chart.command)}</code></li>" for chart in missing
     )
-    parts = [f'<div class="figures">\n{drawn}\n</div>'] if drawn else []
-    if wanted:
-        parts += [f"<h3>No data yet</h3>\n<p>What would make some:</p>\n<ul>\n{wanted}\n</ul>"]
+    parts = [f'<div class="charts">\n{drawn}\n</div>'] if drawn else []
+    if commands:
+        parts.append(
+            "<h3>No data yet</h3>\n<p>These commands produce the data of further charts:</p>\n"
+            f"<ul>\n{commands}\n</ul>"
+        )
     return "\n".join(parts)
 
 
 def _table(table: Table) -> str:
-    """A table in a box of its own, which scrolls where the screen is narrow."""
+    """Return a table in a box that scrolls sideways on a narrow screen."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "\n".join(map(_row, table.cells))
     notes = "\n".join(f"<li>{_note(note)}</li>" for note in table.notes)
@@ -167,7 +172,7 @@ def _table(table: Table) -> str:
 
 
 def _note(text: str) -> str:
-    """A note is markdown, of which it uses no more than a command between backticks."""
+    """Return a note as HTML; commands between backticks are the only markup that notes use."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -175,18 +180,18 @@ def _row(cells: Sequence[Value]) -> str:
     first, *others = map(text_of, cells)
     published = ' class="paper"' if isinstance(cells[0], Published) else ""
     rest = "".join(
-        f"<td{_number(cell)}>{escape(text)}</td>"
+        f"<td{_sort_key(cell)}>{escape(text)}</td>"
         for cell, text in zip(cells[1:], others, strict=True)
     )
     return f'<tr{published}><th scope="row">{_breakable(first)}</th>{rest}</tr>'
 
 
 def _breakable(name: str) -> str:
-    """A name that on a narrow screen is broken between its words rather than within one."""
+    """Return a name that a narrow screen breaks between its words rather than within one."""
     return re.sub("(?<=[_/])", "<wbr>", escape(name))
 
 
-def _number(cell: Value) -> str:
-    """What a cell is sorted by, where it is more than what is printed."""
+def _sort_key(cell: Value) -> str:
+    """Return the attribute that a cell is sorted by, if it has more digits than are printed."""
     number = cell.number if isinstance(cell, Number) else None
     return "" if number is None else f' data-number="{number!r}"'

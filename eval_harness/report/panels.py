@@ -1,4 +1,4 @@
-"""What the report's figures have in common: panels, legends, one mark for each model."""
+"""What the report's charts share: panels, legends, one mark per model. Imports matplotlib."""
 
 import math
 import textwrap
@@ -15,8 +15,8 @@ from eval_harness.report.palette import LIGHT
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure as it is shown: in words for who can't see it, and as files."""
+class Chart:
+    """A drawn chart: described in words for readers who cannot see it, and as SVG and PNG."""
 
     name: str
     title: str
@@ -31,7 +31,7 @@ Mark = tuple[str, str]
 
 
 def marks_of(labels: Sequence[str]) -> dict[str, Mark]:
-    """One for each label, the same in all figures; the first 49 differ, the first 7 in both."""
+    """Return a mark per label; the first 49 differ, the first 7 in both colour and marker."""
     size = len(LIGHT)
     return {
         label: (LIGHT[number % size], svg.MARKERS[(number + number // size) % size])
@@ -39,55 +39,81 @@ def marks_of(labels: Sequence[str]) -> dict[str, Mark]:
     }
 
 
-def made(
+def render(
     name: str, title: str, caption: str, words: Sequence[str], draw: Callable[[], Figure]
-) -> Picture:
-    """Draws a figure and writes it in both forms; equal data give equal bytes."""
-    with svg.inked():
-        drawing = draw()
-        element = svg.svg(drawing, name, title, words)
-        return Picture(name, title, caption, tuple(words), element, svg.png(drawing))
+) -> Chart:
+    """Draw a chart in the report's style, as SVG and PNG; equal data give equal bytes.
+
+    Args:
+        name: stem of its files, and its id in the page.
+        title: heading of the chart.
+        caption: text below it.
+        words: what it shows, with numbers, for readers who cannot see it.
+        draw: draws it.
+    """
+    with svg.chart_style():
+        figure = draw()
+        element = svg.to_svg(figure, name, title, words)
+        return Chart(name, title, caption, tuple(words), element, svg.to_png(figure))
 
 
 def in_order(marks: Mapping[str, Mark], labels: Sequence[str]) -> list[str]:
-    """Those of the labels that bear a mark, in the marks' order; the paper's bear none."""
+    """Return the labels that have a mark, in the marks' order; the paper's rows have none."""
     return [label for label in marks if label in labels]
 
 
-def below(drawing: Figure, count: int, **shared: Any) -> list[Axes]:
-    """Panels one below the other."""
-    return list(drawing.subplots(count, 1, squeeze=False, **shared).ravel())
+def stacked(figure: Figure, count: int, **shared: Any) -> list[Axes]:
+    """Add panels one below the other.
+
+    Args:
+        figure: where to add them.
+        count: number of panels.
+        shared: `sharex` and the like, for `subplots`.
+    """
+    return list(figure.subplots(count, 1, squeeze=False, **shared).ravel())
 
 
-def in_pairs(drawing: Figure, count: int) -> list[Axes]:
-    """Panels in two columns; one that isn't needed is taken away."""
-    panels = list(drawing.subplots(math.ceil(count / 2), 2, squeeze=False).ravel())
+def in_two_columns(figure: Figure, count: int) -> list[Axes]:
+    """Add panels in two columns, the last of an odd number on the left."""
+    panels = list(figure.subplots(math.ceil(count / 2), 2, squeeze=False).ravel())
     for panel in panels[count:]:
         panel.remove()
     return panels[:count]
 
 
 def label_rows(axes: Axes, labels: Sequence[str], places: Sequence[float] | None = None) -> None:
-    """Labels from the top down, without an axis."""
+    """Label the rows of a chart from the top down, in place of an axis.
+
+    Args:
+        axes: the panel.
+        labels: one per row.
+        places: the rows' vertical positions [0, 1, 2, ...].
+    """
     places = list(range(len(labels))) if places is None else places
     axes.set_yticks(places, labels)
-    axes.tick_params(axis="y", pad=7)  # an arrow stands on the edge
+    axes.tick_params(axis="y", pad=7)  # room for an arrow at the edge
     axes.set_ylim(max(places) + 0.6, min(places) - 0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
 
 
 def offset(number: int, count: int) -> float:
-    """Where one of several stands in its row, which is 1 high."""
+    """Return the vertical offset of one of several marks within a row of height 1."""
     return (number - (count - 1) / 2) * 0.7 / count
 
 
 _LEGEND_WIDTH = 34
-"""Letters of a label that fit into a line."""
+"""Characters of a label that fit into a line."""
 
 
-def add_legend(drawing: Figure, labels: Sequence[str], marks: Mapping[str, Mark]) -> None:
-    """Above the panels, in two columns where the labels are short."""
+def add_legend(figure: Figure, labels: Sequence[str], marks: Mapping[str, Mark]) -> None:
+    """Add a legend above the panels, in several columns if the labels are short.
+
+    Args:
+        figure: where to add it.
+        labels: the labels to explain.
+        marks: the marks by label.
+    """
     if not labels:
         return
     handles = [
@@ -95,7 +121,7 @@ def add_legend(drawing: Figure, labels: Sequence[str], marks: Mapping[str, Mark]
         for label in labels
         for colour, marker in [marks[label]]
     ]
-    drawing.legend(
+    figure.legend(
         handles=handles, loc="outside upper left", ncols=_legend_columns(labels), borderaxespad=0.4
     )
 
@@ -110,6 +136,6 @@ def _legend_columns(labels: Sequence[str]) -> int:
 
 
 def legend_height(labels: Sequence[str]) -> float:
-    """Inches that a legend takes of its drawing."""
+    """Return the height of a legend in inches."""
     lines = sum(_wrapped(label).count("\n") + 1 for label in labels)
     return 0.21 * math.ceil(lines / _legend_columns(labels)) + 0.15

@@ -1,7 +1,7 @@
-"""Drawings as SVG that follows a page's light or dark, and as PNG. matplotlib draws.
+"""matplotlib figures as PNG, and as SVG that follows a page's light or dark mode.
 
-matplotlib writes colours; in the SVG they become `currentColor` and `var(--c0)` ..., so that
-whoever shows it decides. Equal drawings give equal bytes.
+matplotlib writes fixed colours; in the SVG they become `currentColor` and `var(--c0)` ..., so that
+the page sets them. Equal figures give equal bytes.
 """
 
 import io
@@ -27,8 +27,7 @@ from eval_harness.report.palette import (
 )
 
 WIDTH = 3.75
-"""Inches, of 72 points each: on a phone, where it is as wide as the screen, a point is more than a
-pixel and its texts can be read."""
+"""Inches, of 72 points each: narrow enough that the texts are readable on a phone's screen."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -57,65 +56,66 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
     "figure.constrained_layout.h_pad": 0.06,
-    "svg.fonttype": "none",  # letters stay letters: to be found, copied, and shown in any font
+    "svg.fonttype": "none",  # text stays text: it can be searched, copied and shown in any font
     "svg.hashsalt": "angels-share",
-    "text.parse_math": False,  # a model's name is no formula
+    "text.parse_math": False,  # a $ in a model's name starts no formula
 }
 
 
 @contextmanager
-def inked() -> Iterator[None]:
-    """Everything that is drawn within looks alike, whatever the user's own settings are."""
+def chart_style() -> Iterator[None]:
+    """Apply the report's style, whatever the user's own matplotlib settings are."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        # A PNG shows a box for a letter that this font lacks; the page has the reader's fonts.
+        # A PNG shows a box for a character that the font lacks; the page has the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
-def figure(height: float) -> Figure:
-    """An empty drawing of the one width."""
+def new_figure(height: float) -> Figure:
+    """Return an empty figure of the standard width; the height is in inches."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def png(drawing: Figure) -> bytes:
-    """For where SVG isn't shown: on white."""
-    FigureCanvasAgg(drawing)
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as PNG on white, for programs that can't show SVG."""
+    FigureCanvasAgg(figure)
     stream = io.BytesIO()
-    drawing.savefig(stream, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=200, facecolor="white", metadata={"Software": None})
     return stream.getvalue()
 
 
-def svg(drawing: Figure, name: str, title: str, words: Sequence[str]) -> str:
-    """An `<svg>` element to stand in a page: what it shows is also said, and its ids are its own.
+def to_svg(figure: Figure, name: str, title: str, words: Sequence[str]) -> str:
+    """Return an `<svg>` element for a page, with a text description and ids of its own.
 
     Args:
-        drawing: what to write.
-        name: no other drawing's on that page.
+        figure: the figure to write.
+        name: prefix of the ids, unique in the page.
         title: what it is, in a few words.
-        words: what can be seen in it, numbers too, for who can't see it.
+        words: what it shows, with numbers, for readers who cannot see it.
     """
     stream = io.StringIO()
-    silent = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    drawing.savefig(stream, format="svg", transparent=True, metadata=silent)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", transparent=True, metadata=no_metadata)
     whole = re.sub(r"<style.*?</style>", "", stream.getvalue(), flags=re.DOTALL)
     body = whole[whole.index(">", whole.index("<svg")) + 1 :]
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', body))
-    body = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name, used), body)
-    width, height = (72 * each for each in drawing.get_size_inches())
-    seen = escape(" ".join(words))
-    said = (
-        f'<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-words">{seen}</desc>'
+    # Tags only: text between them, such as a model's name, may look like an id or a colour.
+    body = re.sub(r"<[^>]*>", lambda tag: _adapt_tag(tag[0], name, used), body)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    description = (
+        f'<title id="{name}-title">{escape(title)}</title>\n'
+        f'<desc id="{name}-words">{escape(" ".join(words))}</desc>'
     )
     return (
-        f'<svg class="figure" role="img" aria-labelledby="{name}-title {name}-words" '
-        f'viewBox="0 0 {width:g} {height:g}">\n{said}{body.strip()}\n'
+        f'<svg class="chart" role="img" aria-labelledby="{name}-title {name}-words" '
+        f'viewBox="0 0 {width:g} {height:g}">\n{description}{body.strip()}\n'
     )
 
 
-def alone(element: str) -> str:
-    """The same as a file of its own, with its own light and dark."""
+def standalone(element: str) -> str:
+    """Return an `<svg>` element as a file that has its own light and dark mode."""
     style = (
         f"<style>svg {{ color: {INK}; background: {PAPER}; {variables(LIGHT)} "
         'font-family: system-ui, "Helvetica Neue", Arial, sans-serif; '
@@ -123,14 +123,18 @@ def alone(element: str) -> str:
         f"@media (prefers-color-scheme: dark) {{ svg {{ color: {INK_IN_THE_DARK}; "
         f"background: {PAPER_IN_THE_DARK}; {variables(DARK)} }} }}</style>"
     )
-    opened = element.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    head, bracket, rest = opened.partition(">\n")
-    return f"{head}{bracket}{style}\n{rest}"
+    with_namespace = element.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    opening, end, rest = with_namespace.partition(">\n")
+    return f"{opening}{end}{style}\n{rest}"
 
 
-def _tag(tag: str, name: str, used: set[str]) -> str:
-    """A tag with its own ids and colours to be chosen later; texts between tags are left alone."""
-    tag = re.sub(r' id="([^"]*)"', lambda found: _id(found[1], name, used), tag)
+def _adapt_tag(tag: str, name: str, used: set[str]) -> str:
+    """Return a tag with prefixed ids, without those nothing refers to, and with CSS colours."""
+
+    def prefixed(match: re.Match[str]) -> str:
+        return f' id="{name}-{match[1]}"' if match[1] in used else ""
+
+    tag = re.sub(r' id="([^"]*)"', prefixed, tag)
     tag = re.sub(r'xlink:href="#', f'href="#{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-")
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
@@ -138,8 +142,3 @@ def _tag(tag: str, name: str, used: set[str]) -> str:
     for number, colour in enumerate(LIGHT):
         tag = tag.replace(colour, f"var(--c{number})")
     return tag
-
-
-def _id(found: str, name: str, used: set[str]) -> str:
-    """The one that was given; what nothing refers to needs no name."""
-    return f' id="{name}-{found}"' if found in used else ""

@@ -22,7 +22,7 @@ PARTS = {
     "loss_cos": "angle of hidden states, L_cos",
     "loss_mse": "distance of logits, L_mse",
 }
-"""The parts of the loss as records name them, in the order in which they are shown."""
+"""The parts of the loss by their name in the records, in the order of the panels."""
 
 _STATE = "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
@@ -31,49 +31,49 @@ _HELD_OUT = "eval_"
 
 @dataclass(frozen=True)
 class Curve:
-    """A part of a student's loss by step, before it is weighed."""
+    """A part of a student's loss by step, before weighting."""
 
     student: str
     part: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
     held_out: bool = False
-    """Whether it is of text that was held out, rather than of what was trained on."""
+    """Whether it was measured on held-out text rather than on the training text."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """How students were made, and the files that should say so but can't be used."""
+class TrainingCurves:
+    """The curves of some students, and the files that could not be read."""
 
     curves: Sequence[Curve] = ()
-    odd: Sequence[Invalid] = ()
+    invalid: Sequence[Invalid] = ()
 
 
-def training_of(folders: Sequence[Path | str]) -> Training:
-    """The curves of students, or of all students in a folder such as `--ablation all` makes.
+def load_training_curves(folders: Sequence[Path | str]) -> TrainingCurves:
+    """Load the curves of students, or of all students in a folder that `--ablation all` wrote.
 
     Raises:
-        UserError: there is no student.
+        UserError: a folder has no student.
     """
     students = dict.fromkeys(path for folder in folders for path in _students_in(Path(folder)))
-    odd: list[Invalid] = []
+    invalid: list[Invalid] = []
     named = zip(_names(list(students)), students, strict=True)
-    curves = [curve for name, path in named for curve in _curves(name, path, odd)]
-    return Training(curves, odd)
+    curves = [curve for name, path in named for curve in _curves(name, path, invalid)]
+    return TrainingCurves(curves, invalid)
 
 
 def _students_in(folder: Path) -> list[Path]:
-    """A student's own folder, or those of the students that lie in it."""
+    """Return the folder if it is a student's, else those of the students in it."""
     if _is_student(folder):
         return [folder]
-    below = sorted(path for path in folder.glob("*/") if _is_student(path))
-    if not below:
-        what = f"holds neither {RECORD} nor checkpoints" if folder.is_dir() else "is no folder"
+    students = sorted(path for path in folder.glob("*/") if _is_student(path))
+    if not students:
+        found = f"no {RECORD} and no checkpoints in it" if folder.is_dir() else "not a folder"
         raise UserError(
-            f"--students {folder}: {what}: name what run_pretrain_distill wrote, a student or a "
-            "folder of students"
+            f"--students {folder}: {found}; name a student that run_pretrain_distill wrote, or a "
+            "folder of such students"
         )
-    return below
+    return students
 
 
 def _is_student(folder: Path) -> bool:
@@ -81,7 +81,7 @@ def _is_student(folder: Path) -> bool:
 
 
 def _states(folder: Path) -> list[Path]:
-    """What each checkpoint says, the last one first: it knows most of the run."""
+    """Return the checkpoints' state files, the last first: it has the longest history."""
     steps = {
         int(path.parent.name.removeprefix(_CHECKPOINT)): path
         for path in folder.glob(f"{_CHECKPOINT}*/{_STATE}")
@@ -91,26 +91,29 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _names(students: Sequence[Path]) -> list[str]:
-    """The folders' names, as tables bear them; two of one name with their own folder's."""
-    whole = [path.resolve() for path in students]
-    alike = Counter(path.name for path in whole)
+    """Return the folders' names as in the tables, with the parent's name where ambiguous."""
+    paths = [path.resolve() for path in students]
+    counts = Counter(path.name for path in paths)
     return [
         f"{path.parent.name}/{path.name}"
-        if path.name in ABLATIONS or alike[path.name] > 1
+        if path.name in ABLATIONS or counts[path.name] > 1
         else path.name
-        for path in whole
+        for path in paths
     ]
 
 
-def _curves(name: str, folder: Path, odd: list[Invalid]) -> list[Curve]:
-    """A student's; what is passed over on the way is added to `odd`."""
-    first = partial(_first, name, folder, odd)
-    trained = first(_states(folder), "log_history") or []
+def _curves(name: str, folder: Path, invalid: list[Invalid]) -> list[Curve]:
+    """Return a student's curves; add files that could not be read to `invalid`."""
+    read = partial(_read_first, name, folder, invalid)
+    training = read(_states(folder), "log_history") or []
     record = folder / RECORD
-    held_out = first([record] if record.is_file() else [], "validation_history")
-    sources = {"": trained, _HELD_OUT: trained if held_out is None else held_out}
+    held_out = read([record] if record.is_file() else [], "validation_history")
+    # Without a readable record, the held-out losses that training logged have to do.
+    histories = {"": training, _HELD_OUT: training if held_out is None else held_out}
     curves = [
-        _curve(name, part, prefix, entries) for part in PARTS for prefix, entries in sources.items()
+        _curve(name, part, prefix, entries)
+        for part in PARTS
+        for prefix, entries in histories.items()
     ]
     return [curve for curve in curves if curve.steps]
 
@@ -118,29 +121,29 @@ def _curves(name: str, folder: Path, odd: list[Invalid]) -> list[Curve]:
 _Entry = Mapping[str, float]
 
 
-def _first(
-    name: str, folder: Path, odd: list[Invalid], paths: Sequence[Path], key: str
+def _read_first(
+    name: str, folder: Path, invalid: list[Invalid], paths: Sequence[Path], key: str
 ) -> list[_Entry] | None:
-    """What the first of these files says that can be used, as resuming takes an older one too."""
+    """Return the history in the first file that can be read; resuming, too, skips torn ones."""
     for path in paths:
         try:
             return _entries(json.loads(path.read_bytes())[key], key)
         except OSError as error:
             why = explain(error)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            why = f"has no {key} that can be read: {error!r}"
-        odd.append(Invalid(f"{name}/{path.relative_to(folder).as_posix()}", why))
+            why = f"its {key} can't be read: {error!r}"
+        invalid.append(Invalid(f"{name}/{path.relative_to(folder).as_posix()}", why))
     return None
 
 
-def _entries(found: Any, key: str) -> list[_Entry]:
-    """The steps and the parts of the loss, which all have to be numbers."""
-    if type(found) is not list or any(type(entry) is not dict for entry in found):
-        raise ValueError(f"{key} is no list of records")
-    wanted = {"step", *PARTS, *(_HELD_OUT + part for part in PARTS)}
+def _entries(history: Any, key: str) -> list[_Entry]:
+    """Return the steps and the parts of the loss, which all must be numbers."""
+    if type(history) is not list or any(type(entry) is not dict for entry in history):
+        raise ValueError(f"{key} is not a list of records")
+    names = {"step", *PARTS, *(_HELD_OUT + part for part in PARTS)}
     return [
-        {name: _number(name, entry[name]) for name in sorted(entry.keys() & wanted)}
-        for entry in found
+        {name: _number(name, entry[name]) for name in sorted(entry.keys() & names)}
+        for entry in history
     ]
 
 
@@ -151,10 +154,10 @@ def _number(name: str, value: Any) -> float:
 
 
 def _curve(name: str, part: str, prefix: str, entries: Iterable[_Entry]) -> Curve:
-    found = {
+    values = {
         int(entry["step"]): entry[prefix + part]
         for entry in entries
         if "step" in entry and math.isfinite(entry.get(prefix + part, math.nan))
     }
-    steps = tuple(sorted(found))
-    return Curve(name, part, steps, tuple(found[step] for step in steps), bool(prefix))
+    steps = tuple(sorted(values))
+    return Curve(name, part, steps, tuple(values[step] for step in steps), bool(prefix))

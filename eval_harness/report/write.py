@@ -1,4 +1,4 @@
-"""The results as one HTML page and as pictures: a function of files. Imports no torch.
+"""Writes the report: one HTML page and its charts, a function of files. Imports no torch.
 
 python -m eval_harness report --students my-distil
 """
@@ -13,26 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
-from eval_harness.report.chart_data import losses_of, places_of, seeds_of, shares_of
-from eval_harness.report.html import Content, Missing, page
-from eval_harness.report.training_curves import Curve, training_of
+from eval_harness.report.chart_data import (
+    ablation_effects,
+    cost_points,
+    retained_shares,
+    seed_scores,
+)
+from eval_harness.report.html import Content, MissingChart, page
+from eval_harness.report.training_curves import Curve, load_training_curves
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Invalid, find
 from eval_harness.tables.cells import columns_of, title_of
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.row_labels import one_line
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
-from eval_harness.tables.write import Ours, measured, tables
+from eval_harness.tables.write import OurResults, load_results, make_tables
 
 if TYPE_CHECKING:
-    from eval_harness.report.panels import Picture
+    from eval_harness.report.panels import Chart
 
 PAGE = "report.html"
-FIGURES = "figures"
+CHARTS = "figures"
 
 
 def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[str]:
-    """Writes the page and its figures into a results folder.
+    """Write the page and its charts into a results folder.
 
     The same files under the same names give the same bytes.
 
@@ -41,34 +46,40 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
         students: folders of students, for their training curves.
 
     Returns:
-        A line for the page; one for the figures, for what was removed, and for what doesn't count,
-        where there is such.
+        A line for the page, and where there are such, for the charts, for charts that were
+        removed, and for files that don't count.
 
     Raises:
-        UserError: there is no matplotlib, no such folder, or no student in one.
+        UserError: matplotlib is missing, the results folder does not exist, or a folder has no
+            student.
     """
-    _require_matplotlib()
-    folder, training = Path(root).expanduser(), training_of(students)
+    if find_spec("matplotlib") is None:  # an extra: tables do without it
+        raise UserError(
+            "the report's charts need matplotlib, which is not installed: "
+            "pip install 'angels-share[report]'"
+        )
+    folder, training = Path(root).expanduser(), load_training_curves(students)
     if not folder.is_dir():
         raise UserError(
-            f"--results_dir {folder}: is no folder: name the one that holds results; {_JUDGE} "
-            "makes some"
+            f"--results_dir {folder}: not a folder; name one that has results, which {_EVALUATE} "
+            "produces"
         )
-    paper, ours = load_paper(), measured(find(folder), folder)
-    figures, missing = _pictures(paper, ours, folder, training.curves)
-    left_out, made_with = _not_counted(ours, training.odd), _command(folder, students)
+    paper, ours = load_paper(), load_results(find(folder), folder)
+    charts, missing = _draw_charts(paper, ours, folder, training.curves)
+    not_counted = _not_counted(ours, training.invalid)
     content = Content(
         _title(ours),
-        {**_facts(ours), **({"Not counted": left_out} if left_out else {})},
-        ours.lines,
-        figures,
+        {**_facts(ours), **({"Not counted": not_counted} if not_counted else {})},
+        ours.compared,
+        charts,
         missing,
-        tables(paper, ours),
-        made_with,
+        make_tables(paper, ours),
+        _command(folder, students),
     )
-    written = write_atomically(folder / PAGE, page(content))
-    said = [str(written), *_write_figures(folder / FIGURES, figures, missing)]
-    return [*said, *([f"not counted: {left_out}"] if left_out else [])]
+    lines = [str(write_atomically(folder / PAGE, page(content)))]
+    lines += _write_charts(folder / CHARTS, charts)
+    lines += _remove_charts(folder / CHARTS, missing)
+    return [*lines, f"not counted: {not_counted}"] if not_counted else lines
 
 
 def _command(root: Path, students: Sequence[Path | str]) -> str:
@@ -76,155 +87,150 @@ def _command(root: Path, students: Sequence[Path | str]) -> str:
     return shlex.join([*words, *(["--students", *map(str, students)] if students else [])])
 
 
-def _write_figures(
-    folder: Path, figures: Sequence["Picture"], missing: Sequence[Missing]
-) -> list[str]:
-    """Those that there are; one that there is no data for doesn't stay behind. Says so."""
-    from eval_harness.report.svg import alone
+def _write_charts(folder: Path, charts: Sequence["Chart"]) -> list[str]:
+    """Write the charts' files; return a line about them, if there are any."""
+    from eval_harness.report.svg import standalone
 
-    for each in figures:
-        write_atomically(folder / f"{each.name}.svg", alone(each.svg))
-        write_atomically(folder / f"{each.name}.png", each.png)
-    count = f"{len(figures)} figure{'s' if len(figures) > 1 else ''}"
-    said = [f"{folder}: {count}, as SVG and PNG"] if figures else []
-    for gone in missing:
-        files = [folder / f"{gone.name}{ending}" for ending in (".svg", ".png")]
-        there = [path for path in files if path.exists()]
-        for path in there:
+    for chart in charts:
+        write_atomically(folder / f"{chart.name}.svg", standalone(chart.svg))
+        write_atomically(folder / f"{chart.name}.png", chart.png)
+    count = f"{len(charts)} chart{'s' if len(charts) > 1 else ''}"
+    return [f"{folder}: {count}, as SVG and PNG"] if charts else []
+
+
+def _remove_charts(folder: Path, missing: Sequence[MissingChart]) -> list[str]:
+    """Remove old files of charts that have no data any more; return a line for each chart."""
+    lines = []
+    for chart in missing:
+        files = [folder / f"{chart.name}{suffix}" for suffix in (".svg", ".png")]
+        stale = [path for path in files if path.exists()]
+        for path in stale:
             path.unlink()
-        if there:
-            names = " and ".join(path.name for path in there)
-            said.append(
-                f"{folder}: removed {names}: there is no data for it now; {gone.command} makes some"
+        if stale:
+            names = " and ".join(path.name for path in stale)
+            lines.append(
+                f"{folder}: removed {names}: no data for it any more; {chart.command} produces some"
             )
-    return said
+    return lines
 
 
-def _require_matplotlib() -> None:
-    """It is an extra: who only wants tables needn't have it."""
-    if find_spec("matplotlib") is None:
-        raise UserError(
-            "the report's figures want matplotlib, which isn't installed: "
-            "pip install 'angels-share[report]'"
-        )
-
-
-_JUDGE = "python run_glue.py --model bert distilbert"
+_EVALUATE = "python run_glue.py --model bert distilbert"
 _TIME = "python -m eval_harness speed --model bert distilbert"
 _STUDY = "make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study"
 _CURVES = "python -m eval_harness report --students my-distil"
 
 
-def _pictures(
-    paper: Mapping[str, Any], ours: Ours, folder: Path, curves: Sequence[Curve]
-) -> tuple[list["Picture"], list[Missing]]:
-    """The figures that there are data for, and what would make those of the others."""
-    from eval_harness.report import charts as draw
+def _draw_charts(
+    paper: Mapping[str, Any], ours: OurResults, folder: Path, curves: Sequence[Curve]
+) -> tuple[list["Chart"], list[MissingChart]]:
+    """Return the charts that have data, and for the others the commands that produce it."""
+    from eval_harness.report import charts
     from eval_harness.report.panels import marks_of
 
-    marks = marks_of([*(row.label for row in ours.rows), *(each.student for each in curves)])
-    places = places_of(paper, ours.rows, ours.speeds)
-    shares, seeds = shares_of(ours.lines, folder), seeds_of(ours.rows)
-    losses = losses_of(ours.changes)
-    every: list[tuple[bool, Callable[[], Picture], Missing]] = [
+    marks = marks_of([*(row.label for row in ours.rows), *(curve.student for curve in curves)])
+    points = cost_points(paper, ours.rows, ours.speeds)
+    shares, seeds = retained_shares(ours.compared, folder), seed_scores(ours.rows)
+    effects = ablation_effects(ours.changes)
+    all_charts: list[tuple[bool, Callable[[], Chart], MissingChart]] = [
         (
-            places.has_ours,
-            lambda: draw.score_against_cost(places, marks),
-            Missing(
-                "score-against-cost", "Score against size and speed", _TIME if seeds else _JUDGE
+            points.has_ours,
+            lambda: charts.score_against_cost(points, marks),
+            MissingChart(
+                "score-against-cost", "Score against size and speed", _TIME if seeds else _EVALUATE
             ),
         ),
         (
             bool(shares),
-            lambda: draw.retained_by_task(shares, marks),
-            Missing("retained-by-task", "What was retained, task by task", _JUDGE),
+            lambda: charts.retained_by_task(shares, marks),
+            MissingChart("retained-by-task", "What was retained, task by task", _EVALUATE),
         ),
         (
             bool(seeds),
-            lambda: draw.seeds_by_task(seeds, marks),
-            Missing("seeds-by-task", "Seeds, one by one", _JUDGE),
+            lambda: charts.seeds_by_task(seeds, marks),
+            MissingChart("seeds-by-task", "Seeds, one by one", _EVALUATE),
         ),
         (
-            bool(losses),
-            lambda: draw.ablation(losses, paper["table4"]["rows"]),
-            Missing("ablation", "What each part of the loss is worth", _STUDY),
+            bool(effects),
+            lambda: charts.ablation(effects, paper["table4"]["rows"]),
+            MissingChart("ablation", "What each part of the loss is worth", _STUDY),
         ),
         (
             bool(curves),
-            lambda: draw.training_curves(curves, marks),
-            Missing("training-curves", "Training, part by part", _CURVES),
+            lambda: charts.training_curves(curves, marks),
+            MissingChart("training-curves", "Training, part by part", _CURVES),
         ),
     ]
-    drawn = [make() for there, make, _ in every if there]
-    return drawn, [missing for there, _, missing in every if not there]
+    drawn = [draw() for has_data, draw, _ in all_charts if has_data]
+    return drawn, [missing for has_data, _, missing in all_charts if not has_data]
 
 
-def _title(ours: Ours) -> str:
+_MAX_NAMES = 3
+"""Models that the title names; of more it gives the number."""
+
+
+def _title(ours: OurResults) -> str:
     names = list(dict.fromkeys(row.model.name for row in ours.rows))
     if not names:
         return "Angel's Share"
-    listed = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} models"
+    listed = ", ".join(names) if len(names) <= _MAX_NAMES else f"{len(names)} models"
     results = [result for row in ours.rows for result in row.results]
-    made_up = sorted({str(result.data["name"]) for result in results if "name" in result.data})
-    return one_line(f"Angel's Share: {listed}{', on ' if made_up else ''}{' and '.join(made_up)}")
+    data = sorted({str(result.data["name"]) for result in results if "name" in result.data})
+    return one_line(f"Angel's Share: {listed}{', on ' if data else ''}{' and '.join(data)}")
 
 
-_NAMED = 3
-
-
-def _facts(ours: Ours) -> dict[str, str]:
-    """What the page is of: models, tasks, when, where, with what."""
+def _facts(ours: OurResults) -> dict[str, str]:
+    """Return the models, tasks, seeds, data, dates, machines and versions behind the page."""
     results = list({result.key: result for row in ours.rows for result in row.results}.values())
     if not results:
-        return {"Results": f"none yet; {_JUDGE} makes some"}
+        return {"Results": f"none yet; {_EVALUATE} produces some"}
     finished = sorted(result.finished for result in results)
     models = {row.model.key: row.model for row in ours.rows}.values()
-    said = {
+    facts = {
         "Models": ", ".join(f"{model.name} {model.digest}" for model in models),
         "Tasks": ", ".join(map(title_of, _tasks(ours))),
         "Runs": f"{len(results)}, seeds {_listed({result.seed for result in results})}",
         "Data": ", ".join(sorted({_data(result) for result in results})),
-        "Newest result": _moment(finished[-1]),
-        "Oldest result": _moment(finished[0]),
+        "Newest result": _minute(finished[-1]),
+        "Oldest result": _minute(finished[0]),
         "Machine": "; ".join(sorted({_machine(result) for result in results})),
         "Versions": _versions(results),
     }
-    return {name: one_line(text) for name, text in said.items() if text}
+    return {name: one_line(text) for name, text in facts.items() if text}
 
 
-def _not_counted(ours: Ours, odd: Sequence[Invalid]) -> str:
-    """How many files the tables' notes name; and those of students, which no table names."""
-    files = len(ours.invalid) + len(ours.speeds.invalid)
-    noted = f"{files} file{'s' if files > 1 else ''}: the tables' notes say which"
-    return one_line("; ".join([*([noted] if files else []), *map(str, odd)]))
+def _not_counted(ours: OurResults, of_students: Sequence[Invalid]) -> str:
+    """Return the number of files that tables' notes list, and the students' files by name."""
+    count = len(ours.invalid) + len(ours.speeds.invalid)
+    parts = [f"{count} file{'s' if count > 1 else ''}: see the tables' notes"] if count else []
+    return one_line("; ".join([*parts, *map(str, of_students)]))
 
 
-def _tasks(ours: Ours) -> list[str]:
-    """In the tables' order; a second part of a task is none of its own."""
-    there = {result.task for row in ours.rows for result in row.results}
+def _tasks(ours: OurResults) -> list[str]:
+    """Return the tasks in the tables' order; a second cell of a task is not one of its own."""
+    present = {result.task for row in ours.rows for result in row.results}
     order = [*columns_of(ours.rows), *TASKS_OF_TABLE2]
-    return [task for task in order if task in there]
+    return [task for task in order if task in present]
 
 
 def _listed(seeds: Collection[int]) -> str:
-    """`1 to 5`, or each."""
+    """Return `1 to 5`, or every seed if some are missing in between."""
     ordered = sorted(seeds)
-    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:  # none left out
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
         return f"{ordered[0]} to {ordered[-1]}"
     return ", ".join(map(str, ordered))
 
 
 def _data(result: TaskResult) -> str:
-    """Paths say little on another machine: the tables' notes tell files by their content."""
+    """Return where data are from; of files no paths, which mean little on another machine."""
     if name := result.data.get("name"):
         return f"stand-in data: {name}"
     if result.data.get("revision") is None:
-        return "files (the tables' notes say which)"
+        return "files (see the tables' notes)"
     return f"{result.data.get('source')} of the Hub"
 
 
-def _moment(finished: str) -> str:
-    """`2026-01-05 14:03 UTC` of ISO 8601; what is something else stays what it is."""
+def _minute(finished: str) -> str:
+    """Return `2026-01-05 14:03 UTC` for ISO 8601; anything else unchanged."""
     try:
         moment = datetime.fromisoformat(finished)
     except ValueError:
@@ -233,18 +239,18 @@ def _moment(finished: str) -> str:
 
 
 def _machine(result: TaskResult) -> str:
-    """What a record says of it; of an old or a foreign one perhaps nothing."""
-    made = result.provenance
-    machine = made.get("machine")
+    """Return the machine as far as the record has it: old or foreign ones may lack any part."""
+    provenance = result.provenance
+    machine = provenance.get("machine")
     known = machine if isinstance(machine, Mapping) else {}
     cores = f"{known['cores']} cores" if "cores" in known else None
-    threads = f"{made.get('device', '?')} x {made.get('threads', '?')} threads"
+    threads = f"{provenance.get('device', '?')} x {provenance.get('threads', '?')} threads"
     parts = (known.get("processor"), cores, known.get("system"), threads)
     return ", ".join(str(part) for part in parts if part)
 
 
 def _versions(results: Sequence[TaskResult]) -> str:
-    """Each library's, all of them where results differ."""
+    """Return each library's version, or all its versions where results differ."""
     found: dict[str, set[str]] = defaultdict(set)
     for result in results:
         found["angels-share"].add(str(result.provenance.get("version", "?")))

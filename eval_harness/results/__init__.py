@@ -1,1 +1,1 @@
-"""Results and their files: typed, checked, written whole or not at all. No torch."""
+"""Results and their files: typed, validated, written atomically. No torch."""

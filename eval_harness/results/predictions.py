@@ -1,4 +1,4 @@
-"""What a model said of each evaluation example: one class per kind of task, saved as parquet."""
+"""Per-example predictions of a model: one class per kind of task, saved as parquet."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from eval_harness.tasks.kinds import KINDS
 
 @dataclass(frozen=True)
 class Predictions(ABC):
-    """What a model said, an entry for each example in the order of the data.
+    """A model's predictions, one entry per example in the order of the data.
 
     Attributes:
         split: the split of each example.
-        ids: what the data call each example.
+        ids: the id of each example in the data.
     """
 
     split: Sequence[str]
@@ -26,24 +26,24 @@ class Predictions(ABC):
 
     @abstractmethod
     def finite(self) -> NDArray[np.bool_]:
-        """Return for each example whether its numbers are ones."""
+        """Return a mask of the examples whose numbers are finite."""
 
     @abstractmethod
     def to_table(self) -> Any:
-        """Return pyarrow's table of these predictions."""
+        """Return these predictions as a pyarrow table."""
 
     @classmethod
     @abstractmethod
     def from_table(cls, table: Any) -> Self | None:
-        """Return the predictions in a table; None where it holds those of another kind."""
+        """Return the predictions in a table; None if its columns belong to another kind."""
 
     def fault(self) -> str | None:
-        """Return the first example with a number that isn't one; no table should be made of it.
+        """Return which example is the first with a non-finite number; None if all are finite.
 
         Raises:
-            ValueError: something is said of some examples only.
+            ValueError: the columns differ in length.
         """
-        if len({len(each) for each in vars(self).values()}) > 1:
+        if len({len(column) for column in vars(self).values()}) > 1:
             raise ValueError("predictions of unequal lengths")
         finite = self.finite()
         return None if finite.all() else f"predictions of {self.ids[int(np.argmin(finite))]!r}"
@@ -51,10 +51,10 @@ class Predictions(ABC):
 
 @dataclass(frozen=True)
 class ClassPredictions(Predictions):
-    """Logits of classes, or one number each of a regression.
+    """Class logits, or one number per example for a regression.
 
     Attributes:
-        labels: class ids, or numbers; NaN in a test split, whose labels are the server's secret.
+        labels: class ids, or numbers; NaN in a test split, whose labels only GLUE's server knows.
         logits: [examples, classes]; one column for a regression.
     """
 
@@ -62,27 +62,27 @@ class ClassPredictions(Predictions):
     logits: NDArray[np.float32]
 
     def finite(self) -> NDArray[np.bool_]:
-        """Return for each example whether its logits are finite."""
+        """Return a mask of the examples whose logits are finite."""
         return np.asarray(np.isfinite(self.logits).all(axis=1))
 
     def to_table(self) -> Any:
-        """Return pyarrow's table of these predictions."""
+        """Return these predictions as a pyarrow table."""
         import pyarrow as pa
 
         logits = np.asarray(self.logits, dtype=np.float32)
         examples, classes = logits.shape
-        starts = np.arange(examples + 1, dtype=np.int32) * classes
+        offsets = np.arange(examples + 1, dtype=np.int32) * classes
         columns = {
             "split": pa.array(self.split, pa.string()),
             "id": pa.array(self.ids, pa.string()),
             "label": pa.array(np.asarray(self.labels)),
-            "logits": pa.ListArray.from_arrays(pa.array(starts), pa.array(logits.ravel())),
+            "logits": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logits.ravel())),
         }
         return pa.table(columns)
 
     @classmethod
     def from_table(cls, table: Any) -> Self | None:
-        """Return the predictions in a table with exactly these columns."""
+        """Return the predictions in a table; None unless it has exactly these columns."""
         if table.column_names != ["split", "id", "label", "logits"]:
             return None
         split, ids, labels, lists = table.columns
@@ -94,14 +94,14 @@ class ClassPredictions(Predictions):
 
 @dataclass(frozen=True)
 class AnsweredQuestions(Predictions):
-    """Answers to questions, and the score of each: what a paired test of two models takes.
+    """Answers to questions with the scores of each, as a paired test of two models needs them.
 
     Attributes:
         texts: the answers; empty for "no answer".
-        exact: 1 where the answer is a gold one, else 0.
-        f1: the overlap with the gold answer that it shares most with.
-        null_odds: how much "no answer" scores above the best answer; infinite where no token could
-            be one.
+        exact: 1 where the answer matches a gold answer, else 0.
+        f1: the highest token F1 with any gold answer.
+        null_odds: the score of "no answer" minus that of the best answer; infinite where no token
+            could be an answer.
     """
 
     texts: Sequence[str]
@@ -110,26 +110,26 @@ class AnsweredQuestions(Predictions):
     null_odds: NDArray[np.float64]
 
     def finite(self) -> NDArray[np.bool_]:
-        """Return for each question whether its scores are finite; odds may be infinite upwards."""
+        """Return a mask of the questions whose scores are finite; `null_odds` may be +inf."""
         finite: NDArray[np.bool_] = np.isfinite(self.exact) & np.isfinite(self.f1)
         return finite & (self.null_odds > -np.inf)
 
     def to_table(self) -> Any:
-        """Return pyarrow's table of these predictions."""
+        """Return these predictions as a pyarrow table."""
         import pyarrow as pa
 
-        numbers = map(np.asarray, (self.exact, self.f1, self.null_odds))
-        columns = [self.split, self.ids, self.texts, *numbers]
+        scores = map(np.asarray, (self.exact, self.f1, self.null_odds))
+        columns = [self.split, self.ids, self.texts, *scores]
         return pa.table(columns, schema=self._schema())
 
     @classmethod
     def from_table(cls, table: Any) -> Self | None:
-        """Return the predictions in a table of exactly this schema."""
+        """Return the predictions in a table; None unless it has exactly this schema."""
         if table.schema != cls._schema():
             return None
-        *named, exact, f1, null_odds = table.columns
-        split, ids, texts = (column.to_pylist() for column in named)
-        return cls(split, ids, texts, *(each.to_numpy() for each in (exact, f1, null_odds)))
+        split, ids, texts = (column.to_pylist() for column in table.columns[:3])
+        exact, f1, null_odds = (column.to_numpy() for column in table.columns[3:])
+        return cls(split, ids, texts, exact, f1, null_odds)
 
     @staticmethod
     def _schema() -> Any:
@@ -140,7 +140,7 @@ class AnsweredQuestions(Predictions):
 
 
 def to_parquet(predictions: Predictions) -> bytes:
-    """Return predictions as they are written."""
+    """Return the content of a parquet file with these predictions."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -150,10 +150,10 @@ def to_parquet(predictions: Predictions) -> bytes:
 
 
 def from_parquet(data: bytes) -> Predictions:
-    """Return what `to_parquet` wrote: the columns tell which kind's they are.
+    """Return the predictions in a parquet file; its columns determine their class.
 
     Raises:
-        ValueError: no kind's predictions look like that, in half a line.
+        ValueError: the columns belong to no known kind of predictions.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -164,4 +164,4 @@ def from_parquet(data: bytes) -> Predictions:
         if found is not None:
             return found
     columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
-    raise ValueError(f"are no predictions that this version knows: {columns or 'no columns'}")
+    raise ValueError(f"contains no known kind of predictions: {columns or 'no columns'}")

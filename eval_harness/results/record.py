@@ -1,4 +1,4 @@
-"""Results: typed, with their provenance; what they look like in files. Imports no torch."""
+"""One run's result with its provenance, and its JSON record. Imports no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,26 +24,27 @@ SCHEMA = 3
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one run gave, and all that one must know to trust or repeat it.
+    """The result of one run, with everything needed to trust or repeat it.
 
     Attributes:
-        model: what was judged.
+        model: the fine-tuned model.
         task: the task's name.
-        seed: of head, order and dropout.
-        settings: every setting that changes the number.
-        score: the primary score from 0 to 1 on the first evaluated split; None where it is not
-            defined (a correlation with constant predictions).
-        scores: every measure by split, None where it is not defined.
-        marks: what a reader must know of this run: "degenerate", "best of 3 epochs on dev".
+        seed: the seed of the head's weights, the data order and dropout.
+        settings: every setting that changes the score.
+        score: the primary metric on the first evaluation split, at most 1; None where it is
+            undefined (a correlation with constant predictions).
+        scores: every metric by split; None where it is undefined.
+        marks: caveats for the reader: "degenerate: one answer for all of validation", "epoch 2 of
+            3, the best on dev".
         data: source, revision, content hash, number of examples by split, overlap of train and dev;
-            `name` where the data have one of their own, since they stand in for others.
-        provenance: code, libraries, hardware, threads, device, dtype; `seeds`, where a sweep made
-            it, are all that the sweep was asked for.
+            `name` where the data has a name of its own, since it stands in for the task's data.
+        provenance: code, libraries, hardware, threads, device; `seeds` are all seeds that the
+            command asked for.
         times: seconds by stage.
         history: the training loss by step.
-        finished: when, in UTC, ISO 8601.
-        predictions: name, size and sha256 of the file beside it; filled in when it is saved.
-        schema: the version of this record.
+        finished: the time of completion in UTC, ISO 8601.
+        predictions: name, size and sha256 of the predictions' file; filled in on saving.
+        schema: the version of the record.
     """
 
     model: Model
@@ -63,25 +64,25 @@ class TaskResult:
 
     @property
     def key(self) -> str:
-        """Where it lies under `runs/`, without the ending."""
+        """The path of its file under `runs/`, without the extension."""
         return f"{self.model.key}/{self.task}/{self.settings.hash}/seed-{self.seed}"
 
 
-def _without_distillation(record: Record) -> Record:
-    """Schema 1 didn't say how a student was made."""
+def _from_schema_1(record: Record) -> Record:
+    """Upgrade schema 1, which did not record how a student was distilled."""
     model = record.get("model")
     return {**record, "model": {**model, "distilled": None}} if type(model) is dict else record
 
 
-def _without_weights(record: Record) -> Record:
-    """Schema 2 knew a student's teacher by its name alone."""
+def _from_schema_2(record: Record) -> Record:
+    """Upgrade schema 2, which recorded a student's teacher by name only."""
     model = record.get("model")
     added = {"weights": None, "teacher_weights": None}
     return {**record, "model": {**model, **added}} if type(model) is dict else record
 
 
-UPGRADES: dict[int, Callable[[Record], Record]] = {1: _without_distillation, 2: _without_weights}
-"""From each older schema to the next one; a record passes through as many as it needs."""
+UPGRADES: dict[int, Callable[[Record], Record]] = {1: _from_schema_1, 2: _from_schema_2}
+"""Upgrades from each older schema to the next, applied in order."""
 
 _DISTILLED = {**dict.fromkeys(("ablation", "init", "rest"), TEXT), "loss": Named(NUMBER)}
 _MODEL = {
@@ -90,22 +91,27 @@ _MODEL = {
     "distilled": Optional(_DISTILLED),
 }
 _METHOD = {"name": TEXT, "factory": TEXT, "options": (dict,)}
-# Of the open parts what tables read, wherever it is there: no file can stop a table.
+# Open parts may hold anything, but the fields that tables read are checked where they are present:
+# no file may make a table fail.
 _SETTINGS = {
     "row": Open({"overrides": (dict,), "choose": TEXT, "method": Optional(_METHOD)}),
     "task": Open({"values": (dict,), "inputs": (dict,)}),
 }
-_DATA = Open({
-    **dict.fromkeys(("source", "content", "name"), TEXT),
-    "revision": TEXT_OR_NONE,
-    "overlap": COUNT,
-})  # fmt: skip
-_PROVENANCE = Open({
-    **dict.fromkeys(("version", "device"), TEXT),
-    "libraries": Named(TEXT),
-    "threads": COUNT,
-    "seeds": [COUNT],
-})  # fmt: skip
+_DATA = Open(
+    {
+        **dict.fromkeys(("source", "content", "name"), TEXT),
+        "revision": TEXT_OR_NONE,
+        "overlap": COUNT,
+    }
+)
+_PROVENANCE = Open(
+    {
+        **dict.fromkeys(("version", "device"), TEXT),
+        "libraries": Named(TEXT),
+        "threads": COUNT,
+        "seeds": [COUNT],
+    }
+)
 _RESULT = {
     **dict.fromkeys(("schema", "seed"), COUNT),
     **dict.fromkeys(("task", "finished"), TEXT),
@@ -123,24 +129,24 @@ _RESULT = {
 
 
 def to_record(result: TaskResult) -> Record:
-    """Plain data, as it is written."""
+    """Return the result as plain data, ready for JSON."""
     return asdict(result)
 
 
-def from_record(read: Any, known: Settings | None = None) -> TaskResult:
-    """A result from JSON's value; older schemas are upgraded first.
+def from_record(value: Any, known: Settings | None = None) -> TaskResult:
+    """Return the result in a parsed JSON record, upgrading older schemas first.
 
     Args:
-        read: JSON's value.
-        known: the settings of another result, which stand in the place of equal ones: thousands of
-            results share a few.
+        value: the parsed JSON.
+        known: the settings of another result, reused if they are equal: thousands of results share
+            a few settings.
 
     Raises:
-        ValueError: what is wrong with it, in half a line.
+        ValueError: the record is invalid; the message is half a line.
     """
-    record = _upgraded(read)
+    record = _upgrade(value)
     require(record, _RESULT, "a result")
-    _require_shares(record["score"], record["scores"])
+    _require_scores_in_range(record["score"], record["scores"])
     settings = Settings(**record["settings"])
     return TaskResult(
         **{
@@ -158,24 +164,26 @@ def _model(record: Record) -> Model:
     return Model(**{**record, "distilled": Distilled(**distilled) if distilled else None})
 
 
-def _upgraded(read: Any) -> Record:
-    """Return a record in today's schema, through as many upgrades as it needs."""
-    schema, record = version_of(read, SCHEMA, "a result"), read
+def _upgrade(value: Any) -> Record:
+    """Return a record in the current schema."""
+    schema, record = version_of(value, SCHEMA, "a result"), value
     while schema < SCHEMA:
         if schema not in UPGRADES:
-            raise ValueError(f"schema {schema} never was")
+            raise ValueError(f"has schema {schema}, which never existed")
         record = {**UPGRADES[schema](record), "schema": schema + 1}
         schema += 1
     return dict(record)
 
 
-def _require_shares(score: float | None, scores: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Refuse scores beyond -1 and 1: a percentage or 1e999 would pass for a number otherwise."""
+def _require_scores_in_range(
+    score: float | None, scores: Mapping[str, Mapping[str, float | None]]
+) -> None:
+    """Refuse scores beyond -1 and 1, such as percentages or 1e999, which JSON reads as infinity."""
     named = [("score", score)]
     named += [
-        (f"scores.{split}.{name}", value)
-        for split, measures in scores.items()
-        for name, value in measures.items()
+        (f"scores.{split}.{metric}", value)
+        for split, metrics in scores.items()
+        for metric, value in metrics.items()
     ]
     for name, value in named:
         if value is not None and not -1 <= value <= 1:

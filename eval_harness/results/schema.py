@@ -1,7 +1,7 @@
-"""What the JSON records of results must look like: versions, fields, types. One checker for all.
+"""Validation of JSON records: schema versions, fields, types.
 
-A shape is a tuple of types, a dict of fields that must be exactly these, a list with the shape of
-each of its elements, or one of the classes below.
+A shape is a tuple of types, a dict of exactly these fields with their shapes, a list with the shape
+of its elements, or one of the classes below.
 """
 
 import json
@@ -25,34 +25,34 @@ TEXT_OR_NONE: Types = (str, NoneType)
 
 @dataclass(frozen=True)
 class Open:
-    """A dict that may hold anything; these fields have these shapes where they are there."""
+    """A dict that may hold anything; these fields have these shapes if they are present."""
 
     fields: Mapping[str, Shape]
 
 
 @dataclass(frozen=True)
 class Named:
-    """A dict of any names, each with one shape."""
+    """A dict with any keys, whose values all have one shape."""
 
     each: Shape
 
 
 @dataclass(frozen=True)
 class Optional:
-    """None, or the shape."""
+    """None, or a value of the shape."""
 
     shape: Shape
 
 
 class NewerSchemaError(ValueError):
-    """A record of a version of this program that is still to come."""
+    """A record written by a newer version of this program."""
 
 
 def parsed(text: str | bytes) -> Any:
-    """Return JSON's value; refuse what JSON can spell and no file could be written of again.
+    """Parse JSON; refuse values that could not be written again, such as NaN or a lone surrogate.
 
     Raises:
-        ValueError: what is wrong with it, in half a line.
+        ValueError: the text is invalid; the message is half a line.
     """
     text = text.decode() if isinstance(text, bytes) else text
     try:
@@ -62,7 +62,7 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError(line) from error
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
-    if "\\ud" in text or "\\uD" in text:  # looked for first: encoding every record would cost
+    if "\\ud" in text or "\\uD" in text:  # only then, since encoding every record is slow
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -78,13 +78,13 @@ def version_of(record: Any, newest: int, noun: str) -> int:
     """Return a record's schema version.
 
     Args:
-        record: JSON's value.
-        newest: the version that this program writes.
-        noun: what the record should be, with its article.
+        record: the parsed JSON.
+        newest: the schema version that this program writes.
+        noun: what the record should be, for the message, for example "a result".
 
     Raises:
-        NewerSchemaError: it was written by a newer version.
-        ValueError: it has no version.
+        NewerSchemaError: the record was written by a newer version.
+        ValueError: the record has no schema version.
     """
     if type(record) is not dict or type(record.get("schema")) is not int:
         raise ValueError(f"is not {noun}: it has no schema")
@@ -103,17 +103,17 @@ def require(
     where: str = "",
     check: Callable[[Any, str], None] | None = None,
 ) -> None:
-    """Refuse a value that doesn't have exactly this shape; JSON's true is not a number here.
+    """Refuse a value that does not have exactly this shape; a boolean is not a number here.
 
     Args:
-        value: JSON's value.
-        shape: what it must look like.
-        noun: what it is a part of, with its article, for messages.
+        value: the parsed JSON.
+        shape: the shape that it must have.
+        noun: what it is part of, for messages, for example "a result".
         where: its path in the record.
-        check: looks at each single value and its path too, and raises.
+        check: an additional check of every single value, called with the value and its path.
 
     Raises:
-        ValueError: the path and what is wrong there, in half a line.
+        ValueError: the shape differs; the message is the path and the problem, in half a line.
     """
     match shape:
         case tuple():
@@ -129,9 +129,9 @@ def require(
                 require(element, each, noun, f"{where}[{number}]", check)
         case _:
             _require_type(value, (dict,), where)
-            inside = f"{where}." if where else ""
-            for name, wanted in _fields(value, shape, noun, inside).items():
-                require(value[name], wanted, noun, f"{inside}{name}", check)
+            prefix = f"{where}." if where else ""
+            for name, field in _fields(value, shape, noun, prefix).items():
+                require(value[name], field, noun, f"{prefix}{name}", check)
 
 
 def _require_type(value: Any, types: Types, where: str) -> None:
@@ -139,28 +139,28 @@ def _require_type(value: Any, types: Types, where: str) -> None:
         raise ValueError(f"{where} is a {type(value).__name__}")
 
 
-def _fields(value: Record, shape: Shape, noun: str, inside: str) -> Mapping[str, Shape]:
-    """Return the shapes of the fields of a dict that are looked at."""
+def _fields(value: Record, shape: Shape, noun: str, prefix: str) -> Mapping[str, Shape]:
+    """Return the fields of a dict that must be checked, with their shapes."""
     if isinstance(shape, Named):
         return dict.fromkeys(value, shape.each)
     if isinstance(shape, Open):
         return {name: each for name, each in shape.fields.items() if name in value}
     if missing := sorted(shape.keys() - value.keys()):
-        raise ValueError(f"{inside}{missing[0]} is missing")
+        raise ValueError(f"{prefix}{missing[0]} is missing")
     if odd := sorted(value.keys() - shape.keys()):
-        raise ValueError(f"{inside}{odd[0]} is no field of {noun}")
+        raise ValueError(f"{prefix}{odd[0]} is no field of {noun}")
     fields: Mapping[str, Shape] = shape
     return fields
 
 
 def not_finite(value: Any, where: str = "") -> str | None:
-    """Return the path of the first NaN or infinity in plain data, and what stands there."""
+    """Return the path and value of the first NaN or infinity in plain data, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{where} is {value}"
     if isinstance(value, Mapping):
-        inside = ((f"{where}.{name}" if where else str(name), each) for name, each in value.items())
+        items = ((f"{where}.{name}" if where else str(name), item) for name, item in value.items())
     elif isinstance(value, list | tuple):
-        inside = ((f"{where}[{number}]", each) for number, each in enumerate(value))
+        items = ((f"{where}[{number}]", item) for number, item in enumerate(value))
     else:
         return None
-    return next(filter(None, (not_finite(each, path) for path, each in inside)), None)
+    return next(filter(None, (not_finite(item, path) for path, item in items)), None)

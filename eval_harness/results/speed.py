@@ -1,4 +1,4 @@
-"""Sessions of `speed`: what was timed, where and how; their files. Imports no torch."""
+"""Timing sessions of `speed`, and their JSON files. Imports no torch."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -24,26 +24,27 @@ from eval_harness.results.store import Invalid
 SCHEMA = 2
 SPEED = "speed"
 
-_LARGEST = 1e15  # of any number here; larger ones would be no measurement, and stop a table
-_SHORTEST = 1e-9  # seconds of a pass, likewise
+# Numbers beyond these are no measurements, and would make a table overflow or divide by zero.
+_LARGEST = 1e15
+_SHORTEST_PASS = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What was asked for: every setting that changes a time.
+    """Every setting that changes a time.
 
     Attributes:
-        source: where the pairs are from, as a task's data says it; None where their ids are
-            synthetic, of the lengths of STS-B's dev set.
+        source: the source of the pairs, as in a result's data; None where the token ids are
+            synthetic, with the lengths of STS-B's dev set.
         content: the hash of that data.
-        pairs: how many were timed in a pass.
-        full: whether these are the whole dev set.
-        repeats: passes of each kind.
-        seed: what the pairs were drawn with.
-        max_seq_length: tokens that are read of a pair.
-        threads: of each model's process, in turn.
-        batch_sizes: in turn; 1 is among them.
-        dtype: of weights and products.
+        pairs: number of pairs in a pass.
+        full: whether a pass covers the whole dev set.
+        repeats: passes for each number of threads and batch size.
+        seed: the seed that the pairs were drawn with.
+        max_seq_length: maximum sequence length of a pair in tokens.
+        threads: numbers of CPU threads per process, timed in turn.
+        batch_sizes: pairs per batch, timed in turn; 1 is among them.
+        dtype: the type of weights and activations.
     """
 
     source: str | None
@@ -60,15 +61,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class Timing:
-    """A model's times with so many threads and pairs in a batch.
+    """A model's times for one number of threads and one batch size.
 
     Attributes:
-        threads: of its process.
-        batch_size: pairs at once; those of like length together, but one by one as they come.
+        threads: CPU threads of its process.
+        batch_size: pairs per batch; sorted by length, except at batch size 1.
         passes: seconds of each repeat, over all pairs.
-        p50: milliseconds that half of all batches of all repeats took at most.
-        p90: nine in ten.
-        p99: 99 in a hundred.
+        p50: the median time of a batch over all repeats, in milliseconds.
+        p90: its 90th percentile.
+        p99: its 99th percentile.
     """
 
     threads: int
@@ -80,23 +81,23 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Of a pass: the median of the repeats."""
+        """The median time of a pass."""
         return statistics.median(self.passes)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A model and what was measured of it.
+    """A model and its measurements.
 
     Attributes:
-        name: what it is called in tables.
-        key: which model it is: the same weights, or the same config, have the same.
-        random_weights: whether it was made of a config alone.
-        parameters: of the body: embeddings, layers, and the pooler where there is one.
-        with_head: and of the task's head.
-        file_bytes: of its weights' files; None where there are none.
-        peak_bytes: of its weights in memory, and the most that was taken above them at batch
-            size 1; None where that can't be seen.
+        name: its name in tables.
+        key: its identity: equal for the same weights, or for the same config.
+        random_weights: whether it was built from a config alone.
+        parameters: parameters of the body: embeddings, layers, and the pooler if it has one.
+        with_head: parameters including the task's head.
+        file_bytes: size of its weight files; None where there are none.
+        peak_bytes: its weights in memory plus the peak above them at batch size 1; None where the
+            system does not tell.
         timings: one for each number of threads and each batch size.
     """
 
@@ -110,17 +111,17 @@ class Timed:
     timings: tuple[Timing, ...]
 
     def timing(self, threads: int, batch_size: int = 1) -> Timing:
-        """One of them."""
+        """Return the timing for a number of threads and a batch size."""
         return next(
-            each
-            for each in self.timings
-            if (each.threads, each.batch_size) == (threads, batch_size)
+            timing
+            for timing in self.timings
+            if (timing.threads, timing.batch_size) == (threads, batch_size)
         )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides how long the same work takes."""
+    """The hardware and system that times depend on."""
 
     processor: str
     cores: int
@@ -130,21 +131,21 @@ class Machine:
 
 @dataclass(frozen=True)
 class Session:
-    """Models that were timed in turn, on one machine: only such times can be compared.
+    """Models that were timed in turn on one machine; only times of one session are comparable.
 
     Attributes:
-        models: those; the first is what the others are compared with.
-        setup: what was asked for.
-        machine: where.
-        version: of this code.
-        commit: of it, where it is a checkout.
-        libraries: their versions.
-        environment: variables that tell threads how to wait for one another.
-        load: how many processes wanted a core when it began: above 0, it was shared.
-        finished: when, in UTC, ISO 8601.
-        waited: the share of the passes' time that a model's threads waited for a core which
-            others had, of the model that waited most; None where the system doesn't tell.
-        schema: the version of this record.
+        models: the models; the others are compared with the first.
+        setup: the settings that they were timed with.
+        machine: the machine that they were timed on.
+        version: the version of this package.
+        commit: its git commit, if it is a checkout.
+        libraries: versions of the libraries.
+        environment: environment variables that decide how threads wait for each other.
+        load: the load average at the beginning: above 0, the machine was shared.
+        finished: the time of completion in UTC, ISO 8601.
+        waited: the share of its passes' time that a model's threads waited for a core taken by
+            other processes, the highest of all models; None where the system does not tell.
+        schema: the version of the record.
     """
 
     models: tuple[Timed, ...]
@@ -161,20 +162,21 @@ class Session:
 
     @property
     def key(self) -> str:
-        """The name of its file: the same models, setup and machine take the older one's place."""
+        """The name of its file: a session replaces one of the same models, setup and machine."""
         models = [model.key for model in self.models]
-        asked = {"models": models, "setup": asdict(self.setup), "machine": asdict(self.machine)}
-        return hash_of(asked)
+        return hash_of(
+            {"models": models, "setup": asdict(self.setup), "machine": asdict(self.machine)}
+        )
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster a model is than its session's first: the ratio of their medians.
+    """The speedup of a model over the first of its session.
 
     Attributes:
-        value: the ratio.
-        low: the lowest of the repeats' own.
-        high: the highest.
+        value: the ratio of the median times.
+        low: the lowest ratio within a repeat.
+        high: the highest ratio within a repeat.
     """
 
     value: float
@@ -183,26 +185,26 @@ class Ratio:
 
 
 def ratio(first: Timing, other: Timing) -> Ratio:
-    """One model's time over another's of the same session; repeats are compared in pairs."""
-    each = [ours / theirs for ours, theirs in zip(first.passes, other.passes, strict=True)]
-    return Ratio(first.seconds / other.seconds, min(each), max(each))
+    """Return how many times faster `other` is than `first`, in total and within each repeat."""
+    by_repeat = [mine / its for mine, its in zip(first.passes, other.passes, strict=True)]
+    return Ratio(first.seconds / other.seconds, min(by_repeat), max(by_repeat))
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """The sessions of a results folder, the oldest first, and the files that are none."""
+    """The sessions of a results folder, oldest first, and the files that are not valid sessions."""
 
     sessions: Sequence[Session] = ()
     invalid: Sequence[Invalid] = ()
 
 
 def write_session(root: Path | str, session: Session) -> Path:
-    """Saves a session, whole or not at all."""
+    """Write a session's file atomically and return its path."""
     return write_json(Path(root) / SPEED / f"{session.key}.json", asdict(session))
 
 
 def find_speeds(root: Path | str) -> Speeds:
-    """Every session under a results folder, and every file there that isn't one."""
+    """Load all sessions of a results folder, and name the files that are not valid sessions."""
     sessions, invalid = [], []
     for path in sorted((Path(root) / SPEED).glob("[!.]*.json")):
         try:
@@ -257,22 +259,25 @@ _SESSION: dict[str, Any] = {
 }
 
 
-def from_record(read: Any) -> Session:
-    """A session from JSON's value.
+def from_record(record: Any) -> Session:
+    """Return the session in a parsed JSON record.
 
     Raises:
-        ValueError: what is wrong with it, in half a line.
+        ValueError: the record is invalid; the message is half a line.
     """
-    schema = version_of(read, SCHEMA, "a session")
+    schema = version_of(record, SCHEMA, "a session")
     if schema < SCHEMA:
-        raise ValueError(f"has schema {schema}, which is no longer read: time it again")
-    require(read, _SESSION, "a session", check=_require_measurement)
-    setup = _as_tuples(read["setup"])
-    models = tuple(map(_timed, read["models"]))
+        raise ValueError(f"has schema {schema}, which is no longer read: time the models again")
+    require(record, _SESSION, "a session", check=_require_measurement)
     session = Session(
-        **{**read, "models": models, "setup": Setup(**setup), "machine": Machine(**read["machine"])}
+        **{
+            **record,
+            "models": tuple(map(_timed, record["models"])),
+            "setup": Setup(**_as_tuples(record["setup"])),
+            "machine": Machine(**record["machine"]),
+        }
     )
-    _require_whole(session)
+    _require_complete(session)
     return session
 
 
@@ -282,7 +287,7 @@ def _timed(record: Mapping[str, Any]) -> Timed:
 
 
 def _as_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with tuples in the place of JSON's lists."""
+    """Return the record with tuples instead of JSON's lists."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
@@ -293,16 +298,17 @@ def _require_measurement(value: Any, where: str) -> None:
         raise ValueError(f"{where} {value!r:.40} is not a measurement")
 
 
-def _require_whole(session: Session) -> None:
-    """Every model with every timing that was asked for: a table reads them all."""
+def _require_complete(session: Session) -> None:
+    """Refuse a session that lacks a timing of its setup: tables read all of them."""
     setup = session.setup
-    wanted = {(threads, size) for threads in setup.threads for size in setup.batch_sizes}
+    expected = {(threads, size) for threads in setup.threads for size in setup.batch_sizes}
     if not session.models or not setup.threads or 1 not in setup.batch_sizes or not setup.pairs:
         raise ValueError("is a session in which nothing was timed at batch size 1")
     for model in session.models:
-        found = [(each.threads, each.batch_size) for each in model.timings]
-        if len(found) != len(wanted) or set(found) != wanted:
+        found = [(timing.threads, timing.batch_size) for timing in model.timings]
+        if len(found) != len(expected) or set(found) != expected:
             raise ValueError(f"the timings of {model.name} are not those of its setup")
-        for each in model.timings:
-            if len(each.passes) != setup.repeats or min(each.passes, default=0) < _SHORTEST:
+        for timing in model.timings:
+            shortest = min(timing.passes, default=0)
+            if len(timing.passes) != setup.repeats or shortest < _SHORTEST_PASS:
                 raise ValueError(f"the passes of {model.name} are not {setup.repeats} times")

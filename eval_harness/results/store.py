@@ -1,7 +1,7 @@
-"""Where results are kept: written whole or not at all, found fast, nothing torn ever counted.
+"""The results folder: results are written atomically, and damaged files are never counted.
 
     runs/<model>-<8 hex>/<task>/<8 hex of the settings>/seed-<n>.json
-    and beside it its predictions, seed-<n>.<8 hex of their content>.parquet
+    and next to it its predictions, seed-<n>.<8 hex of their content>.parquet
 
 Imports no torch.
 """
@@ -27,8 +27,8 @@ RUNS = "runs"
 _LOCK = ".lock"
 
 
-class InvalidResult(UserError):  # noqa: N818  (it says what a file is)
-    """A file that is no result: which, and why."""
+class InvalidResult(UserError):  # noqa: N818  (it tells what a file is)
+    """A file that is not a valid result: its path and the reason."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -36,19 +36,19 @@ class InvalidResult(UserError):  # noqa: N818  (it says what a file is)
 
 
 class NewerResult(InvalidResult):
-    """A result that this version can't read: not counted, and never overwritten."""
+    """A result of a newer schema: not counted, and never overwritten."""
 
 
 @dataclass(frozen=True)
 class Invalid:
-    """A file that doesn't count: its path from the results folder, and why."""
+    """A file that is not counted: its path in the results folder, and the reason."""
 
     path: str
     reason: str
 
     @property
     def is_passing(self) -> bool:
-        """Whether it is no result: a process is writing it, or left it when it was killed."""
+        """True for a leftover rather than a result: unfinished, or predictions alone."""
         return self.path.endswith((".tmp", ".parquet"))
 
     def __str__(self) -> str:
@@ -57,33 +57,43 @@ class Invalid:
 
 @dataclass(frozen=True)
 class Found:
-    """What a results folder holds, in the order of its paths: results by their keys."""
+    """The content of a results folder, in the order of its paths: results by key, other files."""
 
     by_key: Mapping[str, TaskResult] = field(default_factory=dict)
     invalid: tuple[Invalid, ...] = ()
 
     @property
     def results(self) -> tuple[TaskResult, ...]:
-        """What counts."""
+        """The valid results."""
         return tuple(self.by_key.values())
 
 
 def path_of(root: Path | str, key: str) -> Path:
-    """The file of a result."""
+    """Return the path of a result's file."""
     return Path(root) / RUNS / f"{key}.json"
 
 
 def publish(
     root: Path | str, result: TaskResult, predictions: Predictions, *, replace: bool = False
 ) -> bool:
-    """Saves a result with its predictions; False where a valid one is there already.
+    """Save a result with its predictions, unless a valid one exists.
 
-    The first that was finished counts, whoever else made the same run. Killed at any moment it
-    leaves no result or a whole one; one that is to be replaced stands until the new one does.
+    The first result of a run counts, even if another process repeats the run. A process killed at
+    any moment leaves either no result or a complete one; a result that is to be replaced stays
+    until the new one is complete.
+
+    Args:
+        root: the results folder.
+        result: the result; `predictions` is filled in.
+        predictions: the predictions that it was computed from.
+        replace: whether to replace a valid result.
+
+    Returns:
+        Whether the result was saved.
 
     Raises:
         RunFailed: a number is not finite.
-        NewerResult: one is there that this version can't read.
+        NewerResult: a result of a newer schema exists.
     """
     _require_finite(result, predictions)
     from filelock import FileLock
@@ -91,36 +101,36 @@ def publish(
     path = path_of(root, result.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / _LOCK).acquire(poll_interval=0.01):
-        there = _counting(path)
-        _remove_others(path, _beside(there) if there else None)
-        if there and not replace:
+        existing = _valid_result(path)
+        _remove_leftovers(path, _predictions_name(existing) if existing else None)
+        if existing and not replace:
             return False
-        _remove_others(path, _write(path, result, predictions))
+        _remove_leftovers(path, _write(path, result, predictions))
     return True
 
 
 def load(path: Path | str) -> TaskResult:
-    """One result, checked all but its predictions' hash.
+    """Load a result and check everything except its predictions' hash.
 
     Raises:
-        InvalidResult: why it doesn't count.
+        InvalidResult: the file is not a valid result.
     """
     path = Path(path)
     key, result = _Reader().read(str(path))
     if path.parts[-4:] != tuple(f"{key}.json".split("/")):
         raise InvalidResult(path, _misplaced(key))
-    if wrong := _wrong_predictions(str(path), result):
-        raise InvalidResult(path, wrong)
+    if problem := _problem_with_predictions(str(path), result):
+        raise InvalidResult(path, problem)
     return result
 
 
 def find(root: Path | str) -> Found:
-    """Every result under a folder, and every file there that isn't one.
+    """Load all results of a results folder, and name the files that are not valid results.
 
-    Of two that claim one key and say different things neither counts.
+    If two files of one key have different scores, neither counts.
     """
     reader, by_key, invalid = _Reader(), dict[str, TaskResult](), list[Invalid]()
-    strays: list[tuple[str, str, TaskResult]] = []
+    misplaced: list[tuple[str, str, TaskResult]] = []
     predictions: list[str] = []
     for path, entry in _candidates(Path(root), predictions, invalid):
         try:
@@ -129,64 +139,63 @@ def find(root: Path | str) -> Found:
             invalid.append(Invalid(path, error.reason))
             continue
         if path != f"{RUNS}/{key}.json":
-            strays.append((path, key, result))
-        elif wrong := _wrong_predictions(entry.path, result):
-            invalid.append(Invalid(path, wrong))
+            misplaced.append((path, key, result))
+        elif problem := _problem_with_predictions(entry.path, result):
+            invalid.append(Invalid(path, problem))
         else:
             by_key[key] = result
-    invalid += _judged(strays, by_key)
-    invalid += _unnamed(predictions, by_key)
-    return Found(by_key, tuple(sorted(invalid, key=lambda each: each.path)))
+    invalid += _compare_misplaced(misplaced, by_key)
+    invalid += _superseded(predictions, by_key)
+    return Found(by_key, tuple(sorted(invalid, key=lambda file: file.path)))
 
 
-def read_predictions(root: Path | str, result: TaskResult, wanted: type[P]) -> P:
-    """Return the predictions beside a result, after checking their hash.
+def read_predictions(root: Path | str, result: TaskResult, expected: type[P]) -> P:
+    """Read the predictions of a saved result and check their hash.
 
     Args:
         root: the results folder.
-        result: whose they are.
-        wanted: the class that they must be of: one kind's, or `Predictions` for any.
+        result: the result, as it was loaded.
+        expected: the class that they must have; `Predictions` accepts any.
 
     Raises:
-        InvalidResult: they are missing, not those that the result was saved with, or another
-            kind's.
+        InvalidResult: they are missing, have another hash, or are of another class.
     """
-    path = path_of(root, result.key).with_name(_beside(result))
+    path = path_of(root, result.key).with_name(_predictions_name(result))
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidResult(path, explain(error)) from error
     if hashlib.sha256(data).hexdigest() != (result.predictions or {})["sha256"]:
-        raise InvalidResult(path, "is not what the result was saved with (another sha256)")
+        raise InvalidResult(path, "is not what the result was saved with (sha256 differs)")
     try:
         predictions = from_parquet(data)
     except (ValueError, OSError) as error:
         raise InvalidResult(path, " ".join(str(error).split())) from error
-    if not isinstance(predictions, wanted):
-        held = type(predictions).__name__
-        raise InvalidResult(path, f"holds {held} instead of {wanted.__name__}")
+    if not isinstance(predictions, expected):
+        found = type(predictions).__name__
+        raise InvalidResult(path, f"holds {found} instead of {expected.__name__}")
     return predictions
 
 
-def _beside(result: TaskResult) -> str:
-    """The name of a saved result's predictions."""
+def _predictions_name(result: TaskResult) -> str:
+    """Return the name of the file with a saved result's predictions."""
     return str((result.predictions or {})["name"])
 
 
 def _require_finite(result: TaskResult, predictions: Predictions) -> None:
-    """Raises where a number is NaN or infinite: JSON has no such thing and no table should."""
+    """Refuse NaN and infinity, which JSON cannot express and tables could not average."""
     fault = predictions.fault()
     if found := not_finite(to_record(result)):
         raise RunFailed(f"{result.key}: {found}: not saved; write null where it is undefined")
     if fault:
-        raise RunFailed(f"{result.key}: {fault} aren't finite: not saved")
+        raise RunFailed(f"{result.key}: {fault} are not finite: not saved")
 
 
-def _counting(path: Path) -> TaskResult | None:
-    """The result that is there, if it counts.
+def _valid_result(path: Path) -> TaskResult | None:
+    """Load the result at a path; return None if there is none, or none that is valid.
 
     Raises:
-        NewerResult: one is there of which this version can't know whether it counts.
+        NewerResult: this version can't tell whether the result is valid.
     """
     try:
         return load(path)
@@ -196,23 +205,25 @@ def _counting(path: Path) -> TaskResult | None:
         return None
 
 
-def _remove_others(path: Path, predictions: str | None) -> None:
-    """What else lies there of this very result: older predictions, what a killed process left.
+def _remove_leftovers(path: Path, predictions: str | None) -> None:
+    """Remove a result's older predictions and the temporary files that killed processes left.
 
-    Under the lock nobody else is writing it.
+    Args:
+        path: the result's file. The caller holds the lock, so no process is writing it.
+        predictions: the name of the predictions that stay.
     """
     for name in os.listdir(path.parent):  # noqa: PTH208  (one pass over thousands of seeds)
-        unfinished = name.startswith(f".{path.stem}.") and name.endswith(".tmp")
-        older = name.startswith(f"{path.stem}.") and name.endswith(".parquet")
-        if unfinished or (older and name != predictions):
+        is_unfinished = name.startswith(f".{path.stem}.") and name.endswith(".tmp")
+        is_predictions = name.startswith(f"{path.stem}.") and name.endswith(".parquet")
+        if is_unfinished or (is_predictions and name != predictions):
             (path.parent / name).unlink()
 
 
 def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
-    """Writes both files, the result last; gives the name of the predictions.
+    """Write both files, the result last; return the name of the predictions' file.
 
-    They are named by their content, so those of an older result stay its own until the new one has
-    taken its place: there is no moment without a result.
+    Predictions are named by their content, so those of the old result are not overwritten before
+    the new result replaces it: at every moment there is one complete pair.
     """
     data = to_parquet(predictions)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -222,16 +233,16 @@ def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with replacing(path) as new:
         new.write_text(text + "\n", encoding="utf-8")
-        sync(new)  # a disk that is full says so here, before anything has changed
+        sync(new)  # fails here if the disk is full, before anything has changed
         write_atomically(path.with_name(name), data)
     return name
 
 
-def _wrong_predictions(path: str, result: TaskResult) -> str | None:
-    """Why a result's predictions can't be its own; a look at their size, since a hash is slow."""
+def _problem_with_predictions(path: str, result: TaskResult) -> str | None:
+    """Return why a predictions' file can't be the result's, by name and size: hashing is slow."""
     saved = result.predictions or {}
     name, seed = saved["name"], f"seed-{result.seed}"
-    # Never a path that leads elsewhere. The first results' predictions have no hash in the name.
+    # Never follow a path out of the folder. The first results' names contain no hash.
     if "/" in name or name not in (f"{seed}.{saved['sha256'][:8]}.parquet", f"{seed}.parquet"):
         return f"names {name!r} as its predictions instead of {seed}.<hash>.parquet"
     try:
@@ -244,33 +255,34 @@ def _wrong_predictions(path: str, result: TaskResult) -> str | None:
 
 
 def _misplaced(key: str) -> str:
-    return f"says that it is {key}; a result counts only in its own place"
+    return f"belongs at {RUNS}/{key}.json; a result counts only in its own place"
 
 
 class _Reader:
-    """Reads results; the settings that the files of a folder share are hashed once."""
+    """A reader of results that hashes the settings shared by a folder's files only once."""
 
     def __init__(self) -> None:
         self._settings: dict[str, Settings] = {}
         self._hashes: dict[str, str] = {}
 
     def read(self, path: str) -> tuple[str, TaskResult]:
-        """What a file says, wherever it lies, and its key."""
+        """Return the key and the result in a file, wherever it lies."""
         try:
             with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (thousands of them)
                 text = stream.read().decode()
             folder = path.rpartition("/")[0]
             result = from_record(parsed(text), self._settings.get(folder))
-            settings = self._hash_of(result.settings, folder)
+            settings_hash = self._hash_of(result.settings, folder)
         except NewerSchemaError as error:
             raise NewerResult(path, str(error)) from error
         except ValueError as error:
             raise InvalidResult(path, " ".join(str(error).split())) from error
         except OSError as error:
             raise InvalidResult(path, explain(error)) from error
-        return f"{result.model.key}/{result.task}/{settings}/seed-{result.seed}", result
+        return f"{result.model.key}/{result.task}/{settings_hash}/seed-{result.seed}", result
 
     def _hash_of(self, settings: Settings, folder: str) -> str:
+        # `from_record` returns the known object for equal settings, so identity is enough.
         if self._settings.get(folder) is not settings:
             _require_flat((settings.row, settings.task))
             self._settings[folder], self._hashes[folder] = settings, settings.hash
@@ -278,26 +290,32 @@ class _Reader:
 
 
 def _require_flat(value: Any, depth: int = 8) -> None:
-    """Settings are shown in tables, and nobody's are deeper than a method's options."""
+    """Refuse settings nested deeper than any real ones: tables walk through them recursively."""
     if depth == 0:
         raise ValueError("settings are nested too deep")
     if isinstance(value, dict | list | tuple):
-        for each in value.values() if isinstance(value, dict) else value:
-            _require_flat(each, depth - 1)
+        for item in value.values() if isinstance(value, dict) else value:
+            _require_flat(item, depth - 1)
 
 
 def _candidates(
     root: Path, predictions: list[str], invalid: list[Invalid]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every JSON file under `runs/` with its path from the root; what else lies there is told."""
+    """Yield the JSON files under `runs/` with their paths in the results folder.
+
+    Args:
+        root: the results folder.
+        predictions: the paths of parquet files are added to it.
+        invalid: files that belong to no result are added to it.
+    """
     top = root / RUNS
     skip = len(str(top)) - len(RUNS)
     for folder in _folders(str(top)) if top.is_dir() else ():
         names = {entry.name for entry in folder}
         for entry in folder:
             path = entry.path[skip:]
-            if wrong := _no_candidate(entry, names):
-                invalid.append(Invalid(path, wrong))
+            if problem := _problem_with_entry(entry, names):
+                invalid.append(Invalid(path, problem))
             elif entry.name.endswith(".json"):
                 yield path, entry
             elif entry.name.endswith(".parquet"):
@@ -305,54 +323,54 @@ def _candidates(
 
 
 def _folders(folder: str) -> Iterator[list[os.DirEntry[str]]]:
-    """The entries of a folder that are no folders, then those below; links lead nowhere."""
+    """Yield the files of a folder, then those of each folder below; links are not followed."""
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
-    below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    subfolders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     yield [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
-    for entry in below:
+    for entry in subfolders:
         yield from _folders(entry.path)
 
 
-def _no_candidate(entry: os.DirEntry[str], names: set[str]) -> str | None:
-    """Why a file can't be a result or belong to one."""
+def _problem_with_entry(entry: os.DirEntry[str], names: set[str]) -> str | None:
+    """Return why a file can't be a result or belong to one; `names` are all files of its folder."""
     if entry.is_symlink():
-        return "is a link: results are files of their own here"
+        return "is a link, which is not followed"
     if entry.name.endswith(".tmp"):
-        return "was being written: by a process that was killed, or is at it just now"
+        return "is unfinished: its process was killed, or is still writing it"
     stem, _, ending = entry.name.rpartition(".")
     if ending == "parquet" and f"{stem.partition('.')[0]}.json" not in names:
         return "predictions without a result"
     return None
 
 
-def _unnamed(predictions: list[str], by_key: dict[str, TaskResult]) -> Iterator[Invalid]:
-    """Predictions beside a result that names others as its own."""
+def _superseded(predictions: list[str], by_key: dict[str, TaskResult]) -> Iterator[Invalid]:
+    """Yield the predictions whose result names another file as its predictions."""
     for path in predictions:
         folder, _, name = path.rpartition("/")
         result = by_key.get(f"{folder[len(RUNS) + 1 :]}/{name.partition('.')[0]}")
-        if result is not None and _beside(result) != name:
+        if result is not None and _predictions_name(result) != name:
             yield Invalid(path, "predictions of a result that was replaced, or is being written")
 
 
-def _judged(
-    strays: list[tuple[str, str, TaskResult]], by_key: dict[str, TaskResult]
+def _compare_misplaced(
+    misplaced: list[tuple[str, str, TaskResult]], by_key: dict[str, TaskResult]
 ) -> list[Invalid]:
-    """Why files that lie elsewhere than they say don't count; a contradicted result goes too."""
-    found = []
+    """Return why misplaced results don't count; remove what they contradict from `by_key`."""
+    invalid = []
     contradicted = set()
-    for path, key, result in strays:
-        home = by_key.get(key)
-        if home is None:
-            found.append(Invalid(path, _misplaced(key)))
-        elif (home.score, home.scores) == (result.score, result.scores):
-            found.append(Invalid(path, f"is a copy of {RUNS}/{key}.json"))
+    for path, key, result in misplaced:
+        in_place = by_key.get(key)
+        if in_place is None:
+            invalid.append(Invalid(path, _misplaced(key)))
+        elif (in_place.score, in_place.scores) == (result.score, result.scores):
+            invalid.append(Invalid(path, f"is a copy of {RUNS}/{key}.json"))
         else:
             contradicted.add(key)
-            found.append(Invalid(path, f"contradicts {RUNS}/{key}.json: neither counts"))
+            invalid.append(Invalid(path, f"contradicts {RUNS}/{key}.json: neither counts"))
     for key in contradicted:
         del by_key[key]
-        found.append(
+        invalid.append(
             Invalid(f"{RUNS}/{key}.json", "is contradicted by another file: neither counts")
         )
-    return found
+    return invalid

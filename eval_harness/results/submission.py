@@ -1,7 +1,7 @@
-"""Predictions as GLUE's server and SQuAD's own scripts take them. Imports no torch.
+"""Predictions in the formats of GLUE's server and SQuAD's official scripts. Imports no torch.
 
-The server wants one zip with a file for each of the nine tasks, MNLI's two, and `AX.tsv` (MNLI
-labels for its diagnostic set), which is not made here.
+The server expects one zip with a file for each of the nine tasks (two for MNLI) and `AX.tsv` (MNLI
+labels for its diagnostic set), which is not written here.
 """
 
 import json
@@ -21,24 +21,24 @@ from eval_harness.tasks.registry import Task
 
 _ENDINGS = {"test": "", "test_matched": "-m", "test_mismatched": "-mm"}
 _CERTAIN = 1e300
-"""Infinite odds in JSON, which has no such number; more than a difference of logits can be."""
+"""Stands for infinite odds, which JSON cannot express; larger than any difference of logits."""
 
 
 def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any]) -> Path:
-    """Writes a test split's predictions in the server's exact format.
+    """Write a test split's predictions in the server's exact format.
 
     Args:
-        folder: the file is put there under the server's name for it.
-        task: one of GLUE's.
+        folder: the folder to write to; the file gets the name that the server expects.
+        task: a GLUE task.
         split: the test split, in the order of its file.
         logits: [examples, classes], or one column of numbers for a regression.
 
     Raises:
-        UserError: the server takes no such task.
-        RunFailed: a logit isn't finite.
+        UserError: the server does not accept this split.
+        RunFailed: a logit is not finite.
     """
     if task.glue is None or split.name not in task.test:
-        raise UserError(f"GLUE's server takes no {split.name} split of {task.title}")
+        raise UserError(f"GLUE's server does not accept the {split.name} split of {task.title}")
     if logits.shape != (len(split), len(task.labels) or 1):
         raise ValueError(f"logits of shape {logits.shape} for {len(split)} of {task.title}")
     if not np.isfinite(logits).all():
@@ -50,13 +50,13 @@ def write_submission(folder: Path, task: Task, split: Split, logits: NDArray[Any
 
 
 def write_answers(folder: Path, task_name: str, predictions: AnsweredQuestions) -> list[Path]:
-    """Writes answers as SQuAD's own evaluation reads them.
+    """Write answers in the format of SQuAD's official evaluation scripts.
 
     Args:
-        folder: the files are put there: `squad.json`, of SQuAD 2.0 also `squad_v2-null-odds.json`,
-            what its script takes as `--na-prob-file`. Odds that are infinite, where no token could
-            be an answer, stand there as 1e300.
-        task_name: one of SQuAD's.
+        folder: the folder to write to: `squad.json`, or `squad_v2.json` and
+            `squad_v2-null-odds.json` (for the script's `--na-prob-file`), where odds that are
+            infinite, since no token could be an answer, are written as 1e300.
+        task_name: a SQuAD task.
         predictions: the answers to all questions.
     """
     answers = folder / f"{task_name}.json"
@@ -69,10 +69,10 @@ def write_answers(folder: Path, task_name: str, predictions: AnsweredQuestions) 
 
 
 def _answers(task: Task, logits: NDArray[Any]) -> list[str]:
-    """Labels by name where GLUE's own files have them so, else numbers."""
+    """Return label names where GLUE's own files have names, else numbers."""
     if task.scale is not None:
-        # Added to a zero, so that none of them reads -0.000.
+        # -0.0 + 0.0 is 0.0, so nothing is written as -0.000.
         return [f"{number + 0.0:.3f}" for number in np.clip(logits[:, 0], *task.scale)]
-    answers = logits.argmax(axis=1)
+    classes = logits.argmax(axis=1)
     names = task.glue is not None and task.glue.named
-    return [task.labels[answer] if names else str(answer) for answer in answers]
+    return [task.labels[index] if names else str(index) for index in classes]

@@ -1,1 +1,1 @@
-"""What a run is: a model, a task, a seed, settings, and the key they make. No torch."""
+"""Runs: a model, a task, a seed and settings, and the key of their result. No torch."""

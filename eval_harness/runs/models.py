@@ -1,4 +1,4 @@
-"""Which model a name means: where it is, and a digest of what is in it. Imports no torch."""
+"""Models by name: where a model is, and a digest of its content. Imports no torch."""
 
 import json
 import re
@@ -16,50 +16,61 @@ from angels_share.untrusted import require_safetensors
 from eval_harness.runs.run import Distilled, Model
 from eval_harness.tasks.registry import TASKS, Task
 
-# What decides what a model computes; its README doesn't.
-_CONTENT = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer.json",
-            "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
-            "special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model",
-            "tokenizer.model")  # fmt: skip
+# The files that determine what a model computes; its README doesn't.
+_CONTENT = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 _WEIGHTS = "model.safetensors"
 
 
 def identify(name: str) -> Model:
-    """The model that a short name, a folder or a Hub id means.
+    """Return the model that a short name, a folder or a Hub id refers to.
 
     Raises:
-        UserError: there is none, or it holds no weights that can be read without running code.
+        UserError: not found, no tokenizer, or no weights that can be read without running code.
     """
     located = locate(name)
     row = known_as(name)
     if located.kind == "folder":
-        row = None  # whatever it is called, it is the user's own
+        row = None  # a folder is the user's own model, even if named like a short name
         require_safetensors(Path(located.source), "AutoModel")
         if not has_tokenizer(located.source):
             raise UserError(f"{located.source}: holds no tokenizer: copy its teacher's into it")
-    teacher = _Origin(row.teacher) if row else _origin(located)
-    content = _content(located)
+    lineage = _Lineage(row.teacher) if row else _read_lineage(located)
+    digests = _file_digests(located)
     return Model(
-        name=_shown_name(name, located, row),
+        name=_display_name(name, located, row),
         slug=_slug(row.short if row else Path(located.source).resolve().name),
-        digest=located.revision[:8] if located.revision is not None else hash_of(content),
+        digest=located.revision[:8] if located.revision is not None else hash_of(digests),
         source=str(Path(located.source).resolve()) if located.kind == "folder" else located.source,
         revision=located.revision,
-        teacher=teacher.teacher,
-        distilled=teacher.distilled,
-        weights=content.get(_WEIGHTS),
-        teacher_weights=teacher.weights,
+        teacher=lineage.teacher,
+        distilled=lineage.distilled,
+        weights=digests.get(_WEIGHTS),
+        teacher_weights=lineage.teacher_weights,
     )
 
 
-def _shown_name(name: str, located: Located, row: ShortName | None) -> str:
+def _display_name(name: str, located: Located, row: ShortName | None) -> str:
     if row is not None:
         return row.short
     return _folder_name(Path(located.source).resolve()) if located.kind == "folder" else name
 
 
 def _folder_name(path: Path) -> str:
-    """What a model's folder is called; `none` and `no-ce` say little without their study's name."""
+    """Return a folder's name, after its study's if it is an ablation's, such as `no-ce`."""
     return f"{path.parent.name}/{path.name}".lstrip("/") if path.name in ABLATIONS else path.name
 
 
@@ -67,8 +78,8 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
 
 
-def _content(located: Located) -> dict[str, str]:
-    """The sha256 of each file of a folder that decides what the model computes."""
+def _file_digests(located: Located) -> dict[str, str]:
+    """Return the sha256 of each file in a folder that determines what the model computes."""
     if located.revision is not None:
         return {}
     folder = Path(located.source)
@@ -76,77 +87,84 @@ def _content(located: Located) -> dict[str, str]:
     return {path.name: sha256_of_file(path) for path in files}
 
 
-class _Origin(NamedTuple):
-    """Whom a model was distilled from, and how."""
+class _Lineage(NamedTuple):
+    """The teacher that a model was distilled from, and how."""
 
     teacher: str | None = None
-    weights: str | None = None
+    teacher_weights: str | None = None
     distilled: Distilled | None = None
 
 
-def _origin(located: Located) -> _Origin:
-    """What the record in a folder says; its teacher is the first where there are several."""
+def _read_lineage(located: Located) -> _Lineage:
+    """Read the record in a folder; of several teachers the first one counts."""
     path = Path(located.source) / RECORD
     if located.kind != "folder" or not path.is_file():
-        return _Origin()
+        return _Lineage()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not record["teachers"]:
-            return _Origin()
+            return _Lineage()
         teacher = record["teachers"][0]
         weights = teacher.get("sha256") or teacher.get("revision")
-        known = str(weights) if weights else None
-        return _Origin(_shown(str(teacher["name"])), known, _distilled(record))
+        name = _teacher_name(str(teacher["name"]))
+        return _Lineage(name, str(weights) if weights else None, _distilled(record))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{path}: is no record of a distillation: {error!r}; remove it") from error
+        raise UserError(
+            f"{path}: not a valid distillation record ({error!r}); remove it"
+        ) from error
 
 
-def _shown(name: str) -> str:
-    """A teacher's name as its own results bear it."""
+def _teacher_name(name: str) -> str:
+    """Return a teacher's name as `identify` would give it."""
     row = known_as(name)
     return row.short if row else _folder_name(Path(name))
 
 
 def _distilled(record: Mapping[str, Any]) -> Distilled | None:
-    """How a student was made; a teacher is what it says, wherever that lay."""
+    """Return how a student was distilled; teachers count by their content, not their path."""
     if "ablation" not in record:
         return None
-    recipe, asked = record["recipe"], record["student"]["asked_for"]
-    weights = {name: float(value) for name, value in recipe.items() if _is_weight(name)}
+    recipe, requested = record["recipe"], record["student"]["asked_for"]
+    loss = {name: float(value) for name, value in recipe.items() if _is_loss_weight(name)}
     rest = {
-        "teachers": [each["sha256"] or each["revision"] or each["name"]
-                     for each in record["teachers"]],
+        "teachers": [
+            teacher["sha256"] or teacher["revision"] or teacher["name"]
+            for teacher in record["teachers"]
+        ],
         "corpus": record["corpus"].get("fingerprint") or record["corpus"],
-        "asked_for": {name: asked[name] for name in asked if name != "student_init"},
-        # A student that starts at random is another one to begin with.
-        "recipe": {name: value for name, value in recipe.items()
-                   if name != "student" and not _is_weight(name)},
-    }  # fmt: skip
-    init = str(asked["student_init"])
-    return Distilled(str(record["ablation"]), weights, init, hash_of(rest, 16))
+        "asked_for": {name: requested[name] for name in requested if name != "student_init"},
+        # Without `student`, a hash of its initial weights: it differs for a random initialisation.
+        "recipe": {
+            name: value
+            for name, value in recipe.items()
+            if name != "student" and not _is_loss_weight(name)
+        },
+    }
+    init = str(requested["student_init"])
+    return Distilled(str(record["ablation"]), loss, init, hash_of(rest, 16))
 
 
-def _is_weight(name: str) -> bool:
+def _is_loss_weight(name: str) -> bool:
     return name.startswith("alpha_")
 
 
 def is_fine_tuned_for(model: Model, task: Task) -> bool:
-    """Whether a model has a head for just this task.
+    """Return whether a model has a head for exactly this task.
 
-    It says so itself where the harness wrote it. Else its head must be
-    of the task's kind, and where a head names classes these must be this task's and no other
-    one's: RTE and QNLI have the same.
+    Its head must be of the task's kind. The config of a model that the harness wrote names the
+    task; else the classes that a head names must be this task's and no other's: those of RTE and
+    QNLI, which have the same, prove nothing.
     """
     config = _config(model)
     if not (config.get("architectures") or [""])[0].endswith(task.kind.head_ending):
         return False
-    if written := config.get("finetuning_task"):
-        return bool(written == task.name)
+    if recorded := config.get("finetuning_task"):
+        return bool(recorded == task.name)
     if not task.kind.names_classes:
         return True
     names = config.get("id2label") or {}
     labels = tuple(names[key] for key in sorted(names, key=int))
-    return labels == task.labels and [each.labels for each in TASKS].count(labels) <= 1
+    return labels == task.labels and [other.labels for other in TASKS].count(labels) <= 1
 
 
 def _config(model: Model) -> dict[str, Any]:
@@ -158,5 +176,5 @@ def _config(model: Model) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no model's config: {error}") from error
+        raise UserError(f"{path}: not a model's config: {error}") from error
     return config

@@ -1,4 +1,4 @@
-"""What a run is: a model, a task, a seed, and every setting that changes the number. No torch."""
+"""One run: a model, a task, a seed, and every setting that changes its result. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from eval_harness.tasks.registry import Task
 
 @dataclass(frozen=True)
 class Distilled:
-    """How a student was made, as its record tells: what Table 4 finds the full triple loss by.
+    """How a student was distilled, from its record: Table 4 pairs ablation and full loss by it.
 
     Attributes:
-        ablation: what was left out, a name of `ABLATIONS`.
-        loss: the weight of each part.
-        init: whose weights it began with: "teacher" or "random".
-        rest: 16 hex digits of all else: teachers, corpus, what the student is, steps, seed.
+        ablation: what was left out, a name in `ABLATIONS`.
+        loss: the weight of each term.
+        init: the student's initial weights: "teacher" or "random".
+        rest: hash (16 hex digits) of all else: teachers, corpus, architecture, steps, seed.
     """
 
     ablation: str
@@ -27,9 +27,18 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Model:
-    """A model to judge: what it was called, where it is, and the content that it stands for.
+    """A model to evaluate.
 
-    `digest` are 8 hex digits of its revision on the Hub, or of its files where it is a folder.
+    Attributes:
+        name: its name in tables.
+        slug: its name in paths.
+        digest: 8 hex digits of its revision on the Hub, or of its files where it is a folder.
+        source: a folder, or a Hub id.
+        revision: its commit on the Hub; None for a folder.
+        teacher: the name of the model that it was distilled from, where that is known.
+        distilled: how it was distilled, where its folder has a record of that; not in the key.
+        weights: the sha256 of its weights where they are a single file in a folder.
+        teacher_weights: the sha256 of its teacher's weights, or their revision on the Hub.
     """
 
     name: str
@@ -38,27 +47,28 @@ class Model:
     source: str
     revision: str | None = None
     teacher: str | None = None
-    """The name of the model that it was distilled from, where that is known."""
     distilled: Distilled | None = None
-    """How, where its folder holds a record of it; it is no part of the key."""
     weights: str | None = None
-    """The sha256 of its weights where they are one file of a folder."""
     teacher_weights: str | None = None
-    """The same of the teacher that it had, or the revision that this had on the Hub."""
 
     @property
     def key(self) -> str:
-        """The name of its folder among the results."""
+        """The name of its folder in the results."""
         return f"{self.slug}-{self.digest}"
 
 
 @dataclass(frozen=True)
 class Method:
-    """Another way to train than plain fine-tuning, by the name of a factory.
+    """A training method other than plain fine-tuning.
 
-    Named rather than given, so that it reaches worker processes and stands in the result; that is
-    also how distillation comes in here without an import. `options` change the number and are
-    JSON; `folders` say where on this machine the models are that the options name.
+    The factory is given by name, so that it reaches worker processes, can be recorded in the
+    result, and distillation needs no import here.
+
+    Attributes:
+        name: the method's name in messages and results.
+        factory: `package.module:function`.
+        options: JSON; they change the result.
+        folders: where on this machine the models are that the options name.
     """
 
     name: str
@@ -69,11 +79,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting that changes the number.
+    """Every setting that changes a result.
 
     Attributes:
-        row: what a row of a table shares over its tasks: recipe, what the user set, limit, method.
-        task: what belongs to this task: its version, the data's content hash, resolved values.
+        row: the part that all tasks in a table row share: recipe, overrides, limit, method.
+        task: the part of this task: its version, the data's content hash, resolved values.
     """
 
     row: Mapping[str, Any]
@@ -81,12 +91,12 @@ class Settings:
 
     @property
     def row_hash(self) -> str:
-        """What the rows of a table are told apart by."""
+        """The hash that identifies a row of a table."""
         return hash_of(dict(self.row))
 
     @property
     def hash(self) -> str:
-        """What a result's folder is called."""
+        """The name of a result's folder."""
         return hash_of({"row": dict(self.row), "task": dict(self.task)})
 
 
@@ -94,20 +104,20 @@ class Settings:
 class Run:
     """One fine-tuning: a model, a task, a seed, settings, and perhaps a method.
 
-    What stands below `method` changes no number: where the data is, and what is kept besides.
+    The fields after `method` change no number: where the data is, and what else is saved.
 
     Attributes:
-        model: what is judged.
-        task: on what.
-        seed: of head, order and dropout.
-        settings: every setting that changes the number.
-        method: another way to train than plain fine-tuning.
-        neutral: flags of TrainingArguments that are passed on, such as the workers of a loader.
-        data_dir: where the task's data is; the Hub where it is None.
-        data_revision: of the data set on the Hub.
-        keep_weights: the folder that the fine-tuned model is written to.
-        seeds: all that were asked for: a table says how many of them it has.
-        predict_test: whether the test splits are predicted too, for GLUE's server.
+        model: the model to fine-tune.
+        task: the task to fine-tune it on.
+        seed: of head initialisation, example order and dropout.
+        settings: every setting that changes the result.
+        method: the training method; None for plain fine-tuning.
+        neutral: flags of TrainingArguments that change no number, such as dataloader_num_workers.
+        data_dir: the folder of the task's data; None for the Hub.
+        data_revision: the commit of the data set on the Hub.
+        keep_weights: the folder to save the fine-tuned model to, if any.
+        seeds: all seeds of the experiment: tables report how many of them have results.
+        predict_test: whether to predict the test splits too, for GLUE's server.
     """
 
     model: Model
@@ -124,9 +134,9 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Where its result lies under `runs/`, without the ending."""
+        """The path of its result below `runs/`, without the suffix."""
         return f"{self.model.key}/{self.task.name}/{self.settings.hash}/seed-{self.seed}"
 
     def __str__(self) -> str:
-        how = f" ({self.method.name})" if self.method else ""
-        return f"{self.model.name}{how} on {self.task.title}, seed {self.seed}"
+        method = f" ({self.method.name})" if self.method else ""
+        return f"{self.model.name}{method} on {self.task.title}, seed {self.seed}"

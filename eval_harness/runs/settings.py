@@ -1,4 +1,4 @@
-"""How models are fine-tuned, and which settings make two numbers two numbers. Imports no torch.
+"""Defaults of fine-tuning, and the settings that identify a result. Imports no torch.
 
 The hyper-parameters behind the paper's Tables 1 and 2 were never published. These are ours: the
 middle of the grid that BERT's authors searched, the same for every task and model.
@@ -15,7 +15,7 @@ from eval_harness.runs.run import Method, Settings
 from eval_harness.tasks.registry import Task
 
 RECIPE = 1
-"""The version of the harness's arithmetic: raise it when equal settings give another number."""
+"""Version of the harness's arithmetic: raise it when equal settings give different numbers."""
 
 FINE_TUNING: Mapping[str, Any] = {
     "learning_rate": 3e-5,
@@ -35,7 +35,7 @@ FINE_TUNING: Mapping[str, Any] = {
     "train_sampling_strategy": "group_by_length",
 }
 
-# What else of TrainingArguments changes the number of a run.
+# The other flags of TrainingArguments that change a result.
 _ALSO = frozenset({
     "max_steps", "lr_scheduler_kwargs", "optim_args", "optim_target_modules", "tf32",
     "label_smoothing_factor", "neftune_noise_alpha", "full_determinism", "dataloader_drop_last",
@@ -48,30 +48,30 @@ NEUTRAL = frozenset({
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
     "activation_checkpointing_kwargs",
 })  # fmt: skip
-"""Flags of TrainingArguments that are passed on and change no number."""
+"""Flags of TrainingArguments that are passed on but change no number."""
 
-_ONE_LOOK = "dev is looked at once, at the end; --choose best looks after every epoch"
-_NO_CHECKPOINTS = "a run of the harness writes no checkpoints: what was killed is run again"
-_ONE_PROCESS = "a run is one process: --workers shares runs out"
+_ONE_EVALUATION = "dev is evaluated once, after training; --choose best does so every epoch"
+_NO_CHECKPOINTS = "runs are short and not checkpointed; rerun the command to redo unfinished ones"
+_ONE_PROCESS = "a run is a single process; --workers does several runs at a time"
 _REFUSED = {
     "output_dir": "results go to --results_dir",
     "seed": "use --seeds or --num_seeds",
-    "data_seed": "use --seeds: the data's order follows the run's seed",
+    "data_seed": "use --seeds: a run's seed also shuffles its data",
     "do_predict": "use --predict_test",
-    "eval_strategy": _ONE_LOOK,
-    "eval_steps": _ONE_LOOK,
+    "eval_strategy": _ONE_EVALUATION,
+    "eval_steps": _ONE_EVALUATION,
     "load_best_model_at_end": "use --choose best",
-    "metric_for_best_model": "--choose best goes by the task's own score",
+    "metric_for_best_model": "--choose best uses the task's score",
     "save_strategy": _NO_CHECKPOINTS,
     "save_steps": _NO_CHECKPOINTS,
     "save_total_limit": _NO_CHECKPOINTS,
-    "resume_from_checkpoint": "run the same command again: what has a result is not run twice",
+    "resume_from_checkpoint": "rerun the same command: runs with a result are skipped",
     "push_to_hub": "push a finished folder with `hf upload`",
     "fp16": "use --bf16, or float32",
     "fsdp": _ONE_PROCESS,
     "deepspeed": _ONE_PROCESS,
-    "report_to": "results are files; a run reports to nobody else",
-    "logging_steps": "the loss is recorded twenty times a run",
+    "report_to": "results are files; no other tracker is supported",
+    "logging_steps": "the loss is logged twenty times per run",
 }
 _ABOVE_ZERO = (
     "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
@@ -82,22 +82,22 @@ _SAMPLING = ("group_by_length", "random", "sequential")
 
 
 def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
-    """Refuses flags of TrainingArguments that a run here doesn't have, and impossible values.
+    """Refuse flags of TrainingArguments that don't apply to a run, and impossible values.
 
     Args:
-        given: what the user set.
-        own: names that the task itself knows.
+        given: the user's settings.
+        own: names of the task's own settings.
 
     Raises:
         UserError: names the flag and what to use instead.
     """
-    taken = {*FINE_TUNING, *_ALSO, *NEUTRAL, *own}
+    accepted = {*FINE_TUNING, *_ALSO, *NEUTRAL, *own}
     for name, value in given.items():
-        if name not in taken:
-            reason = _REFUSED.get(name, "it means nothing here, or the harness sees to it itself")
-            raise UserError(f"--{name} is not taken here: {reason}")
+        if name not in accepted:
+            reason = _REFUSED.get(name, "it has no effect here, or the harness sets it itself")
+            raise UserError(f"--{name} is not supported here: {reason}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{name} {value}: a finite number is wanted")
+            raise UserError(f"--{name} {value}: must be finite")
         if name in _ABOVE_ZERO and value <= 0:
             raise UserError(f"--{name} {value}: must be above 0")
         if name in _NOT_BELOW_ZERO and value < 0:
@@ -105,27 +105,27 @@ def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
     sampling = given.get("train_sampling_strategy", _SAMPLING[0])
     if sampling not in _SAMPLING:
         raise UserError(
-            f"--train_sampling_strategy {sampling}: one of {', '.join(_SAMPLING)} is wanted"
+            f"--train_sampling_strategy {sampling}: expected one of {', '.join(_SAMPLING)}"
             f"{nearest(sampling, _SAMPLING)}"
         )
 
 
 def neutral(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user set that is passed on and changes no number."""
+    """Return the user's settings that are passed on but change no number."""
     return {name: value for name, value in given.items() if name in NEUTRAL}
 
 
-def _typed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user set that changes the number; 3 and 3.0 epochs are the same setting."""
+def _result_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's settings that change a result; 3 and 3.0 epochs become the same setting."""
     return {
         name: float(value) if isinstance(defaults.get(name), float) else value
         for name, value in sorted(given.items())
-        if name not in NEUTRAL and not _is_spelt_out(name, value, defaults)
+        if name not in NEUTRAL and not _is_default(name, value, defaults)
     }
 
 
-def _is_spelt_out(name: str, value: Any, defaults: Mapping[str, Any]) -> bool:
-    """Whether a flag that isn't among ours was given with its default."""
+def _is_default(name: str, value: Any, defaults: Mapping[str, Any]) -> bool:
+    """Return whether a flag without a default of ours has TrainingArguments' own default."""
     return name not in defaults and repr(value) == training_flags()[name].default
 
 
@@ -139,28 +139,28 @@ def settings_of(
     method: Method | None = None,
     inputs: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Every setting that changes the number of a run.
+    """Return every setting that changes the result of a run.
 
     Args:
-        task: whose own defaults apply below what the user gave.
-        given: flags of TrainingArguments, and `max_seq_length`.
-        content: the hash of what the data says.
-        limit: how many examples there are at most.
-        choose: "last" or "best": which epoch's predictions count.
-        method: another way to train than plain fine-tuning.
-        inputs: what the method reads that differs from task to task: the run of a teacher.
+        task: the task, whose defaults the user's settings override.
+        given: the user's settings: flags of TrainingArguments, and the task's own.
+        content: the content hash of the data.
+        limit: the maximum number of examples per split.
+        choose: the epoch whose predictions count: "last" or "best".
+        method: the training method; None for plain fine-tuning.
+        inputs: inputs of the method that differ between tasks, such as the teacher's run.
     """
     defaults = {**FINE_TUNING, **task.fine_tuning}
-    chosen = _typed(given, defaults)
+    chosen = _result_settings(given, defaults)
     values = {**defaults, **chosen}
-    how = None
-    if method is not None:
-        how = {
-            "name": method.name, "factory": method.factory, "options": dict(method.options),
-        }  # fmt: skip
-    row = {
+    method_record = method and {
+        "name": method.name,
+        "factory": method.factory,
+        "options": dict(method.options),
+    }
+    row_settings = {
         "recipe": RECIPE,
-        # What all tasks have by default isn't one, unless this task has another default.
+        # A row spans tasks: a value is no override only if the task and all others default to it.
         "overrides": {
             name: value
             for name, value in chosen.items()
@@ -169,9 +169,9 @@ def settings_of(
         "limit": limit,
         "dtype": "bfloat16" if values["bf16"] else "float32",
         "choose": choose,
-        "method": how,
+        "method": method_record,
     }
-    own = {
+    task_settings = {
         "version": task.version,
         "labels": list(task.labels),
         "measures": [*task.primary, *task.also],
@@ -180,4 +180,4 @@ def settings_of(
         "values": values,
         "inputs": dict(inputs or {}),
     }
-    return Settings(row, own)
+    return Settings(row_settings, task_settings)

@@ -1,1 +1,1 @@
-"""Timing models side by side; only the bench imports torch."""
+"""Timing of models side by side, each in its own process."""

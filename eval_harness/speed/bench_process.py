@@ -1,7 +1,7 @@
-"""A bench in a process of its own, which it does not share with another model's. No torch here.
+"""A bench in a child process, one per model. Imports no torch.
 
-So each model has its own threads and its own memory, whose peak can be told, and models can take
-turns: one that isn't asked sleeps.
+So each model has its own threads and its own memory, whose peak can be measured, and models can be
+timed in turn: the others sleep meanwhile.
 """
 
 import os
@@ -19,27 +19,29 @@ from eval_harness.speed.request import Request
 
 
 class Bench(Protocol):
-    """What can be asked of a model that is to be timed; see `speed_bench`."""
+    """The interface of a bench, here or in a child process; see `eval_harness.speed.bench`."""
 
     def facts(self) -> dict[str, Any]:
-        """Sizes of the model, and where it is timed."""
+        """Return the sizes of the model and the provenance of its times."""
 
     def warm(self, threads: int) -> None:
-        """What happens but once is done now."""
+        """Run a batch of every shape, so that first-time work is in no time."""
 
     def timed(self, threads: int, batch_size: int) -> list[float]:
-        """One pass over all pairs: seconds of each batch."""
+        """Make one pass over all pairs and return the seconds of each batch."""
 
     def waited(self) -> float | None:
-        """The share of these passes that its threads waited for a core; None: nobody knows."""
+        """Return the mean share of a pass that threads waited for a core; None if unknown."""
 
 
 class BenchProcess:
-    """A bench in a process that ends with the block.
+    """A bench in a child process that ends with the `with`.
+
+    Its methods raise RunFailed if the process has died, and the bench's own errors.
 
     Args:
-        request: which model, and what it reads.
-        bench: "package.module:class", which is made of the request over there.
+        request: the model and its inputs.
+        bench: "package.module:class", which the child calls with the request.
     """
 
     def __init__(self, request: Request, bench: str) -> None:
@@ -61,56 +63,61 @@ class BenchProcess:
         self._child.close()
 
     def facts(self) -> dict[str, Any]:
-        """Return the sizes of the model, and where it is timed."""
-        facts: dict[str, Any] = self._ask("facts")
+        """Return the sizes of the model and the provenance of its times."""
+        facts: dict[str, Any] = self._call("facts")
         return facts
 
     def warm(self, threads: int) -> None:
-        """Do now whatever happens but once."""
-        self._ask("warm", threads)
+        """Run a batch of every shape, so that first-time work is in no time."""
+        self._call("warm", threads)
 
     def timed(self, threads: int, batch_size: int) -> list[float]:
-        """Return the seconds of each batch of one pass over all pairs."""
-        seconds: list[float] = self._ask("timed", threads, batch_size)
+        """Make one pass over all pairs and return the seconds of each batch."""
+        seconds: list[float] = self._call("timed", threads, batch_size)
         return seconds
 
     def waited(self) -> float | None:
-        """Return the share of the passes that threads waited for a core; None: nobody knows."""
-        share: float | None = self._ask("waited")
+        """Return the mean share of a pass that threads waited for a core; None if unknown."""
+        share: float | None = self._call("waited")
         return share
 
-    def _ask(self, name: str, *arguments: int) -> Any:
+    def _call(self, name: str, *arguments: int) -> Any:
         try:
             self._child.connection.send((name, arguments))
             answer, error = self._child.connection.recv()
-        except (EOFError, OSError) as gone:
+        except (EOFError, OSError) as broken_pipe:
             self._child.process.join()
-            raise RunFailed(f"{self._name}: its process {self._child.how_it_ended()}") from gone
+            raise RunFailed(
+                f"{self._name}: its process {self._child.describe_exit()}"
+            ) from broken_pipe
         if error is not None:
             raise error
         return answer
 
 
 def _serve(connection: Connection, request: Request, bench: str) -> None:
-    """Answer until the other end is closed, or gone."""
-    made, problem = None, None
+    """Make the bench and answer calls until the parent closes the pipe or dies.
+
+    If the bench can't be made, every call is answered with that error.
+    """
+    instance, problem = None, None
     try:
-        made = resolve(bench)(request)
-    except Exception as error:  # noqa: BLE001  (told to the parent, who raises it)
+        instance = resolve(bench)(request)
+    except Exception as error:  # noqa: BLE001  (sent to the parent, which raises it)
         problem = _sendable(request.name, error)
     with suppress(EOFError, BrokenPipeError):
         while True:
             name, arguments = connection.recv()
             answer = None
             try:
-                answer = problem is None and getattr(made, name)(*arguments)
+                answer = problem is None and getattr(instance, name)(*arguments)
             except Exception as error:  # noqa: BLE001  (likewise)
                 problem = _sendable(request.name, error)
             connection.send((answer, problem))
 
 
 def _sendable(name: str, error: Exception) -> UserError | RunFailed:
-    """Turn an error into one that the other end can raise as its own."""
+    """Return an error as one that can be pickled and raised by the parent."""
     if isinstance(error, UserError):
         return UserError(str(error))
     if os.environ.get("ANGELS_SHARE_TRACEBACK"):

@@ -1,4 +1,4 @@
-"""What `speed` is asked for: which models, of weights or of a config alone, and what they read."""
+"""Timing requests of `speed`: models, by weights or by config alone, and their inputs."""
 
 import json
 import random
@@ -24,10 +24,10 @@ from eval_harness.tasks.lookup import task_named
 
 TASK = task_named("stsb")
 SEED = 1
-"""Of the pairs, and of the ids and weights that are random."""
+"""The seed of the drawn pairs and of random ids and weights."""
 
-# Their configs on the Hub are transformers' defaults.
-_BY_DEFAULT: Mapping[str, Mapping[str, Any]] = {
+# Their configs on the Hub are transformers' defaults, so no file is needed.
+_DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "bert": {"model_type": "bert"},
     "distilbert": {"model_type": "distilbert"},
 }
@@ -35,20 +35,20 @@ _BY_DEFAULT: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """A model to time, and what it reads: all that its process must know.
+    """A model to time and its inputs; sent to the process that times it.
 
     Attributes:
-        name: what it is called in tables.
-        key: which model it is.
-        model: where its weights are; None where they are random.
-        config: what it is then made of.
-        tokenizer: the name and the revision of one; None where ids are synthetic.
-        texts: what it reads; None where ids are synthetic.
-        lengths: tokens of each synthetic pair.
-        max_seq_length: tokens that are read of a pair.
-        batch_sizes: pairs at once.
+        name: its name in tables.
+        key: its identity.
+        model: the model with its weights; None for random weights.
+        config: the config to build a model with random weights from.
+        tokenizer: the tokenizer's name and revision; None for synthetic ids.
+        texts: the pairs of texts; None for synthetic ids.
+        lengths: lengths of the synthetic pairs in tokens.
+        max_seq_length: maximum sequence length of a pair in tokens.
+        batch_sizes: pairs per batch.
         device: "cpu" or "cuda".
-        bf16: whether weights and products are in bfloat16.
+        bf16: whether weights and activations are in bfloat16.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Request:
 
 
 def requests(options: Options) -> tuple[list[Request], Setup]:
-    """Looks up all that a command names, so that a mistake shows before any work.
+    """Resolve all names of a command, so that mistakes show before any work.
 
     Raises:
-        UserError: an unknown name, a config that can't be read, data that isn't there.
+        UserError: an unknown name, an unreadable config, or missing data.
     """
     _check(options)
-    subjects = _told_apart([_subject(name, options) for name in options.model])
+    subjects = _distinguish([_subject(name, options) for name in options.model])
     count = None if options.full else options.pairs
     texts, source, content = (None, None, None) if options.synthetic else _texts(options, count)
     tokens = [] if texts else [min(n, options.max_seq_length) for n in lengths(count, SEED)]
@@ -87,7 +87,7 @@ def requests(options: Options) -> tuple[list[Request], Setup]:
         batch_sizes=_batch_sizes(options, pairs),
         dtype="bfloat16" if options.bf16 else "float32",
     )
-    made = [
+    models = [
         Request(
             **subject.__dict__,
             texts=texts,
@@ -99,12 +99,14 @@ def requests(options: Options) -> tuple[list[Request], Setup]:
         )
         for subject in subjects
     ]
-    return made, setup
+    return models, setup
 
 
 def _check(options: Options) -> None:
     if options.full and "pairs" in options.given:
-        raise UserError("--full is the whole dev set and --pairs a part of it: give one of them")
+        raise UserError(
+            "--full is the whole dev set and --pairs a part of it: pass only one of them"
+        )
     given = [name for name in ("data_dir", "data_revision") if name in options.given]
     if options.synthetic and given:
         raise UserError(f"--synthetic reads no data: leave out --{given[0]}")
@@ -113,27 +115,27 @@ def _check(options: Options) -> None:
 
 
 def _threads(options: Options) -> tuple[int, ...]:
-    there = cores()
-    default = (1,) if options.device == "cuda" else (1, there)
-    wanted = tuple(dict.fromkeys(options.threads or default))
-    if max(wanted) > there:
-        raise UserError(f"--threads {max(wanted)}: this process may use {there} cores")
-    return wanted
+    available = cores()
+    default = (1,) if options.device == "cuda" else (1, available)
+    threads = tuple(dict.fromkeys(options.threads or default))
+    if max(threads) > available:
+        raise UserError(f"--threads {max(threads)}: this process may use only {available} cores")
+    return threads
 
 
 def _batch_sizes(options: Options, pairs: int) -> tuple[int, ...]:
-    """A batch of so many must be there, or its throughput would be a smaller one's."""
+    """Return the batch sizes, 1 first; refuse one that a pass has too few pairs for."""
     sizes = tuple(dict.fromkeys((1, *options.batch_sizes)))
     if "batch_sizes" not in options.given:
         return tuple(size for size in sizes if size <= pairs)
     if max(sizes) > pairs:
-        raise UserError(f"--batch_sizes {max(sizes)}: a pass has only {pairs} pairs: leave it out")
+        raise UserError(f"--batch_sizes {max(sizes)}: a pass has only {pairs} pairs: omit it")
     return sizes
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """Which model, and with what it reads."""
+    """A model to time and its tokenizer: the part of a `Request` that depends on its name."""
 
     name: str
     key: str
@@ -143,61 +145,61 @@ class _Subject:
 
 
 def _subject(name: str, options: Options) -> _Subject:
-    """A model by its weights, or by a config alone."""
+    """Resolve a name to a model with weights, or to a config for random weights."""
     is_file = name.endswith(".json") and Path(name).expanduser().is_file()
     if not is_file and not options.random_weights:
         model = identify(name)
-        read_with = None if options.synthetic else (model.source, model.revision)
-        return _Subject(model.name, model.key, model, {}, read_with)
+        tokenizer = None if options.synthetic else (model.source, model.revision)
+        return _Subject(model.name, model.key, model, {}, tokenizer)
     if is_file and not options.synthetic:
         raise UserError(f"{name}: a config has no tokenizer: add --synthetic")
     config = _config_of(name, is_file=is_file)
     row = known_as(name)
-    shown = row.short if row else _shown(name)
+    label = row.short if row else _label(name)
     return _Subject(
-        name=shown,
-        key=f"{shown}-{hash_of(dict(config))}",
+        name=label,
+        key=f"{label}-{hash_of(dict(config))}",
         model=None,
         config=config,
         tokenizer=None if options.synthetic else _tokenizer_of(name),
     )
 
 
-def _told_apart(subjects: Sequence[_Subject]) -> list[_Subject]:
-    """Each model once, however often it was spelt, under a name that no other one has."""
+def _distinguish(subjects: Sequence[_Subject]) -> list[_Subject]:
+    """Return each model once, adding hashes to names that several models share."""
     unique = {subject.key: subject for subject in subjects}.values()
     counts = Counter(subject.name for subject in unique)
     return [
-        replace(each, name=f"{each.name} {each.key.rpartition('-')[2]}")
-        if counts[each.name] > 1
-        else each
-        for each in unique
+        replace(subject, name=f"{subject.name} {subject.key.rpartition('-')[2]}")
+        if counts[subject.name] > 1
+        else subject
+        for subject in unique
     ]
 
 
-def _shown(name: str) -> str:
-    """A file's or a folder's own name, or a Hub id; one that says little has its folder's too."""
+def _label(name: str) -> str:
+    """Return a Hub id, or a path's last part; generic names get their folder's name in front."""
     path = Path(name).expanduser()
     if not path.exists():
         return name
-    own = path.stem if path.is_file() else path.resolve().name
-    return f"{path.resolve().parent.name}/{own}" if own in ("config", *ABLATIONS) else own
+    last = path.stem if path.is_file() else path.resolve().name
+    return f"{path.resolve().parent.name}/{last}" if last in ("config", *ABLATIONS) else last
 
 
 def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:
     row = known_as(name)
-    if row and row.short in _BY_DEFAULT and not Path(name).is_dir():
-        return _BY_DEFAULT[row.short]
+    if row and row.short in _DEFAULT_CONFIGS and not Path(name).is_dir():
+        return _DEFAULT_CONFIGS[row.short]
     path = Path(name).expanduser() if is_file else _config_file(name)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        hash_of(values)  # which NaN and half a character have not
+        hash_of(values)  # raises a ValueError for NaN and unpaired surrogates
     except OSError as error:
         raise UserError(f"{path}: {explain(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON: {error}") from error
+        raise UserError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise UserError(f'{path}: is no config: it has no "model_type", e.g. "distilbert"')
+        raise UserError(f'{path}: is not a config: it has no "model_type", e.g. "distilbert"')
     return values
 
 
@@ -219,30 +221,30 @@ def _tokenizer_of(name: str) -> tuple[str, str | None]:
 
 
 def _texts(options: Options, count: int | None) -> tuple[Split, str, str]:
-    """The pairs to read, where they are from, and the hash of all that the dev set says."""
+    """Return the pairs, their source, and the content hash of the whole dev set."""
     folder = Path(options.data_dir).expanduser() if options.data_dir else None
     (dev,) = TASK.evaluation
     try:
-        origin = find_source(TASK, folder, TASK.evaluation, options.data_revision)
-        files = origin.read(dev)
+        source = find_source(TASK, folder, TASK.evaluation, options.data_revision)
+        files = source.read(dev)
         texts = tuple(
             [text for columns in files for text in columns.texts(name)] for name in TASK.columns
         )
     except UserError as error:
         raise UserError(f"{error} (--synthetic needs no data)") from error
     ids = list(map(str, range(len(texts[0]))))
-    source = f"stand-in data: {origin.name}" if origin.name else origin.source
-    return _drawn(Split(dev, ids, texts, None), count), source, hash_of(texts, 16)
+    name = f"stand-in data: {source.name}" if source.name else source.source
+    return _sample(Split(dev, ids, texts, None), count), name, hash_of(texts, 16)
 
 
-def _drawn(split: Split, count: int | None) -> Split:
-    """So many pairs, drawn without putting back; all of them, in the file's order, for None."""
+def _sample(split: Split, count: int | None) -> Split:
+    """Draw pairs without replacement; return all of them, in the file's order, for None."""
     if count is None or count >= len(split):
         return split
-    chosen = random.Random(SEED).sample(range(len(split)), count)  # noqa: S311
+    rows = random.Random(SEED).sample(range(len(split)), count)  # noqa: S311
     return Split(
         split.name,
-        [split.ids[i] for i in chosen],
-        tuple([texts[i] for i in chosen] for texts in split.texts),
+        [split.ids[row] for row in rows],
+        tuple([texts[row] for row in rows] for texts in split.texts),
         None,
     )

@@ -1,1 +1,1 @@
-"""Questions as windows, logits as answers, answers as scores. No torch."""
+"""SQuAD: questions to windows of tokens, logits to answers, answers to scores. No torch."""

@@ -1,7 +1,7 @@
-"""From logits to answers: the best span over all windows of a question. No torch.
+"""Answers from logits: the best span over all windows of a question. No torch.
 
-Logits are flat, one for each token of `Windows.ids`: windows are as long as they are, so nothing
-needs to be agreed about padding, and a window evaluated in any batch writes to its own place.
+Logits are flat, one per token of `Windows.ids`. They need no convention about padding, and each
+window has its own slice, whatever batch it was evaluated in.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eval_harness.data.squad_files import Questions
 from eval_harness.squad.windows import Windows
 
-_ROWS = 64  # windows at a time: what is looked at then fits a core's cache
+_ROWS = 64  # windows at a time: their table of scores then fits a core's cache
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,12 +22,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answers:
-    """An answer for each question, in their order.
+    """An answer per question, in the order of the questions.
 
     Attributes:
-        texts: parts of the contexts; empty where there is none.
-        null_odds: how much "no answer" scores above the best answer; infinite where no token could
-            be one. SQuAD's own scripts call it the difference of the null score.
+        texts: parts of the contexts; empty for "no answer".
+        null_odds: the score of "no answer" minus that of the best answer; infinite if the context
+            has no token. SQuAD's own scripts call it the null score difference.
     """
 
     texts: list[str]
@@ -35,7 +35,7 @@ class Answers:
 
 
 class _Spans(NamedTuple):
-    """A window's best span: its score, and its first and last token as rows of the offsets."""
+    """The best span of each window: its score, and its first and last token as rows of offsets."""
 
     scores: Floats
     begins: Ints
@@ -53,37 +53,41 @@ def answers_of(
     max_answer_length: int = 30,
     null_threshold: float = 0.0,
 ) -> Answers:
-    """The best answer to each question: start + end logit, over all of its windows.
+    """Return the best answer to each question: the highest start + end logit in its windows.
 
-    A window's spans begin at one of its `n_best` best starts and end at one of its best ends; where
-    no pair of these makes a span, all pairs are looked at. Of equal ones the earliest window's
-    counts, there the first one, and there the shortest.
+    A window's spans pair its `n_best` best starts with its `n_best` best ends; if no such pair is a
+    span, all pairs are considered. Ties go to the earliest window, in it to the first start, and
+    then to the shortest span.
 
-    The original's script took its best starts and ends from the question too, before it threw those
-    away, and a start only from the window that shows most around it. Here the best are of the
-    context alone, and the logits decide between windows.
+    The original's script picked its candidates from the question's tokens, too, before it dropped
+    these, and took a start only from the window with most context around it. Here candidates are
+    tokens of the context, and the logits decide between windows.
 
     Args:
-        questions: what was asked.
-        windows: what the model saw.
-        start_logits: one for each token of `windows.ids`.
-        end_logits: the same.
-        version2: whether "no answer" is one: where it scores more than `null_threshold` above the
-            best answer. Else an answer is empty only where a context has no token at all.
-        n_best: starts and ends of a window that are looked at.
-        max_answer_length: tokens of the longest answer.
-        null_threshold: what "no answer" must be better by.
+        questions: the questions.
+        windows: their windows.
+        start_logits: one per token of `windows.ids`.
+        end_logits: likewise.
+        version2: answer "no answer" if it scores more than `null_threshold` above the best answer.
+            Otherwise an answer is empty only if its context has no token.
+        n_best: start/end candidates per window.
+        max_answer_length: maximum length of an answer in tokens.
+        null_threshold: the margin by which "no answer" must outscore the best answer.
 
     Raises:
-        ValueError: logits that don't fit the windows or aren't finite.
+        ValueError: logits don't match the windows or aren't finite.
     """
     for logits in (start_logits, end_logits):
         if logits.shape != windows.ids.shape or not np.isfinite(logits).all():
-            raise ValueError(f"logits {logits.shape} of {windows.ids.shape} tokens, all finite")
+            raise ValueError(
+                f"logits of shape {logits.shape}; expected {windows.ids.shape}, all finite"
+            )
     spans = _best_spans(windows, start_logits, end_logits, n_best, max_answer_length)
     firsts = np.searchsorted(windows.question, np.arange(len(questions)))
-    order = np.lexsort((-spans.scores, windows.question))  # stable: the earliest window of equals
+    # By question, best score first; the sort is stable, so ties go to the earliest window.
+    order = np.lexsort((-spans.scores, windows.question))
     best = order[firsts]
+    # "No answer" is [CLS] as start and end; the least confident of a question's windows counts.
     heads = windows.starts[:-1]
     nulls = start_logits[heads].astype(np.float64) + end_logits[heads]
     null_odds = np.minimum.reduceat(nulls, firsts) - spans.scores[best]
@@ -105,8 +109,8 @@ def _best_spans(
     n_best: int,
     longest: int,
 ) -> _Spans:
-    """Each window's; windows of like sizes are looked at together."""
-    holds = windows.offsets[:, 0] < windows.offsets[:, 1]
+    """Return the best span of each window; windows of similar sizes are scored together."""
+    has_text = windows.offsets[:, 0] < windows.offsets[:, 1]  # unlike tokens of blanks alone
     found = _Spans(
         np.full(len(windows), -np.inf),
         np.zeros(len(windows), dtype=np.int64),
@@ -119,7 +123,7 @@ def _best_spans(
         columns = np.arange(windows.size[part].max())
         inside = columns < windows.size[part][:, None]
         rows = np.where(inside, windows.first[part][:, None] + columns, 0)
-        inside &= holds[rows]
+        inside &= has_text[rows]
         places = np.where(
             inside, (windows.starts[part] + windows.place[part])[:, None] + columns, 0
         )
@@ -128,9 +132,11 @@ def _best_spans(
             for logits in (start_logits, end_logits)
         )
         score, begin, size = _best_pairs(_top(starts, n_best), _top(ends, n_best), longest)
-        without = np.isinf(score)
-        score[without], begin[without], size[without] = _best_pairs(
-            starts[without], ends[without], longest
+        # Where no candidates make a span, because all ends come before all starts or too far after
+        # them, every pair is considered: SQuAD 1.1 has no empty answers.
+        spanless = np.isinf(score)
+        score[spanless], begin[spanless], size[spanless] = _best_pairs(
+            starts[spanless], ends[spanless], longest
         )
         found.scores[part] = score
         found.begins[part] = windows.first[part] + begin
@@ -139,7 +145,7 @@ def _best_spans(
 
 
 def _top(logits: Floats, count: int) -> Floats:
-    """The best of each row, and whatever equals the last of these; the others are out."""
+    """Keep the `count` best logits of each row, and ties with the last; set the others to -inf."""
     width = logits.shape[1]
     if width <= count:
         return logits
@@ -148,11 +154,12 @@ def _top(logits: Floats, count: int) -> Floats:
 
 
 def _best_pairs(starts: Floats, ends: Floats, longest: int) -> tuple[Floats, Ints, Ints]:
-    """Of each row the best score, its start, and how many tokens its end comes after that."""
+    """Return the best score of each row, its start, and the distance from there to its end."""
     longest = min(longest, starts.shape[1])
     rows = np.arange(len(starts))
     padded = np.pad(ends, ((0, 0), (0, longest - 1)), constant_values=-np.inf)
     reach = sliding_window_view(padded, longest, axis=1)
+    # Flattened by start and then by distance, so that argmax breaks ties as `answers_of` says.
     sums = (starts[:, :, None] + reach).reshape(len(starts), starts.shape[1] * longest)
     best = sums.argmax(axis=1)
     return sums[rows, best], *np.divmod(best, longest)

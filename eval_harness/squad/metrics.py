@@ -1,7 +1,7 @@
-"""SQuAD's measures, exact match and F1, as its official scripts take them. No torch.
+"""SQuAD's metrics, exact match and F1, as its official scripts compute them. No torch.
 
-The two versions differ where nothing is left of an answer once articles and punctuation are gone:
-SQuAD 1.1 gives an F1 of 0 even if both sides say nothing, SQuAD 2.0 gives 1.
+The two versions differ where nothing is left of an answer without articles and punctuation: if
+both sides are empty, SQuAD 1.1 gives an F1 of 0, SQuAD 2.0 one of 1.
 """
 
 import re
@@ -19,25 +19,28 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each question, in order: 1 is perfect."""
+    """Scores of each question, in order; 1 is perfect."""
 
     exact: NDArray[np.float64]
     f1: NDArray[np.float64]
 
 
 def normalized(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single blanks."""
+    """Lowercase; drop ASCII punctuation and English articles; collapse white space."""
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def scores_of(texts: Sequence[str], answers: Sequence[Sequence[str]], *, version2: bool) -> Scores:
-    """Every answer against the gold ones of its question; the best of these counts.
+    """Score each answer against the gold answer of its question that suits it best.
 
     Args:
-        texts: what was answered; empty for "no answer".
-        answers: the gold answers; none where there is no answer.
-        version2: whether SQuAD 2.0's rules hold; in SQuAD 1.1 every question has gold answers.
+        texts: the answers; empty for "no answer".
+        answers: the gold answers of each question; empty if it has none.
+        version2: whether SQuAD 2.0's rules apply; in SQuAD 1.1 every question has gold answers.
+
+    Raises:
+        ValueError: not one answer per question.
     """
     if len(texts) != len(answers):
         raise ValueError(f"{len(texts)} answers to {len(answers)} questions")
@@ -52,12 +55,11 @@ def scores_of(texts: Sequence[str], answers: Sequence[Sequence[str]], *, version
 def summary(
     scores: Scores, answers: Sequence[Sequence[str]], *, version2: bool
 ) -> dict[str, float]:
-    """Means over all questions; of SQuAD 2.0 also over those with and those without an answer.
+    """Return means over all questions; for SQuAD 2.0 also over those with and without an answer.
 
-    A mean over no question is left out.
+    A mean over no questions is left out.
     """
-    every = np.ones(len(answers), dtype=bool)
-    parts = {"": every}
+    parts = {"": np.ones(len(answers), dtype=bool)}
     if version2:
         has_answer = np.array([bool(golds) for golds in answers], dtype=bool)
         parts |= {"has_answer_": has_answer, "no_answer_": ~has_answer}
@@ -70,7 +72,10 @@ def summary(
 
 
 def _golds(answers: Iterable[str], *, version2: bool) -> list[str]:
-    """Normalized, each once; SQuAD 2.0 knows none that says nothing, but "no answer" instead."""
+    """Normalize gold answers, each once.
+
+    SQuAD 2.0 drops empty ones; if none is left, "no answer", the empty text, is the gold answer.
+    """
     golds = dict.fromkeys(normalized(answer) for answer in answers)
     return [gold for gold in golds if gold] or [""] if version2 else list(golds)
 
@@ -81,7 +86,7 @@ def _best(text: str, golds: Sequence[str], *, version2: bool) -> tuple[float, fl
 
 
 def _f1(text: Sequence[str], gold: Sequence[str], *, version2: bool) -> float:
-    """Of the words in common, each as often as both have it."""
+    """Return the F1 of two bags of words."""
     if version2 and not (text and gold):
         return float(text == gold)
     common = (Counter(text) & Counter(gold)).total()

@@ -1,12 +1,12 @@
-"""Questions and their contexts as windows of token ids, with the answers' places. No torch.
+"""Questions and contexts as windows of token ids, with the positions of answers. No torch.
 
-A context that is too long is cut into windows that overlap; each holds its question too. Every
-context is tokenized once, however many questions ask about it, and windows are put together by
-numpy. They are what the tokenizer itself would make of question and context (tested).
+A context that is too long is cut into overlapping windows, each with the question in front. Every
+context is tokenized once, however many questions it has, and numpy assembles the windows. They
+equal what the tokenizer itself would make of question and context (tested).
 
-`doc_stride` is what transformers' tokenizers call stride: the tokens that two consecutive windows
-share. The original SQuAD scripts, the second step of DistilBERT's among them, meant the distance
-from a window to the next one: theirs overlap more, and a long context has more of them.
+`doc_stride` is the stride of transformers' tokenizers: the number of tokens that two consecutive
+windows share. In the original SQuAD scripts, DistilBERT's second distillation step among them, it
+is the distance between the starts of two windows; these overlap more, and a long context has more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ from angels_share.errors import UserError
 from eval_harness.data.squad_files import Questions
 from eval_harness.data.token_rows import TokenRows
 
-_CHUNK = 1_000  # texts at a time: the tokenizer's own objects are far larger than their ids
-_WINDOWS = 10_000  # windows at a time: places in the pool are wider than the ids that lie there
+_CHUNK = 1_000  # texts at a time: the tokenizer's own objects are far larger than the ids
+_WINDOWS = 10_000  # windows at a time: int64 indices take twice the memory of the int32 ids
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -37,14 +37,14 @@ class Windows(TokenRows):
     tokens. Its first token ([CLS]) stands for "no answer".
 
     Attributes:
-        question: which question each window asks.
-        place: where in each window its part of the context begins.
-        size: of how many tokens that part is.
-        first: which row of `offsets` its first token is; the others follow.
+        question: the question of each window.
+        place: the position in each window at which its part of the context begins.
+        size: the number of tokens of that part.
+        first: the row of `offsets` of that part's first token; the others follow.
         offsets: begin and end of each token of every context, in the context's characters. A
             token of blanks alone has begin = end; no other begins or ends with a blank.
-        positions: first and last token of the first answer in each window; 0, 0 where the window
-            doesn't hold all of it, as in the official scripts.
+        positions: first and last token of the first gold answer in each window; 0, 0 unless the
+            window has all of it, as in the official scripts.
     """
 
     question: NDArray[np.int32]
@@ -62,8 +62,9 @@ class Windows(TokenRows):
 
     @cached_property
     def answerable(self) -> Bools:
-        """Of each token in `ids`: can an answer begin or end there, or is it a window's [CLS]?"""
+        """A mask of `ids`: the tokens of contexts, and each window's [CLS]."""
         edges = np.zeros(len(self.ids) + 1, dtype=np.int8)
+        # +1 where a part of a context begins, -1 where it ends: the running sum is 1 inside.
         edges[self.starts[:-1] + self.place] += 1
         edges[self.starts[:-1] + self.place + self.size] -= 1
         found = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
@@ -79,26 +80,26 @@ def make_windows(
     doc_stride: int = 128,
     max_query_length: int = 64,
 ) -> Windows:
-    """Windows of all questions.
+    """Cut all questions and their contexts into windows.
 
     Args:
-        questions: what is asked about what.
-        tokenizer: a fast one that puts something before the question.
-        max_seq_length: tokens of the longest window.
-        doc_stride: tokens of the context that two consecutive windows of a question share.
-        max_query_length: a longer question is cut to so many tokens.
+        questions: the questions.
+        tokenizer: a fast tokenizer that puts a token before the question.
+        max_seq_length: maximum length of a window in tokens.
+        doc_stride: overlap of two consecutive windows of a question, in tokens of the context.
+        max_query_length: length in tokens to which questions are truncated.
 
     Raises:
-        UserError: the lengths leave no room, or the tokenizer has nothing that means "no answer".
+        UserError: see `require_room`.
     """
     frame = require_room(tokenizer, max_seq_length, doc_stride, max_query_length)
-    contexts, offsets = _contexts_of(questions.contexts, tokenizer)
-    asked = _asked(questions.texts, tokenizer, max_query_length)
-    room = max_seq_length - frame.size - asked.lengths
+    contexts, offsets = _context_tokens(questions.contexts, tokenizer)
+    texts = _question_tokens(questions.texts, tokenizer, max_query_length)
+    room = max_seq_length - frame.size - texts.lengths
     question, first, size = _cut(contexts, questions.context_of, room, doc_stride)
     spans = _answer_rows(questions, contexts, offsets)
-    place = frame.before(asked.lengths)[question]
-    ids, types, lengths = _joined(frame, asked, contexts, (question, first, size))
+    place = frame.before(texts.lengths)[question]
+    ids, types, lengths = _assemble(frame, texts, contexts, (question, first, size))
     return Windows(
         ids=ids,
         types=types if types.any() else None,
@@ -114,7 +115,7 @@ def make_windows(
 
 @dataclass(frozen=True)
 class _Ragged:
-    """Sequences behind one another; `starts` has where each begins, and at last their end."""
+    """Sequences one after another; `starts` has where each begins, and the end of the last one."""
 
     values: NDArray[np.int32]
     starts: Ints
@@ -135,9 +136,15 @@ def _starts(lengths: Sequence[int] | Ints) -> Ints:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a tokenizer puts before, between and after two texts: ids and types; the texts' types.
+    """The special tokens that a tokenizer puts before, between and after two texts.
 
-    Read from an example, so that every tokenizer that has such a frame is known.
+    They are read from an example, which works for every tokenizer of this form.
+
+    Attributes:
+        ids: the ids of the three groups.
+        types: their token types.
+        question_type: the token type of the first text.
+        context_type: the token type of the second text.
     """
 
     ids: tuple[Sequence[int], Sequence[int], Sequence[int]]
@@ -150,25 +157,31 @@ class _Frame:
         return sum(map(len, self.ids))
 
     def before(self, question: Ints) -> Ints:
-        """How many tokens stand before the context, given the question's."""
+        """Return the number of tokens before the context, given the question's."""
         return len(self.ids[0]) + question + len(self.ids[1])
 
 
 def require_room(
     tokenizer: Any, max_seq_length: int, doc_stride: int, max_query_length: int
 ) -> _Frame:
-    """What the tokenizer puts around question and context, if these lengths leave room for it.
+    """Return the tokenizer's special tokens, if the lengths leave room for a context.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        max_seq_length: maximum length of a window in tokens.
+        doc_stride: overlap of two consecutive windows, in tokens of the context.
+        max_query_length: maximum length of a question in tokens.
 
     Raises:
-        UserError: they don't, or the tokenizer has nothing that means "no answer".
+        UserError: too little room, or the tokenizer has no token that can mean "no answer".
     """
     frame = _frame_of(tokenizer)
     room = max_seq_length - frame.size - max_query_length
-    if room <= doc_stride:
+    if room <= doc_stride:  # the next window would begin no later than this one
         raise UserError(
             f"--max_seq_length {max_seq_length}: a question of {max_query_length} tokens "
-            f"(--max_query_length) leaves {max(room, 0)} for the context, more than --doc_stride "
-            f"{doc_stride} are wanted"
+            f"(--max_query_length) leaves {max(room, 0)} for the context; must be more than "
+            f"--doc_stride {doc_stride}"
         )
     return frame
 
@@ -180,8 +193,8 @@ def _frame_of(tokenizer: Any) -> _Frame:
     question, context = sides.index(0), sides.index(1)
     if not 0 < question < context:
         raise UserError(
-            "the model's tokenizer puts nothing before a question that could mean 'no answer': "
-            "take a model with a [CLS] or <s>"
+            "the model's tokenizer puts nothing before a question that could mean 'no answer'; "
+            "use a model with a [CLS] or <s>"
         )
     before, after = slice(question), slice(context + sides.count(1), None)
     between = slice(question + sides.count(0), context)
@@ -193,8 +206,8 @@ def _frame_of(tokenizer: Any) -> _Frame:
     )
 
 
-def _asked(texts: Sequence[str], tokenizer: Any, longest: int) -> _Ragged:
-    """The questions' tokens; blanks around a question, which some have, are no part of it."""
+def _question_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> _Ragged:
+    """Tokenize questions without the blanks around them, which some in SQuAD have."""
     rows: list[list[int]] = []
     for part in _chunks(texts):
         stripped = [text.strip() for text in part]
@@ -202,15 +215,15 @@ def _asked(texts: Sequence[str], tokenizer: Any, longest: int) -> _Ragged:
     return _ragged(rows)
 
 
-def _contexts_of(texts: Sequence[str], tokenizer: Any) -> tuple[_Ragged, NDArray[np.int32]]:
-    """The contexts' tokens, and each one's begin and end in characters."""
+def _context_tokens(texts: Sequence[str], tokenizer: Any) -> tuple[_Ragged, NDArray[np.int32]]:
+    """Tokenize contexts; return their tokens, and each token's begin and end in characters."""
     ids, lengths, offsets = [], [], []
     for part in _chunks(texts):
         encoded = _tokenized(tokenizer, part, return_offsets_mapping=True)
         tokens = _ragged(encoded["input_ids"])
         pairs = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
         numbers = np.fromiter(pairs, dtype=np.int64, count=2 * len(tokens.values))
-        offsets.append(_tidied(numbers.reshape(-1, 2), tokens.lengths, part))
+        offsets.append(_trim_and_extend(numbers.reshape(-1, 2), tokens.lengths, part))
         ids.append(tokens.values)
         lengths.append(tokens.lengths)
     return _Ragged(np.concatenate(ids), _starts(np.concatenate(lengths))), np.concatenate(offsets)
@@ -224,7 +237,7 @@ def _tokenized(tokenizer: Any, texts: Sequence[str], **more: bool) -> Any:
         truncation=False,
         return_attention_mask=False,
         return_token_type_ids=False,
-        verbose=False,  # of a text longer than the model's limit, which is cut here
+        verbose=False,  # no warning of texts longer than the model's limit: they are cut later
         **more,
     )
 
@@ -242,15 +255,22 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 # --- characters
 
-_SPACE = np.array([chr(code).isspace() for code in range(0x3001)] + [False])  # none comes after it
+# U+3000 is the last blank; the False at the end stands for all characters after it.
+_SPACE = np.array([chr(code).isspace() for code in range(0x3001)] + [False])
 
 
-def _tidied(offsets: Ints, lengths: Ints, texts: Sequence[str]) -> NDArray[np.int32]:
-    """Offsets without the blanks that a token includes, with the characters that belong to none.
+def _trim_and_extend(offsets: Ints, lengths: Ints, texts: Sequence[str]) -> NDArray[np.int32]:
+    """Trim the blanks off each token's offsets; extend them over characters that have no token.
 
-    Byte-level tokens begin with their blank. BERT's normalizer drops accents that stand alone and
-    characters that aren't seen: an answer that ends with one would lose it.
+    Byte-level tokens include the blank before them. BERT's normalizer drops lone accents and
+    invisible characters: an answer that ends with one would lose it.
+
+    Args:
+        offsets: begin and end of each token in its own text.
+        lengths: the number of tokens of each text.
+        texts: the texts.
     """
+    # All texts as one, with a blank between, so that no token is extended into the next text.
     joined = " ".join([*texts, ""])
     characters = np.frombuffer(joined.encode("utf-32-le"), dtype="<u4")
     space = _SPACE[np.minimum(characters, len(_SPACE) - 1)]
@@ -258,29 +278,30 @@ def _tidied(offsets: Ints, lengths: Ints, texts: Sequence[str]) -> NDArray[np.in
     begins, ends = offsets[:, 0] + base, offsets[:, 1] + base
     begins = np.minimum(_next(~space)[begins], ends)
     ends = np.maximum(_after_last(~space)[ends], begins)
-    holds = begins < ends
+    # To the right up to the next blank or token; then to the left, up to the token before.
+    has_text = begins < ends
     following = np.append(begins[1:], len(joined))
     longer = np.maximum(ends, np.minimum(_next(space)[ends], following))
-    ends = np.where(holds, longer, ends)
+    ends = np.where(has_text, longer, ends)
     before = np.append(0, ends[:-1])
     earlier = np.minimum(begins, np.maximum(_after_last(space)[begins], before))
-    begins = np.where(holds, earlier, begins)
+    begins = np.where(has_text, earlier, begins)
     return np.stack([begins - base, ends - base], axis=1).astype(np.int32)
 
 
 def _bases(texts: Sequence[str]) -> Ints:
-    """Where each text begins, were they joined with a blank between."""
+    """Return where each text begins in the texts joined by blanks."""
     return _starts([len(text) + 1 for text in texts])[:-1]
 
 
 def _next(flags: Bools) -> Ints:
-    """For each place, and the end, the nearest one from there on that has the flag; or the end."""
+    """Return, for each place and the end, the first flagged place from there on, or the end."""
     places = np.append(np.where(flags, np.arange(len(flags)), len(flags)), len(flags))
     return np.minimum.accumulate(places[::-1])[::-1]
 
 
 def _after_last(flags: Bools) -> Ints:
-    """For each place, and the end, the nearest one up to there that follows a flag; or 0."""
+    """Return, for each place and the end, the last place up to there that follows a flag, or 0."""
     places = np.append(0, np.where(flags, np.arange(1, len(flags) + 1), 0))
     return np.maximum.accumulate(places)
 
@@ -289,8 +310,9 @@ def _after_last(flags: Bools) -> Ints:
 
 
 def _cut(contexts: _Ragged, context_of: NDArray[Any], room: Ints, stride: int) -> tuple[Ints, ...]:
-    """Each window's question, and the first and the number of its tokens among the contexts'."""
+    """Return each window's question, its first token among the contexts', and their number."""
     lengths = contexts.lengths[context_of]
+    # A window, and more for what exceeds it, rounded up: each adds `room - stride` new tokens.
     count = 1 + -(-np.maximum(lengths - room, 0) // (room - stride))
     question = np.repeat(np.arange(len(count)), count)
     number = np.arange(len(question)) - np.repeat(_starts(count)[:-1], count)
@@ -299,21 +321,31 @@ def _cut(contexts: _Ragged, context_of: NDArray[Any], room: Ints, stride: int) -
     return question, contexts.starts[context_of][question] + skipped, size
 
 
-def _joined(
-    frame: _Frame, asked: _Ragged, contexts: _Ragged, cut: tuple[Ints, ...]
+def _assemble(
+    frame: _Frame, texts: _Ragged, contexts: _Ragged, cut: tuple[Ints, ...]
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8], Ints]:
-    """All windows' ids, types and lengths: five slices each of one pool of tokens."""
-    pool = np.concatenate([*frame.ids, asked.values, contexts.values]).astype(np.int32)
-    texts = [frame.question_type, frame.context_type]
+    """Return the ids, types and lengths of all windows.
+
+    All tokens lie in one pool, so a window is five slices of it: before, question, between, part of
+    the context, after.
+
+    Args:
+        frame: the special tokens.
+        texts: the questions' tokens.
+        contexts: the contexts' tokens.
+        cut: question, first token and size of each window, as `_cut` returns them.
+    """
+    pool = np.concatenate([*frame.ids, texts.values, contexts.values]).astype(np.int32)
+    text_types = [frame.question_type, frame.context_type]
     types = np.concatenate(
-        [*frame.types, np.repeat(texts, [len(asked.values), len(contexts.values)])]
+        [*frame.types, np.repeat(text_types, [len(texts.values), len(contexts.values)])]
     )
-    at = _starts([*map(len, frame.ids), len(asked.values)])
+    at = _starts([*map(len, frame.ids), len(texts.values)])
     question, first, size = cut
     begins, lengths = np.empty((2, len(question), 5), dtype=np.int64)
     begins[:, [0, 2, 4]] = at[:3]
     lengths[:, [0, 2, 4]] = [len(ids) for ids in frame.ids]
-    begins[:, 1], lengths[:, 1] = at[3] + asked.starts[question], asked.lengths[question]
+    begins[:, 1], lengths[:, 1] = at[3] + texts.starts[question], texts.lengths[question]
     begins[:, 3], lengths[:, 3] = at[4] + first, size
     found_ids, found_types = [], []
     for window in range(0, len(question), _WINDOWS):
@@ -325,7 +357,7 @@ def _joined(
 
 
 def _slices(begins: Ints, lengths: Ints) -> Ints:
-    """The places of several slices, behind one another."""
+    """Return the indices of several slices, one slice after another."""
     starts = _starts(lengths)
     return np.arange(starts[-1]) + np.repeat(begins - starts[:-1], lengths)
 
@@ -334,14 +366,15 @@ def _slices(begins: Ints, lengths: Ints) -> Ints:
 
 
 def _answer_rows(questions: Questions, contexts: _Ragged, offsets: NDArray[np.int32]) -> Ints:
-    """First and last token of each question's first answer, as rows of offsets; -1 for none.
+    """Return the first and last token of each question's first answer, as rows of offsets.
 
-    An answer that begins or ends inside of a token takes the whole token. Blanks around an answer
-    are no part of it.
+    Questions without an answer have -1. An answer that begins or ends inside a token takes the
+    whole token. Blanks around an answer don't count.
     """
     base = _bases(questions.contexts)
     shift = np.repeat(base, contexts.lengths)
-    # Running extremes change nothing where tokens are in order, and searching needs the order.
+    # searchsorted needs sorted values. Tokens are nearly always in order, and then the running
+    # maximum and minimum change nothing.
     ends = np.maximum.accumulate(offsets[:, 1] + shift)
     begins = np.minimum.accumulate((offsets[:, 0] + shift)[::-1])[::-1]
     golds = [answers[0] if answers else "" for answers in questions.answers]
@@ -360,7 +393,7 @@ def _answer_rows(questions: Questions, contexts: _Ragged, offsets: NDArray[np.in
 
 
 def _positions(spans: Ints, place: Ints, first: Ints, size: Ints) -> NDArray[np.int32]:
-    """Where an answer stands in a window that holds all of it, else at [CLS]."""
-    holds = (spans[:, 0] >= first) & (spans[:, 1] < first + size)
-    found = spans - (first - place)[:, None]
-    return np.where(holds[:, None], found, 0).astype(np.int32)
+    """Return an answer's position in a window that has all of it, else that of [CLS]."""
+    is_inside = (spans[:, 0] >= first) & (spans[:, 1] < first + size)
+    shifted = spans - (first - place)[:, None]
+    return np.where(is_inside[:, None], shifted, 0).astype(np.int32)

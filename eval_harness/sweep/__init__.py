@@ -1,1 +1,1 @@
-"""Which runs are missing, in which order, and who executes them. No torch."""
+"""Sweeps: plan, queue, schedule and execute the missing runs. No torch."""

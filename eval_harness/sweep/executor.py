@@ -1,7 +1,7 @@
-"""The seam between what hands out runs and what executes them.
+"""The interface between the scheduler, which hands out runs, and whatever executes them.
 
-A scheduler knows slots, each of which takes one run at a time, and events. Whether a slot is a
-process of this machine or a task of a cluster is the executor's business alone.
+The scheduler knows only slots, each of which takes one run at a time, and events. Whether a slot is
+a local process or a task on a cluster is up to the executor.
 """
 
 from collections.abc import Sequence
@@ -13,40 +13,40 @@ from eval_harness.runs.run import Run
 from eval_harness.sweep.queue import Group
 
 Stamp = tuple[int, int]
-"""What tells a result's file from the one that takes its place."""
+"""Identifies one version of a result's file: its inode and modification time in nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A run to execute; a result that was there before, if any, is to be replaced."""
+    """A run to execute, and the existing result that it is to replace, if any."""
 
     run: Run
     before: Stamp | None = None
 
 
 class Slot(Protocol):
-    """A place that takes one run at a time."""
+    """A unit of the executor that takes one run at a time."""
 
     @property
     def last(self) -> Group | None:
-        """The model and task that it has loaded, where it keeps them."""
+        """The model and task that it has loaded, if it caches them."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A slot can take runs: whatever fails from now on, it is not the executor as such."""
+    """A slot is ready for runs; from now on a failure is not one of the whole executor."""
 
 
 @dataclass(frozen=True)
 class CannotStart:
-    """A slot can't be started, and why; the executor has one slot less for good."""
+    """A slot could not be started, and why; the executor's size is one less from now on."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The share of a run, by its key, that is done: from 0 to 1."""
+    """The share of a run that is done, from 0 to 1, by the run's key."""
 
     key: str
     share: float
@@ -57,14 +57,14 @@ class Ended:
     """The outcome of an assignment.
 
     Attributes:
-        key: the run's.
-        how: "done": its result was made; "found": somebody else had made it meanwhile; "held":
-            somebody else is at it; "unsaved": it failed, and every other run would, since the
-            results folder takes nothing any more.
-        line: why it failed, or who holds it.
-        trace: the traceback, where it was asked for.
-        spoilt: whether the worker ends too: after an error that nobody foresaw, a GPU's for
-            example, or out of memory, the next run is better off in a new process.
+        key: the key of the run.
+        how: "done": its result was saved; "found": another process had saved one meanwhile; "held":
+            another process holds its lease; "failed"; "unsaved": it failed because the results
+            folder can't be written to, so every other run would fail too.
+        line: why it failed, or who holds the lease.
+        trace: the traceback, where one was requested.
+        spoilt: whether the slot ends too: after an unexpected error, such as one of the GPU or of
+            memory, the next run should start in a new process.
     """
 
     key: str
@@ -76,7 +76,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Lost:
-    """A slot is gone with the run that it was executing, and how."""
+    """A slot died while executing a run, and how."""
 
     key: str
     reason: str
@@ -86,14 +86,14 @@ Event = Started | CannotStart | Progress | Ended | Lost
 
 
 class Executor(Protocol):
-    """What executes runs while a `with` lasts; after it nothing of it is left running.
+    """A context manager that executes runs; after the `with` none of its slots is left.
 
-    On an exception what it is executing is stopped at once, otherwise idle slots end by themselves.
+    On an exception the current runs are stopped at once; otherwise all slots are idle by then.
     """
 
     @property
     def size(self) -> int:
-        """How many slots there may be; fewer after each `CannotStart`."""
+        """The maximum number of slots; one less after each `CannotStart`."""
 
     def __enter__(self) -> Self: ...
 
@@ -105,13 +105,13 @@ class Executor(Protocol):
     ) -> None: ...
 
     def idle(self) -> Sequence[Slot]:
-        """Return the slots that can take a run now."""
+        """Return the slots that are ready for a run."""
 
     def grow(self, runs: int) -> None:
-        """Start slots for so many more runs, as far as `size` allows; `Started` tells of them."""
+        """Start slots for up to `runs` more runs, within `size`; each reports `Started` later."""
 
     def begin(self, slot: Slot, assignment: Assignment) -> None:
-        """Execute a run in an idle slot; `Ended` or `Lost` tells what became of it."""
+        """Start a run in an idle slot; `Ended` or `Lost` reports its outcome."""
 
     def events(self, seconds: float) -> Sequence[Event]:
-        """Return what has happened, as soon as something has; wait so many seconds at most."""
+        """Wait up to `seconds` for events, and return those that have happened."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM where other processes must be ended before this one. Imports no torch."""
+"""Handling of Ctrl-C and SIGTERM in a process that must first end others. Imports no torch."""
 
 import signal
 import threading
@@ -11,25 +11,25 @@ from angels_share.cli import TERMINATED
 
 
 class Interrupts:
-    """While the `with` lasts the first Ctrl-C or SIGTERM is raised; what follows it is ignored.
+    """A context manager that raises the first Ctrl-C or SIGTERM and ignores all later ones.
 
-    So whoever cleans up isn't interrupted in it. A blocked signal wouldn't do: another thread, a
-    bar's for example, hears it, and Python brings it here all the same. Only the main thread
-    handles signals; in another one this does nothing.
+    So cleaning up is not interrupted. Blocking the signals would not suffice: another thread, for
+    example the progress bar's, would receive them, and Python runs handlers in the main thread
+    anyway. Outside the main thread, which alone can handle signals, this does nothing.
     """
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
-        self._heard: int | None = None
+        self._received: int | None = None
         self._is_held = self._is_raised = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
-                if before not in (signal.SIG_IGN, None):  # one that nohup keeps away stays away
+                if before not in (signal.SIG_IGN, None):  # nohup's ignored signals stay ignored
                     self._before[number] = before
-                    signal.signal(number, self._hear)
+                    signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -43,7 +43,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing is raised within, what came meanwhile at the end."""
+        """Delay a signal received within the block until its end."""
         before, self._is_held = self._is_held, True
         try:
             yield
@@ -51,14 +51,14 @@ class Interrupts:
             self._is_held = before
             self._raise()
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        self._heard = self._heard or number
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self._received = self._received or number
         self._raise()
 
     def _raise(self) -> None:
-        if self._heard is None or self._is_held or self._is_raised:
+        if self._received is None or self._is_held or self._is_raised:
             return
         self._is_raised = True
-        if self._heard == signal.SIGINT:
+        if self._received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(TERMINATED)

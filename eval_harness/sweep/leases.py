@@ -1,9 +1,9 @@
-"""Claims: who is at which run, where several machines share one results folder. No torch.
+"""Leases: which process works on which run, where machines share a results folder. No torch.
 
-A claim is a small file under `claims/`. Its owner touches it every few seconds; one that was not
-touched for two minutes has lapsed, and one of a process of this machine that is dead lapses at
-once. Ages are read from the file system's own clock, since the machines' clocks differ. A claim
-only saves work: whatever happens to it, the first result that is published counts.
+A lease is a small file. Its holder touches it every few seconds; it lapses if it was not touched
+for two minutes, or at once if its holder was a process of this machine that has died. Ages are
+measured with the file system's clock, since the machines' clocks differ. Leases only save work:
+even if one is lost, the first result that is published counts.
 """
 
 import json
@@ -23,20 +23,21 @@ from filelock import FileLock
 LAPSE_SECONDS = 120.0
 BEAT_SECONDS = 15.0
 
+# Still the name used by earlier versions, which may share the results folder with this one.
 FOLDER = "claims"
 _LOCK, _CLOCK, _NEW = ".lock", ".clock", ".new"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that a claim belongs to.
+    """The process that holds a lease.
 
     Attributes:
-        host: the machine's name, for people.
-        machine: what its process numbers are told apart from another machine's by.
-        pid: its process number there.
-        started: when the process began, since numbers are used again.
-        token: no other claimant's, ever.
+        host: the machine's name, for messages.
+        machine: identifies the set of process ids that `pid` belongs to.
+        pid: the process id.
+        started: when the process started, since process ids are reused.
+        token: identifies the holder uniquely, also among those of one process.
     """
 
     host: str
@@ -46,17 +47,17 @@ class Holder:
     token: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}" if self.pid else "a process unknown"
+        return f"process {self.pid} on {self.host}" if self.pid else "an unknown process"
 
     @classmethod
     def here(cls, token: str) -> "Holder":
-        """This process."""
+        """Return a holder for this process."""
         pid = os.getpid()
         return cls(platform.node(), _machine(), pid, _start_of(pid) or "", token)
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine that is no more."""
+        """True if it was a process of this machine that has ended."""
         if self.machine != _machine():
             return False
         start = _start_of(self.pid)
@@ -64,23 +65,19 @@ class Holder:
 
 
 _UNKNOWN = Holder("", "", 0, "", "")
-"""Of a claim that can't be read: it lapses by its age alone."""
+"""The holder of a lease that can't be read, which lapses by age alone."""
 
 
 class Lease:
-    """A run that is ours: touched while the `with` lasts, given back at its end.
-
-    It is touched through the open file, so that a claim which lapsed and is another's by now (this
-    machine may have slept) isn't kept alive from here.
-    """
+    """A lease held by this process: renewed during the `with`, released at its end."""
 
     def __init__(self, handle: int, release: Callable[[], None], beat: float) -> None:
         self._handle, self._release, self._beat = handle, release, beat
-        self._over = threading.Event()
-        self._heart = threading.Thread(target=self._keep_alive, daemon=True)
+        self._ended = threading.Event()
+        self._heartbeat = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> Self:
-        self._heart.start()
+        self._heartbeat.start()
         return self
 
     def __exit__(
@@ -89,25 +86,27 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._heart.join()
+        self._ended.set()
+        self._heartbeat.join()
         os.close(self._handle)
         self._release()
 
-    def _keep_alive(self) -> None:
-        while not self._over.wait(self._beat):
+    def _renew(self) -> None:
+        while not self._ended.wait(self._beat):
             try:
+                # By handle rather than path: if this machine slept and the lease lapsed, the path
+                # may be another holder's file, which must not be kept alive from here.
                 os.utime(self._handle)
             except OSError:
-                continue  # a claim that can't be touched lapses: that is what lapsing is for
+                continue  # a lease that can't be renewed lapses, as it should
 
 
 class Leases:
-    """The claims of a results folder.
+    """The leases of a results folder.
 
     Args:
         root: the results folder.
-        lapse: seconds after which a claim that nobody touched is anybody's.
+        lapse: seconds after which a lease that was not touched may be taken over.
     """
 
     def __init__(self, root: Path, lapse: float = LAPSE_SECONDS) -> None:
@@ -115,9 +114,9 @@ class Leases:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, key: str, token: str) -> Lease | Holder:
-        """Claims a run for this process, or says whose it is.
+        """Take the lease of a run, or return its current holder.
 
-        Every claim is made under one lock: of two who see the same one lapse, only one gets it.
+        All leases are taken under one lock: of two processes that see one lapse, only one gets it.
         """
         path = self._path(key)
         with self._locked():
@@ -129,7 +128,7 @@ class Leases:
         return Lease(handle, lambda: self.release(key, token), beat)
 
     def release(self, key: str, token: str) -> None:
-        """Gives a run back, if it still is this claimant's."""
+        """Release the lease of a run if it still belongs to this token."""
         path = self._path(key)
         with self._locked():
             holder = _read(path)
@@ -143,7 +142,7 @@ class Leases:
         return FileLock(self._folder / _LOCK, poll_interval=0.01)
 
     def _write(self, path: Path, key: str, holder: Holder) -> int:
-        """The open claim, which nobody ever sees half written."""
+        """Write a lease, never visible half-written, and return its open file."""
         new = self._folder / _NEW
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -157,13 +156,13 @@ class Leases:
     def _has_lapsed(self, path: Path, holder: Holder) -> bool:
         if holder.is_dead:
             return True
-        clock = self._folder / _CLOCK
+        clock = self._folder / _CLOCK  # just written, so its time is now by the file system's clock
         clock.write_bytes(b"")
         return clock.stat().st_mtime - path.stat().st_mtime > self._lapse
 
 
 def _read(path: Path) -> Holder | None:
-    """Whose claim it is; None where there is none."""
+    """Return the holder of a lease; None if there is no lease."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del record["run"]
@@ -176,7 +175,7 @@ def _read(path: Path) -> Holder | None:
 
 @cache
 def _machine() -> str:
-    """What this machine's process numbers belong to: a boot, and a container's own numbers."""
+    """Return what process ids are unique within: a boot of the machine and a pid namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{platform.node()} {boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -185,16 +184,18 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, "" where that can't be seen; None for a dead one."""
+    """Return the start time of a process, "" where it can't be read; None for a dead process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except PermissionError:
-        pass  # somebody else's, and alive
+        pass  # another user's process, and alive
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    # After the name, which may contain spaces: the state (Z and X are dead), and 19 fields later
+    # the start time in clock ticks since boot.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

@@ -1,4 +1,4 @@
-"""The executor of one machine: worker processes, each with its share of the cores, or one GPU."""
+"""The executor for one machine: worker processes, each with a share of the cores or one GPU."""
 
 import os
 import secrets
@@ -30,16 +30,16 @@ from eval_harness.sweep.worker import Ready, WorkerSetup, serve
 
 
 class LocalWorkers:
-    """Worker processes of this machine: started, told apart, and never left behind.
+    """Worker processes on this machine; none of them outlives the `with`.
 
     Args:
         root: the results folder.
         work: "package.module:function", which a worker calls as `function(run, report)`.
-        workers: how many there may be; one per GPU where there are GPUs, else one, by default.
-        threads: of each; a fair share of the cores by default. It doesn't depend on how many runs
-            are left, since another number of threads gives other bits.
-        devices: GPUs to share out; those that can be seen by default, none where it is empty.
-        lapse: seconds after which another machine's lease counts no more if nobody touched it.
+        workers: maximum number of workers; by default one per GPU, or one without GPUs.
+        threads: CPU threads per worker; by default cores / workers. It does not depend on how many
+            runs are left, since the number of threads changes the bits of a result.
+        devices: GPUs to assign to workers; by default all visible ones. Empty: no GPU.
+        lapse: seconds after which another machine's lease lapses if it was not touched.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class LocalWorkers:
             self._interrupts.__exit__(kind, error, trace)
 
     def idle(self) -> Sequence[Slot]:
-        """Return the workers that can take a run now."""
+        """Return the workers that are ready for a run."""
         return [worker for worker in self._workers if worker.is_idle]
 
     def grow(self, runs: int) -> None:
-        """Start workers for so many more runs; those that are starting already count."""
+        """Start workers for up to `runs` more runs, counting those that are already starting."""
         starting = sum(not worker.is_ready for worker in self._workers)
         for _ in range(min(runs - starting, self.size - len(self._workers))):
             try:
@@ -90,14 +90,14 @@ class LocalWorkers:
                 self._cannot_start(f"a worker can't be started: {explain(error)}")
 
     def begin(self, slot: Slot, assignment: Assignment) -> None:
-        """Hand a run to an idle worker; one that just died is noticed by its silence later."""
+        """Send a run to an idle worker; if it has just died, `events` will report it lost."""
         assert isinstance(slot, _Worker)
         slot.key, slot.last = assignment.run.key, group_of(assignment.run)
         with suppress(BrokenPipeError):
             slot.child.connection.send(assignment)
 
     def events(self, seconds: float) -> Sequence[Event]:
-        """Return what workers said, and which of them died; wait so many seconds at most."""
+        """Wait up to `seconds` for events; return the workers' messages and which of them died."""
         sources: list[Any] = []
         for worker in self._workers:
             sources.append(worker.child.process.sentinel)
@@ -105,14 +105,15 @@ class LocalWorkers:
                 sources.append(worker.child.connection)
         if not self._failed_starts:
             wait(sources, seconds)
-        heard: list[Event] = []
+        events: list[Event] = []
         for worker in list(self._workers):
-            is_dead = worker.is_dead()  # looked at first: what it said before it died still counts
-            heard += worker.said()
+            # Checked before reading, so that no message sent before its death is missed.
+            is_dead = worker.is_dead()
+            events += worker.received()
             if is_dead:
-                heard += self._bury(worker)
+                events += self._bury(worker)
         failed, self._failed_starts = self._failed_starts, []
-        return [*heard, *failed]
+        return [*events, *failed]
 
     def start(self) -> None:
         """Start one more worker."""
@@ -120,30 +121,30 @@ class LocalWorkers:
         used = [worker.device for worker in self._workers]
         device = min(self._devices, key=used.count, default=None)
         worker = _Worker(ChildProcess(serve, setup), setup.token, device)
-        # Between a worker's start and its being known no signal may come.
+        # A signal between the two lines would leave a process behind that nobody knows of.
         with self._interrupts.held(), _environment(self._environment(device)):
             worker.child.start()
             self._workers.append(worker)
 
     def stop(self, *, at_once: bool) -> None:
-        """Stop all workers, either immediately or after they have noticed that they are idle."""
+        """Stop all workers: immediately, or by letting the idle ones exit by themselves."""
         with self._interrupts.held():
             for worker in self._workers:
                 if at_once or not worker.is_ready:
                     worker.child.process.terminate()
-                worker.child.connection.close()  # which is what an idle one waits for
-            end = time.monotonic() + PATIENCE_SECONDS
+                worker.child.connection.close()  # an idle worker exits at this
+            deadline = time.monotonic() + PATIENCE_SECONDS
             for worker in self._workers:
-                worker.child.end(max(end - time.monotonic(), 0.0))
+                worker.child.end(max(deadline - time.monotonic(), 0.0))
             for worker in list(self._workers):
                 self._dismiss(worker)
 
     def _bury(self, worker: "_Worker") -> Iterator[Event]:
-        """Tell of a dead worker: that it never began, and the run that it had."""
-        how, key = worker.child.how_it_ended(), worker.key
+        """Remove a dead worker; report the run that it lost, or that it could not start."""
+        how, key = worker.child.describe_exit(), worker.key
         self._dismiss(worker)
         if not worker.is_ready:
-            self._cannot_start(worker.problem or f"a worker ended before it could begin: it {how}")
+            self._cannot_start(worker.problem or f"a worker ended before it was ready: it {how}")
         if key is not None:
             yield Lost(key, f"its worker {how}")
 
@@ -152,40 +153,40 @@ class LocalWorkers:
         self._failed_starts.append(CannotStart(reason))
 
     def _dismiss(self, worker: "_Worker") -> None:
-        """Forget a worker that is dead, and give back the lease that it had."""
+        """Forget a dead worker and release its lease."""
         with self._interrupts.held():
             self._workers.remove(worker)
             worker.child.close()
             if worker.key is not None:
-                with suppress(OSError):  # on a full disk, say: a dead one's lease lapses anyway
+                with suppress(OSError):  # on a full disk, say; a dead holder's lease lapses anyway
                     Leases(self._root).release(worker.key, worker.token)
 
     def _environment(self, device: str | None) -> dict[str, str]:
-        """Return the variables that decide a worker's threads, its GPU and its silence."""
-        threads = str(self._threads)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-        # Of huggingface_hub and transformers, and of datasets: there is one bar, the sweep's.
+        """Return the environment variables for a worker's threads, GPU and progress bars."""
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+        # Only the sweep shows a bar: these turn off those of huggingface_hub and transformers, and
+        # those of datasets.
         bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
-        seen = "" if self._hides_gpus else device
+        visible = "" if self._hides_gpus else device
         return {
-            **dict.fromkeys(names, threads),
+            **dict.fromkeys(threads, str(self._threads)),
             **dict.fromkeys(bars, "1"),
             "TOKENIZERS_PARALLELISM": "true" if self._threads > 1 else "false",
-            **({} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}),
+            **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}),
         }
 
 
 class _Worker:
-    """One worker process, as its parent knows it.
+    """A worker process, as seen by its parent.
 
     Attributes:
-        child: the process and our end of its pipe.
-        token: what its leases are known by.
-        device: the GPU that it sees, where there are any.
-        is_ready: whether it has said that it can work.
-        problem: why it can't, if it said so.
-        leaves_by: when it must have ended, since it said that it does.
-        key: the run that it is executing.
+        child: the process and the parent's end of its pipe.
+        token: identifies its leases.
+        device: the GPU that it uses, if any.
+        is_ready: whether it has reported that it can work.
+        problem: why it can't work, if it reported that.
+        leaves_by: the time by which it must have exited, once it has sent its last message.
+        key: the key of the run that it is executing.
         last: the model and task that it has loaded.
     """
 
@@ -201,14 +202,14 @@ class _Worker:
     def is_idle(self) -> bool:
         return self.is_ready and self.leaves_by is None and self.key is None
 
-    def said(self) -> Iterator[Event]:
-        """Yield what it has said since the last call."""
+    def received(self) -> Iterator[Event]:
+        """Yield the events of the messages that have arrived."""
         while self.leaves_by is None:
             try:
                 if not self.child.connection.poll():
                     return
                 message: Ready | Progress | Ended = self.child.connection.recv()
-            except (EOFError, OSError):  # it died, perhaps in the middle of a word
+            except (EOFError, OSError):  # it died, perhaps in the middle of a message
                 self._hang_up()
                 return
             match message:
@@ -227,21 +228,21 @@ class _Worker:
                     yield message
 
     def is_dead(self) -> bool:
-        """Return whether it has ended; kill one that should have and hangs, in a driver say."""
+        """Return whether it has ended; kill it if it should have, but hangs (in a driver, say)."""
         is_alive = self.child.is_alive()
         if is_alive and self.leaves_by is not None and time.monotonic() > self.leaves_by:
             self.child.process.kill()
         return not is_alive
 
     def _hang_up(self) -> None:
-        """Note that it has said its last word."""
+        """Close the pipe: its last message has arrived."""
         self.child.connection.close()
         self.leaves_by = time.monotonic() + PATIENCE_SECONDS
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment that a process starts with; a thread pool reads it when it is made."""
+    """Set environment variables for a process started in the block; libraries read them early."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,6 +1,6 @@
-"""What a command asks for as runs: models by tasks by seeds, teachers before their students.
+"""Experiments expanded into jobs: models × tasks × seeds, teachers before their students.
 
-Imports no torch: what has a result already is answered in seconds.
+Imports no torch, so a command whose runs all have results takes seconds.
 """
 
 import os
@@ -27,24 +27,24 @@ _OUTPUTS = "teacher-outputs"
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a command asks for, in names and settings.
+    """The experiment that a command requests, in names and settings.
 
     Attributes:
-        program: the command's name, for what it says.
-        models: names, folders or Hub ids of what is fine-tuned.
-        tasks: what they are fine-tuned on.
-        seeds: of head, order and dropout.
-        results_dir: where results are kept and looked for.
-        given: flags of TrainingArguments, and the tasks' own settings.
+        program: the command's name, for messages.
+        models: names, folders or Hub ids of the models to fine-tune.
+        tasks: the tasks to fine-tune on.
+        seeds: seeds of the head's weights, the data order and dropout.
+        results_dir: the results folder.
+        given: the given TrainingArguments flags and task settings.
         teacher: the model to distil from while fine-tuning, if any.
-        distillation: how much of the teacher, and how softly; of no account without one.
-        student_given: what is given besides where a teacher is distilled.
-        caches_teacher_outputs: whether they are computed once, rather than at every step.
-        data_dir: where the data is; the Hub where it is None.
-        data_revision: of the data sets on the Hub.
-        limit: the most training and evaluation examples.
-        choose: the epoch that counts, "last" or "best".
-        predict_test: whether test splits are predicted too.
+        distillation: the options of distillation, such as its weight; unused without a teacher.
+        student_given: settings added to `given` for runs with a teacher.
+        caches_teacher_outputs: whether teacher outputs are computed once rather than at every step.
+        data_dir: the folder with the data; None for the Hub.
+        data_revision: the revision of the data sets on the Hub.
+        limit: the maximum number of training and evaluation examples.
+        choose: the epoch whose score counts, "last" or "best".
+        predict_test: whether to predict test splits as well.
     """
 
     program: str
@@ -76,7 +76,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Extent:
-    """What must be known of a task's data before it is fine-tuned on."""
+    """The content hash of a task's data and its numbers of examples."""
 
     content: str
     train: int
@@ -84,13 +84,13 @@ class Extent:
 
     @classmethod
     def of(cls, data: TaskData[Any]) -> "Extent":
-        """Return the extent of data, which themselves needn't be kept."""
+        """Return the extent of a task's data, without a reference to the data."""
         return cls(data.content, len(data.train), sum(len(part) for part in data.evaluation))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment whose names were looked up and whose data were read and checked."""
+    """An experiment whose names were resolved and whose data was read and checked."""
 
     root: Path
     models: tuple[Model, ...]
@@ -100,25 +100,25 @@ class Plan:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What is fine-tuned on."""
+        """The tasks to fine-tune on."""
         return self.experiment.tasks
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those of every model and task."""
+        """The seeds for every model and task."""
         return self.experiment.seeds
 
 
 def plan(experiment: Experiment) -> Plan:
-    """Look up all that an experiment names, so that a mistake shows before any work.
+    """Resolve all names of an experiment and read its data, so that mistakes show before any work.
 
     Raises:
-        UserError: an unknown name, data that can't be read, a flag that isn't for here.
+        UserError: an unknown name, unreadable data, or a flag that can't be used here.
     """
     root = require_writable_folder(experiment.results_dir, "--results_dir").resolve()
     _refuse_launcher(experiment.program)
-    own = {name for task in experiment.tasks for name in task.fine_tuning}
-    check_overrides(experiment.given, own)
+    task_settings = {name for task in experiment.tasks for name in task.fine_tuning}
+    check_overrides(experiment.given, task_settings)
     models = tuple(identify(name) for name in dict.fromkeys(experiment.models))
     teacher = identify(experiment.teacher) if experiment.teacher else None
     if teacher is not None:
@@ -130,28 +130,28 @@ def plan(experiment: Experiment) -> Plan:
 def _refuse_launcher(program: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            f"a run is one process: start {program}.py without torchrun; --workers shares runs out "
-            "among cores or GPUs"
+            f"each run is one process: start {program}.py without torchrun, and use --workers to "
+            "distribute runs over cores or GPUs"
         )
 
 
 def _check_teacher(teacher: Model, models: Iterable[Model]) -> None:
-    """Refuse soft targets over ids that mean other words, before hours of fine-tuning."""
-    theirs = load_tokenizer(teacher.source, teacher.revision)
+    """Refuse a teacher whose token ids stand for other tokens, before hours of fine-tuning."""
+    teacher_tokenizer = load_tokenizer(teacher.source, teacher.revision)
     for model in models:
-        ours = load_tokenizer(model.source, model.revision)
+        tokenizer = load_tokenizer(model.source, model.revision)
         try:
-            check_tokenization(ours, theirs)
+            check_tokenization(tokenizer, teacher_tokenizer)
         except UserError as error:
             raise UserError(f"{model.name} and its teacher {teacher.name}: {error}") from error
 
 
 def jobs(plan: Plan) -> Iterator[Job]:
-    """Yield every run that a plan asks for, a teacher's before those that learn from it."""
+    """Yield a job for every run of a plan, a teacher's before those of its students."""
     for task in plan.tasks:
         teacher = _teacher_job(plan, task) if plan.teacher else None
-        if teacher is not None and teacher.run is not None:
-            yield teacher.run
+        if teacher is not None and teacher.job is not None:
+            yield teacher.job
         for model in plan.models:
             for seed in plan.seeds:
                 yield _job(plan, _run(plan, model, task, seed, teacher), teacher)
@@ -159,34 +159,36 @@ def jobs(plan: Plan) -> Iterator[Job]:
 
 @dataclass(frozen=True)
 class _Teacher:
-    """A teacher fine-tuned on a task: the job that makes it, if it isn't there, and its folder."""
+    """A teacher fine-tuned on a task: the job that makes it (None if it exists), key and folder."""
 
-    run: Job | None
+    job: Job | None
     key: str
     folder: str
 
 
 def _teacher_job(plan: Plan, task: Task) -> _Teacher:
-    """Fine-tunes a teacher with the first seed and keeps its weights, unless it is fine-tuned."""
+    """Plan to fine-tune the teacher with the first seed and save it, unless it is fine-tuned."""
     assert plan.teacher is not None
     if is_fine_tuned_for(plan.teacher, task):
         return _Teacher(None, plan.teacher.key, _folder_of(plan.teacher))
     if plan.teacher in plan.models:
         run = _run(plan, plan.teacher, task, plan.seeds[0], None)
-    else:  # nobody asked for more of it, nor for other answers
-        learned = {
+    else:
+        # It is not a row of the experiment itself: one seed is enough, and settings that only
+        # change its answers would needlessly make it another run.
+        given = {
             k: v for k, v in plan.experiment.given.items() if k not in task.kind.answer_settings
         }
-        asked = replace(plan.experiment, given=learned, seeds=plan.seeds[:1])
-        alone = replace(plan, experiment=asked)
-        run = _run(alone, plan.teacher, task, plan.seeds[0], None)
+        experiment = replace(plan.experiment, given=given, seeds=plan.seeds[:1])
+        teacher_plan = replace(plan, experiment=experiment)
+        run = _run(teacher_plan, plan.teacher, task, plan.seeds[0], None)
     folder = plan.root / "models" / run.key
     job = _job(plan, replace(run, keep_weights=str(folder)), None)
     return _Teacher(job, run.key, str(folder))
 
 
 def _folder_of(model: Model) -> str:
-    """Where just this revision is, so that no worker asks the Hub for a newer one."""
+    """Return a folder with exactly this revision, so that no worker loads a newer one."""
     if model.revision is None:
         return model.source
     from huggingface_hub import snapshot_download
@@ -231,12 +233,12 @@ def _method(plan: Plan, teacher: _Teacher) -> Method:
 
 
 def _job(plan: Plan, run: Run, teacher: _Teacher | None) -> Job:
-    needs = teacher.key if teacher is not None and teacher.run is not None else None
+    needs = teacher.key if teacher is not None and teacher.job is not None else None
     return Job(run, needs, _cost(plan, run), again=lacks_something(plan.root, run))
 
 
 def lacks_something(root: Path, run: Run) -> bool:
-    """Whether a run was done before its weights, or answers to the test splits, were asked for."""
+    """Return whether a result exists that lacks the weights or test predictions now requested."""
     path = path_of(root, run.key)
     if not path.is_file():
         return False
@@ -245,11 +247,11 @@ def lacks_something(root: Path, run: Run) -> bool:
     try:
         return run.predict_test and not set(run.task.test) <= set(load(path).data["examples"])
     except InvalidResult:
-        return False  # the sweep names it and does it again anyway
+        return False  # the sweep reports it and repeats the run anyway
 
 
 def _cost(plan: Plan, run: Run) -> float:
-    """About how long a run takes: examples that are learned from, and a third of those judged."""
+    """Estimate a run's duration in training examples; evaluating one takes a third as long."""
     extent = plan.extents[run.task.name]
     epochs = run.settings.task["values"]["num_train_epochs"]
     return extent.train * float(epochs) + extent.evaluated / 3

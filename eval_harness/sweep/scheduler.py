@@ -1,6 +1,7 @@
-"""Sweeps: which runs are missing, who does them, and what became of them. Imports no torch.
+"""The scheduler: executes the runs of a sweep that have no valid result. Imports no torch.
 
-Nothing is remembered but results: whatever was killed, the next sweep does what has no valid one.
+The only state is the results folder: after a crash or a kill, the next sweep executes what is
+missing. How runs are executed is the executor's business.
 """
 
 import sys
@@ -29,16 +30,16 @@ from eval_harness.sweep.queue import Job, Queue, unique
 from eval_harness.sweep.worker import stamp, unfinished
 
 _POLL_SECONDS = 3.0
-"""How often a run that somebody else is at is looked at again, when nothing else is left."""
+"""Seconds until a run held by another process is tried again, when nothing else is left."""
 _TICK_SECONDS = 1.0
-"""How often the bar's clock moves while nobody says anything."""
+"""Seconds between updates of the progress bar's clock while there are no events."""
 _LOG_SECONDS = 60.0
-"""How often the bar is written where nobody watches it: into a file."""
+"""Seconds between updates of the progress bar in a file."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run without a result, and why in one line."""
+    """A failed run, and why in one line."""
 
     run: Run
     reason: str
@@ -49,13 +50,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the runs.
+    """The outcome of a sweep.
 
     Attributes:
-        done: have a result since this sweep began, made here or elsewhere.
-        skipped: had one before.
-        failed: were to be done and weren't.
-        missing: have none, and `rerun="never"` was asked for.
+        done: runs that got a result during the sweep, here or on another machine.
+        skipped: runs that had a result before.
+        failed: runs that failed or could not be started.
+        missing: runs without a result under `rerun="never"`.
     """
 
     done: tuple[Run, ...] = ()
@@ -64,11 +65,11 @@ class Outcome:
     missing: tuple[Run, ...] = ()
 
     def summary(self) -> list[str]:
-        """Lines for people: every failure, then how many; none where nothing failed."""
+        """Return a line for every failure and one with their number; none if nothing failed."""
         if not self.failed:
             return []
         total = len(self.done) + len(self.skipped) + len(self.failed) + len(self.missing)
-        count = f"{len(self.failed)} of {_runs(total)} failed; the same command does them again"
+        count = f"{len(self.failed)} of {_runs(total)} failed; rerun the command to retry them"
         return [*(f"failed: {failure}" for failure in self.failed), count]
 
 
@@ -79,26 +80,30 @@ def sweep(
     *,
     rerun: Literal["missing", "always", "never"] = "missing",
 ) -> Outcome:
-    """Make the runs that are wanted and save their results; one that fails stops no other.
+    """Execute runs and save their results; a failing run does not stop the others.
 
-    Failures stand in what is returned, for whoever asked to tell; where the sweep ends by an
-    exception those until then are written to standard error.
+    Failures are returned for the caller to report; if the sweep ends with an exception, those so
+    far are written to standard error.
 
     Args:
-        root: the results folder, which other machines may be working on too.
-        jobs: what is wanted; what a job needs stands among them, or has a result.
-        executor: executes the runs; nothing of it is started where there are none.
-        rerun: "missing" makes what has no valid result, "always" all, "never" nothing.
+        root: the results folder, which other machines may use at the same time.
+        jobs: the requested runs; a run that one of them needs is among them or has a result.
+        executor: executes the runs; not entered if there are none to execute.
+        rerun: "missing" executes runs without a valid result, "always" all, "never" none.
+
+    Returns:
+        What became of each run.
 
     Raises:
-        KeyboardInterrupt: the executor was stopped; what was complete is there. SystemExit (143)
-            on SIGTERM likewise.
-        RunFailed: the executor can start nothing; once it could, what is left fails instead.
+        KeyboardInterrupt: on Ctrl-C; the executor was stopped, and complete results are saved.
+            Likewise SystemExit (143) on SIGTERM.
+        RunFailed: the executor can't start a first slot. If a later one fails to start, the sweep
+            goes on with fewer, and without any the remaining runs fail.
     """
-    wanted = unique(jobs)
+    requested = unique(jobs)
     if rerun == "never":
-        return _looked_up(root, wanted)
-    todo, skipped = _divided(root, wanted, rerun)
+        return _look_up(root, requested)
+    todo, skipped = _divide(root, requested, rerun)
     if not todo:
         return Outcome(skipped=tuple(skipped))
     scheduler = _Scheduler(root, todo, executor)
@@ -106,35 +111,36 @@ def sweep(
     return Outcome(tuple(scheduler.done), tuple(skipped), tuple(scheduler.failures))
 
 
-def _looked_up(root: Path, wanted: Sequence[Job]) -> Outcome:
-    """What there is already, and how much there isn't."""
-    there: list[Run] = []
+def _look_up(root: Path, jobs: Sequence[Job]) -> Outcome:
+    """Return which jobs have a result, and report how many have none."""
+    skipped: list[Run] = []
     missing: list[Run] = []
-    for job in wanted:
-        (there if unfinished(root, job.key) is None else missing).append(job.run)
+    for job in jobs:
+        (skipped if unfinished(root, job.key) is None else missing).append(job.run)
     if missing:
-        _say(f"no result for {len(missing)} of {_runs(len(wanted))}; --rerun missing does them")
-    return Outcome(skipped=tuple(there), missing=tuple(missing))
+        count = f"{len(missing)} of {_runs(len(jobs))}"
+        _write_line(f"no result for {count}; pass --rerun missing to execute them")
+    return Outcome(skipped=tuple(skipped), missing=tuple(missing))
 
 
-def _divided(root: Path, wanted: Sequence[Job], rerun: str) -> tuple[list[Job], list[Run]]:
-    """What is to be done, and what is there; a file that doesn't count is named."""
+def _divide(root: Path, jobs: Sequence[Job], rerun: str) -> tuple[list[Job], list[Run]]:
+    """Return the jobs to execute and the runs to skip; name results that are invalid."""
     if rerun == "always":
-        return [replace(job, again=True) for job in wanted], []
+        return [replace(job, again=True) for job in jobs], []
     todo, skipped = [], []
-    for job in wanted:
+    for job in jobs:
         problem = unfinished(root, job.key)
         if problem is None and not job.again:
             skipped.append(job.run)
             continue
         todo.append(job)
         if problem:
-            _say(f"{problem}; runs again")
+            _write_line(f"{problem}; the run is repeated")
     return todo, skipped
 
 
 class _Scheduler:
-    """Hands out runs, hears what becomes of them, and keeps the books."""
+    """One sweep in progress: its queue, the running jobs and the outcomes so far."""
 
     def __init__(self, root: Path, todo: Sequence[Job], executor: Executor) -> None:
         self.done: list[Run] = []
@@ -142,82 +148,84 @@ class _Scheduler:
         self._root, self._executor, self._todo = root, executor, todo
         self._before = {job.key: stamp(root, job.key) if job.again else None for job in todo}
         needed = {job.needs for job in todo if job.needs} - {job.key for job in todo}
-        there = {key for key in needed if unfinished(root, key) is None}
-        self._queue, self._hopeless = Queue(todo, there), needed - there
-        self._under_way: dict[str, Job] = {}
-        self._shares: dict[str, float] = {}
+        finished = {key for key in needed if unfinished(root, key) is None}
+        self._queue, self._unavailable = Queue(todo, finished), needed - finished
+        self._running: dict[str, Job] = {}
+        self._progress: dict[str, float] = {}
         self._held: dict[str, tuple[Job, float]] = {}
+        """Jobs whose lease another process holds, and when to try them again."""
         self._holders: dict[str, str] = {}
-        self._could_start = False
-        self._over = ""
-        self._passed = 0.0
-        self._total = sum(job.cost for job in todo)
-        self._bar = _bar(self._total)
+        self._has_started = False
+        self._stop_reason = ""
+        self._done_cost = 0.0
+        self._total_cost = sum(job.cost for job in todo)
+        self._bar = _bar(self._total_cost)
 
     def run(self) -> None:
-        """Hand out runs until every one has ended, one way or another."""
-        is_through = False
+        """Hand out runs until all have ended, successfully or not."""
+        is_complete = False
         try:
             with self._executor:
-                for key in self._hopeless:
-                    self._lose(key, f"it needs {key}, which has no result")
+                for key in self._unavailable:
+                    self._fail_dependents(key, f"it needs {key}, which has no result")
                 while self._hand_out():
                     for event in self._executor.events(min(_TICK_SECONDS, _POLL_SECONDS)):
-                        self._note(event)
+                        self._handle(event)
                     self._show()
-            is_through = True
+            is_complete = True
         finally:
             self._bar.close()
-            for failure in () if is_through else self.failures:
-                _say(f"failed: {failure}")
+            if not is_complete:  # nobody gets an outcome that tells them
+                for failure in self.failures:
+                    _write_line(f"failed: {failure}")
         assert len(self.done) + len(self.failures) == len(self._todo), "runs that need each other"
 
     def _hand_out(self) -> bool:
-        """Give idle slots something to do; False where nothing is left to do or to wait for."""
+        """Start runs in idle slots; return False if nothing is left to start or to wait for."""
         for slot in self._executor.idle():
             if job := self._next_for(slot):
-                self._under_way[job.key] = job
+                self._running[job.key] = job
                 self._executor.begin(slot, Assignment(job.run, self._before[job.key]))
         self._executor.grow(len(self._queue) or len(self._due()))
-        return bool(len(self._queue) or self._held or self._under_way)
+        return bool(len(self._queue) or self._held or self._running)
 
     def _next_for(self, slot: Slot) -> Job | None:
-        busy = {job.group for job in self._under_way.values()}
+        busy = {job.group for job in self._running.values()}
         job = self._queue.take(slot.last, busy)
         if job is None and (due := self._due()):
             job, _ = self._held.pop(due[0])
         return job
 
     def _due(self) -> list[str]:
-        """Return the runs that others are at and that should be looked at again now."""
+        """Return the runs held by other processes that should be tried again now."""
         now = time.monotonic()
         return [key for key, (_, when) in self._held.items() if when <= now]
 
-    def _note(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case Started():
-                self._could_start = True
+                self._has_started = True
             case CannotStart(reason):
                 self._cannot_start(reason)
             case Progress(key, share):
-                self._shares[key] = share
+                self._progress[key] = share
             case Ended():
                 self._ended(event)
             case Lost(key, reason):
-                job = self._taken_back(key)
+                job = self._remove_running(key)
                 if unfinished(self._root, key, self._before[key]) is None:
-                    self._succeeded(job)  # lost between saving the result and saying so
+                    self._succeeded(job)  # lost after saving the result, before reporting it
                 else:
                     self._failed(job, reason)
 
-    def _taken_back(self, key: str) -> Job:
-        self._shares.pop(key, None)
-        return self._under_way.pop(key)
+    def _remove_running(self, key: str) -> Job:
+        self._progress.pop(key, None)
+        return self._running.pop(key)
 
     def _ended(self, ended: Ended) -> None:
-        job = self._taken_back(ended.key)
+        job = self._remove_running(ended.key)
         if ended.trace:
-            _say(ended.trace)
+            _write_line(ended.trace)
         if ended.how in ("done", "found"):
             self._succeeded(job, here=ended.how == "done")
         elif ended.how == "held":
@@ -225,63 +233,65 @@ class _Scheduler:
         else:
             self._failed(job, ended.line)
         if ended.how == "unsaved":
-            self._give_up(ended.line)
+            self._stop_starting(ended.line)
 
     def _cannot_start(self, reason: str) -> None:
-        """Go on with fewer slots; where there never was one, nothing would come of it."""
-        if not self._could_start:
+        """Go on with fewer slots; raise if no slot ever started, since then none will."""
+        if not self._has_started:
             raise RunFailed(reason)
         if self._executor.size:
-            _say(f"{reason}; the sweep goes on with one worker less")
+            _write_line(f"{reason}; the sweep goes on with one worker less")
         else:
-            self._give_up(f"no worker is left, and {reason}")
+            self._stop_starting(f"no worker is left: {reason}")
 
-    def _give_up(self, reason: str) -> None:
-        """Begin nothing any more; what is under way may end."""
-        if not self._over:
-            _say(f"{reason}; nothing more is begun")
-        self._over = f"not begun: {reason}"
+    def _stop_starting(self, reason: str) -> None:
+        """Fail all runs that have not started; those that are running may finish."""
+        if not self._stop_reason:
+            _write_line(f"{reason}; no more runs are started")
+        self._stop_reason = f"not started: {reason}"
         held, self._held = [job for job, _ in self._held.values()], {}
         for job in [*self._queue.rest(), *held]:
-            self._failed(job, self._over)
+            self._failed(job, self._stop_reason)
 
-    # The books
+    # Outcomes
 
     def _succeeded(self, job: Job, *, here: bool = True) -> None:
         self.done.append(job.run)
         if here:
-            self._passed += job.cost
+            self._done_cost += job.cost
         else:
-            self._total -= job.cost
+            self._total_cost -= job.cost
         self._queue.done(job.key)
 
     def _failed(self, job: Job, reason: str) -> None:
         self.failures.append(Failure(job.run, reason))
-        self._total -= job.cost
-        self._lose(job.key, f"it needs {job.run}, which failed")
+        self._total_cost -= job.cost
+        self._fail_dependents(job.key, f"it needs {job.run}, which failed")
 
-    def _lose(self, key: str, reason: str) -> None:
-        """Fails what can't be done without a run."""
+    def _fail_dependents(self, key: str, reason: str) -> None:
+        """Fail the jobs that need a run which has no result."""
         for job in self._queue.failed(key):
-            self._failed(job, f"not done: {reason}")
+            self._failed(job, f"not started: {reason}")
 
     def _put_off(self, job: Job, holder: str) -> None:
-        if self._over:
-            self._failed(job, self._over)
+        """Try a job again later, since another process holds its lease."""
+        if self._stop_reason:
+            self._failed(job, self._stop_reason)
             return
         self._held[job.key] = (job, time.monotonic() + _POLL_SECONDS)
         if self._holders.get(job.key) != holder:
             self._holders[job.key] = holder
-            _say(f"{job.run}: {holder} is at it; looked at again later")
+            _write_line(f"{job.run}: {holder} is working on it; checked again later")
 
     def _show(self) -> None:
-        under_way = sum(share * self._under_way[key].cost for key, share in self._shares.items())
+        running = sum(share * self._running[key].cost for key, share in self._progress.items())
         ended = len(self.done) + len(self.failures)
         failed = f", {len(self.failures)} failed" if self.failures else ""
         self._bar.set_postfix_str(f"{ended}/{len(self._todo)} runs{failed}", refresh=False)
-        # What took no time counts nowhere: it would be progress, and time left a lie.
-        self._bar.total = max(self._total, 0.0)
-        self._bar.update(min(self._passed + under_way, self._bar.total) - self._bar.n)
+        # Failures and results found elsewhere took no time here. They leave the total rather than
+        # count as progress, or the remaining time would be underestimated.
+        self._bar.total = max(self._total_cost, 0.0)
+        self._bar.update(min(self._done_cost + running, self._bar.total) - self._bar.n)
 
 
 def _bar(total: float) -> Any:
@@ -290,14 +300,14 @@ def _bar(total: float) -> Any:
         desc="runs",
         file=sys.stderr,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        smoothing=0,  # runs differ: the mean of all tells more than the last one
+        smoothing=0,  # runs differ, so the mean of all predicts better than the last one
         miniters=0,
         mininterval=_TICK_SECONDS / 2 if sys.stderr.isatty() else _LOG_SECONDS,
     )
 
 
-def _say(text: str) -> None:
-    """A line on standard error, above the bar where there is one."""
+def _write_line(text: str) -> None:
+    """Write a line to standard error, above the progress bar if there is one."""
     tqdm.tqdm.write(text, file=sys.stderr)
 
 

@@ -1,7 +1,8 @@
-"""A sweep's worker: a process that is handed one run after the other until nobody asks any more.
+"""A sweep's worker: a process that executes one run after another until its parent hangs up.
 
-What makes the runs is named, not imported: this module imports no torch, so the threads that torch
-may use are known before it is. Models and tokenized data stay in that module's own caches.
+The function that makes the runs is passed by name and imported in the worker: this module imports
+no torch, so the number of threads is set before torch is loaded. That function's module caches
+models and tokenized data between runs.
 """
 
 import errno
@@ -28,17 +29,17 @@ from eval_harness.sweep.leases import Holder, Leases
 
 Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, Predictions]]
 _REPORT_SECONDS = 0.2
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker must know once.
+    """The settings of a worker.
 
     Attributes:
         root: the results folder.
         work: "package.module:function", called as `function(run, report)`.
-        token: what its leases are known by.
+        token: identifies its leases.
         lapse: seconds after which a lease lapses.
     """
 
@@ -50,13 +51,13 @@ class WorkerSetup:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has started; or it can't, and why."""
+    """The worker has started; a non-empty problem says why it cannot work."""
 
     problem: str = ""
 
 
 def stamp(root: Path, key: str) -> Stamp | None:
-    """Tells the result that is there from the next one; None where there is none."""
+    """Return the stamp of a run's result file; None if there is none."""
     try:
         status = path_of(root, key).stat()
     except FileNotFoundError:
@@ -65,15 +66,20 @@ def stamp(root: Path, key: str) -> Stamp | None:
 
 
 def unfinished(root: Path, key: str, before: Stamp | None = None) -> str | None:
-    """Why a run has to be done, in a line for people, "" where it is just new; None if it hasn't.
+    """Return why a run must be executed; None if it has a valid result.
 
     Args:
         root: the results folder.
-        key: the run's.
-        before: a result that doesn't count, since it is to be replaced.
+        key: the key of the run.
+        before: the stamp of a result that does not count, since it is to be replaced.
+
+    Returns:
+        "" for a run without a result, the problem if its result is invalid, else None.
+
+    Raises:
+        NewerResult: the result has a newer schema, so it must not be replaced.
     """
-    there = stamp(root, key)
-    if there in (None, before):
+    if stamp(root, key) in (None, before):
         return ""
     try:
         load(path_of(root, key))
@@ -85,13 +91,13 @@ def unfinished(root: Path, key: str, before: Stamp | None = None) -> str | None:
 
 
 def serve(connection: Connection, setup: WorkerSetup) -> None:
-    """Execute assignments until the other end is closed, or gone; the last run is finished."""
+    """Execute assignments until the parent closes the pipe or dies; the current run is finished."""
     parent = _Parent(connection)
     try:
         work = resolve(setup.work)
         leases = Leases(setup.root, setup.lapse)
     except (UserError, OSError) as error:
-        parent.send(Ready(_line(error)))
+        parent.send(Ready(_one_line(error)))
         return
     parent.send(Ready())
     while (assignment := parent.receive()) is not None:
@@ -102,14 +108,14 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
 
 
 class _Parent:
-    """The other end: where it is dead, there is nobody to tell and the run goes on."""
+    """The pipe to the parent; if the parent died, messages are dropped and the run goes on."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._key, self._reported = "", 0.0
 
     def send(self, message: Ready | Progress | Ended) -> None:
-        with suppress(BrokenPipeError):  # the next `receive` says so
+        with suppress(BrokenPipeError):  # the next `receive` notices it
             self._connection.send(message)
 
     def receive(self) -> Assignment | None:
@@ -122,7 +128,7 @@ class _Parent:
         return assignment
 
     def report(self, share: float) -> None:
-        """Pass on how far a run is, a few times a second at most."""
+        """Send a run's progress, a few times a second at most."""
         now = time.monotonic()
         if now - self._reported >= _REPORT_SECONDS:
             self._reported = now
@@ -136,17 +142,17 @@ def execute(
     work: Work,
     report: Callable[[float], None],
 ) -> Ended:
-    """Make one run and publish its result, unless somebody else has, or is at it.
+    """Execute one run and publish its result, unless another process has or is working on it.
 
     Args:
         assignment: the run, and the result that it is to replace, if any.
-        setup: the results folder, and by which token this worker's leases are known.
-        leases: those of that folder.
+        setup: the results folder and the token of this worker's leases.
+        leases: the leases of that folder.
         work: makes the run.
-        report: is told the share of the run that is done.
+        report: called with the share of the run that is done.
 
     Returns:
-        The outcome; whatever goes wrong in a run is one.
+        The outcome; any exception of the run is reported there, not raised.
     """
     run, root = assignment.run, setup.root
     try:
@@ -155,55 +161,55 @@ def execute(
         if isinstance(lease, Holder):
             return Ended(run.key, "held", str(lease))
         with lease:
-            # Looked up after the lease is ours: who had it publishes before giving it back.
+            # Checked after taking the lease: the previous holder publishes before it releases.
             if unfinished(root, run.key, assignment.before) is None:
                 return Ended(run.key, "found")
             result, predictions = work(run, report)
             assert result.key == run.key, f"{result.key} came of {run.key}"
-            # Only the result that was to be replaced is: another's, made meanwhile, was first.
+            # Only the intended result is replaced; one that another process saved meanwhile counts.
             before = assignment.before
             replace = before is not None and before == stamp(root, run.key)
             with _writing_to(root):
                 publish(root, result, predictions, replace=replace)
-    except _NoRoom as error:
-        return Ended(run.key, "unsaved", _line(error))
-    except Exception as error:  # noqa: BLE001  (one run's failure: told, and the others go on)
-        asked = os.environ.get("ANGELS_SHARE_TRACEBACK")
-        trace = "".join(traceback.format_exception(error)) if asked else ""
+    except _UnwritableError as error:
+        return Ended(run.key, "unsaved", _one_line(error))
+    except Exception as error:  # noqa: BLE001  (one run's failure: reported, and the others go on)
+        wants_trace = os.environ.get("ANGELS_SHARE_TRACEBACK")
+        trace = "".join(traceback.format_exception(error)) if wants_trace else ""
         spoilt = not isinstance(error, (UserError, RunFailed))
-        return Ended(run.key, "failed", _line(error), without_secrets(trace), spoilt)
+        return Ended(run.key, "failed", _one_line(error), without_secrets(trace), spoilt)
     return Ended(run.key, "done")
 
 
-class _NoRoom(RunFailed):
-    """The results folder takes nothing: on a full disk, or one that can only be read."""
+class _UnwritableError(RunFailed):
+    """The results folder can't be written to: its disk is full or read-only."""
 
 
 @contextmanager
 def _writing_to(root: Path) -> Iterator[None]:
-    """Names the results folder where a disk's no names nothing."""
+    """Name the results folder in an OSError that names no file."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise _NoRoom(f"{root}: {explain(error)}") from error
+        if error.errno in _UNWRITABLE:
+            raise _UnwritableError(f"{root}: {explain(error)}") from error
         error.filename = error.filename or str(root)
         raise
 
 
-def _line(error: Exception) -> str:
-    """An error as one line without secrets; with its place where nobody foresaw it."""
+def _one_line(error: Exception) -> str:
+    """Return an error as one line without secrets; an unexpected one with its type and place."""
     if isinstance(error, (UserError, RunFailed)):
         return _clean(str(error))
-    said = str(error)
+    message = str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        said = ": ".join(filter(None, (str(error.filename or ""), explain(error))))
-        if is_refusal(error) or error.errno in _NO_ROOM:
-            return _clean(said)
-    what = ": ".join(filter(None, (type(error).__name__, said)))
+        message = ": ".join(filter(None, (str(error.filename or ""), explain(error))))
+        if is_refusal(error) or error.errno in _UNWRITABLE:
+            return _clean(message)
+    message = ": ".join(filter(None, (type(error).__name__, message)))
     frames: Any = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return _clean(f"{what} (at {place})")
+    return _clean(f"{message} (at {place})")
 
 
 def _clean(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Results as the paper's tables: a pure function of files. No torch."""
+"""Results as the paper's tables: a pure function of files. Imports no torch."""

@@ -1,9 +1,9 @@
-"""How sure a comparison of two models is: a paired bootstrap over the evaluation examples.
+"""A paired bootstrap over the evaluation examples: how certain a comparison of two models is.
 
 Each resample draws every task's examples anew, the same ones for both models and all their seeds;
-measures, medians over seeds, the mean over tasks and then the ratio or the difference are taken
-again. A resample is a count for each example, so a measure of all resamples and seeds is a handful
-of matrix products. numpy alone.
+metrics, medians over seeds, the mean over tasks and then the ratio or the difference are computed
+again. A resample is a count per example, so that a metric of all resamples and seeds is a handful
+of matrix products. Needs numpy alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,56 +16,62 @@ from numpy.typing import NDArray
 from eval_harness.tasks.registry import Measure, Task
 
 RECIPE = 2
-"""Raise it when equal predictions give another interval: kept ones are then made again."""
+"""Raise it when equal predictions give another interval: cached ones are then computed again."""
 RESAMPLES = 1000
 _NUMBERS_AT_ONCE = 4_000_000
 _UNDEFINED = 0.025
-"""With more resamples than this without a share, an end of the middle 95 % may be one of them."""
+"""If more resamples than this have no value, an end of the middle 95 % may be one of them."""
 
 Numbers = NDArray[np.float64]
 Column = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Paired:
-    """A task's labels and what two models said of them: a column for each seed."""
+class PairedPredictions:
+    """A task's labels and two models' predictions, a column per seed."""
 
     task: Task
     labels: Column
     student: Column
     other: Column
-    """The teacher, or the student of which nothing was left out."""
+    """Those of the teacher, or of the student trained with the full loss."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The middle 95 % of the resamples, in percent or points, or why there is no such thing."""
+    """The middle 95 % of the resamples, in percent or points, or why it cannot be given."""
 
     percent: tuple[float, float] | None
     why: str = ""
 
 
-def shares(tasks: Sequence[Paired], seed: int) -> Interval:
-    """Of the share of the teacher's score, unless too many resamples have none that means much."""
-    student, teacher = bootstrap(tasks, seed)
-    if why := _undefined(student, teacher):
+def share_interval(tasks: Sequence[PairedPredictions], seed: int) -> Interval:
+    """Return the interval of the student's share of the teacher's score.
+
+    None if too many resamples have an undefined score, or a teacher's score of 0 or less.
+    """
+    student, teacher = bootstrap_totals(tasks, seed)
+    if why := _why_undefined(student, teacher):
         return Interval(None, why)
-    sound = np.isfinite(student) & np.isfinite(teacher) & (teacher > 0)
-    if 1 - sound.mean() > _UNDEFINED:
+    usable = np.isfinite(student) & np.isfinite(teacher) & (teacher > 0)
+    if 1 - usable.mean() > _UNDEFINED:
         return Interval(None, "the teacher's own interval reaches down to 0")
-    return _middle(student[sound] / teacher[sound])
+    return _middle(student[usable] / teacher[usable])
 
 
-def changes(tasks: Sequence[Paired], seed: int) -> Interval:
-    """Of the difference of the mean scores, unless too many resamples have none."""
-    student, full = bootstrap(tasks, seed)
-    if why := _undefined(student, full):
+def change_interval(tasks: Sequence[PairedPredictions], seed: int) -> Interval:
+    """Return the interval of the difference of the mean scores.
+
+    None if too many resamples have an undefined score.
+    """
+    student, full = bootstrap_totals(tasks, seed)
+    if why := _why_undefined(student, full):
         return Interval(None, why)
     difference = (student - full) / len(tasks)
     return _middle(difference[np.isfinite(difference)])
 
 
-def _undefined(*totals: Numbers) -> str:
+def _why_undefined(*totals: Numbers) -> str:
     undefined = 1 - np.isfinite(totals).all(axis=0).mean()
     if undefined <= _UNDEFINED:
         return ""
@@ -77,8 +83,16 @@ def _middle(values: Numbers) -> Interval:
     return Interval((round(100 * float(low), 6), round(100 * float(high), 6)))
 
 
-def bootstrap(tasks: Sequence[Paired], seed: int, resamples: int = RESAMPLES) -> Numbers:
-    """Both models' sums of medians, [2, resamples]; NaN where one isn't defined."""
+def bootstrap_totals(
+    tasks: Sequence[PairedPredictions], seed: int, resamples: int = RESAMPLES
+) -> Numbers:
+    """Return both models' sums of medians, [2, resamples]; NaN where one is undefined.
+
+    Args:
+        tasks: the predictions of each task.
+        seed: of the drawing.
+        resamples: how often the examples are drawn.
+    """
     totals = np.zeros((2, resamples))
     for number, paired in enumerate(tasks):
         random = np.random.default_rng([seed, number])
@@ -96,47 +110,65 @@ def bootstrap(tasks: Sequence[Paired], seed: int, resamples: int = RESAMPLES) ->
 
 
 def draws(random: np.random.Generator, size: int, resamples: int) -> Iterator[Numbers]:
-    """How often each example was drawn, [resamples, size], some resamples at a time."""
+    """Yield how often each example was drawn, [resamples, size], in batches of resamples.
+
+    Args:
+        random: the source of the draws.
+        size: number of examples.
+        resamples: number of resamples in all.
+    """
     at_once = max(1, _NUMBERS_AT_ONCE // size)
     for start in range(0, resamples, at_once):
         rows = min(at_once, resamples - start)
         drawn = random.integers(0, size, (rows, size))
+        # Each resample's examples get numbers of their own: one bincount then counts all of them.
         drawn += np.arange(rows)[:, None] * size
         yield np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
 
 
 def task_scores(task: Task, counts: Numbers, predictions: Column, labels: Column) -> Numbers:
-    """A task's score, [resamples, columns of predictions], examples counted as often as drawn."""
-    measures = [_MEASURES[name](counts, predictions, labels) for name in task.primary]
-    scores: Numbers = np.mean(measures, axis=0)
+    """Return a task's score, [resamples, columns], each example weighted by its count.
+
+    Args:
+        task: whose primary metrics are averaged.
+        counts: how often each example was drawn, [resamples, examples].
+        predictions: [examples, columns].
+        labels: [examples].
+    """
+    metrics = [_METRICS[name](counts, predictions, labels) for name in task.primary]
+    scores: Numbers = np.mean(metrics, axis=0)
     return scores
 
 
 def _accuracy(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
     right = _sums(counts, predictions == labels[:, None])
-    return _divided(right, counts.sum(axis=1)[:, None], np.nan)
+    return _divide(right, counts.sum(axis=1)[:, None], np.nan)
 
 
 def _f1(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
+    # 2 TP / (predicted positives + true positives), which equals 2 PR / (P + R).
     hits = _sums(counts, (predictions == 1) & (labels == 1)[:, None])
-    either = _sums(counts, predictions == 1) + _sums(counts, (labels == 1)[:, None])
-    return _divided(2 * hits, either, 0.0)
+    positives = _sums(counts, predictions == 1) + _sums(counts, (labels == 1)[:, None])
+    return _divide(2 * hits, positives, 0.0)
 
 
 def _matthews(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
+    # The form for any number of classes: a correlation of one-hot predictions and labels.
     total = counts.sum(axis=1)[:, None]
     covariance = total * _sums(counts, predictions == labels[:, None])
-    own_predictions, own_labels = total**2, total**2
-    for each in np.union1d(labels, predictions):
-        said, true = _sums(counts, predictions == each), _sums(counts, (labels == each)[:, None])
-        covariance = covariance - said * true
-        own_predictions, own_labels = own_predictions - said**2, own_labels - true**2
-    spread = np.sqrt(own_predictions * own_labels)
-    return _divided(covariance, spread, 0.0)
+    predicted_variance, label_variance = total**2, total**2
+    for name in np.union1d(labels, predictions):
+        predicted = _sums(counts, predictions == name)
+        labelled = _sums(counts, (labels == name)[:, None])
+        covariance = covariance - predicted * labelled
+        predicted_variance = predicted_variance - predicted**2
+        label_variance = label_variance - labelled**2
+    spread = np.sqrt(predicted_variance * label_variance)
+    return _divide(covariance, spread, 0.0)
 
 
 def _pearson(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
-    # Moved to their means first: sums of squares of numbers far from 0 lose their digits.
+    # Centred first: sums of squares of numbers far from 0 lose their digits.
     x = predictions - predictions.mean(axis=0, dtype=float)
     y = (labels - labels.mean(dtype=float))[:, None]
     total = counts.sum(axis=1)[:, None]
@@ -149,7 +181,7 @@ def _pearson(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
 
 
 def _spearman(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
-    """Pearson's of the ranks within each resample, where equals share the middle of their ranks."""
+    """Return Pearson's correlation of the ranks within each resample."""
     y = _centred_ranks(counts, labels)
     columns = []
     for column in predictions.T:
@@ -160,7 +192,8 @@ def _spearman(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
 
 
 def _centred_ranks(counts: Numbers, values: Column) -> Numbers:
-    """Each example's mid-rank among those drawn, less the mean rank, [resamples, examples]."""
+    """Return each example's mid-rank in a resample, less the mean rank, [resamples, examples]."""
+    # Equal values form a group; all its draws share the middle of the ranks that they occupy.
     _, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -171,9 +204,10 @@ def _centred_ranks(counts: Numbers, values: Column) -> Numbers:
     return ranks
 
 
-def _correlation(together: Numbers, own_x: Numbers, own_y: Numbers) -> Numbers:
-    spread = np.sqrt(np.maximum(own_x, 0) * np.maximum(own_y, 0))
-    return _divided(together, spread, np.nan)
+def _correlation(covariance: Numbers, variance_x: Numbers, variance_y: Numbers) -> Numbers:
+    # Rounding can leave the variance of a constant slightly below 0.
+    spread = np.sqrt(np.maximum(variance_x, 0) * np.maximum(variance_y, 0))
+    return _divide(covariance, spread, np.nan)
 
 
 def _sums(counts: Numbers, values: Column) -> Numbers:
@@ -181,8 +215,8 @@ def _sums(counts: Numbers, values: Column) -> Numbers:
     return sums
 
 
-def _divided(above: Numbers, below: Numbers, otherwise: float) -> Numbers:
-    """The quotient, and something else where there is none."""
+def _divide(above: Numbers, below: Numbers, otherwise: float) -> Numbers:
+    """Return the quotient, and `otherwise` where the divisor is not above 0."""
     below = np.broadcast_to(below, above.shape)
     quotient: Numbers = np.divide(
         above, below, out=np.full(above.shape, otherwise), where=below > 0
@@ -190,7 +224,7 @@ def _divided(above: Numbers, below: Numbers, otherwise: float) -> Numbers:
     return quotient
 
 
-_MEASURES: dict[Measure, Callable[[Numbers, Column, Column], Numbers]] = {
+_METRICS: dict[Measure, Callable[[Numbers, Column, Column], Numbers]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,

@@ -1,7 +1,7 @@
-"""Two rows side by side: the tasks that both have, and how sure a comparison is. Imports no torch.
+"""Comparison of two rows: their common tasks and a cached bootstrap interval. Imports no torch.
 
-An interval is made once from the per-example predictions and kept under `intervals/` by the hash of
-all that it depends on.
+An interval is computed once from the per-example predictions and cached under `intervals/` by the
+hash of everything that it depends on.
 """
 
 import json
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from angels_share.files import hash_of, write_json
 from eval_harness.results.predictions import ClassPredictions
-from eval_harness.results.record import TaskResult
 from eval_harness.results.store import InvalidResult, path_of, read_predictions
-from eval_harness.tables import bootstrap as intervals
+from eval_harness.tables import bootstrap
+from eval_harness.tables.bootstrap import Interval, PairedPredictions
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE
@@ -25,26 +25,28 @@ from eval_harness.tasks.registry import GLUE
 INTERVALS = "intervals"
 
 Comparison = Literal["shares", "changes"]
-_COMPARISONS: Mapping[Comparison, Callable[[Sequence[intervals.Paired], int], intervals.Interval]]
-_COMPARISONS = {"shares": intervals.shares, "changes": intervals.changes}
+_COMPARISONS: Mapping[Comparison, Callable[[Sequence[PairedPredictions], int], Interval]] = {
+    "shares": bootstrap.share_interval,
+    "changes": bootstrap.change_interval,
+}
 
 
 def common_tasks(row: Row, other: Row) -> tuple[str, ...]:
-    """GLUE's tasks that both were judged on, with the same examples, read and scored alike."""
+    """Return the GLUE tasks that both have scores for, on the same examples and scored alike."""
     return tuple(
         task
         for task in GLUE
         if task in row.cells
         and task in other.cells
-        and row.cells[task].counted
-        and other.cells[task].counted
-        and row.cells[task].data == other.cells[task].data
+        and row.cells[task].counted_scores
+        and other.cells[task].counted_scores
+        and row.cells[task].data_hash == other.cells[task].data_hash
         and _scored_alike(row.cells[task], other.cells[task])
     )
 
 
 _SCORING = ("version", "labels", "measures", "columns")
-"""Settings of a task; the first results don't name all of them."""
+"""Settings of a task; the first results do not have all of them."""
 
 
 def _scored_alike(cell: Cell, other: Cell) -> bool:
@@ -57,88 +59,103 @@ def _scoring(cell: Cell) -> dict[str, Any]:
     return {name: task[name] for task in tasks for name in _SCORING if name in task}
 
 
-def total(row: Row, tasks: Sequence[str]) -> float:
-    """The sum of the medians."""
+def sum_of_medians(row: Row, tasks: Sequence[str]) -> float:
+    """Return the sum of a row's medians over these tasks."""
     return sum(row.cells[task].median or 0.0 for task in tasks)
 
 
-def kept_interval(
+def cached_interval(
     comparison: Comparison, row: Row, other: Row, tasks: Sequence[str], root: Path
-) -> intervals.Interval:
-    """The kept interval of exactly these predictions, or a new one, or why there is none."""
+) -> Interval:
+    """Return the cached interval for exactly these predictions, or compute and cache it.
+
+    Args:
+        comparison: "shares" of the other row's score, or "changes" from it.
+        row: the student's row.
+        other: the row that it is compared with.
+        tasks: the tasks that both have.
+        root: the results folder.
+
+    Returns:
+        The interval, or why it has none: also where predictions are damaged.
+    """
     try:
         return _interval(comparison, row, other, tasks, root)
     except InvalidResult as error:
         name = error.path.relative_to(root).as_posix()
-        return intervals.Interval(None, f"{name} {error.reason}")
+        return Interval(None, f"{name} {error.reason}")
 
 
 def _interval(
     comparison: Comparison, row: Row, other: Row, tasks: Sequence[str], root: Path
-) -> intervals.Interval:
-    inputs = {task: [_inputs(each.cells[task]) for each in (row, other)] for task in tasks}
-    recipe: dict[str, Any] = {"version": intervals.RECIPE, "resamples": intervals.RESAMPLES}
-    if comparison != "shares":  # the first ones that were kept were all of these
+) -> Interval:
+    inputs = {task: [_hashes(one.cells[task]) for one in (row, other)] for task in tasks}
+    recipe: dict[str, Any] = {"version": bootstrap.RECIPE, "resamples": bootstrap.RESAMPLES}
+    if comparison != "shares":  # the first cached intervals were all shares and don't name it
         recipe["comparison"] = comparison
     made_of = {"recipe": recipe, "inputs": inputs}
     name = hash_of(made_of, 16)
     path = root / INTERVALS / f"{name}.json"
-    kept = _kept(path, made_of)
-    if kept is None:
-        pairs = [_paired(task, row.cells[task], other.cells[task], root) for task in tasks]
-        kept = _COMPARISONS[comparison](pairs, int(name, 16))
-        write_json(path, {"made_of": made_of, **asdict(kept)})
-    return kept
+    interval = _read_cached(path, made_of)
+    if interval is None:
+        pairs = [
+            _pair_predictions(task, row.cells[task], other.cells[task], root) for task in tasks
+        ]
+        interval = _COMPARISONS[comparison](pairs, int(name, 16))
+        write_json(path, {"made_of": made_of, **asdict(interval)})
+    return interval
 
 
-def _inputs(cell: Cell) -> dict[str, str]:
-    """The results that count and the hashes of their predictions."""
-    return {result.key: str((result.predictions or {})["sha256"]) for result in _counted(cell)}
+def _hashes(cell: Cell) -> dict[str, str]:
+    """Return the hashes of the counted results' predictions, by the result's key."""
+    return {
+        result.key: str((result.predictions or {})["sha256"]) for result in cell.counted_results
+    }
 
 
-def _counted(cell: Cell) -> list[TaskResult]:
-    pairs = zip(cell.results, cell.scores, strict=True)
-    return [result for result, score in pairs if score is not None]
-
-
-def _kept(path: Path, made_of: Mapping[str, Any]) -> intervals.Interval | None:
-    """What was kept of exactly these inputs; whatever else is there is made again."""
+def _read_cached(path: Path, made_of: Mapping[str, Any]) -> Interval | None:
+    """Return the interval cached for exactly these inputs; None for any other or a torn file."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["made_of"] != made_of:
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        if cached["made_of"] != made_of:
             return None
-        if kept["percent"] is None:
-            return intervals.Interval(None, str(kept["why"]))
-        low, high = map(float, kept["percent"])
+        if cached["percent"] is None:
+            return Interval(None, str(cached["why"]))
+        low, high = map(float, cached["percent"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return intervals.Interval((low, high)) if low <= high else None
+    return Interval((low, high)) if low <= high else None
 
 
-def _paired(task: str, student: Cell, other: Cell, root: Path) -> intervals.Paired:
-    """All seeds' predictions for the examples of the task's first split."""
+def _pair_predictions(task: str, student: Cell, other: Cell, root: Path) -> PairedPredictions:
+    """Return both rows' predictions on the task's first split, a column per seed.
+
+    Raises:
+        InvalidResult: a result's predictions are damaged, or of other examples.
+    """
     first: tuple[list[str], NDArray[Any]] | None = None
     columns: list[list[NDArray[Any]]] = []
     for cell in (student, other):
         columns.append([])
-        for result in _counted(cell):
-            ids, labels, said = _said(task, read_predictions(root, result, ClassPredictions))
+        for result in cell.counted_results:
+            predictions = read_predictions(root, result, ClassPredictions)
+            ids, labels, predicted = _first_split(task, predictions)
             first = first or (ids, labels)
             if ids != first[0] or not np.array_equal(labels, first[1]):
-                raise InvalidResult(
-                    path_of(root, result.key), "judges other examples than the rest"
-                )
-            columns[-1].append(said)
+                raise InvalidResult(path_of(root, result.key), "has other examples than the rest")
+            columns[-1].append(predicted)
     assert first is not None
-    ours, theirs = (np.stack(each, axis=1) for each in columns)
-    return intervals.Paired(task_named(task), first[1], ours, theirs)
+    ours, theirs = (np.stack(of_cell, axis=1) for of_cell in columns)
+    return PairedPredictions(task_named(task), first[1], ours, theirs)
 
 
-def _said(task: str, predictions: ClassPredictions) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
-    """Ids, labels and predictions of the first split."""
+def _first_split(
+    task: str, predictions: ClassPredictions
+) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+    """Return ids, labels and predictions of the first split: MNLI's matched part, no test set."""
     splits = np.asarray(predictions.split)
-    here = splits == splits[0]
-    logits = predictions.logits[here]
-    said = logits[:, 0] if task_named(task).is_regression else logits.argmax(axis=1)
-    ids = [name for name, chosen in zip(predictions.ids, here, strict=True) if chosen]
-    return ids, np.asarray(predictions.labels)[here], said
+    in_first = splits == splits[0]
+    logits = predictions.logits[in_first]
+    predicted = logits[:, 0] if task_named(task).is_regression else logits.argmax(axis=1)
+    ids = [name for name, chosen in zip(predictions.ids, in_first, strict=True) if chosen]
+    return ids, np.asarray(predictions.labels)[in_first], predicted

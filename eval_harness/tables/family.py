@@ -1,24 +1,26 @@
-"""The table of the original's README: distilled models that people know, below their teachers."""
+"""The table of the original's README: well-known distilled models, each below its teacher."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, known_as
-from eval_harness.tables.cells import count_of, mean_over, tasks_of_mean, title_of
-from eval_harness.tables.notes import notes
+from eval_harness.tables.cells import count_of, mean_cell, tasks_of_mean, title_of
+from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
-from eval_harness.tables.table import Published, Table, Value, table_of
+from eval_harness.tables.table import Published, Table, Value, make_table
 from eval_harness.tasks.registry import GLUE
 
 _SECTION = "readme_glue"
 
 
 def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
-    """The README's rows and ours of every family whose student was judged; None where none was."""
-    judged = [row for row in rows if _known(row) and tasks_of_mean(row)]
-    teachers = {known.teacher for row in judged if (known := _known(row)) and known.teacher}
+    """Return the README's rows and ours of each family with an evaluated student; None if none."""
+    evaluated = [row for row in rows if _published_model(row) and tasks_of_mean(row)]
+    teachers = {
+        known.teacher for row in evaluated if (known := _published_model(row)) and known.teacher
+    }
     members = [name for name in _in_order() if {name.short, name.teacher} & teachers]
-    ours = [row for name in members for row in judged if _known(row) is name]
+    ours = [row for name in members for row in evaluated if _published_model(row) is name]
     if not teachers:
         return None
     published = paper[_SECTION]["rows"]
@@ -29,60 +31,56 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
         if known_as(name) is member
     ]
     cells += [_row(row) for row in ours]
-    return table_of(
+    return make_table(
         paper,
         "family",
         "The family: GLUE, dev sets",
         ("Model", "Macro-score", *map(title_of, GLUE)),
         cells,
-        notes=(*_notes(paper, members, ours), *notes(ours, GLUE)),
+        notes=(*_notes(paper, members, ours), *cell_notes(ours, GLUE)),
         section=_SECTION,
     )
 
 
-def _known(row: Row) -> ShortName | None:
-    """The published model that a row is of; a folder of that name is the user's own."""
+def _published_model(row: Row) -> ShortName | None:
+    """Return the published model of a row; None for a local folder, even if it has that name."""
     return known_as(row.model.name) if row.model.revision is not None else None
 
 
 def _in_order() -> list[ShortName]:
-    """Every teacher with its students below it."""
+    """Return every teacher followed by its students."""
     teachers = [name for name in SHORT_NAMES if name.teacher is None]
     return [
-        each
+        member
         for teacher in teachers
-        for each in (teacher, *(name for name in SHORT_NAMES if name.teacher == teacher.short))
+        for member in (teacher, *(name for name in SHORT_NAMES if name.teacher == teacher.short))
     ]
 
 
 def _row(row: Row) -> list[Value]:
-    there = tasks_of_mean(row)
-    score = mean_over(row, there) if len(there) == len(GLUE) else None
-    return [row.label, score, *(_median(row, task) for task in GLUE)]
-
-
-def _median(row: Row, task: str) -> Value:
-    """The bare number, as the README has it; spreads are Table 1's."""
-    return mean_over(row, (task,)) if task in tasks_of_mean(row) else None
+    # Bare medians, as in the README; spreads are in Table 1.
+    tasks = tasks_of_mean(row)
+    score = mean_cell(row, tasks) if len(tasks) == len(GLUE) else None
+    medians = (mean_cell(row, (task,)) if task in tasks else None for task in GLUE)
+    return [row.label, score, *medians]
 
 
 def _notes(
     paper: Mapping[str, Any], members: Sequence[ShortName], ours: Sequence[Row]
 ) -> list[str]:
-    counts = (f"{row.label} {_count(row)}" for row in ours)
-    without = {
+    counts = "; ".join(
+        f"{row.label} {count_of([row.cells[task] for task in GLUE if task in row.cells])}"
+        for row in ours
+    )
+    without_wnli = {
         name: score
         for name, score in paper[_SECTION]["score_without_wnli"].items()
         if known_as(name) in members
     }
-    said = [f"Ours are medians over seeds, spreads are in Table 1: {'; '.join(counts)}."]
+    notes = [f"Ours are medians over seeds (spreads: Table 1); number of seeds: {counts}."]
     if any("mnli" in row.cells for row in ours):
-        said.append("MNLI is the matched part.")
-    if without:
-        scores = ", ".join(f"{name} {score}" for name, score in without.items())
-        said.append(f"The README's macro-scores without WNLI: {scores}.")
-    return said
-
-
-def _count(row: Row) -> str:
-    return count_of([row.cells[task] for task in GLUE if task in row.cells])
+        notes.append("MNLI is the matched part.")
+    if without_wnli:
+        scores = ", ".join(f"{name} {score}" for name, score in without_wnli.items())
+        notes.append(f"The README's macro-scores without WNLI: {scores}.")
+    return notes

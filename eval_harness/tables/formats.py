@@ -1,4 +1,4 @@
-"""A table as markdown, CSV, JSON or LaTeX: equal tables give equal bytes."""
+"""Formats of a table: markdown, CSV, JSON and LaTeX. Equal tables give equal bytes."""
 
 import csv
 import io
@@ -13,31 +13,32 @@ from eval_harness.tables.table import Number, Table, Value, text_of
 
 
 class Format(NamedTuple):
-    """What its files end in, and how a table is written in it."""
+    """A format: its files' suffix, and the function that writes a table in it."""
 
-    ending: str
+    suffix: str
     write: Callable[[Table], str]
 
 
 def to_markdown(table: Table) -> str:
-    """Readable as plain text, rendered as a table."""
-    columns, *rows = ([_MARKUP.sub(_ESCAPED, cell) for cell in row]
-                      for row in (table.columns, *table.rows))  # fmt: skip
-    # Without numparse 89.0 stays 89.0.
+    """Return the table as markdown that reads well as plain text, too."""
+    columns, *rows = (
+        [_MARKUP.sub(_ESCAPED, cell) for cell in row] for row in (table.columns, *table.rows)
+    )
+    # tabulate would read 89.0 as a number and print 89.
     body = tabulate(
         rows, columns, tablefmt="pipe", colalign=_alignment(table), disable_numparse=True
     )
-    notes = "\n".join(f"- {_as_it_is(note)}" for note in table.notes)
+    notes = "\n".join(f"- {_escape_note(note)}" for note in table.notes)
     return "\n\n".join(part for part in (f"# {table.title}", body, notes) if part) + "\n"
 
 
 _MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])")
-"""What markdown takes for markup; an underscore within a word is none, there or to the eye."""
+"""What markdown takes for markup; an underscore within a word is not."""
 _ESCAPED = r"\\\g<0>"
 
 
-def _as_it_is(note: str) -> str:
-    """A note is markdown, of which it uses no more than a command between backticks."""
+def _escape_note(note: str) -> str:
+    """Escape a note, except commands between backticks: the only markup that notes use."""
     code = re.compile("(`[^`]+`)")
     return "".join(
         part if code.fullmatch(part) else _MARKUP.sub(_ESCAPED, part) for part in code.split(note)
@@ -45,7 +46,7 @@ def _as_it_is(note: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The printed cells; a blank line; the notes, a line each, so that no number goes without."""
+    """Return the printed cells, a blank line, then the notes, a line each."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.columns)
@@ -56,7 +57,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_json(table: Table) -> str:
-    """Each cell's text and number, unrounded and in the table's unit, and what it is made of."""
+    """Return each cell's text, its unrounded number in the table's unit, and its further fields."""
     rows = [
         {name: _cell(value) for name, value in zip(table.columns, row, strict=True)}
         for row in table.cells
@@ -74,19 +75,19 @@ def to_json(table: Table) -> str:
 def _cell(value: Value) -> dict[str, Any] | None:
     if value is None:
         return None
-    said: dict[str, Any] = {"text": text_of(value)}
+    cell: dict[str, Any] = {"text": text_of(value)}
     if isinstance(value, Number):
-        return {**said, "number": value.number, **value.more}
-    return said if isinstance(value, str) else {**said, "number": value}
+        return {**cell, "number": value.number, **value.more}
+    return cell if isinstance(value, str) else {**cell, "number": value}
 
 
 def to_latex(table: Table) -> str:
-    r"""A tabular with the rules of booktabs, and the notes as a paragraph each below it."""
-    cells = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    """Return a tabular with booktabs rules, and the notes below it, a paragraph each."""
+    cells = [[_escape_latex(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     header, *rows = (_latex_row(row, widths) for row in cells)
     columns = "".join(side[0] for side in _alignment(table))
-    notes = "".join(f"{_escaped(note)}\\par\n" for note in table.notes)
+    notes = "".join(f"{_escape_latex(note)}\\par\n" for note in table.notes)
     lines = (
         f"% {table.title}",
         "% \\usepackage{booktabs}",
@@ -105,7 +106,7 @@ def to_latex(table: Table) -> str:
 def _latex_row(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *rest = cells
     if first.startswith(("[", "*")):
-        first = f"{{}}{first}"  # behind the row before it would be an argument
+        first = f"{{}}{first}"  # LaTeX would read it as an argument of the \\ before it
     padded = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
     return " & ".join((first.ljust(widths[0]), *padded)) + " \\\\"
 
@@ -121,7 +122,7 @@ _LATEX: Mapping[str, str] = {
 }
 
 
-def _escaped(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 

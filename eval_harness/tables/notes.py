@@ -1,4 +1,4 @@
-"""What must be known of our rows' cells, each said once under a table."""
+"""Notes under a table: what a reader must know about the cells of our rows, each said once."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,140 +10,145 @@ from eval_harness.results.record import TaskResult
 from eval_harness.runs.settings import FINE_TUNING
 from eval_harness.tables.cells import title_of
 from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import plain
+from eval_harness.tables.row_labels import format_setting
 from eval_harness.tasks.registry import MISMATCHED, TASKS
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A cell of the table and where it stands."""
+class _ShownCell:
+    """A cell with its row and column."""
 
     row: Row
     task: str
     cell: Cell
 
-    def values(self) -> dict[str, str]:
-        """The hyper-parameters that the row's label doesn't name."""
+    def hyper_parameters(self) -> dict[str, str]:
+        """Return the hyper-parameters that the row's label doesn't name."""
         values = self.cell.results[0].settings.task.get("values", {})
-        return {name: plain(each) for name, each in values.items() if name not in self.row.told}
+        return {
+            name: format_setting(value)
+            for name, value in values.items()
+            if name not in self.row.flags_in_label
+        }
 
 
-_Fact = tuple[_Shown, str]
+_Fact = tuple[_ShownCell, str]
 
 
-def notes(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
-    """What must be known of these rows' cells in these columns, each said once."""
+def cell_notes(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
+    """Return the notes on these rows' cells in the columns of these tasks."""
     shown = [
-        _Shown(row, task, row.cells[task])
+        _ShownCell(row, task, row.cells[task])
         for task in tasks
-        if task != MISMATCHED
+        if task != MISMATCHED  # the same runs as MNLI's first cell
         for row in rows
         if task in row.cells
     ]
     return [note for make in _NOTES for note in make(shown)]
 
 
-def _merged(facts: Iterable[_Fact], shown: Sequence[_Shown]) -> str:
-    """`CoLA 16, STS-B 6`; where a fact isn't of all rows with that task, it says of which."""
-    said: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for each, text in facts:
-        said[each.task, text].append(each.row.label)
+def _merged(facts: Iterable[_Fact], shown: Sequence[_ShownCell]) -> str:
+    """Return `CoLA 16, STS-B 6`, naming the rows unless a fact holds for all with that task."""
+    labels_by_fact: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for cell, text in facts:
+        labels_by_fact[cell.task, text].append(cell.row.label)
     parts = []
-    for (task, text), labels in said.items():
-        everyone = [each.row.label for each in shown if each.task == task]
+    for (task, text), labels in labels_by_fact.items():
+        everyone = [cell.row.label for cell in shown if cell.task == task]
         whose = "" if labels == everyone else f" ({'; '.join(labels)})"
         parts.append(f"{title_of(task)} {text}{whose}")
     return ", ".join(parts)
 
 
-_SAID_ALWAYS = {
+_ALWAYS_NAMED = {
     "learning_rate": "learning rate",
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "batch",
     "max_seq_length": "length",
 }
 _DEFAULTS = {
-    name: plain(value)
+    name: format_setting(value)
     for values in (*(task.fine_tuning for task in TASKS), FINE_TUNING)
     for name, value in values.items()
 }
-"""Ours by setting; of one that only some tasks have (the windows of SQuAD), theirs."""
+"""Our defaults; for a setting that only some tasks have (SQuAD's windows), those tasks' default."""
 
 
-def _hyper_parameters(shown: Sequence[_Shown]) -> Iterable[str]:
-    """Whose they are and the four that matter; of the others what isn't our default."""
-    cells = [(each, each.values()) for each in shown]
-    counted: dict[str, Counter[str]] = defaultdict(Counter)
-    for each, values in cells:
+def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Yield the commonest values of the main four and of any non-default, then the exceptions."""
+    cells = [(cell, cell.hyper_parameters()) for cell in shown]
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell, values in cells:
         for name, value in values.items():
-            counted[name][value] += 1 if each.row.part else len(cells)  # of rows of today first
-    common = {name: each.most_common(1)[0][0] for name, each in counted.items()}
+            # Current rows outvote any number of rows of older results.
+            counts[name][value] += 1 if cell.row.variant else len(cells)
+    common = {name: of_name.most_common(1)[0][0] for name, of_name in counts.items()}
     if not common:
         return
-    order = [*_SAID_ALWAYS, *sorted(common.keys() - _SAID_ALWAYS.keys())]
-    said = [_named(name, common[name]) for name in order if _is_said(name, common)]
+    order = [*_ALWAYS_NAMED, *sorted(common.keys() - _ALWAYS_NAMED.keys())]
+    named = [_named(name, common[name]) for name in order if _is_named(name, common)]
     yield (
-        f"Hyper-parameters (ours: the paper's were never published): {', '.join(said)}; "
+        f"Hyper-parameters (ours: the paper's were never published): {', '.join(named)}; "
         "the rest: `python -m eval_harness tasks`."
     )
-    other: dict[str, list[_Shown]] = defaultdict(list)
-    for each, values in cells:
-        if said := [_named(*own) for own in values.items() if own[1] != common[own[0]]]:
-            other[", ".join(said)].append(each)
-    for text, differing in other.items():
-        yield f"Other hyper-parameters: {_where(differing, shown)}: {text}."
+    exceptions: dict[str, list[_ShownCell]] = defaultdict(list)
+    for cell, values in cells:
+        differing = [_named(name, value) for name, value in values.items() if value != common[name]]
+        if differing:
+            exceptions[", ".join(differing)].append(cell)
+    for text, where in exceptions.items():
+        yield f"Other hyper-parameters: {_where(where, shown)}: {text}."
 
 
-def _is_said(name: str, common: Mapping[str, str]) -> bool:
-    if name in _SAID_ALWAYS:
+def _is_named(name: str, common: Mapping[str, str]) -> bool:
+    if name in _ALWAYS_NAMED:
         return name in common
     return common[name] != _DEFAULTS.get(name)
 
 
 def _named(name: str, value: str) -> str:
-    return f"{_SAID_ALWAYS.get(name, name)} {value}"
+    return f"{_ALWAYS_NAMED.get(name, name)} {value}"
 
 
-def _where(cells: Sequence[_Shown], shown: Sequence[_Shown]) -> str:
-    """Whole columns, whole rows, or the tasks of each row."""
-    tasks = dict.fromkeys(each.task for each in cells)
-    if len(cells) == sum(each.task in tasks for each in shown):
+def _where(cells: Sequence[_ShownCell], shown: Sequence[_ShownCell]) -> str:
+    """Return whole columns, else whole rows, else the tasks of each row."""
+    tasks = dict.fromkeys(cell.task for cell in cells)
+    if len(cells) == sum(cell.task in tasks for cell in shown):
         return ", ".join(map(title_of, tasks))
-    by_row: dict[str, list[str]] = defaultdict(list)
-    for each in cells:
-        by_row[each.row.label].append(title_of(each.task))
-    if len(cells) == sum(each.row.label in by_row for each in shown):
-        return "; ".join(by_row)
-    return "; ".join(f"{label} ({', '.join(titles)})" for label, titles in by_row.items())
+    titles_by_row: dict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        titles_by_row[cell.row.label].append(title_of(cell.task))
+    if len(cells) == sum(cell.row.label in titles_by_row for cell in shown):
+        return "; ".join(titles_by_row)
+    return "; ".join(f"{label} ({', '.join(titles)})" for label, titles in titles_by_row.items())
 
 
-def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
-    """Data from elsewhere than the Hub may be anything: its content's hash says what.
+def _from_files(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the data that are not from the Hub, with the hash of their content.
 
-    GLUE's own files are as good as the Hub's, unless they say that they stand in for them; of
-    others nobody knows what they stand in for.
+    GLUE's own files are as good as the Hub's, unless they declare that they stand in for them;
+    files of any other layout may be anything.
     """
-    own, others = list[_Fact](), list[_Fact]()
-    named: dict[str, list[_Fact]] = defaultdict(list)
-    for each in shown:
-        sources = _sources(each)
+    copies, others = list[_Fact](), list[_Fact]()
+    declared: dict[str, list[_Fact]] = defaultdict(list)
+    for cell in shown:
+        sources = _sources(cell)
         if not sources:
             continue
-        content = str(each.cell.data)[:8]
-        if name := _data_name(each):
-            named[name].append((each, content))
-        elif sources <= _copies(each.task):
-            own.append((each, content))
+        content = cell.cell.data_hash[:8]
+        if name := _data_name(cell):
+            declared[name].append((cell, content))
+        elif sources <= _expected_sources(cell.task):
+            copies.append((cell, content))
         else:
-            others.append((each, f"{content} from {' and '.join(sorted(sources))}"))
-    for name, facts in named.items():
+            others.append((cell, f"{content} from {' and '.join(sorted(sources))}"))
+    for name, facts in declared.items():
         yield f"Stand-in data: {name}: {_merged(facts, shown)}."
-    if own:
-        yield f"Read from files, not from the Hub: {_merged(own, shown)}."
+    if copies:
+        yield f"Read from files, not from the Hub: {_merged(copies, shown)}."
     if others:
         yield (
-            "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
-            "GLUE's own: "
+            "Possibly stand-in data: read from files in neither the Hub's nor GLUE's own layout: "
             f"{_merged(others, shown)}."
         )
 
@@ -151,81 +156,81 @@ def _from_files(shown: Sequence[_Shown]) -> Iterable[str]:
 _BY_NAME = {task.name: task for task in TASKS}
 
 
-def _copies(name: str) -> set[str | None]:
-    """Where a copy of GLUE's own files, or of the Hub's, lies; and a task of one's own."""
+def _expected_sources(name: str) -> set[str | None]:
+    """Return the sources of a copy of GLUE's own files or of the Hub's, or of a custom task."""
     if (task := _BY_NAME.get(name)) is None:
         return {f"files of {name}"}
     return {task.glue.folder if task.glue else None, name, f"glue/{name}", f"{name}/{task.config}"}
 
 
-def _data_name(shown: _Shown) -> str:
-    """What a cell's data say that they are."""
+def _data_name(shown: _ShownCell) -> str:
+    """Return the name that a cell's data declare."""
     names = (result.data.get("name") for result in shown.cell.results)
     return " and ".join(sorted({name for name in names if name}))
 
 
-def _sources(shown: _Shown) -> set[str]:
-    """What a cell's data were read from, where that wasn't the Hub."""
+def _sources(shown: _ShownCell) -> set[str]:
+    """Return what a cell's data were read from, other than the Hub."""
     data = [result.data for result in shown.cell.results]
-    return {str(each.get("source")) for each in data if each.get("revision") is None}
+    return {str(record.get("source")) for record in data if record.get("revision") is None}
 
 
-def _names_of_several(shown: Sequence[_Shown]) -> Iterable[str]:
-    """A model that was trained again in its folder keeps its name: which row is of today's."""
+def _names_of_several(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Say which of several models of one name is the newest: retraining in a folder keeps it."""
     newest: dict[str, dict[str, str]] = defaultdict(dict)
-    for each in shown:
-        model, finished = each.row.model, max(one.finished for one in each.cell.results)
-        seen = newest[model.name]
-        seen[model.digest] = max(finished, seen.get(model.digest, ""))
+    for cell in shown:
+        model, finished = cell.row.model, max(result.finished for result in cell.cell.results)
+        of_name = newest[model.name]
+        of_name[model.digest] = max(finished, of_name.get(model.digest, ""))
     for name, models in newest.items():
         if len(models) > 1:
             latest = max(models, key=lambda digest: models[digest])
-            yield f"{len(models)} models are called {name}; the newest results are of {latest}."
+            yield f"{len(models)} models are named {name}; the newest results are from {latest}."
 
 
-def _overlap(shown: Sequence[_Shown]) -> Iterable[str]:
-    """What a model may have seen before it is asked."""
+def _overlap(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Count the evaluation examples that a model may have been trained on."""
     facts: dict[str, list[_Fact]] = defaultdict(list)
-    for each in shown:
-        if (overlap := each.cell.results[0].data.get("overlap", 0)) > 0:
-            facts["test" if each.task == "imdb" else "dev"].append((each, str(overlap)))
-    for split, those in facts.items():
-        yield f"Examples of {split} that are in train too: {_merged(those, shown)}."
+    for cell in shown:
+        if (overlap := cell.cell.results[0].data.get("overlap", 0)) > 0:
+            facts["Test" if cell.task == "imdb" else "Dev"].append((cell, str(overlap)))
+    for split, of_split in facts.items():
+        yield f"{split} examples that are also in train: {_merged(of_split, shown)}."
 
 
-def _degenerate(shown: Sequence[_Shown]) -> Iterable[str]:
-    """Runs that learned nothing count, and are named."""
+def _degenerate(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the runs that learned nothing; they count."""
     facts = list(_marked(shown, lambda mark: mark.startswith("degenerate")))
     if facts:
-        yield f"Degenerate (one answer to everything), and counted: {_merged(facts, shown)}."
+        yield f"Degenerate (one answer to everything), but counted: {_merged(facts, shown)}."
 
 
-def _other_marks(shown: Sequence[_Shown]) -> Iterable[str]:
-    """What else runs were marked with; that the best epoch was chosen stands in the label."""
-    marks = {mark for each in shown for result in each.cell.results for mark in result.marks}
+def _other_marks(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the runs with other marks, except that of the best epoch: the label names it."""
+    marks = {mark for cell in shown for result in cell.cell.results for mark in result.marks}
     for mark in sorted(marks):
         if not mark.startswith("degenerate") and not mark.endswith("the best on dev"):
             facts = _marked(shown, partial(eq, mark))
-            yield f"Marked '{mark}', and counted: {_merged(facts, shown)}."
+            yield f"Marked '{mark}', but counted: {_merged(facts, shown)}."
 
 
-def _marked(shown: Sequence[_Shown], wanted: Callable[[str], bool]) -> Iterable[_Fact]:
-    for each in shown:
-        seeds = [result.seed for result in each.cell.results if any(map(wanted, result.marks))]
+def _marked(shown: Sequence[_ShownCell], matches: Callable[[str], bool]) -> Iterable[_Fact]:
+    for cell in shown:
+        seeds = [result.seed for result in cell.cell.results if any(map(matches, result.marks))]
         if seeds:
-            yield each, _seeds(seeds)
+            yield cell, _seeds(seeds)
 
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {' and '.join(map(str, seeds))}"
 
 
-def _undefined(shown: Sequence[_Shown]) -> Iterable[str]:
+def _undefined(shown: Sequence[_ShownCell]) -> Iterable[str]:
     facts = []
-    for each in shown:
-        pairs = zip(each.cell.results, each.cell.scores, strict=True)
+    for cell in shown:
+        pairs = zip(cell.cell.results, cell.cell.scores, strict=True)
         if seeds := [result.seed for result, score in pairs if score is None]:
-            facts.append((each, _seeds(seeds)))
+            facts.append((cell, _seeds(seeds)))
     if facts:
         yield (
             "Not counted, since the score is not defined (constant predictions): "
@@ -233,37 +238,42 @@ def _undefined(shown: Sequence[_Shown]) -> Iterable[str]:
         )
 
 
-def _versions(shown: Sequence[_Shown]) -> Iterable[str]:
-    """Code or libraries that differ within a row; a commit alone is no other version."""
-    rows: dict[str, list[TaskResult]] = defaultdict(list)
-    for each in shown:
-        rows[each.row.label] += each.cell.results
-    said: dict[str, list[str]] = defaultdict(list)
-    for label, results in rows.items():
-        made = [result.provenance for result in results]
-        if len(codes := sorted({str(each.get("version")) for each in made})) > 1:
-            said[f"Made by several versions of the code: {', '.join(codes)}"].append(label)
-        libraries = [each.get("libraries", {}) for each in made]
+def _versions(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name versions that differ within a row; of the code its version alone, not the commit."""
+    results_by_row: dict[str, list[TaskResult]] = defaultdict(list)
+    for cell in shown:
+        results_by_row[cell.row.label] += cell.cell.results
+    labels_by_text: dict[str, list[str]] = defaultdict(list)
+    for label, results in results_by_row.items():
+        provenances = [result.provenance for result in results]
+        codes = sorted({str(record.get("version")) for record in provenances})
+        if len(codes) > 1:
+            text = f"Made by several versions of the code: {', '.join(codes)}"
+            labels_by_text[text].append(label)
+        libraries = [record.get("libraries", {}) for record in provenances]
         for name in sorted(set().union(*libraries)):
-            if len(found := sorted({str(each.get(name)) for each in libraries})) > 1:
-                said[f"Made with several versions of {name}: {', '.join(found)}"].append(label)
-    for text, labels in said.items():
-        yield f"{text}." if len(labels) == len(rows) else f"{text}. Rows: {'; '.join(labels)}."
+            versions = sorted({str(of_run.get(name)) for of_run in libraries})
+            if len(versions) > 1:
+                text = f"Made with several versions of {name}: {', '.join(versions)}"
+                labels_by_text[text].append(label)
+    for text, labels in labels_by_text.items():
+        is_of_all = len(labels) == len(results_by_row)
+        yield f"{text}." if is_of_all else f"{text}. Rows: {'; '.join(labels)}."
 
 
-def _machines(shown: Sequence[_Shown]) -> Iterable[str]:
-    """Equal seeds give equal numbers on one device with one number of threads."""
+def _machines(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name cells of mixed hardware: a seed reproduces on one device with one number of threads."""
     facts = []
-    for each in shown:
-        made = [result.provenance for result in each.cell.results]
-        machines = {f"{one.get('device')} x {one.get('threads')}" for one in made}
+    for cell in shown:
+        provenances = [result.provenance for result in cell.cell.results]
+        machines = {f"{record.get('device')} x {record.get('threads')}" for record in provenances}
         if len(machines) > 1:
-            facts.append((each, f"on {' and '.join(sorted(machines))}"))
+            facts.append((cell, f"on {' and '.join(sorted(machines))}"))
     if facts:
-        yield f"Seeds of one cell ran on several devices or threads: {_merged(facts, shown)}."
+        yield f"Seeds of one cell ran on different devices or threads: {_merged(facts, shown)}."
 
 
-_NOTES: tuple[Callable[[Sequence[_Shown]], Iterable[str]], ...] = (
+_NOTES: tuple[Callable[[Sequence[_ShownCell]], Iterable[str]], ...] = (
     _hyper_parameters,
     _names_of_several,
     _from_files,

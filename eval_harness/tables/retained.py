@@ -1,4 +1,4 @@
-"""What a student kept of its teacher's score, and how sure that is. Imports no torch."""
+"""How much of its teacher's score a student retained, and how certain that is. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from angels_share.names import known_as
 from eval_harness.runs.run import Model
-from eval_harness.tables.comparison import common_tasks, kept_interval, total
+from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
 from eval_harness.tables.row import Row
 
 
 @dataclass(frozen=True)
 class Retained:
-    """The share of the teacher's mean score, in percent, over the tasks that both have."""
+    """A student's percentage of its teacher's mean score, over the tasks that both have."""
 
     teacher: Row
     tasks: tuple[str, ...]
@@ -22,40 +22,54 @@ class Retained:
 
     @property
     def tasks_of_one_seed(self) -> tuple[str, ...]:
-        """Where the teacher's score is a single run's."""
-        return tuple(task for task in self.tasks if len(self.teacher.cells[task].counted) == 1)
+        """The tasks on which the teacher's score is a single run's."""
+        cells = self.teacher.cells
+        return tuple(task for task in self.tasks if len(cells[task].counted_scores) == 1)
 
 
-def retained(row: Row, rows: Sequence[Row], root: Path) -> tuple[Retained | None, str]:
-    """A row against its teacher's row; None where there is none, or nothing in common.
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row and what it retained of its teacher's score, or why that can't be told."""
 
-    Returns:
-        What it kept; else why there is nothing to say, where rows are there that look like its
-        teacher's.
+    row: Row
+    retained: Retained | None = None
+    why_not: str = ""
+
+
+def compare_with_teacher(row: Row, rows: Sequence[Row], root: Path) -> ComparedRow:
+    """Compare a row with its teacher's row, if there is one with common tasks.
+
+    `why_not` is filled in where some rows might be the teacher's, but none certainly is.
+
+    Args:
+        row: the student's row.
+        rows: all rows.
+        root: the results folder; a new interval is cached there.
     """
     likely = [
         other
         for other in rows
         if other is not row and _is_comparable(other, row) and common_tasks(row, other)
     ]
-    candidates = _of_its_teacher(row, likely)
+    candidates = _with_its_weights(row, likely)
     best = _most_alike(row, candidates)
     if len(best) != 1:
-        return None, _why_none(row, likely, best)
+        return ComparedRow(row, why_not=_why_not(row, likely, best))
     (teacher,) = best
     tasks = common_tasks(row, teacher)
-    ours, theirs = (total(each, tasks) for each in (row, teacher))
+    ours, theirs = (sum_of_medians(one, tasks) for one in (row, teacher))
     if theirs <= 0:
-        return None, ""
-    interval = kept_interval("shares", row, teacher, tasks, root)
-    return Retained(teacher, tasks, 100 * (ours / theirs), interval.percent, interval.why), ""
+        return ComparedRow(row)
+    interval = cached_interval("shares", row, teacher, tasks, root)
+    share = 100 * (ours / theirs)
+    return ComparedRow(row, Retained(teacher, tasks, share, interval.percent, interval.why))
 
 
 _SAME = ("recipe", "limit", "choose", "dtype")
 
 
 def _is_comparable(other: Row, row: Row) -> bool:
-    """Whether a row may be its teacher's: a model as it is, fine-tuned plainly.
+    """Return whether a row may be the teacher's: that of a model fine-tuned without distillation.
 
     Another recipe, limit, choice of the epoch or dtype would compare two experiments.
     """
@@ -69,7 +83,7 @@ def _is_comparable(other: Row, row: Row) -> bool:
 
 
 def _may_have_taught(teacher: Model, student: Model) -> bool:
-    """By its weights, else by its name; a published model's teacher is a published one."""
+    """Return whether weights or names agree; a published student has a published teacher."""
     if student.teacher is None:
         return False
     if _is_known_to_have_taught(teacher, student):
@@ -83,13 +97,13 @@ def _may_have_taught(teacher: Model, student: Model) -> bool:
 
 
 def _is_known_to_have_taught(teacher: Model, student: Model) -> bool:
-    """Names alone prove little: a student's record keeps the last part of its teacher's path."""
-    wanted = student.teacher_weights
-    return wanted is not None and wanted in (teacher.weights, teacher.revision)
+    # Names prove little: a student's record has only the last part of its teacher's path.
+    weights = student.teacher_weights
+    return weights is not None and weights in (teacher.weights, teacher.revision)
 
 
-def _of_its_teacher(row: Row, likely: Sequence[Row]) -> list[Row]:
-    """Those with the weights of its teacher; else those of which nobody knows the weights."""
+def _with_its_weights(row: Row, likely: Sequence[Row]) -> list[Row]:
+    """Return the rows with its teacher's weights; if none, those whose weights are unknown."""
     if row.settings.get("method") or row.model.teacher_weights is None:
         return list(likely)
     certain = [other for other in likely if _is_known_to_have_taught(other.model, row.model)]
@@ -99,29 +113,26 @@ def _of_its_teacher(row: Row, likely: Sequence[Row]) -> list[Row]:
 
 
 def _most_alike(row: Row, candidates: Sequence[Row]) -> list[Row]:
-    """Of a single model's rows the one most like this row; all that fit where that isn't told.
-
-    Other hyper-parameters are the next best thing to the same.
-    """
+    """Return the rows most like this one if all are of one model, else all: nobody could choose."""
     if len({other.model.key for other in candidates}) > 1:
         return list(candidates)
     likeness = [_likeness(other, row) for other in candidates]
     pairs = zip(candidates, likeness, strict=True)
-    return [other for other, each in pairs if each == max(likeness)]
+    return [other for other, degree in pairs if degree == max(likeness)]
 
 
 def _likeness(other: Row, row: Row) -> tuple[bool, bool, int, int]:
     keys = (row.settings.keys() | other.settings.keys()) - {"method"}
-    alike = all(row.settings.get(key) == other.settings.get(key) for key in keys)
-    of_a_time = other.part == row.part
-    return alike, of_a_time, len(common_tasks(row, other)), len(other.results)
+    same_settings = all(row.settings.get(key) == other.settings.get(key) for key in keys)
+    same_variant = other.variant == row.variant
+    return same_settings, same_variant, len(common_tasks(row, other)), len(other.results)
 
 
-def _why_none(row: Row, likely: Sequence[Row], best: Sequence[Row]) -> str:
+def _why_not(row: Row, likely: Sequence[Row], best: Sequence[Row]) -> str:
     if not likely:
         return ""
     if best:
         labels = "; ".join(other.label for other in best)
-        return f"which of these is its teacher's row can't be told: {labels}"
+        return f"any of these may be its teacher's row: {labels}"
     labels = "; ".join(other.label for other in likely)
     return f"its teacher had other weights ({str(row.model.teacher_weights)[:8]}) than {labels}"

@@ -11,47 +11,61 @@ from eval_harness.runs.run import Model
 
 @dataclass(frozen=True)
 class Cell:
-    """What the seeds of one task gave, in the order of the seeds; None: it is not defined there.
+    """One task's results in the order of their seeds.
 
-    `asked` are the seeds that there should be, as far as files tell.
+    Attributes:
+        results: one per seed.
+        scores: the score of each result; None where it is undefined.
+        expected_seeds: the seeds that should be there, as far as the files tell.
     """
 
     results: tuple[TaskResult, ...]
     scores: tuple[float | None, ...]
-    asked: frozenset[int]
+    expected_seeds: frozenset[int]
 
     @property
-    def counted(self) -> list[float]:
-        """The scores that there are."""
+    def counted_scores(self) -> list[float]:
+        """The scores that are defined."""
         return [score for score in self.scores if score is not None]
 
     @property
-    def median(self) -> float | None:
-        """The middle one, or the mean of the middle two."""
-        return statistics.median(self.counted) if self.counted else None
+    def counted_results(self) -> list[TaskResult]:
+        """The results whose score is defined."""
+        pairs = zip(self.results, self.scores, strict=True)
+        return [result for result, score in pairs if score is not None]
 
     @property
-    def data(self) -> str:
+    def median(self) -> float | None:
+        """The middle score, or the mean of the middle two."""
+        return statistics.median(self.counted_scores) if self.counted_scores else None
+
+    @property
+    def data_hash(self) -> str:
         """The hash of the data's content."""
         return str(self.results[0].settings.task.get("data"))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model under settings: a cell for each task.
+    """A model under settings, with a cell for each task.
 
-    `part` says what sets it apart from a newer row of the same model and settings; `told` are the
-    flags that its label names.
+    Attributes:
+        model: the evaluated model.
+        settings: the settings that its results share.
+        cells: its cells by task; MNLI and SQuAD have two.
+        variant: how it differs from the row of newer results of this model and these settings.
+        label: its name in the tables.
+        flags_in_label: the flags that the label names.
     """
 
     model: Model
     settings: Mapping[str, Any]
     cells: Mapping[str, Cell]
-    part: str = ""
+    variant: str = ""
     label: str = field(default="", compare=False)
-    told: frozenset[str] = field(default=frozenset(), compare=False)
+    flags_in_label: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def results(self) -> list[TaskResult]:
-        """All that it is made of."""
+        """The results of all its cells."""
         return [result for cell in self.cells.values() for result in cell.results]

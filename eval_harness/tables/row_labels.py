@@ -1,4 +1,4 @@
-"""What rows are called: the model, and whatever tells its row from another's. Imports no torch."""
+"""Labels of rows: the model's name and the settings that distinguish its row. Imports no torch."""
 
 import json
 from collections import defaultdict
@@ -11,97 +11,103 @@ from typing import Any
 from eval_harness.tables.row import Row
 
 
-def labelled(rows: Sequence[Row]) -> list[Row]:
-    """Gives each row a name that says what it is, and no more than tells it from the others."""
-    several = _names_of_several(rows)
+def add_labels(rows: Sequence[Row]) -> list[Row]:
+    """Label each row with its model and no more than distinguishes it; return them by label."""
+    ambiguous = _ambiguous_names(rows)
     shared = _shared_overrides(rows)
-    told = [frozenset(row.settings.get("overrides", {})) - shared for row in rows]
-    alike: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        alike[_label(row, told[place], several=row.model.name in several)].append(place)
+    flags = [frozenset(row.settings.get("overrides", {})) - shared for row in rows]
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        label = _label(row, flags[index], with_digest=row.model.name in ambiguous)
+        by_label[label].append(index)
     labels = [""] * len(rows)
-    for label, places in alike.items():
-        more = _telling_apart([rows[place] for place in places])
-        for place, extra in zip(places, more, strict=True):
-            labels[place] = ", ".join(filter(None, (label, extra)))
-    named = [
-        replace(row, label=label, told=flags)
-        for row, label, flags in zip(rows, _unique(labels), told, strict=True)
+    for label, indices in by_label.items():
+        suffixes = _differing_settings([rows[index] for index in indices])
+        for index, suffix in zip(indices, suffixes, strict=True):
+            labels[index] = ", ".join(filter(None, (label, suffix)))
+    labelled = [
+        replace(row, label=label, flags_in_label=named)
+        for row, label, named in zip(rows, _unique(labels), flags, strict=True)
     ]
-    return sorted(named, key=lambda row: (row.model.name, row.model.key, row.label))
+    return sorted(labelled, key=lambda row: (row.model.name, row.model.key, row.label))
 
 
-def _names_of_several(rows: Sequence[Row]) -> set[str]:
-    """The names that several models bear."""
+def _ambiguous_names(rows: Sequence[Row]) -> set[str]:
+    """Return the names that several models have."""
     keys: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         keys[row.model.name].add(row.model.key)
-    return {name for name, those in keys.items() if len(those) > 1}
+    return {name for name, models in keys.items() if len(models) > 1}
 
 
 def _shared_overrides(rows: Sequence[Row]) -> set[str]:
-    """The flags that every row was given alike: they tell none from another."""
+    """Return the flags that have one value in all rows: they distinguish none."""
     given = [
-        {(name, plain(value)) for name, value in row.settings.get("overrides", {}).items()}
+        {(name, format_setting(value)) for name, value in row.settings.get("overrides", {}).items()}
         for row in rows
     ]
     return {name for name, _ in set.intersection(*given)} if given else set()
 
 
-def _label(row: Row, told: Set[str], *, several: bool) -> str:
-    """The model and what the user set: `bert (D), learning_rate 1e-4, limit 100`."""
+def _label(row: Row, flags: Set[str], *, with_digest: bool) -> str:
+    """Return the model and what the user set: `bert (D), learning_rate 1e-4, limit 100`."""
     settings, method = row.settings, row.settings.get("method")
-    name = f"{row.model.name} {row.model.digest}" if several else row.model.name
+    name = f"{row.model.name} {row.model.digest}" if with_digest else row.model.name
     if method:
         name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
-    said = [f"{flag} {plain(settings['overrides'][flag])}" for flag in sorted(told)]
+    parts = [name]
+    parts += [f"{flag} {format_setting(settings['overrides'][flag])}" for flag in sorted(flags)]
     if settings.get("limit") is not None:
-        said.append(f"limit {settings['limit']}")
+        parts.append(f"limit {settings['limit']}")
     if settings.get("choose", "last") != "last":
-        said.append(f"{settings['choose']} epoch")
+        parts.append(f"{settings['choose']} epoch")
     if method and method["options"].get("kd_over_all_positions"):
-        said.append("kd_over_all_positions")
-    return ", ".join([name, *said, *filter(None, [row.part])])
+        parts.append("kd_over_all_positions")
+    if row.variant:
+        parts.append(row.variant)
+    return ", ".join(parts)
 
 
-def _telling_apart(rows: Sequence[Row]) -> list[str]:
-    """What must be added to equal labels: every setting in which their rows differ."""
-    flat = [_flat(row.settings) for row in rows]
+def _differing_settings(rows: Sequence[Row]) -> list[str]:
+    """Return for each of some rows with equal labels every setting in which they differ."""
+    flat = [_flatten(row.settings) for row in rows]
     names = sorted(set().union(*flat))
-    differing = [name for name in names if len({str(each.get(name)) for each in flat}) > 1]
+    differing = [name for name in names if len({str(values.get(name)) for values in flat}) > 1]
     return [
-        ", ".join(f"{name.rpartition('.')[2]} {plain(each.get(name))}" for name in differing)
-        for each in flat
+        ", ".join(
+            f"{name.rpartition('.')[2]} {format_setting(values.get(name))}" for name in differing
+        )
+        for values in flat
     ]
 
 
 def _unique(labels: Sequence[str]) -> list[str]:
-    """The labels as they are printed, numbered where they are still equal."""
+    """Return the labels as they are printed, numbered where they are still equal."""
     unique: dict[str, None] = {}
     for label in map(one_line, labels):
         names = (label if n == 1 else f"{label} ({n})" for n in count(1))
         unique[next(name for name in names if name not in unique)] = None
-    assert len(unique) == len(labels), "two rows bear one label"
+    assert len(unique) == len(labels), "two rows have the same label"
     return list(unique)
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{above}{name}."))
+            flat.update(_flatten(value, f"{prefix}{name}."))
         else:
-            flat[f"{above}{name}"] = value
+            flat[f"{prefix}{name}"] = value
     return flat
 
 
 def one_line(text: str) -> str:
-    """What can be printed of a text: a model's name may hold anything that a folder's may."""
-    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+    """Return the text in one line, unprintable characters as `?`: folder names may hold any."""
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
 
 
-def plain(value: Any) -> str:
-    """A setting as people write it: 1e-4, not 0.0001."""
+def format_setting(value: Any) -> str:
+    """Return a setting as people write it: 1e-4, not 0.0001."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "on", False: "off"}[value]
     if isinstance(value, float) and value != 0 and abs(value) < 1e-2:
@@ -111,5 +117,5 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return json.dumps(dict(value))
     if isinstance(value, list | tuple):
-        return "+".join(map(plain, value))
+        return "+".join(map(format_setting, value))
     return str(value)

@@ -1,8 +1,8 @@
-"""Results as the rows of a table: nothing in a cell differs but the seed. Imports no torch.
+"""Results grouped into the rows of a table: within a cell only the seed differs. Imports no torch.
 
-A row is a model under settings. What belongs to its tasks may have changed meanwhile: their data,
-our defaults, how a task is read and scored. Results of before and after are never mixed: the newest
-are the row, and the older ones are further rows, each over all tasks.
+A row is a model under settings. What belongs to its tasks may have changed in the meantime: their
+data, our defaults, how a task is read and scored. Results from before and after such a change are
+never mixed: the newest form the row, older ones form further rows, each over all tasks.
 """
 
 import json
@@ -17,35 +17,36 @@ from angels_share.files import hash_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, Found, Invalid
 from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import labelled
+from eval_harness.tables.row_labels import add_labels
 from eval_harness.tasks.registry import TASKS
 
 _SECOND = {task.name: task.second for task in TASKS if task.second}
 
 _ADDED_LATER = ("labels", "measures", "columns")
-"""Settings of a task that the first results don't name."""
+"""Settings of a task that the first results do not have."""
 
 _VERSION = "earlier version of the task"
 _DEFAULTS = "earlier defaults"
 _TEACHER = "another run of the teacher"
-_AGAIN = "an earlier run"
-_RESPECTS = {
+_EARLIER_RUN = "an earlier run"
+_VARIANTS = {
     "data": "other data",
     "values": _DEFAULTS,
     **dict.fromkeys(("version", *_ADDED_LATER), _VERSION),
     "inputs": _TEACHER,
 }
+"""How a row is labelled by the setting in which it differs from the newest."""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A task's results under equal settings, one for each seed."""
+class _Group:
+    """One task's results under equal settings, one per seed."""
 
     settings: Mapping[str, Any]
     results: tuple[TaskResult, ...]
-    lost: frozenset[int] = frozenset()
-    again: bool = False
-    """Whether newer runs of the same seeds took their place: then no seed is missing."""
+    invalid_seeds: frozenset[int] = frozenset()
+    is_superseded: bool = False
+    """Whether newer runs of the same seeds replaced these: then no seed is missing."""
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -53,184 +54,193 @@ class _Part:
         values: Mapping[str, Any] = self.settings.get("values", {})
         return values
 
-    def under(self, changed: Set[str]) -> str:
-        """Which generation of the defaults these are, told by the values that changed."""
+    def generation(self, changed: Set[str]) -> str:
+        """Return which generation of our defaults these are: the values of those that changed."""
         return json.dumps({name: self.values.get(name) for name in sorted(changed)})
 
     @property
     def rank(self) -> tuple[str, int, str]:
-        """The newest is the greatest; of equally old ones that with the most seeds."""
+        """A sort key: the newest is the greatest; among equally old ones, that with most seeds."""
         newest = max(result.finished for result in self.results)
         return newest, len(self.results), hash_of(self.settings)
 
     @property
-    def asked(self) -> frozenset[int]:
-        """What the newest sweep wanted, what is there, and what doesn't count."""
-        there = {result.seed for result in self.results}
-        if self.again:
-            return frozenset(there)
-        sweeps = [result for result in self.results if "seeds" in result.provenance]
-        newest = max(sweeps, key=lambda result: result.finished, default=None)
-        wanted = newest.provenance["seeds"] if newest else ()
-        return frozenset(there.union(self.lost, wanted))
+    def expected_seeds(self) -> frozenset[int]:
+        """The seeds of the newest sweep, of these results, and of files that don't count."""
+        present = {result.seed for result in self.results}
+        if self.is_superseded:
+            return frozenset(present)
+        of_sweeps = [result for result in self.results if "seeds" in result.provenance]
+        newest = max(of_sweeps, key=lambda result: result.finished, default=None)
+        swept = newest.provenance["seeds"] if newest else ()
+        return frozenset(present.union(self.invalid_seeds, swept))
 
 
-_Parts = Mapping[str, Sequence[_Part]]
-"""Each task's parts, the newest first."""
+_Groups = Mapping[str, Sequence[_Group]]
+"""Each task's groups, the newest first."""
 
 
 def rows_of(found: Found) -> list[Row]:
-    """The rows of what was found, each with a label that no other has, in the labels' order."""
+    """Return the rows of a results folder, each with a label of its own, sorted by label."""
     folders: dict[str, list[TaskResult]] = defaultdict(list)
     for key, result in found.by_key.items():
         folders[key.rpartition("/")[0]].append(result)
-    lost = _lost(found.invalid)
-    rows: dict[tuple[str, str], dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
+    invalid = _invalid_seeds(found.invalid)
+    rows: dict[tuple[str, str], dict[str, list[_Group]]] = defaultdict(lambda: defaultdict(list))
     for name, results in folders.items():
         first = results[0]
-        part = _Part(first.settings.task, tuple(results), frozenset(lost.get(name, ())))
-        rows[first.model.key, first.settings.row_hash][first.task].append(part)
-    return labelled([row for key in sorted(rows) for row in _rows(rows[key])])
+        seeds = frozenset(invalid.get(name, ()))
+        group = _Group(first.settings.task, tuple(results), seeds)
+        rows[first.model.key, first.settings.row_hash][first.task].append(group)
+    return add_labels([row for key in sorted(rows) for row in _rows(rows[key])])
 
 
-def _lost(invalid: Sequence[Invalid]) -> dict[str, set[int]]:
-    """The seeds of results that don't count, by the folder where they should be."""
-    lost: dict[str, set[int]] = defaultdict(set)
-    for each in invalid:
-        folder, _, name = each.path.removeprefix(f"{RUNS}/").rpartition("/")
+def _invalid_seeds(invalid: Sequence[Invalid]) -> dict[str, set[int]]:
+    """Return the seeds of result files that don't count, by folder."""
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for file in invalid:
+        folder, _, name = file.path.removeprefix(f"{RUNS}/").rpartition("/")
         seed = name.removeprefix("seed-").removesuffix(".json")
         if seed.isdecimal():
-            lost[folder].add(int(seed))
-    return lost
+            seeds[folder].add(int(seed))
+    return seeds
 
 
-def _rows(folders: Mapping[str, list[_Part]]) -> list[Row]:
-    """The row of the newest results, and further ones of older results that are set apart alike."""
-    parts = {task: _parts(folders[task]) for task in sorted(folders)}
-    changed = _changed_defaults(parts)
-    main = _newest(parts, changed)
-    older: dict[tuple[str, str, int], dict[str, _Part]] = defaultdict(dict)
-    for task, each in parts.items():
-        for part in each:
-            if part is not main.get(task):
-                what = _apart(part, main.get(task)), part.under(changed)
-                place = next(n for n in count() if task not in older.get((*what, n), ()))
-                older[*what, place][task] = part
-    return [_row(main), *(_row(tasks, what) for (what, *_), tasks in older.items())]
+def _rows(folders: Mapping[str, list[_Group]]) -> list[Row]:
+    """Return the row of the newest results, then one for each way in which older ones differ."""
+    groups = {task: _groups(folders[task]) for task in sorted(folders)}
+    changed = _changed_defaults(groups)
+    main = _newest(groups, changed)
+    older: dict[tuple[str, str, int], dict[str, _Group]] = defaultdict(dict)
+    for task, of_task in groups.items():
+        for group in of_task:
+            if group is not main.get(task):
+                key = _variant(group, main.get(task)), group.generation(changed)
+                # A row has one group per task: a second one that differs alike starts a new row.
+                index = next(n for n in count() if task not in older.get((*key, n), ()))
+                older[*key, index][task] = group
+    return [_row(main), *(_row(tasks, variant) for (variant, *_), tasks in older.items())]
 
 
-def _changed_defaults(parts: _Parts) -> set[str]:
-    """The hyper-parameters in which some task's results differ."""
+def _changed_defaults(groups: _Groups) -> set[str]:
+    """Return the hyper-parameters in which the results of some task differ."""
     return {
         name
-        for newest, *others in parts.values()
-        for part in others
-        for name in newest.values.keys() | part.values.keys()
-        if newest.values.get(name) != part.values.get(name)
+        for newest, *others in groups.values()
+        for group in others
+        for name in newest.values.keys() | group.values.keys()
+        if newest.values.get(name) != group.values.get(name)
     }
 
 
-def _newest(parts: _Parts, changed: Set[str]) -> dict[str, _Part]:
-    """The newest results of each task, all of one generation of our defaults.
+def _newest(groups: _Groups, changed: Set[str]) -> dict[str, _Group]:
+    """Return the newest group of each task, all of one generation of our defaults.
 
-    Data and versions are each task's own, but defaults change for many tasks at once: a task that
-    was judged only before they did is not shown beside those that were judged after it.
+    Data and versions belong to a single task, but defaults change for many tasks at once: a task
+    that was evaluated only before the change is not shown beside those evaluated after it.
     """
     if not changed:
-        return {task: each[0] for task, each in parts.items()}
-    newest = max((each[0] for each in parts.values()), key=lambda part: part.rank)
-    current = newest.under(changed)
+        return {task: of_task[0] for task, of_task in groups.items()}
+    newest = max((of_task[0] for of_task in groups.values()), key=lambda group: group.rank)
+    current = newest.generation(changed)
     chosen = {
-        task: next((part for part in each if part.under(changed) == current), each[0])
-        for task, each in parts.items()
+        task: next((group for group in of_task if group.generation(changed) == current), of_task[0])
+        for task, of_task in groups.items()
     }
-    left = [part for task, each in parts.items() for part in each if part is not chosen[task]]
-    earlier = {part.under(changed) for part in left} - {current}
-    return {task: part for task, part in chosen.items() if part.under(changed) not in earlier}
+    rest = [
+        group for task, of_task in groups.items() for group in of_task if group is not chosen[task]
+    ]
+    # A task with defaults of its own is in no earlier generation: it stays.
+    earlier = {group.generation(changed) for group in rest} - {current}
+    return {
+        task: group for task, group in chosen.items() if group.generation(changed) not in earlier
+    }
 
 
-def _apart(part: _Part, main: _Part | None) -> str:
-    """What sets results apart from those of the row, which has none of a task left behind."""
+def _variant(group: _Group, main: _Group | None) -> str:
+    """Return how results differ from the main row's, which may lack a task of older defaults."""
     if main is None:
         return _DEFAULTS
-    names = sorted(part.settings.keys() | main.settings.keys())
-    differing = [name for name in names if part.settings.get(name) != main.settings.get(name)]
-    said = dict.fromkeys(_RESPECTS.get(name, "other settings") for name in differing)
-    if len(said) > 1:
-        said.pop(_TEACHER, None)  # whose run changes with every other setting
-    return ", ".join(said) or _AGAIN
+    names = sorted(group.settings.keys() | main.settings.keys())
+    differing = [name for name in names if group.settings.get(name) != main.settings.get(name)]
+    variants = dict.fromkeys(_VARIANTS.get(name, "other settings") for name in differing)
+    if len(variants) > 1:
+        variants.pop(_TEACHER, None)  # the teacher's run changes with every other setting
+    return ", ".join(variants) or _EARLIER_RUN
 
 
-def _row(tasks: Mapping[str, _Part], part: str = "") -> Row:
+def _row(tasks: Mapping[str, _Group], variant: str = "") -> Row:
     first = next(iter(tasks.values())).results[0]
-    models = (result.model for each in tasks.values() for result in each.results)
-    # Older results say neither how their model was made nor what its weights are.
-    model = max(models, key=lambda each: (each.weights is not None, each.distilled is not None))
-    cells = {name: cell for each in tasks.values() for name, cell in _cells(each).items()}
-    return Row(model, first.settings.row, cells, part)
+    models = (result.model for group in tasks.values() for result in group.results)
+    # Older results record neither how their model was distilled nor the hash of its weights.
+    model = max(models, key=lambda one: (one.weights is not None, one.distilled is not None))
+    cells = {name: cell for group in tasks.values() for name, cell in _cells(group).items()}
+    return Row(model, first.settings.row, cells, variant)
 
 
-def _cells(part: _Part) -> dict[str, Cell]:
-    """A task's cell; MNLI and SQuAD give two."""
-    ordered = tuple(sorted(part.results, key=lambda result: result.seed))
-    task, asked = ordered[0].task, part.asked
-    cells = {task: Cell(ordered, tuple(result.score for result in ordered), asked)}
+def _cells(group: _Group) -> dict[str, Cell]:
+    """Return the cells of a task: MNLI and SQuAD have two."""
+    ordered = tuple(sorted(group.results, key=lambda result: result.seed))
+    task, expected = ordered[0].task, group.expected_seeds
+    cells = {task: Cell(ordered, tuple(result.score for result in ordered), expected)}
     if column := _SECOND.get(task):
-        scores = (result.scores.get(column.split, {}) for result in ordered)
-        second = tuple(each.get(column.measure) for each in scores)
-        cells[column.cell] = Cell(ordered, second, asked)
+        metrics = (result.scores.get(column.split, {}) for result in ordered)
+        second = tuple(of_split.get(column.measure) for of_split in metrics)
+        cells[column.cell] = Cell(ordered, second, expected)
     return cells
 
 
-def _parts(folders: Sequence[_Part]) -> list[_Part]:
-    """A task's results by their settings, the newest first.
+def _groups(folders: Sequence[_Group]) -> list[_Group]:
+    """Return a task's results by their settings, the newest first.
 
-    What only an added field or a teacher's seed tells apart goes together.
+    Results that differ only in a setting added later or in the teacher's seed are one group.
     """
     if len(folders) == 1:
         return [folders[0]]
-    alike: dict[str, list[_Part]] = defaultdict(list)
+    equal: dict[str, list[_Group]] = defaultdict(list)
     for folder in _completed(folders):
-        alike[hash_of(folder.settings)].append(folder)
-    joined = [_joined(group) for group in alike.values()]
-    return [layer for part in sorted(joined, key=lambda each: each.rank, reverse=True)
-            for layer in _layers(part)]  # fmt: skip
+        equal[hash_of(folder.settings)].append(folder)
+    merged = [_merged(groups) for groups in equal.values()]
+    merged.sort(key=lambda group: group.rank, reverse=True)
+    return [layer for group in merged for layer in _layers(group)]
 
 
-def _completed(folders: Sequence[_Part]) -> list[_Part]:
-    """What an older result didn't name yet is what the next newer one says."""
+def _completed(folders: Sequence[_Group]) -> list[_Group]:
+    """Return the groups, the newest first, with settings added later taken from newer ones."""
     newest_first = sorted(folders, key=lambda folder: folder.rank, reverse=True)
-    said = {
-        name: next((each.settings[name] for each in newest_first if name in each.settings), None)
+    known = {
+        name: next((one.settings[name] for one in newest_first if name in one.settings), None)
         for name in _ADDED_LATER
     }
     completed = []
     for folder in newest_first:
-        said = {name: folder.settings.get(name, value) for name, value in said.items()}
+        known = {name: folder.settings.get(name, value) for name, value in known.items()}
         inputs = _without_seeds(folder.settings.get("inputs", {}))
-        completed.append(replace(folder, settings={**folder.settings, **said, "inputs": inputs}))
+        completed.append(replace(folder, settings={**folder.settings, **known, "inputs": inputs}))
     return completed
 
 
 def _without_seeds(inputs: Mapping[str, Any]) -> dict[str, str]:
-    """A teacher's seed may go with the student's."""
+    """Return the keys of a teacher's runs without their seeds, which may follow the student's."""
     return {name: re.sub(r"/seed-\d+$", "", str(key)) for name, key in inputs.items()}
 
 
-def _joined(parts: Sequence[_Part]) -> _Part:
-    results = tuple(result for part in parts for result in part.results)
-    lost = frozenset[int]().union(*(part.lost for part in parts))
-    return _Part(parts[0].settings, results, lost)
+def _merged(groups: Sequence[_Group]) -> _Group:
+    results = tuple(result for group in groups for result in group.results)
+    invalid = frozenset[int]().union(*(group.invalid_seeds for group in groups))
+    return _Group(groups[0].settings, results, invalid)
 
 
-def _layers(part: _Part) -> list[_Part]:
-    """The newest result of each seed, then those before them that say something else."""
+def _layers(group: _Group) -> list[_Group]:
+    """Return the newest result per seed, then layer by layer earlier ones with other scores."""
     by_seed: dict[int, list[TaskResult]] = defaultdict(list)
-    for result in sorted(part.results, key=lambda each: (each.finished, each.key), reverse=True):
+    newest_first = sorted(group.results, key=lambda one: (one.finished, one.key), reverse=True)
+    for result in newest_first:
         if all(result.scores != newer.scores for newer in by_seed[result.seed]):
             by_seed[result.seed].append(result)
-    deepest = max(map(len, by_seed.values()))
-    layers = [[each[depth] for each in by_seed.values() if depth < len(each)]
-              for depth in range(deepest)]  # fmt: skip
-    newest = replace(part, results=tuple(layers[0]))
-    return [newest, *(_Part(part.settings, tuple(each), again=True) for each in layers[1:])]
+    layers = [
+        tuple(results[depth] for results in by_seed.values() if depth < len(results))
+        for depth in range(max(map(len, by_seed.values())))
+    ]
+    newest = replace(group, results=layers[0])
+    return [newest, *(_Group(group.settings, layer, is_superseded=True) for layer in layers[1:])]

@@ -1,4 +1,4 @@
-"""A table before it is written: texts for the eye, numbers for further computing."""
+"""A table before it is formatted: the text to print and the number behind each cell."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is printed, the number itself, and what else there is to say of it."""
+    """A number: its printed text, its value, and further fields for the JSON format."""
 
     text: str
     number: float | None = None
@@ -21,7 +21,7 @@ class Number:
 
 
 class Published(str):
-    """The name of a row that was printed elsewhere: no number in it is ours."""
+    """The name of a row with published numbers only: none of them is ours."""
 
     __slots__ = ()
 
@@ -32,7 +32,7 @@ Value = str | float | Number | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table and its notes; `name` is what its files are called."""
+    """A table and its notes; `name` is the stem of its files."""
 
     name: str
     title: str
@@ -42,18 +42,18 @@ class Table:
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """What is printed in each cell."""
+        """The printed text of each cell."""
         return tuple(tuple(map(text_of, row)) for row in self.cells)
 
     @property
     def frame(self) -> "pd.DataFrame":
-        """The same for further computing; pandas alone would be a fifth of the time of `tables`."""
-        import pandas as pd
+        """The printed texts as a data frame."""
+        import pandas as pd  # here: it would be a fifth of the time of `tables`
 
         return pd.DataFrame(self.rows, columns=list(self.columns))
 
 
-def table_of(
+def make_table(
     paper: Mapping[str, Any],
     name: str,
     title: str,
@@ -63,33 +63,33 @@ def table_of(
     notes: Sequence[str] = (),
     section: str | None = None,
 ) -> Table:
-    """A table with what is said of the published numbers, then the notes.
+    """Make a table whose notes begin with those on the published numbers.
 
     Args:
         paper: the published numbers.
-        name: what its files are called.
-        title: what stands above it.
-        columns: their names.
-        rows: a cell for each column.
-        notes: what must be known of our own rows.
-        section: where its published numbers are; under its name where it isn't given.
+        name: stem of the table's files.
+        title: heading of the table.
+        columns: column headers.
+        rows: one cell per column.
+        notes: notes on our own rows.
+        section: key of the published numbers in `paper` [`name`].
     """
     section = section or name
-    every = (paper[section]["what"], *footnotes(paper, section), *notes)
+    all_notes = (paper[section]["what"], *footnotes(paper, section), *notes)
     cells = tuple(map(tuple, rows))
-    return Table(name, title, tuple(columns), cells, tuple(map(one_line, every)))
+    return Table(name, title, tuple(columns), cells, tuple(map(one_line, all_notes)))
 
 
-def filled(
+def drop_empty_columns(
     columns: Sequence[str], rows: Sequence[Mapping[str, Value]]
 ) -> tuple[list[str], list[list[Value]]]:
-    """The columns in which some row has something, and the rows' cells in them."""
+    """Return the columns that have a value in some row, and the rows' cells in these columns."""
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     return shown, [[row.get(name) for name in shown] for row in rows]
 
 
 def text_of(value: Value) -> str:
-    """One decimal for a score; a count or a text as it is; nothing for what isn't there."""
+    """Return the printed text: floats with one decimal, blanks empty, anything else unchanged."""
     if value is None:
         return ""
     if isinstance(value, Number):

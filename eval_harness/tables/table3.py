@@ -1,4 +1,4 @@
-"""Table 3: size and speed; the paper's rows, then every session of ours. A pure function."""
+"""Table 3: size and speed; the paper's rows, then every session of ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from eval_harness.data.stsb_lengths import COUNTS
 from eval_harness.results.speed import Session, Setup, Speeds, Timed, Timing, ratio
 from eval_harness.tables.cells import published_name
-from eval_harness.tables.table import Number, Table, Value, filled, table_of
+from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
 
 _RATIO = ("BERT-base", "DistilBERT")
-"""Of the paper's rows: whose time is divided by whose."""
+"""The paper's rows whose times form its ratio: the first divided by the second."""
 _BUSY = 0.5
-"""Processes that wanted a core, from which on times are not this program's alone."""
+"""The load from which on a note says that the machine was busy."""
 _WAITED = 0.05
-"""The share of their time that threads waited for a core, from which on it is told."""
-_WHOLE = sum(COUNTS)
+"""The share of time spent waiting for a core from which on a note says so."""
+_PAIRS_OF_THE_PAPER = sum(COUNTS)
 
 _SIZES = ("Parameters (M)", "With head (M)", "MB")
 _TIMES = ("Threads", "Seconds", "ms a pair", "p50", "p90", "p99", "Ratio")
@@ -23,22 +23,22 @@ _PEAK = "Peak MB"
 _Row = dict[str, Value]
 
 
-def table3(paper: Mapping[str, Any], measured: Speeds) -> Table:
-    """The paper's rows and ours, each session a group of its own: only within it can one compare.
+def table3(paper: Mapping[str, Any], speeds: Speeds) -> Table:
+    """Make Table 3: the paper's rows, then ours by session, since times compare only within one.
 
     Args:
         paper: the published numbers.
-        measured: our sessions, and the files that are none.
+        speeds: our sessions, and the files that don't count.
     """
-    several = len(measured.sessions) > 1
+    several = len(speeds.sessions) > 1
     rows = list(_published(paper))
-    for number, session in enumerate(measured.sessions, 1):
+    for number, session in enumerate(speeds.sessions, 1):
         rows += _rows_of(session, f" ({number})" if several else "")
-    names = ("Model", *_SIZES, *_TIMES, *_throughputs(measured.sessions), _PEAK)
-    columns, cells = filled(names, rows)
-    said = list(_notes(paper, measured.sessions))
-    said += [f"Not counted: {each}." for each in measured.invalid]
-    return table_of(paper, "table3", "Table 3: size and speed", columns, cells, notes=said)
+    names = ("Model", *_SIZES, *_TIMES, *_throughputs(speeds.sessions), _PEAK)
+    columns, cells = drop_empty_columns(names, rows)
+    notes = list(_notes(paper, speeds.sessions))
+    notes += [f"Not counted: {file}." for file in speeds.invalid]
+    return make_table(paper, "table3", "Table 3: size and speed", columns, cells, notes=notes)
 
 
 def _published(paper: Mapping[str, Any]) -> Iterator[_Row]:
@@ -57,7 +57,7 @@ _ONE = Number("1", 1.0)
 
 
 def _rows_of(session: Session, suffix: str) -> Iterator[_Row]:
-    """A row for each number of threads and each model: those that are compared stand together."""
+    """Yield a row per number of threads and model: comparable rows are neighbours."""
     for threads in session.setup.threads:
         for model in session.models:
             name = {"Model": f"{model.name}{suffix}"}
@@ -66,44 +66,47 @@ def _rows_of(session: Session, suffix: str) -> Iterator[_Row]:
 
 def _sizes(model: Timed) -> _Row:
     return {
-        "Parameters (M)": _of_a_million(model.parameters),
-        "With head (M)": _of_a_million(model.with_head),
-        "MB": _of_a_million(model.file_bytes),
-        _PEAK: _of_a_million(model.peak_bytes),
+        "Parameters (M)": _in_millions(model.parameters),
+        "With head (M)": _in_millions(model.with_head),
+        "MB": _in_millions(model.file_bytes),
+        _PEAK: _in_millions(model.peak_bytes),
     }
 
 
-def _of_a_million(count: int | None) -> Value:
-    """One decimal, but three for a model of a demo, which would be 0.0."""
+def _in_millions(count: int | None) -> Value:
+    """Return a count in millions: one decimal, or three for a tiny model, which would be 0.0."""
     if count is None:
         return None
     return Number(f"{count / 1e6:.{1 if count >= 1e6 else 3}f}", count / 1e6)
 
 
 def _times(session: Session, model: Timed, threads: int) -> _Row:
-    pairs, one = session.setup.pairs, model.timing(threads)
-    first = session.models[0]
-    batches = [each for each in model.timings if each.threads == threads and each.batch_size > 1]
+    pairs, single = session.setup.pairs, model.timing(threads)
+    seconds = None
+    if _is_the_papers(session.setup):
+        seconds = _spread(single.seconds, single.passes)
+    ratio_to_first = _ONE
+    if model is not session.models[0]:
+        ratio_to_first = _ratio(session.models[0].timing(threads), single)
+    milliseconds = [1000 * passed / pairs for passed in single.passes]
+    batches = [
+        timing for timing in model.timings if timing.threads == threads and timing.batch_size > 1
+    ]
     return {
         "Threads": threads,
-        "Seconds": _spread(one.seconds, one.passes) if _is_the_papers(session.setup) else None,
-        "ms a pair": _spread(*_milliseconds(one, pairs)),
-        "p50": _milli(one.p50),
-        "p90": _milli(one.p90),
-        "p99": _milli(one.p99),
-        "Ratio": _ONE if model is first else _ratio(first.timing(threads), one),
-        **{_throughput(each.batch_size): _rate(pairs / each.seconds) for each in batches},
+        "Seconds": seconds,
+        "ms a pair": _spread(1000 * single.seconds / pairs, milliseconds),
+        "p50": _milliseconds(single.p50),
+        "p90": _milliseconds(single.p90),
+        "p99": _milliseconds(single.p99),
+        "Ratio": ratio_to_first,
+        **{_throughput(timing.batch_size): _rate(pairs / timing.seconds) for timing in batches},
     }
 
 
 def _is_the_papers(setup: Setup) -> bool:
-    """Whether a pass has as many pairs as the paper's: other dev sets can be whole too."""
-    return setup.full and setup.pairs == _WHOLE
-
-
-def _milliseconds(one: Timing, pairs: int) -> tuple[float, list[float]]:
-    """Of a pair on average: of the median pass, and of each."""
-    return 1000 * one.seconds / pairs, [1000 * seconds / pairs for seconds in one.passes]
+    """Return whether a pass has as many pairs as the paper's: a smaller dev set is full, too."""
+    return setup.full and setup.pairs == _PAIRS_OF_THE_PAPER
 
 
 def _ratio(first: Timing, own: Timing) -> Number:
@@ -119,12 +122,12 @@ def _spread(median: float, values: Sequence[float]) -> Number:
 
 
 def _with_range(value: float, low: float, high: float, digits: int) -> str:
-    """`34.1 (33.0 to 36.2)`."""
-    around = "" if low == high else f" ({low:.{digits}f} to {high:.{digits}f})"
-    return f"{value:.{digits}f}{around}"
+    """Return `34.1 (33.0 to 36.2)`, or the bare value where both ends are equal."""
+    spread = "" if low == high else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f}{spread}"
 
 
-def _milli(value: float) -> Number:
+def _milliseconds(value: float) -> Number:
     return Number(f"{value:.{_digits(value)}f}", value)
 
 
@@ -133,7 +136,7 @@ def _rate(value: float) -> Number:
 
 
 def _digits(value: float) -> int:
-    """Decimals of a time: two where it is a tiny model's."""
+    """Return the decimals of a time: two for a tiny model's."""
     return 1 if value >= 10 else 2
 
 
@@ -151,20 +154,20 @@ def _notes(paper: Mapping[str, Any], sessions: Sequence[Session]) -> Iterator[st
         return
     seconds = [paper["table3"]["rows"][name]["seconds"] for name in _RATIO]
     yield (
-        "Ours, ms a pair: a pass at batch size 1 over the number of its pairs, without padding, "
-        "tokenization not counted; median of the repeats (lowest to highest). p50, "
-        "p90, p99: milliseconds of single pairs, over all repeats."
+        "Ours, ms a pair: the time of a pass at batch size 1, divided by its number of pairs; no "
+        "padding, tokenization not included; median of the repeats (lowest to highest). p50, p90, "
+        "p99: milliseconds of single pairs, over all repeats."
     )
     yield (
-        "Ratio: the time of the first model over this one's, the same threads, the same session; "
-        "medians (lowest to highest of the repeats, the models in turn). Measured, not aimed at "
-        f"the paper's {seconds[0]}/{seconds[1]} of other machines; its threads and padding are "
-        "unknown."
+        "Ratio: the time of the session's first model divided by this one's, with the same "
+        "threads; of the medians (lowest to highest of the repeats, in which the models take "
+        f"turns). The paper's {seconds[0]}/{seconds[1]} is from another machine; its threads and "
+        "padding are unknown."
     )
     yield (
-        "Parameters: of the body (embeddings, layers, the pooler where there is one), which the "
-        "paper rounds to 110 and 66; MB: of the weights' files; Pairs/s: in batches padded by "
-        "length; Peak MB: of the weights in memory and the most above them at batch size 1."
+        "Parameters: of the body (embeddings, layers, pooler if there is one), which the paper "
+        "rounds to 110 and 66; MB: of the weight files; Pairs/s: in batches of pairs of similar "
+        "length; Peak MB: the weights in memory plus the most used beyond them at batch size 1."
     )
     for number, session in enumerate(sessions, 1):
         which = f" ({number})" if len(sessions) > 1 else ""
@@ -180,12 +183,12 @@ def _circumstances(session: Session) -> Iterator[str]:
     whole = " (the whole dev set)" if _is_the_papers(setup) else ""
     yield f"{setup.pairs} pairs{whole}: {_texts(setup)}"
     yield f"{setup.repeats} repeat{'s' if setup.repeats > 1 else ''}"
-    if made := [model.name for model in session.models if model.random_weights]:
-        yield f"random weights: {', '.join(made)}"
+    if names := [model.name for model in session.models if model.random_weights]:
+        yield f"random weights: {', '.join(names)}"
     if session.load >= _BUSY:
-        yield f"the machine was busy when it began (load {session.load:.1f})"
+        yield f"the machine was busy at the start (load {session.load:.1f})"
     if session.waited is not None and session.waited >= _WAITED:
-        yield f"others had the cores {100 * session.waited:.0f} % of the time"
+        yield f"threads waited for a core {100 * session.waited:.0f} % of the time"
 
 
 def _texts(setup: Setup) -> str:

@@ -1,4 +1,4 @@
-"""Table 4: what each part of the triple loss is worth, as far as students were judged."""
+"""Table 4: what each part of the triple loss is worth, for the students that were evaluated."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.runs.run import Distilled
 from eval_harness.tables.bootstrap import RESAMPLES
 from eval_harness.tables.cells import MEAN_OF, SCORE, published_name, tasks_of_mean, title_of
-from eval_harness.tables.comparison import common_tasks, kept_interval, total
-from eval_harness.tables.notes import notes
+from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
+from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
-from eval_harness.tables.table import Number, Table, Value, filled, table_of
-from eval_harness.tables.table1 import Line, glue_row, mean_notes
+from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
+from eval_harness.tables.table1 import glue_row, mean_notes
 from eval_harness.tasks.registry import GLUE
 
 CHANGE, OVER = "Change of score", "Tasks"
@@ -22,10 +22,15 @@ CHANGE, OVER = "Change of score", "Tasks"
 
 @dataclass(frozen=True)
 class Change:
-    """A student from which something was left out, against the one from which nothing was.
+    """A student from which something was left out, compared with one of the full loss.
 
-    `full` is None where that one isn't among the results, and `points`, of GLUE's mean score over
-    the `tasks` that both have, then too.
+    Attributes:
+        row: the student's row.
+        full: the row of the full loss; None where there is none to compare with.
+        tasks: the tasks that both have.
+        points: the change of the mean over these tasks; None without `full`.
+        interval: the interval of `points`.
+        why_no_interval: the reason where it is None.
     """
 
     row: Row
@@ -37,51 +42,57 @@ class Change:
 
     @property
     def left_out(self) -> str:
-        """The name of what was."""
+        """The name of the student's ablation."""
         assert self.row.model.distilled is not None
         return self.row.model.distilled.ablation
 
 
-def changes(rows: Sequence[Row], root: Path) -> list[Change]:
-    """Of every row of a student from which something was left out and that GLUE has judged.
+def find_changes(rows: Sequence[Row], root: Path) -> list[Change]:
+    """Return the change of every row of an ablated student with a GLUE score.
 
-    New intervals are made and kept under the root.
+    New intervals are cached under the root.
     """
-    full: dict[str, list[Row]] = defaultdict(list)
+    full_rows: dict[str, list[Row]] = defaultdict(list)
     ablated = []
     for row in rows:
-        if (made := row.model.distilled) is not None and tasks_of_mean(row):
-            if made.ablation == FULL:
-                full[made.rest].append(row)
+        if (distilled := row.model.distilled) is not None and tasks_of_mean(row):
+            if distilled.ablation == FULL:
+                full_rows[distilled.rest].append(row)
             else:
-                ablated.append((row, made))
-    return [_change(row, made, full[made.rest], root) for row, made in ablated]
+                ablated.append((row, distilled))
+    return [_change(row, distilled, full_rows[distilled.rest], root) for row, distilled in ablated]
 
 
-def _change(row: Row, made: Distilled, candidates: Sequence[Row], root: Path) -> Change:
-    """Against the row of the full loss that has most of its tasks."""
-    alike = [each for each in candidates if _is_full_of(each, row, made) and _tasks(row, each)]
-    best = max(alike, key=lambda each: (len(_tasks(row, each)), len(each.results)), default=None)
+def _change(row: Row, distilled: Distilled, candidates: Sequence[Row], root: Path) -> Change:
+    """Compare a row with the row of the full loss that has most of its tasks."""
+    comparable = [
+        full
+        for full in candidates
+        if _differs_in_ablation_alone(row, distilled, full) and _tasks(row, full)
+    ]
+    best = max(
+        comparable, key=lambda full: (len(_tasks(row, full)), len(full.results)), default=None
+    )
     if best is None:
         return Change(row)
     tasks = _tasks(row, best)
-    points = 100 * (total(row, tasks) - total(best, tasks)) / len(tasks)
-    interval = kept_interval("changes", row, best, tasks, root)
+    points = 100 * (sum_of_medians(row, tasks) - sum_of_medians(best, tasks)) / len(tasks)
+    interval = cached_interval("changes", row, best, tasks, root)
     return Change(row, best, tasks, points, interval.percent, interval.why)
 
 
-def _is_full_of(full: Row, row: Row, made: Distilled) -> bool:
-    """Whether two students differ in what was left out alone, and were judged alike."""
+def _differs_in_ablation_alone(row: Row, distilled: Distilled, full: Row) -> bool:
+    """Return whether nothing but the ablation differs, in the loss and in the evaluation."""
     other = full.model.distilled
-    if other is None or made.ablation not in ABLATIONS or full.settings != row.settings:
+    if other is None or distilled.ablation not in ABLATIONS or full.settings != row.settings:
         return False
-    ours, theirs = ({**each.loss, "init": each.init} for each in (made, other))
-    names = (ours.keys() | theirs.keys()) - set(ABLATIONS[made.ablation].left_out)
+    ours, theirs = ({**one.loss, "init": one.init} for one in (distilled, other))
+    names = (ours.keys() | theirs.keys()) - set(ABLATIONS[distilled.ablation].left_out)
     return all(ours.get(name) == theirs.get(name) for name in names)
 
 
 def _tasks(row: Row, full: Row) -> tuple[str, ...]:
-    """The tasks that both have, of the same data and fine-tuned under the same settings."""
+    """Return the tasks that both have, with the same data and hyper-parameters."""
     return tuple(
         task for task in common_tasks(row, full) if _values(row, task) == _values(full, task)
     )
@@ -91,54 +102,55 @@ def _values(row: Row, task: str) -> Any:
     return row.cells[task].results[0].settings.task.get("values")
 
 
-def table4(paper: Mapping[str, Any], found: Sequence[Change]) -> Table:
-    """The paper's changes, then ours: each full loss, and below it what was left out of it."""
-    ordered = _ordered(found)
-    rows = [_published(name, change) for name, change in paper["table4"]["rows"].items()]
-    said = []
-    for full, below in ordered:
-        rows += [_row(full, FULL)] if full is not None else []
-        rows += [_row(each.row, each.left_out, each) for each in below]
-        said += _against(full, below)
-    shown = [row for full, below in ordered for row in (full, *(each.row for each in below)) if row]
-    columns, cells = filled(("Left out", "n", SCORE, MEAN_OF, CHANGE, OVER), rows)
-    every = (
+def table4(paper: Mapping[str, Any], changes: Sequence[Change]) -> Table:
+    """Make Table 4: the paper's changes, then each full loss of ours with its ablations below."""
+    grouped = _by_full_loss(changes)
+    rows: list[dict[str, Value]] = [
+        {
+            "Left out": published_name(ABLATIONS[name].title),
+            CHANGE: Number(f"{points:+.2f}", points),
+        }
+        for name, points in paper["table4"]["rows"].items()
+    ]
+    shown: list[Row] = []
+    comparison_notes: list[str] = []
+    for full, ablated in grouped:
+        if full is not None:
+            rows.append(_row(full, FULL))
+            shown.append(full)
+        rows += [_row(change.row, change.left_out, change) for change in ablated]
+        shown += [change.row for change in ablated]
+        comparison_notes += _comparison_notes(full, ablated)
+    columns, cells = drop_empty_columns(("Left out", "n", SCORE, MEAN_OF, CHANGE, OVER), rows)
+    notes = (
         *mean_notes(shown, beside_the_papers=False),
-        *notes(shown, GLUE),
-        *_meaning(found),
-        *said,
+        *cell_notes(shown, GLUE),
+        *_meaning(changes),
+        *comparison_notes,
     )
     title = "Table 4: what each part is worth"
-    return table_of(paper, "table4", title, columns, cells, notes=every)
+    return make_table(paper, "table4", title, columns, cells, notes=notes)
 
 
-def _ordered(found: Sequence[Change]) -> list[tuple[Row | None, list[Change]]]:
-    """Each full loss with its changes in the paper's order; last those without one."""
-    places = list(ABLATIONS)
+def _by_full_loss(changes: Sequence[Change]) -> list[tuple[Row | None, list[Change]]]:
+    """Return each full loss with its changes in the paper's order; last those without one."""
+    order = {name: index for index, name in enumerate(ABLATIONS)}
     by_full: dict[str, list[Change]] = defaultdict(list)
-    for each in found:
-        by_full[each.full.label if each.full else ""].append(each)
-    for those in by_full.values():
-        those.sort(key=lambda each: (
-            places.index(each.left_out) if each.left_out in places else len(places), each.row.label
-        ))  # fmt: skip
+    for change in changes:
+        by_full[change.full.label if change.full else ""].append(change)
+    for of_full in by_full.values():
+        # Ablations that only a later version knows come last.
+        of_full.sort(key=lambda change: (order.get(change.left_out, len(order)), change.row.label))
     labels = sorted(by_full, key=lambda label: (not label, label))
     return [(by_full[label][0].full, by_full[label]) for label in labels]
 
 
-def _published(name: str, change: float) -> dict[str, Value]:
-    return {
-        "Left out": published_name(ABLATIONS[name].title),
-        CHANGE: Number(f"{change:+.2f}", change),
-    }
-
-
 def _row(row: Row, left_out: str, change: Change | None = None) -> dict[str, Value]:
-    measured = glue_row(Line(row), GLUE)
+    cells = glue_row(row, GLUE)
     name = ABLATIONS[left_out].title if left_out in ABLATIONS else left_out
     return {
         "Left out": f"{name} ({row.label})",
-        **{column: measured[column] for column in ("n", SCORE, MEAN_OF)},
+        **{column: cells.get(column) for column in ("n", SCORE, MEAN_OF)},
         CHANGE: _points(change) if change else None,
         OVER: f"{len(change.tasks)} of {len(GLUE)}" if change and change.tasks else None,
     }
@@ -162,26 +174,28 @@ def _signed(points: float) -> str:
     return f"{round(points, 2) + 0.0:+.2f}"  # + 0.0: no -0.00
 
 
-def _meaning(found: Sequence[Change]) -> list[str]:
-    if not any(each.full for each in found):
+def _meaning(changes: Sequence[Change]) -> list[str]:
+    if not any(change.full for change in changes):
         return []
     return [
         f"{CHANGE}: mean over the common tasks of the differences of the medians, in points; in "
         f"brackets a 95 % interval from resampling the evaluation examples {RESAMPLES:,} times, "
-        "the same ones for both; it doesn't speak of other seeds, of pre-training or fine-tuning."
+        "the same ones for both; it does not cover variation over pre-training or fine-tuning "
+        "seeds."
     ]
 
 
-def _against(full: Row | None, below: Sequence[Change]) -> list[str]:
-    """Which rows belong together, over which tasks, and where there is nothing to compare."""
+def _comparison_notes(full: Row | None, ablated: Sequence[Change]) -> list[str]:
+    """Return which rows are compared over which tasks, and which have nothing to compare with."""
     if full is None:
-        labels = "; ".join(each.row.label for each in below)
+        labels = "; ".join(change.row.label for change in ablated)
         return [
-            f"Judged alike there is no triple loss of the same teacher and recipe for {labels}."
+            f"No change for {labels}: no full triple loss of the same teacher and recipe was "
+            "evaluated in the same way."
         ]
     by_tasks: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for each in below:
-        by_tasks[each.tasks].append(each.row.label)
+    for change in ablated:
+        by_tasks[change.tasks].append(change.row.label)
     return [
         *(
             f"Changes over {', '.join(map(title_of, tasks))} from {full.label}: "
@@ -189,8 +203,8 @@ def _against(full: Row | None, below: Sequence[Change]) -> list[str]:
             for tasks, labels in by_tasks.items()
         ),
         *(
-            f"No interval for {each.row.label}: {each.why_no_interval}."
-            for each in below
-            if each.why_no_interval
+            f"No interval for {change.row.label}: {change.why_no_interval}."
+            for change in ablated
+            if change.why_no_interval
         ),
     ]

@@ -1,4 +1,4 @@
-"""Tables 1-4, and the family's: a pure function of files. No torch, no scikit-learn, no scipy."""
+"""Writes Tables 1-4 and the family table: a pure function of files. No torch, sklearn or scipy."""
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,26 +14,30 @@ from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.retained import retained
+from eval_harness.tables.retained import ComparedRow, compare_with_teacher
 from eval_harness.tables.row import Row
 from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
-from eval_harness.tables.table1 import Line, table1
+from eval_harness.tables.table1 import table1
 from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
 from eval_harness.tables.table3 import table3
-from eval_harness.tables.table4 import Change, changes, table4
+from eval_harness.tables.table4 import Change, find_changes, table4
 
 FAMILY = "family"
 
 
 @dataclass(frozen=True)
-class Ours:
-    """What we measured: the rows to show, what each retained, and the files that don't count.
+class OurResults:
+    """What we measured, as far as tables and the report show it.
 
-    Of students from which a part was left out also what that changed.
+    Attributes:
+        compared: our rows, each with what it retained of its teacher's score.
+        changes: the rows of ablated students, each with what the ablation changed.
+        invalid: the files of results that don't count.
+        speeds: the sessions of `speed`.
     """
 
-    lines: Sequence[Line] = ()
+    compared: Sequence[ComparedRow] = ()
     changes: Sequence[Change] = ()
     invalid: Sequence[Invalid] = ()
     speeds: Speeds = field(default_factory=Speeds)
@@ -41,15 +45,15 @@ class Ours:
     @property
     def rows(self) -> list[Row]:
         """The rows alone."""
-        return [line.row for line in self.lines]
+        return [each.row for each in self.compared]
 
-    def of(self, models: Collection[str]) -> "Ours":
-        """What is of these models alone."""
-        folders = tuple(f"{RUNS}/{model}/" for model in models)
-        return Ours(
-            [line for line in self.lines if line.row.model.key in models],
-            [change for change in self.changes if change.row.model.key in models],
-            [each for each in self.invalid if each.path.startswith(folders)],
+    def of_models(self, keys: Collection[str]) -> "OurResults":
+        """Return the part about these models, and all valid sessions."""
+        folders = tuple(f"{RUNS}/{key}/" for key in keys)
+        return OurResults(
+            [each for each in self.compared if each.row.model.key in keys],
+            [change for change in self.changes if change.row.model.key in keys],
+            [file for file in self.invalid if file.path.startswith(folders)],
             Speeds(self.speeds.sessions),
         )
 
@@ -57,19 +61,19 @@ class Ours:
 def write_tables(
     root: Path | str, models: Collection[str] | None = None, form: str = "markdown"
 ) -> list[str]:
-    """Makes the tables from a results folder's files and writes them there.
+    """Write the tables of a results folder into it and return their texts.
 
     Args:
         root: the results folder.
-        models: keys of the models of which the answer speaks; the files speak of all.
-        form: what they are written as, one of `FORMATS`.
+        models: keys of the models to return rows of [all]; the files have all rows.
+        form: output format, one of `FORMATS`.
 
     Returns:
-        The texts of Tables 1-4, then the family's where there is one, then one line if there are
-        files that don't count.
+        The texts of Tables 1-4, then the family table's if there is one, then one line if there
+        are files that don't count.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the results folder does not exist.
     """
     return list(write_by_name(root, models, form).values())
 
@@ -77,35 +81,47 @@ def write_tables(
 def write_by_name(
     root: Path | str, models: Collection[str] | None = None, form: str = "markdown"
 ) -> dict[str, str]:
-    """`write_tables` by name: `table1` ... `table4`, `family`, `not counted`."""
+    """Do what `write_tables` does, and return the texts by name.
+
+    Args:
+        root: the results folder.
+        models: keys of the models to return rows of [all]; the files have all rows.
+        form: output format, one of `FORMATS`.
+
+    Returns:
+        The texts by `table1` ... `table4`, `family`, `not counted`.
+
+    Raises:
+        UserError: the results folder does not exist.
+    """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"--results_dir {folder}: there is no such folder")
-    with _without_collection():
+        raise UserError(f"--results_dir {folder}: not a folder; name one that has results")
+    with _without_garbage_collection():
         return _write(load_paper(), folder, models, FORMATS[form])
 
 
 def _write(
     paper: Mapping[str, Any], folder: Path, models: Collection[str] | None, form: Format
 ) -> dict[str, str]:
-    ours = measured(find(folder), folder)
-    texts = {table.name: form.write(table) for table in tables(paper, ours)}
+    ours = load_results(find(folder), folder)
+    texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
     for name, text in texts.items():
-        write_atomically(folder / f"{name}{form.ending}", text)
-    if FAMILY not in texts:  # of results that are gone
+        write_atomically(folder / f"{name}{form.suffix}", text)
+    if FAMILY not in texts:  # files of results that were deleted since
         for each in FORMATS.values():
-            (folder / f"{FAMILY}{each.ending}").unlink(missing_ok=True)
+            (folder / f"{FAMILY}{each.suffix}").unlink(missing_ok=True)
     if models is not None:
-        ours = ours.of(models)
-        texts = {table.name: form.write(table) for table in tables(paper, ours)}
+        ours = ours.of_models(models)
+        texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
     if invalid := [*ours.invalid, *ours.speeds.invalid]:
-        texts["not counted"] = _how_many(invalid, folder, form)
+        texts["not counted"] = _not_counted_line(invalid, folder, form)
     return texts
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """Results are trees, without cycles: looking for cycles costs a third of the time here."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Turn the cycle collector off: results have no cycles, and it costs a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -115,37 +131,37 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _how_many(invalid: Sequence[Invalid], folder: Path, form: Format) -> str:
-    """One line; each file stands in the notes of the table where it would count."""
-    files = (f"{_table_of(each)}{form.ending}" for each in invalid)
-    places = dict.fromkeys(str(folder / name) for name in files)
+def _not_counted_line(invalid: Sequence[Invalid], folder: Path, form: Format) -> str:
+    """Return the number of files that don't count and the tables whose notes list them."""
+    files = (f"{_table_of(file)}{form.suffix}" for file in invalid)
+    tables = dict.fromkeys(str(folder / name) for name in files)
     count = f"{len(invalid)} file{'s' if len(invalid) > 1 else ''}"
-    return f"not counted: {count}; which and why: the notes of {' and '.join(places)}"
+    return f"not counted: {count}; which and why: see the notes of {' and '.join(tables)}"
 
 
-def measured(found: Found, root: Path) -> Ours:
-    """The rows of what was found; intervals that are new are made and kept under the root."""
+def load_results(found: Found, root: Path) -> OurResults:
+    """Return the rows of a results folder, compared; new intervals are cached there."""
     rows = rows_of(found)
-    lines = [Line(row, *retained(row, rows, root)) for row in rows]
-    lasting = [each for each in found.invalid if not each.is_passing]
-    return Ours(lines, changes(rows, root), lasting, find_speeds(root))
+    compared = [compare_with_teacher(row, rows, root) for row in rows]
+    lasting = [file for file in found.invalid if not file.is_passing]
+    return OurResults(compared, find_changes(rows, root), lasting, find_speeds(root))
 
 
-def tables(paper: Mapping[str, Any], ours: Ours = Ours()) -> list[Table]:
-    """The paper's four tables, its rows first and ours after them; last the family's, if any."""
-    made = [
-        table1(paper, ours.lines, _not_counted(ours.invalid, "table1")),
+def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> list[Table]:
+    """Return the paper's four tables, its rows first, then ours; last the family table, if any."""
+    tables = [
+        table1(paper, ours.compared, _not_counted(ours.invalid, "table1")),
         table2(paper, ours.rows, _not_counted(ours.invalid, "table2")),
         table3(paper, ours.speeds),
         table4(paper, ours.changes),
     ]
     family = family_table(paper, ours.rows)
-    return [*made, family] if family else made
+    return [*tables, family] if family else tables
 
 
 def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:
-    """The files that don't count, each in the table where it would be."""
-    return [f"Not counted: {each}." for each in invalid if _table_of(each) == table]
+    """Return a note for each file that would count in this table."""
+    return [f"Not counted: {file}." for file in invalid if _table_of(file) == table]
 
 
 def _table_of(invalid: Invalid) -> str:

@@ -1,1 +1,1 @@
-"""Which tasks there are: one row per task, one per kind. No torch."""
+"""The tasks: one row per task, one row per kind of task. Imports no torch."""

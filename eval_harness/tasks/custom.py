@@ -1,16 +1,16 @@
-"""A task of one's own: a row that is written as YAML. Imports no torch.
+"""Custom tasks, defined in YAML files. Imports no torch.
 
-    name: stars                       # its name among the results
+    name: stars                       # its name in results and tables
     columns: [review]                 # one text or two
-    labels: [bad, good]               # in the order of their ids; or `scale: [0, 5]` for numbers
+    labels: [bad, good]               # in the order of their ids; for a regression `scale: [0, 5]`
     primary: [f1, accuracy]           # their mean is the score
-    files:                            # beside this file: .parquet, .csv, .tsv, .json, .jsonl
+    files:                            # relative to this file: .parquet, .csv, .tsv, .json, .jsonl
       train: train.csv
       validation: dev.csv
 
-Instead of `files` there may be `hub: someone/stars`, with its `config`. `title`, `also`,
-`label_column`, `evaluation` (the splits that are evaluated, `[validation]` by default) and
-`version` may be there too; a split called `test` that isn't evaluated needs no labels.
+`hub: someone/stars`, with an optional `config`, may replace `files`. Further keys are `title`,
+`also`, `label_column`, `version` and `evaluation` (the splits that are evaluated, `[validation]`
+by default); a split called `test` that isn't evaluated needs no labels.
 """
 
 import re
@@ -28,13 +28,13 @@ from eval_harness.tasks.registry import TASKS, Measure, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
-_OF_NUMBERS = ("pearson", "spearman")
-_OF_CLASSES = tuple(measure for measure in get_args(Measure) if measure not in _OF_NUMBERS)
+_REGRESSION_METRICS = ("pearson", "spearman")
+_CLASS_METRICS = tuple(name for name in get_args(Measure) if name not in _REGRESSION_METRICS)
 
 
 @dataclass(frozen=True)
 class _Key:
-    """A key of the file and the types that its value may have."""
+    """A key of the file, and the types that its value may have."""
 
     name: str
     accepts: tuple[type, ...] = (str,)
@@ -62,14 +62,14 @@ _KEYS = {
 
 
 def read_task(path: Path | str) -> Task:
-    """The row in a YAML file; paths in it are relative to it.
+    """Read a task from a YAML file; paths in it are relative to it.
 
     Raises:
-        UserError: names the file and the key that is unknown, missing, twice there, or wrong.
+        UserError: names the file and the key that is unknown, missing, duplicated or wrong.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file; a task of one's own is a YAML file")
+        raise UserError(f"{file}: no such file; a custom task is a YAML file")
     row = _Row(file, read_config(file, _KEYS))
     title = row.given.get("title", row.name())
     evaluation = row.evaluation()
@@ -94,7 +94,7 @@ def read_task(path: Path | str) -> Task:
 
 @dataclass(frozen=True)
 class _Row:
-    """A file's keys, each read with its own checks."""
+    """The keys of a file, each read with its own checks."""
 
     file: Path
     given: Mapping[str, Any]
@@ -102,15 +102,15 @@ class _Row:
     def refuse(self, key: str, reason: str) -> UserError:
         return UserError(f"{self.file}: {key}: {reason}")
 
-    def need(self, key: str, what: str) -> Any:
+    def need(self, key: str, expected: str) -> Any:
         if key not in self.given:
-            raise self.refuse(key, f"is missing: {what}")
+            raise self.refuse(key, f"is missing (expected {expected})")
         return self.given[key]
 
     def name(self) -> str:
-        name = str(self.need("name", "what the task is called"))
+        name = str(self.need("name", "the task's name"))
         if not _NAME.fullmatch(name):
-            raise self.refuse("name", f"{name!r}: small letters, digits, - _ . are wanted")
+            raise self.refuse("name", f"{name!r}: use lowercase letters, digits, - _ .")
         if name in ("all", "mnli-mm", *_COLUMNS_OF_TABLE1, *(task.name for task in TASKS)):
             raise self.refuse("name", f"{name!r} is there already; choose another")
         return name
@@ -119,9 +119,9 @@ class _Row:
         values = self.need(key, "a list") if default is None else self.given.get(key, default)
         for value in values:
             if not isinstance(value, str) or not value:
-                raise self.refuse(key, f"{value!r} is no text; write it in quotes")
+                raise self.refuse(key, f"{value!r} is not text; write it in quotes")
             if values.count(value) > 1:
-                raise self.refuse(key, f"{value!r} stands there twice")
+                raise self.refuse(key, f"{value!r} is listed twice")
         if not values and default != []:
             raise self.refuse(key, "the list is empty")
         return tuple(values)
@@ -129,7 +129,7 @@ class _Row:
     def evaluation(self) -> tuple[str, ...]:
         splits = self.texts("evaluation", ["validation"])
         if "train" in splits:
-            raise self.refuse("evaluation", "'train' is what is learned from")
+            raise self.refuse("evaluation", "'train' is the training split")
         return splits
 
     def columns(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class _Row:
         if len(columns) > 2:
             raise self.refuse("columns", f"{len(columns)} texts; a model reads one or two")
         if self.label_column() in columns:
-            raise self.refuse("columns", f"{self.label_column()!r} holds the labels")
+            raise self.refuse("columns", f"{self.label_column()!r} is the label column")
         return columns
 
     def label_column(self) -> str:
@@ -145,13 +145,15 @@ class _Row:
 
     def labels(self) -> tuple[str, ...]:
         if ("labels" in self.given) == ("scale" in self.given):
-            raise self.refuse("labels", "either labels (classes) or scale (numbers) is wanted")
+            raise self.refuse("labels", "give either labels (classes) or scale (numbers)")
         labels = self.texts("labels") if "labels" in self.given else ()
         if len(labels) == 1:
-            raise self.refuse("labels", "one label alone leaves nothing to tell apart")
+            raise self.refuse("labels", "a single label leaves nothing to classify")
         for number, label in enumerate(labels):
             if label.isdecimal() and label != str(number):
-                raise self.refuse("labels", f"{label!r} stands at {number}: a name or its own id?")
+                raise self.refuse(
+                    "labels", f"{label!r} has id {number}: a numeric label must be its own id"
+                )
         return labels
 
     def scale(self) -> tuple[float, float] | None:
@@ -160,18 +162,18 @@ class _Row:
             return None
         numbers = [end for end in ends if type(end) in (int, float) and isfinite(end)]
         if len(ends) != 2 or len(numbers) != 2 or not ends[0] < ends[1]:
-            raise self.refuse("scale", f"{ends}: the lowest and the highest number are wanted")
+            raise self.refuse("scale", f"{ends}: expected [lowest, highest]")
         return float(ends[0]), float(ends[1])
 
     def measures(self, key: str) -> tuple[Measure, ...]:
         names = self.texts(key, [] if key == "also" else None)
-        known = _OF_NUMBERS if "scale" in self.given else _OF_CLASSES
+        known = _REGRESSION_METRICS if "scale" in self.given else _CLASS_METRICS
         for name in names:
             if name not in known:
-                fitting = f"these fit: {', '.join(known)}{nearest(name, known)}"
-                raise self.refuse(key, f"{name!r} is no measure of this task; {fitting}")
+                choices = f"choose from {', '.join(known)}{nearest(name, known)}"
+                raise self.refuse(key, f"{name!r} is not a metric for this task; {choices}")
             if name == "f1" and len(self.labels()) != 2:
-                raise self.refuse(key, "f1 is of the second of two labels")
+                raise self.refuse(key, "f1 needs two labels: it is the F1 of the second")
         return names  # type: ignore[return-value]
 
     def version(self) -> int:
@@ -182,16 +184,16 @@ class _Row:
 
     def hub(self) -> str | None:
         if ("hub" in self.given) == ("files" in self.given):
-            raise self.refuse("files", "either files or hub is wanted")
+            raise self.refuse("files", "give either files or hub")
         name: str | None = self.given.get("hub")
         if name is not None and not REPO_ID.match(name):
-            raise self.refuse("hub", f"{name!r} is no name on the Hub")
+            raise self.refuse("hub", f"{name!r} is not a Hub id")
         if "config" in self.given and name is None:
-            raise self.refuse("config", "goes with hub")
+            raise self.refuse("config", "needs hub")
         return name
 
     def files(self, evaluation: Sequence[str]) -> dict[str, str]:
-        """Whole paths, so that a worker finds them wherever it runs."""
+        """Return absolute paths: workers may run in another folder."""
         files = self.given.get("files", {})
         known = ("train", *evaluation, "test")
         for split, name in files.items():
@@ -199,7 +201,7 @@ class _Row:
                 raise self.refuse("files", f"unknown split {split!r}{nearest(str(split), known)}")
             if not isinstance(name, str) or Path(name).suffix not in TABLE_ENDINGS:
                 raise self.refuse(
-                    "files", f"{split}: {name!r}: one of {', '.join(TABLE_ENDINGS)} is wanted"
+                    "files", f"{split}: {name!r}: must end in one of {', '.join(TABLE_ENDINGS)}"
                 )
         for split in known[:-1] if files else ():
             if split not in files:

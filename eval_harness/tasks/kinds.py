@@ -1,7 +1,7 @@
-"""One row per kind of task: how it is read, encoded, learned and evaluated. Imports no torch.
+"""Kinds of tasks, one row each: how they are read, encoded, trained and evaluated. No torch.
 
-Functions are named, not imported: the row stands below the wings that do the work, and whoever
-only reads data or tables never imports torch. `angels_share.imports.resolve` finds what is named.
+Rows name functions instead of importing them: the functions lie in packages that import this one,
+and reading data or tables must not import torch. `angels_share.imports.resolve` imports them.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task.
+    """A kind of task; functions and classes are given as `package.module:name`.
 
     Attributes:
-        name: the kind's own name.
+        name: the kind's name.
         command: the script that runs tasks of this kind.
         read: `read(task, data_dir, *, limit, revision, test) -> TaskData`, without torch.
         encode: `encode(part, tokenizer, **lengths) -> TokenRows`: a split as model inputs.
         lengths: the settings that `encode` takes.
-        head: transformers' class that loads a model with the kind's head.
-        outputs: `outputs(task) -> HeadOutputs`: what the head says, and how its config calls it.
+        head: the class of transformers that loads a model with the kind's head.
+        outputs: `outputs(task) -> HeadOutputs`: the head's outputs, as its config names them.
         loss: `loss(output, batch, smoothing) -> Tensor`: the sum over a batch's examples.
         evaluate: `evaluate(run, model, data, rows, pad_id) -> Evaluation`.
-        predictions: the class of what is saved beside a result.
-        answer_settings: settings that change what is answered and nothing that is learned.
+        predictions: the class of the predictions that are saved with a result.
+        answer_settings: settings that change predictions but not training.
         names_classes: whether the head's config names the task's classes.
     """
 
@@ -41,7 +41,7 @@ class Kind:
 
     @property
     def head_ending(self) -> str:
-        """How the names of model classes with this head end: `ForSequenceClassification`."""
+        """The suffix of model classes with this head, such as `ForSequenceClassification`."""
         return self.head.removeprefix("AutoModel")
 
 
@@ -77,5 +77,5 @@ KINDS = (TEXTS, QUESTIONS)
 
 
 def kind_with_head(class_name: str) -> Kind | None:
-    """Return the kind whose head a model's class has, by the class's name."""
+    """Return the kind whose head a model class has, by the class's name; None if no kind's."""
     return next((kind for kind in KINDS if class_name.endswith(kind.head_ending)), None)

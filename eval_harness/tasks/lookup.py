@@ -1,4 +1,4 @@
-"""Tasks by the names that people type: the built-in ones, and YAML files of custom ones."""
+"""Tasks by name: the built-in ones, and custom ones by their YAML file."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from eval_harness.tasks.registry import GLUE, TASKS, Task
 
 
 def task_named(name: str) -> Task:
-    """The row of a task, or a UserError that suggests the nearest one.
+    """Return a task by its name, or a custom task by its .yaml or .yml file.
 
-    A name that ends in .yaml or .yml is the file of a task of one's own.
+    Raises:
+        UserError: unknown name, with the nearest known one; or whatever `read_task` refuses.
     """
     if name.endswith((".yaml", ".yml")):
         return read_task(name)
@@ -23,11 +24,15 @@ def task_named(name: str) -> Task:
 
 
 def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:
-    """The rows of several tasks, each once and in the order given; `all` is the nine of GLUE."""
-    wanted = [each for name in names for each in (GLUE if name == "all" else (name,))]
-    tasks = [task_named(name) for name in dict.fromkeys(wanted)]
-    called: dict[str, Task] = {}
+    """Return several tasks, each once and in the given order; `all` means the nine of GLUE.
+
+    Raises:
+        UserError: whatever `task_named` refuses, or two tasks of one name.
+    """
+    expanded = [each for name in names for each in (GLUE if name == "all" else (name,))]
+    tasks = [task_named(name) for name in dict.fromkeys(expanded)]
+    by_name: dict[str, Task] = {}
     for task in tasks:
-        if called.setdefault(task.name, task) is not task:
+        if by_name.setdefault(task.name, task) is not task:
             raise UserError(f"two tasks are called {task.name!r}: rename one in its file")
     return tuple(tasks)

@@ -1,4 +1,4 @@
-"""One row per task: where its texts and labels are and how it is scored. Imports no torch."""
+"""The built-in tasks, one row each: their data, labels and metrics. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ Measure = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 
 @dataclass(frozen=True)
 class GlueFiles:
-    """A task's TSVs in GLUE's own folder.
+    """A task's TSV files in GLUE's own format.
 
     Attributes:
-        folder: the task's folder there, and what GLUE's server calls its file.
-        texts: the header's names of the texts, in the order of the task's columns.
-        label: the header's name of the label.
-        header: the columns of the labelled files where no header names them.
-        named: whether labels stand there, and in what the server takes, by name rather than number.
+        folder: the task's folder, and the name of its submission file.
+        texts: the text columns, in the order of the task's columns.
+        label: the label column.
+        header: the columns of the labelled files, where these have no header line.
+        named: whether files and submissions have the labels' names rather than their ids.
     """
 
     folder: str
@@ -33,10 +33,10 @@ class SecondColumn:
     """The second column of a task that has two in a table.
 
     Attributes:
-        cell: its name among a row's cells; with a blank, or a task could be called that.
-        title: its name in tables.
+        cell: its key in a row's cells, which no custom task may have as its name.
+        title: its header in tables.
         split: the evaluated split that it shows.
-        measure: the measure of that split that it shows.
+        measure: the metric that it shows.
     """
 
     cell: str
@@ -47,33 +47,33 @@ class SecondColumn:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its columns, labels and measures.
+    """A task: its data, labels and metrics.
 
     Attributes:
-        name: what it is called on the command line and among the results.
-        title: what it is called in tables.
-        columns: the Hub's names of what is read: one or two texts; of questions also their id.
+        name: its name on the command line and in results.
+        title: its name in tables and messages.
+        columns: the text columns, one or two, by the Hub's names; for questions also the id.
         labels: names of the classes in the order of their ids; empty where there are none.
-        kind: how it is read, learned and evaluated.
-        primary: the measures whose plain mean is the task's score.
-        also: measures that are reported and do not count; of answers exact match always is.
+        primary: the metrics whose mean is the task's score.
+        also: further metrics to report; SQuAD's exact match is always reported.
+        kind: how it is read, trained and evaluated.
         scale: the lowest and the highest label of a regression.
-        evaluation: the splits that are evaluated; the first one's score is Table 1's.
+        evaluation: the splits to evaluate; the first one's score is the table's.
         test: splits without labels, for GLUE's server.
         hub: the data set's id on the Hub.
-        config: which of that data set's configurations.
-        glue: its files in GLUE's own folder, where it is one of the nine.
-        files: paths of splits that are read from files which the user named.
-        label_column: the Hub's name of the label, or of the gold answers.
+        config: the configuration of that data set.
+        glue: its files in GLUE's own format, if it is one of the nine.
+        files: paths of the splits that the user supplies as files.
+        label_column: the column of labels, or of gold answers, by the Hub's name.
         allows_no_answer: whether a question may have no answer, as in SQuAD 2.0.
-        citation: whose task it is.
-        majority: what the commonest training label scores on the first evaluated split, in
-            percent; None where that is undefined or was not measured.
-        fine_tuning: settings that differ from the ones that all tasks share, or are its own.
+        citation: its authors' paper.
+        majority: the score of the most frequent training label on the first evaluated split, in
+            percent; None where it is undefined or was not measured.
+        fine_tuning: settings that differ from the shared defaults or exist for this task only.
         table: the table that shows it.
-        second: its second column there, where it has two.
+        second: its second column there, if any.
         higher_is_better: the direction of the score.
-        version: raised when the same name comes to mean other data or measures.
+        version: to be raised when its data or metrics change.
     """
 
     name: str
@@ -111,10 +111,10 @@ MISMATCHED = "mnli-mm"
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _PAIR = ("sentence1", "sentence2")
-_ASKED = ("id", "question", "context")
+_QUESTION_COLUMNS = ("id", "question", "context")
 
-# Windows and answers as in the original's second step; epochs and batch from its range.
-_WINDOWS: Mapping[str, Any] = {
+# Window and answer lengths of the original's SQuAD script; epochs and batch size in its range.
+_SQUAD_DEFAULTS: Mapping[str, Any] = {
     "max_seq_length": 384,
     "doc_stride": 128,
     "max_query_length": 64,
@@ -247,7 +247,7 @@ TASKS = (
         name="squad",
         title="SQuAD",
         kind=QUESTIONS,
-        columns=_ASKED,
+        columns=_QUESTION_COLUMNS,
         labels=(),
         primary=("f1",),
         test=(),
@@ -257,13 +257,13 @@ TASKS = (
         table="table2",
         second=SecondColumn("squad EM", "SQuAD EM", "validation", "exact_match"),
         citation="Rajpurkar et al. 2016, arXiv:1606.05250",
-        fine_tuning=_WINDOWS,
+        fine_tuning=_SQUAD_DEFAULTS,
     ),
     Task(
         name="squad_v2",
         title="SQuAD 2.0",
         kind=QUESTIONS,
-        columns=_ASKED,
+        columns=_QUESTION_COLUMNS,
         labels=(),
         primary=("f1",),
         test=(),
@@ -274,9 +274,9 @@ TASKS = (
         second=SecondColumn("squad_v2 EM", "SQuAD 2.0 EM", "validation", "exact_match"),
         allows_no_answer=True,
         citation="Rajpurkar et al. 2018, arXiv:1806.03822",
-        fine_tuning={**_WINDOWS, "null_score_diff_threshold": 0.0},
+        fine_tuning={**_SQUAD_DEFAULTS, "null_score_diff_threshold": 0.0},
     ),
 )
 
 GLUE = tuple(task.name for task in TASKS if task.glue is not None)
-"""The names of the nine, in the tables' order."""
+"""The names of GLUE's nine tasks, in the order of the tables."""

@@ -1,1 +1,1 @@
-"""One run: fine-tune a model, evaluate it. All of the harness's torch."""
+"""One run: fine-tune a model and evaluate it. Only this wing and speed's bench import torch."""

@@ -1,4 +1,4 @@
-"""Classification and regression: what a model predicts, and what that is worth."""
+"""Evaluation and loss of classification and regression tasks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from eval_harness.tasks.metrics import measure
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import BATCH, Batch, Evaluation, HeadOutputs, outputs_of
 
-_SPREAD = 0.01
-"""Of the labels' own: a regression that spreads its answers less has learned next to nothing."""
+_MIN_SPREAD = 0.01
+"""A regression is degenerate if its predictions' standard deviation, over the labels', is lower."""
 
 
 def evaluate(
@@ -31,34 +31,46 @@ def evaluate(
     rows: Mapping[str, TokenRows],
     pad_id: int,
 ) -> Evaluation:
-    """Predicts every split that isn't trained on, and measures those that have labels."""
-    parts = [*data.evaluation, *data.test]
+    """Predict the evaluation and test splits, and score those that have labels.
+
+    Args:
+        run: the run, with the task and the settings of evaluation.
+        model: the fine-tuned model.
+        data: the task's data.
+        rows: the token ids of every split, by its name.
+        pad_id: the token id that batches are padded with.
+
+    Raises:
+        RunFailed: a prediction is not finite.
+    """
+    splits = [*data.evaluation, *data.test]
     bf16 = run.settings.task["values"]["bf16"]
-    size = run.neutral.get("per_device_eval_batch_size", BATCH)
+    batch_size = run.neutral.get("per_device_eval_batch_size", BATCH)
     logits = [
-        logits_of(model, rows[part.name], pad_id, batch_size=size, bf16=bf16) for part in parts
+        logits_of(model, rows[split.name], pad_id, batch_size=batch_size, bf16=bf16)
+        for split in splits
     ]
-    if not all(np.isfinite(values).all() for values in logits):
+    if not all(np.isfinite(of_split).all() for of_split in logits):
         raise RunFailed(f"{run}: the model's predictions are not finite")
     scores, marks = {}, []
-    for part, values in zip(parts, logits, strict=True):
-        if part.labels is None:
+    for split, of_split in zip(splits, logits, strict=True):
+        if split.labels is None:
             continue
-        answers = answers_of(run.task, values)
-        scores[part.name] = _defined(measure(run.task, answers, part.labels))
-        if _is_degenerate(run.task, answers, part.labels):
-            marks.append(f"degenerate: one answer for all of {part.name}")
-    return Evaluation(_joined(parts, logits), scores, tuple(marks))
+        answers = answers_of(run.task, of_split)
+        scores[split.name] = _nan_as_none(measure(run.task, answers, split.labels))
+        if _is_degenerate(run.task, answers, split.labels):
+            marks.append(f"degenerate: one answer for all of {split.name}")
+    return Evaluation(_predictions(splits, logits), scores, tuple(marks))
 
 
 def outputs(task: Task) -> HeadOutputs:
-    """Return what a head for a task says: its classes, or one number."""
+    """Return the outputs of a task's head: its classes, or one number."""
     problem = "regression" if task.is_regression else "single_label_classification"
     return HeadOutputs(task.labels or ("score",), problem)
 
 
 def loss(output: Any, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Return the sum of cross-entropies, or of squared errors where the labels are numbers."""
+    """Return the summed cross-entropy, or the summed squared error if the labels are numbers."""
     logits, labels = output.logits.float(), batch["labels"]
     if labels.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
@@ -73,36 +85,48 @@ def logits_of(
     batch_size: int = BATCH,
     bf16: bool = False,
 ) -> NDArray[np.float32]:
-    """A model's logits for every example, in the data's order."""
-    found: NDArray[np.float32] = np.empty((len(rows), model.config.num_labels), np.float32)
+    """Return a model's logits for every example, in the data's order.
+
+    Args:
+        model: the model, which is set to evaluation mode.
+        rows: the examples' token ids.
+        pad_id: the token id that batches are padded with.
+        batch_size: examples per batch.
+        bf16: whether to run the model in bfloat16 autocast.
+    """
+    logits: NDArray[np.float32] = np.empty((len(rows), model.config.num_labels), np.float32)
     for indices, output in outputs_of(model, rows, pad_id, batch_size=batch_size, bf16=bf16):
-        found[indices] = output.logits.float().cpu().numpy()
-    return found
+        logits[indices] = output.logits.float().cpu().numpy()
+    return logits
 
 
 def answers_of(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:
-    """Class ids, or numbers: what the measures take."""
+    """Return the predicted class ids, or numbers for a regression."""
     return logits[:, 0].astype(np.float64) if task.is_regression else logits.argmax(axis=1)
 
 
 def _is_degenerate(task: Task, answers: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Whether a model says the same of everything, as a fine-tuning that collapsed does."""
+    """Return whether all predictions are (nearly) the same, as after a collapsed fine-tuning."""
     if task.is_regression:
-        return bool(answers.std() < _SPREAD * labels.std())
+        return bool(answers.std() < _MIN_SPREAD * labels.std())
     return len(np.unique(answers)) == 1
 
 
-def _defined(measures: Mapping[str, float]) -> dict[str, float | None]:
-    """None in the place of NaN: a correlation with a constant is no number."""
-    return {name: value if math.isfinite(value) else None for name, value in measures.items()}
+def _nan_as_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Replace NaN, such as a correlation with constant predictions, by None."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _joined(parts: Sequence[Split], logits: Sequence[NDArray[np.float32]]) -> ClassPredictions:
-    """All splits below one another; a test split's labels are NaN."""
-    labels = [np.full(len(part), np.nan) if part.labels is None else part.labels for part in parts]
+def _predictions(
+    splits: Sequence[Split], logits: Sequence[NDArray[np.float32]]
+) -> ClassPredictions:
+    """Concatenate the predictions of all splits; a test split's labels are NaN."""
+    labels = [
+        np.full(len(split), np.nan) if split.labels is None else split.labels for split in splits
+    ]
     return ClassPredictions(
-        split=[part.name for part in parts for _ in part.ids],
-        ids=[str(number) for part in parts for number in part.ids],
+        split=[split.name for split in splits for _ in split.ids],
+        ids=[str(number) for split in splits for number in split.ids],
         labels=np.concatenate(labels),
         logits=np.concatenate(logits),
     )

@@ -1,4 +1,4 @@
-"""Texts as token ids, each as long as it is, and batches as wide as their longest example."""
+"""Tokenization of texts without padding, and collation into padded batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from angels_share.errors import UserError
 from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
 
-_CHUNK = 10_000  # texts at a time: the tokenizer's own objects are far larger than their ids
+_CHUNK = 10_000  # texts tokenized at a time: the tokenizer's outputs are far larger than the ids
 
 
 @dataclass(frozen=True)
 class Encoded(TokenRows):
-    """A split's texts, and their labels unless it is a test split."""
+    """A split's token ids, and its labels; None for a test split."""
 
     labels: NDArray[Any] | None
 
@@ -30,16 +30,21 @@ class Encoded(TokenRows):
 
 
 def encode(split: Split, tokenizer: Any, max_seq_length: int) -> Encoded:
-    """A split's texts (one or two each) cut to so many tokens, the longer of two first.
+    """Tokenize a split's texts (one or two each), truncating the longer of two first.
+
+    Args:
+        split: the texts.
+        tokenizer: the model's tokenizer.
+        max_seq_length: maximum sequence length in tokens, including special tokens.
 
     Raises:
-        UserError: so few tokens leave no room for the texts.
+        UserError: the length leaves no room for a token of each text.
     """
     special = tokenizer.num_special_tokens_to_add(pair=len(split.texts) > 1)
     if max_seq_length < special + len(split.texts):
         raise UserError(
-            f"--max_seq_length {max_seq_length}: {special} of them go to special tokens, which "
-            f"leaves no word of {len(split.texts)} text(s)"
+            f"--max_seq_length {max_seq_length}: {special} of them are special tokens, which "
+            f"leaves too few for {len(split.texts)} text(s): increase it"
         )
     ids, types, lengths = [], [], []
     for first in range(0, len(split), _CHUNK):
@@ -56,25 +61,27 @@ def encode(split: Split, tokenizer: Any, max_seq_length: int) -> Encoded:
         types += [np.asarray(each, dtype=np.uint8) for each in encoded["token_type_ids"]]
         lengths += [len(each) for each in encoded["input_ids"]]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    joined = np.concatenate(types)
-    return Encoded(np.concatenate(ids), joined if joined.any() else None, starts, split.labels)
+    all_types = np.concatenate(types)
+    return Encoded(
+        np.concatenate(ids), all_types if all_types.any() else None, starts, split.labels
+    )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads a batch on the right, as every encoder here was trained.
+    """A collator that pads on the right, as all encoders here were trained.
 
     Attributes:
-        pad_id: what stands in the padding.
-        width: of every batch; as wide as its longest example where it is None.
+        pad_id: the token id that batches are padded with.
+        width: the width of every batch in tokens; None for that of its longest example.
     """
 
     pad_id: int
     width: int | None = None
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Examples as one batch."""
-        # Filled by numpy: a tensor for each example would be most of a small model's overhead.
+        """Return the examples as one padded batch, with its attention mask."""
+        # Filled by numpy: one tensor per example would be most of a small model's overhead.
         lengths = np.array([len(example["input_ids"]) for example in examples])
         attended = np.arange(self.width or lengths.max()) < lengths[:, None]
         batch = {"attention_mask": torch.from_numpy(attended.astype(np.int64))}
@@ -84,21 +91,24 @@ class Collator:
                     values = np.asarray([example[name] for example in examples])
                     dtype = torch.float32 if values.dtype.kind == "f" else torch.int64
                     batch[name] = torch.as_tensor(values, dtype=dtype)
-                case 1:  # something of each token
-                    joined = np.concatenate([example[name] for example in examples])
-                    kind = np.bool_ if joined.dtype == np.bool_ else np.int64
+                case 1:  # one value per token
+                    flat = np.concatenate([example[name] for example in examples])
+                    kind = np.bool_ if flat.dtype == np.bool_ else np.int64
                     padded: NDArray[Any] = np.full(attended.shape, self._padding(name), dtype=kind)
-                    padded[attended] = joined
+                    padded[attended] = flat
                     batch[name] = torch.from_numpy(padded)
         return batch
 
     def _padding(self, name: str) -> int:
-        """Return what stands behind an example's own tokens; -100 is a label that nobody learns."""
+        """Return the padding value of an input; cross-entropy ignores labels of -100."""
         return {"input_ids": self.pad_id, "labels": -100}.get(name, 0)
 
 
 def by_length(encoded: TokenRows, batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """The indices of evaluation batches, longest examples first: little padding, memory known."""
+    """Yield the indices of evaluation batches, longest examples first.
+
+    Sorting minimizes padding, and a batch that is too large for the memory fails at once.
+    """
     order = np.argsort(-encoded.lengths, kind="stable")
     for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]

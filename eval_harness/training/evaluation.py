@@ -1,4 +1,4 @@
-"""What a model predicts on a task's evaluation splits, and when it is asked."""
+"""Evaluation of a model during and after training, for all kinds of tasks."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +19,11 @@ from eval_harness.training.encoding import Collator, by_length
 Batch = Mapping[str, Tensor]
 
 BATCH = 64
-"""Examples that are evaluated at once."""
+"""Examples per evaluation batch, by default."""
 
 
 class HeadOutputs(NamedTuple):
-    """What a head says, and what its config calls that: names, and transformers' problem type."""
+    """The outputs of a head as its config has them: their names, and the problem type."""
 
     names: tuple[str, ...]
     problem_type: str | None
@@ -31,7 +31,7 @@ class HeadOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's predictions, and every measure of them by split."""
+    """A run's predictions, every metric of them by split, and caveats for the reader."""
 
     predictions: Predictions
     scores: Mapping[str, Mapping[str, float | None]]
@@ -39,60 +39,70 @@ class Evaluation:
 
 
 class Evaluator:
-    """Looks at dev when it is told to: once at the end, or after every epoch and keeps the best.
+    """The evaluation of one run: once at the end, or after every epoch to choose the best.
 
     Args:
-        model: what is evaluated.
-        evaluate: evaluates the model as it is now.
-        first: the split whose score tells a better epoch from a worse one.
-        keeps_weights: whether the best epoch's weights will be wanted.
+        model: the model in training.
+        evaluate: evaluates the model in its current state.
+        split: the split whose score decides which epoch is best.
+        keeps_weights: whether the model must have the best epoch's weights in the end.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         evaluate: Callable[[], Evaluation],
-        first: str,
+        split: str,
         *,
         keeps_weights: bool,
     ) -> None:
-        self._model, self._evaluate, self._first = model, evaluate, first
+        self._model, self._evaluate, self._split = model, evaluate, split
         self._keeps_weights = keeps_weights
-        self._looks: list[Evaluation] = []
-        self._weights: list[dict[str, Tensor]] = []
+        self._epochs: list[Evaluation] = []
+        self._best_weights: dict[str, Tensor] | None = None
 
-    def look(self) -> None:
-        """Judges the model as it is now; dropout and the random numbers stay as they were."""
+    def evaluate_epoch(self) -> None:
+        """Evaluate the model after an epoch, without effect on the training that follows."""
         training = self._model.training
-        self._looks.append(self._evaluate())
+        self._epochs.append(self._evaluate())
         self._model.train(training)
-        if self._keeps_weights and self._best() == len(self._looks) - 1:
+        if self._keeps_weights and self._best() == len(self._epochs) - 1:
             state = self._model.state_dict()
-            self._weights = [{name: value.cpu().clone() for name, value in state.items()}]
+            self._best_weights = {name: value.cpu().clone() for name, value in state.items()}
 
     def result(self) -> Evaluation:
-        """The last epoch's verdict, or the best one's, marked: the model then is that epoch's."""
-        if not self._looks:
+        """Return the final evaluation, or that of the best epoch, whose weights are restored."""
+        if not self._epochs:
             return self._evaluate()
+        if self._best_weights is not None:
+            self._model.load_state_dict(self._best_weights)
         best = self._best()
-        for weights in self._weights:
-            self._model.load_state_dict(weights)
-        chosen = self._looks[best]
-        mark = f"epoch {best + 1} of {len(self._looks)}, the best on dev"
-        return Evaluation(chosen.predictions, chosen.scores, (*chosen.marks, mark))
+        evaluation = self._epochs[best]
+        mark = f"epoch {best + 1} of {len(self._epochs)}, the best on dev"
+        return Evaluation(evaluation.predictions, evaluation.scores, (*evaluation.marks, mark))
 
     def _best(self) -> int:
-        """The first of the looks with the best score."""
-        found = [look.scores[self._first]["score"] for look in self._looks]
-        scores = [-math.inf if score is None else score for score in found]
-        return scores.index(max(scores))
+        """Return the first epoch with the best score, counted from 0."""
+        scores = [epoch.scores[self._split]["score"] for epoch in self._epochs]
+        comparable = [-math.inf if score is None else score for score in scores]
+        return comparable.index(max(comparable))
 
 
 @torch.inference_mode()
 def outputs_of(
     model: PreTrainedModel, rows: TokenRows, pad_id: int, *, batch_size: int, bf16: bool
 ) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """A model's outputs, batch by batch, and whose they are; draws no random number."""
+    """Yield a model's outputs batch by batch, with the indices of their examples.
+
+    Draws no random numbers, so an evaluation between epochs does not change the training.
+
+    Args:
+        model: the model, which is set to evaluation mode.
+        rows: the examples' token ids.
+        pad_id: the token id that batches are padded with.
+        batch_size: examples per batch.
+        bf16: whether to run the model in bfloat16 autocast.
+    """
     model.eval()
     collate, names, device = Collator(pad_id), inputs_of(model), model.device
     for indices in by_length(rows, batch_size):

@@ -1,7 +1,7 @@
 """Plain fine-tuning: the Trainer, with the loss normalised over the whole accumulated batch.
 
-The stock Trainer multiplies the loss and the gradient of a task's head by the number of accumulated
-batches: the head ignores `num_items_in_batch`, and the Trainer trusts that it did not.
+With gradient accumulation the stock Trainer's loss and gradient are too large by the number of
+micro-batches: it expects the model to divide by `num_items_in_batch`, which task heads ignore.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ Report = Callable[[float], None]
 
 
 class FineTuner(Trainer):
-    """A Trainer for every kind of task here that says no to what isn't finite."""
+    """A Trainer for all kinds of tasks that stops at the first non-finite gradient."""
 
-    # The loss below is normalised over the whole accumulated batch already.
+    # `compute_loss` normalises over the whole accumulated batch already.
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: PreTrainedModel, *rest: Any, **named: Any) -> None:
@@ -47,7 +47,7 @@ class FineTuner(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, _device: torch.device
     ) -> tuple[list[Batch], int]:
-        """The micro-batches of an update, and the number of their examples."""
+        """Return the micro-batches of an update and the number of their examples."""
         batches = list(islice(epoch_iterator, num_batches))
         return batches, sum(len(batch["input_ids"]) for batch in batches)
 
@@ -58,7 +58,7 @@ class FineTuner(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of a micro-batch: its sum, over the number of all examples of the update."""
+        """Return a micro-batch's summed loss divided by the number of the update's examples."""
         output = model(**chosen(inputs, self._inputs))
         total = self._loss(output, inputs, self.args.label_smoothing_factor)
         count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
@@ -66,7 +66,7 @@ class FineTuner(Trainer):
         return (loss, output) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Looks at the gradient before the optimizer does: a loss that isn't finite shows in it."""
+        """Stop before the optimizer at a non-finite gradient, which a non-finite loss leads to."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not torch.isfinite(torch.as_tensor(norm)):
             raise RunFailed(
@@ -84,14 +84,14 @@ def make_trainer(
     folders: Mapping[str, str],
     **trainer_settings: Any,
 ) -> Trainer:
-    """The factory of plain fine-tuning; every method's has this signature.
+    """Return the trainer of plain fine-tuning; the factories of all methods have this signature.
 
     Args:
-        model: trained in place.
-        arguments: of TrainingArguments.
-        options: the method's own; plain fine-tuning has none.
-        folders: where the models are that the options name.
-        trainer_settings: data set, collator, callbacks: what the Trainer takes.
+        model: the model, trained in place.
+        arguments: the arguments of TrainingArguments.
+        options: the method's options; plain fine-tuning has none.
+        folders: the folders of the models that the options name; plain fine-tuning has none.
+        trainer_settings: other arguments of the Trainer: data set, collator, callbacks.
     """
     assert not options
     assert not folders
@@ -99,18 +99,18 @@ def make_trainer(
 
 
 class Progress(TrainerCallback):
-    """Says what share of a run's steps is done, and what came of each epoch."""
+    """A callback that reports the share of steps done and calls a function after each epoch."""
 
     def __init__(self, report: Report, at_epoch_end: Callable[[], None] | None) -> None:
         self._report = report
         self._at_epoch_end = at_epoch_end
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_rest: Any) -> None:
-        """A step is done."""
+        """Report the share of steps that is done."""
         self._report(state.global_step / state.max_steps)
 
     def on_epoch_end(self, _args: Any, _state: Any, _control: Any, **_rest: Any) -> None:
-        """An epoch is done."""
+        """Call back at the end of an epoch."""
         if self._at_epoch_end is not None:
             self._at_epoch_end()
 
@@ -129,10 +129,23 @@ def train(
     options: Mapping[str, Any] | None = None,
     folders: Mapping[str, str] | None = None,
 ) -> Sequence[Mapping[str, float]]:
-    """Fine-tunes a model in place and gives its losses by step.
+    """Fine-tune a model in place and return its logged losses by step.
+
+    Args:
+        model: the model.
+        factory: makes the trainer; `make_trainer` is an example.
+        values: the settings of the run; those that TrainingArguments has are passed on.
+        train_set: the training examples.
+        collator: makes batches of them.
+        seed: the seed of data order and dropout.
+        scratch: a folder for the Trainer's files.
+        report: called with the share of steps that is done.
+        at_epoch_end: called after each epoch.
+        options: the method's options.
+        folders: the folders of the models that the options name.
 
     Raises:
-        RunFailed: a number that is not finite, or a run that ended before its last step.
+        RunFailed: a number is not finite, or training ended before its last step.
     """
     trainer = factory(
         model,
@@ -158,14 +171,14 @@ def train(
 def _arguments(
     values: Mapping[str, Any], examples: int, seed: int, scratch: Path
 ) -> dict[str, Any]:
-    """TrainingArguments for a run that keeps to itself: no files, no bar, no reports."""
+    """Return the arguments of TrainingArguments for a run without files, bar or reports."""
     batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     steps = values.get("max_steps", 0)
     if steps <= 0:
         steps = int(values["num_train_epochs"] * max(examples / batch, 1))
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return {
-        # Said, since bf16 is refused on a CPU that wasn't asked for.
+        # Set explicitly, since TrainingArguments refuses bf16 on a CPU unless it is chosen.
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": torch.cuda.is_available(),
         **{name: value for name, value in values.items() if name in training_flags()},

@@ -1,4 +1,4 @@
-"""A model as it was published, with a new head for a task: loaded once, copied for every run."""
+"""Pretrained models with a new head for a task: loaded once, copied for every run."""
 
 import copy
 import os
@@ -28,52 +28,52 @@ from eval_harness.runs.run import Model
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import HeadOutputs
 
-# Their answer is read at the end of a row, which is padding here.
-_UNSUITED = ("xlnet",)
+# Their heads read the last position of a row, which is padding here.
+_UNSUPPORTED = ("xlnet",)
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in float32 on the CPU, whatever its checkpoint holds, and what of it starts new."""
+    """A model in float32 on the CPU, whatever its checkpoint's type, and which parts are new."""
 
     model: PreTrainedModel
     new: tuple[str, ...]
-    """Names of the modules that the checkpoint doesn't have, the head's among them."""
+    """Names of the modules to initialize: those of the head, and any not in the checkpoint."""
     pad_id: int
-    """What batches are padded with."""
+    """The token id that batches are padded with."""
 
     @property
     def max_tokens(self) -> int | None:
-        """Tokens of the longest text that has positions, if they are counted."""
+        """The maximum sequence length in tokens; None if the model has no limit."""
         return positions_of(self.model)
 
     def copy(self, seed: int) -> PreTrainedModel:
-        """A model of its own for a run: the body as published, all that is new from the seed."""
+        """Return a copy for a run, with the new modules initialized from the seed."""
         model = copy.deepcopy(self.model)
         set_seed(seed)
         for name in self.new:
             module = model.get_submodule(name)
             for weight in module.parameters(recurse=False):
-                # Else transformers would take it for loaded and leave it as it is.
+                # Otherwise transformers considers it loaded and does not initialize it.
                 weight._is_hf_initialized = False
             model._init_weights(module)
         return model
 
 
 def load_model(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
-    """Loads a model with a task's head. The head always starts new, also where it has one.
+    """Load a model with a task's head, which is always new, even if the checkpoint has one.
 
     Args:
-        where: what to load.
-        task: whose labels the head has.
-        tokenizer: says what batches are padded with, where the model's config doesn't.
+        where: the model to load.
+        task: the task, whose labels determine the head.
+        tokenizer: gives the padding token if the model's config has none.
 
     Raises:
-        UserError: it can't be loaded without running code, or its body is incomplete.
+        UserError: the model can't be loaded, needs custom code, or its body is incomplete.
     """
     config = _config(where, task)
-    config.finetuning_task = task.name  # what a kept model says that it is for
+    config.finetuning_task = task.name  # recorded in a saved model
     if config.pad_token_id is None:
         config.pad_token_id = _pad_id(where, tokenizer)
     try:
@@ -85,7 +85,7 @@ def load_model(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> 
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # of a head for other labels
+                ignore_mismatched_sizes=True,  # a head for other labels
                 output_loading_info=True,
             )
     except _UNREADABLE as error:
@@ -101,8 +101,8 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
     try:
         values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
         refuse_code(where.name, values)
-        if values.get("model_type") in _UNSUITED:
-            raise UserError(f"{where.name}: {values['model_type']} models are not judged here")
+        if values.get("model_type") in _UNSUPPORTED:
+            raise UserError(f"{where.name}: {values['model_type']} models are not supported")
         return AutoConfig.from_pretrained(
             where.source,
             revision=where.revision,
@@ -117,17 +117,17 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
 
 
 def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:
-    """GPT-2 has no token for padding; what ends a text serves."""
+    """Return the padding token, or for models such as GPT-2 the end-of-text token."""
     for found in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if found is not None:
             return int(found)
-    raise UserError(f"{where.name}: neither config nor tokenizer names a token to pad with")
+    raise UserError(f"{where.name}: neither its config nor its tokenizer has a padding token")
 
 
 def _check_body(
     where: Model, model: PreTrainedModel, differing: Iterable[str], mismatched: Iterable[str]
 ) -> None:
-    """Refuses a body that would silently be half random, or be cut. A pooler may come or go."""
+    """Refuse a body that would be partly random or truncated; the pooler is optional."""
     prefix = f"{model.base_model_prefix}."
     optional = (".pooler.", "position_ids")
     wrong = {
@@ -144,11 +144,12 @@ def _check_body(
 
 
 def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the modules with parameters of their own that must be initialized."""
     prefix = f"{model.base_model_prefix}."
     absent = {key.rpartition(".")[0] for key in missing}
     for name, module in model.named_modules():
-        own = next(module.parameters(recurse=False), None) is not None
-        if own and (name in absent or not name.startswith(prefix)):
+        has_parameters = next(module.parameters(recurse=False), None) is not None
+        if has_parameters and (name in absent or not name.startswith(prefix)):
             yield name
 
 
@@ -157,7 +158,13 @@ def _one_line(error: Exception) -> str:
 
 
 def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes a fine-tuned model for something else to read: the whole folder, or none."""
+    """Save a fine-tuned model as a sealed folder: complete or not at all.
+
+    Args:
+        folder: the folder to write; an existing one is replaced.
+        model: the model.
+        tokenizer: its tokenizer.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""Questions: what a model answers, and what that is worth."""
+"""Evaluation and loss of question answering tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,24 +31,35 @@ def evaluate(
     rows: Mapping[str, Windows],
     pad_id: int,
 ) -> Evaluation:
-    """Answers the questions of the evaluated split, and measures the answers."""
-    (asked,) = data.evaluation
+    """Answer the questions of the evaluation split and score the answers.
+
+    Args:
+        run: the run, with the task and the settings of evaluation.
+        model: the fine-tuned model.
+        data: the task's data.
+        rows: the windows of every split, by its name.
+        pad_id: the token id that batches are padded with.
+
+    Raises:
+        RunFailed: a logit is not finite.
+    """
+    (questions,) = data.evaluation
     version2 = run.task.allows_no_answer
-    answers = _answers(run, model, asked, rows[asked.name], pad_id)
-    each = scores_of(answers.texts, asked.answers, version2=version2)
-    measures = summary(each, asked.answers, version2=version2)
-    one_for_all = len(set(answers.texts)) == 1
+    answers = _answers(run, model, questions, rows[questions.name], pad_id)
+    scores = scores_of(answers.texts, questions.answers, version2=version2)
+    metrics = summary(scores, questions.answers, version2=version2)
+    is_degenerate = len(set(answers.texts)) == 1
     return Evaluation(
         AnsweredQuestions(
-            split=[asked.name] * len(asked),
-            ids=asked.ids,
+            split=[questions.name] * len(questions),
+            ids=questions.ids,
             texts=answers.texts,
-            exact=each.exact,
-            f1=each.f1,
+            exact=scores.exact,
+            f1=scores.f1,
             null_odds=answers.null_odds,
         ),
-        {asked.name: {**measures, "score": measures["f1"]}},
-        (f"degenerate: one answer for all of {asked.name}",) if one_for_all else (),
+        {questions.name: {**metrics, "score": metrics["f1"]}},
+        (f"degenerate: one answer for all of {questions.name}",) if is_degenerate else (),
     )
 
 
@@ -56,8 +67,8 @@ def _answers(
     run: Run, model: PreTrainedModel, questions: Questions, windows: Windows, pad_id: int
 ) -> Answers:
     values = run.settings.task["values"]
-    size = run.neutral.get("per_device_eval_batch_size", BATCH)
-    starts, ends = logits_of(model, windows, pad_id, batch_size=size, bf16=values["bf16"])
+    batch_size = run.neutral.get("per_device_eval_batch_size", BATCH)
+    starts, ends = logits_of(model, windows, pad_id, batch_size=batch_size, bf16=values["bf16"])
     if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
         raise RunFailed(f"{run}: the model's predictions are not finite")
     return answers_of(
@@ -73,17 +84,17 @@ def _answers(
 
 
 def outputs(_task: Task) -> HeadOutputs:
-    """Return a head's two outputs under the names that every such model's config has."""
+    """Return the two outputs of the head; transformers gives them no other names."""
     return HeadOutputs(("LABEL_0", "LABEL_1"), None)
 
 
 def loss(output: Any, batch: Batch, _smoothing: float = 0.0) -> Tensor:
-    """The sum over windows of the mean of two cross-entropies, of an answer's start and its end.
+    """Return the sum over windows of the mean cross-entropy of an answer's start and end.
 
-    Padding can hold no answer; left in, the loss would depend on what a batch is padded to.
+    Padding is masked, or the loss would depend on the width that a batch is padded to.
     """
     padding = batch["attention_mask"] == 0
-    ends = (
+    start_and_end = (
         (output.start_logits, batch["start_positions"]),
         (output.end_logits, batch["end_positions"]),
     )
@@ -91,7 +102,7 @@ def loss(output: Any, batch: Batch, _smoothing: float = 0.0) -> Tensor:
         functional.cross_entropy(
             logits.float().masked_fill(padding, float("-inf")), positions, reduction="sum"
         )
-        for logits, positions in ends
+        for logits, positions in start_and_end
     ]
     return torch.stack(sums).sum() / 2
 
@@ -104,13 +115,22 @@ def logits_of(
     batch_size: int = BATCH,
     bf16: bool = False,
 ) -> tuple[Logits, Logits]:
-    """A model's logits of start and end, one for each token of the windows."""
+    """Return a model's start and end logits, one for each token of the windows.
+
+    Args:
+        model: the model, which is set to evaluation mode.
+        windows: the windows of the questions and their contexts.
+        pad_id: the token id that batches are padded with.
+        batch_size: windows per batch.
+        bf16: whether to run the model in bfloat16 autocast.
+    """
     starts, ends = np.empty((2, len(windows.ids)), dtype=np.float32)
     lengths = windows.lengths
     for indices, output in outputs_of(model, windows, pad_id, batch_size=batch_size, bf16=bf16):
         columns = np.arange(output.start_logits.shape[1])
         attended = columns < lengths[indices][:, None]
-        places = (windows.starts[indices][:, None] + columns)[attended]
-        starts[places] = output.start_logits.float().cpu().numpy()[attended]
-        ends[places] = output.end_logits.float().cpu().numpy()[attended]
+        # Where each token of the batch lies in the flat array of all windows' tokens.
+        positions = (windows.starts[indices][:, None] + columns)[attended]
+        starts[positions] = output.start_logits.float().cpu().numpy()[attended]
+        ends[positions] = output.end_logits.float().cpu().numpy()[attended]
     return starts, ends

@@ -1,7 +1,7 @@
-"""One run: fine-tunes a model on a task from one seed, and says what it predicts.
+"""One run: fine-tune a model on a task with one seed, evaluate it, return result and predictions.
 
-`run_task` is also what a sweep's workers call. The model as published, the tokenizer and the
-tokenized data are kept between runs; a copy of the model is all that a run changes.
+`run_task` is what a sweep's workers call. The pretrained model, the tokenizer and the tokenized
+data are cached between runs; a run only changes its own copy of the model.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
 from eval_harness.training.encoding import Collator
-from eval_harness.training.evaluation import Evaluation, Evaluator
+from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
 from eval_harness.training.model_loading import LoadedModel, load_model, save_weights
 from eval_harness.training.provenance import provenance_on
@@ -35,54 +35,66 @@ _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
 
 
 def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
-    """Fine-tunes, predicts, measures.
+    """Fine-tune and evaluate a model.
 
     Args:
-        run: what to do; nothing that changes the number stands elsewhere.
-        report: is told the share of the run's steps that is done.
+        run: the run, with every setting that changes its numbers.
+        report: called with the share of the run's steps that is done.
 
     Raises:
-        RunFailed: the run went wrong: a number that isn't finite, data that changed meanwhile.
+        RunFailed: a number is not finite, or the data changed since the sweep began.
         UserError: the model or the data can't be used.
     """
-    clock = Clock()
-    with clock.stage("total"):
-        with clock.stage("prepare"):
-            prepared = _prepared(run)
+    stopwatch = _Stopwatch()
+    with stopwatch.stage("total"):
+        with stopwatch.stage("prepare"):
+            prepared = _prepare(run)
             model = prepared.loaded.copy(run.seed)
         evaluator = _evaluator(run, model, prepared)
-        with clock.stage("train"):
+        with stopwatch.stage("train"):
             history = _train(run, model, prepared, evaluator, report)
-        with clock.stage("evaluate"):
+        with stopwatch.stage("evaluate"):
             evaluation = evaluator.result()
         if run.keep_weights:
             save_weights(Path(run.keep_weights), model, prepared.tokenizer)
-    made_with = {
-        **provenance_on(model.device),  # where the Trainer put it
-        "new_weights": list(prepared.loaded.new),
-        "seeds": list(run.seeds),
-    }
-    record = {"history": history, "times": clock.seconds, "provenance": made_with}
-    return _result(run, prepared.data, evaluation, record), evaluation.predictions
+    data, evaluated_split = prepared.data, prepared.data.evaluation[0].name
+    result = TaskResult(
+        model=run.model,
+        task=run.task.name,
+        seed=run.seed,
+        settings=run.settings,
+        score=evaluation.scores[evaluated_split]["score"],
+        scores=evaluation.scores,
+        marks=evaluation.marks,
+        data=_description(data),
+        provenance={
+            **provenance_on(model.device),  # where the Trainer put it
+            "new_weights": list(prepared.loaded.new),
+            "seeds": list(run.seeds),
+        },
+        times=stopwatch.seconds,
+        history=history,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return result, evaluation.predictions
 
 
-class Clock:
-    """Seconds by stage."""
+class _Stopwatch:
+    """The seconds of each stage of a run, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Takes the time of a stage."""
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What runs of one model on one task share."""
+class _Prepared:
+    """The inputs that all runs of one model on one task share; `loaded` must be copied to train."""
 
     data: TaskData[Any]
     tokenizer: Any
@@ -90,7 +102,7 @@ class Prepared:
     loaded: LoadedModel
 
 
-def _evaluator(run: Run, model: PreTrainedModel, prepared: Prepared) -> Evaluator:
+def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluator:
     evaluate = resolve(run.task.kind.evaluate)
     data, pad_id = prepared.data, prepared.loaded.pad_id
     return Evaluator(
@@ -102,7 +114,7 @@ def _evaluator(run: Run, model: PreTrainedModel, prepared: Prepared) -> Evaluato
 
 
 def _train(
-    run: Run, model: PreTrainedModel, prepared: Prepared, evaluator: Evaluator, report: Report
+    run: Run, model: PreTrainedModel, prepared: _Prepared, evaluator: Evaluator, report: Report
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
     if method is not None and "teacher" in method.folders:
@@ -117,108 +129,104 @@ def _train(
             seed=run.seed,
             scratch=Path(scratch),
             report=report,
-            at_epoch_end=evaluator.look if run.settings.row["choose"] == "best" else None,
+            at_epoch_end=evaluator.evaluate_epoch if run.settings.row["choose"] == "best" else None,
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
 
 
 def _width(run: Run) -> int | None:
-    """What all batches are padded to; None where each is as wide as its longest example."""
+    """Return the width that all batches are padded to; None for that of their longest example."""
     values = run.settings.task["values"]
     return int(values["max_seq_length"]) if values.get("pad_to_max_length") else None
 
 
-# What is kept between runs: of each kind the last one, since a sweep keeps like runs together.
-
 _kept: dict[str, tuple[Any, Any]] = {}
+"""Cache between runs: the last tokenizer, model, data and token ids, each with its key.
+
+One of each is enough, since a sweep gives a worker runs of the same model and task in sequence.
+"""
 
 
-def _keep(kind: str, key: Any, make: Callable[[], _T]) -> _T:
+def _cached(kind: str, key: Any, make: Callable[[], _T]) -> _T:
+    """Return the cached object of a kind if it has this key, else make and cache a new one."""
     if kind not in _kept or _kept[kind][0] != key:
-        _kept.pop(kind, None)  # before there are two of them
+        _kept.pop(kind, None)  # first, so that the old and the new are never both in memory
         _kept[kind] = (key, make())
-    kept: _T = _kept[kind][1]
-    return kept
+    value: _T = _kept[kind][1]
+    return value
 
 
-def _prepared(run: Run) -> Prepared:
-    data = _data(run)
+def _prepare(run: Run) -> _Prepared:
     model = run.model
-    tokenizer = _keep("tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision))
+    data = _data(run)
+    tokenizer = _cached(
+        "tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision)
+    )
     encoded = _encoded(run, data, tokenizer)
-    key = (model.key, run.task)
-    loaded = _keep("model", key, lambda: load_model(model, run.task, tokenizer))
+    loaded = _cached("model", (model.key, run.task), lambda: load_model(model, run.task, tokenizer))
     _check_fit(run, loaded, encoded)
-    return Prepared(data, tokenizer, encoded, loaded)
+    return _Prepared(data, tokenizer, encoded, loaded)
 
 
 def _data(run: Run) -> TaskData[Any]:
+    """Return the task's data, refusing data that is not what the run was planned with."""
     limit = run.settings.row["limit"]
     folder = Path(run.data_dir) if run.data_dir else None
-    wanted = run.settings.task["data"]
-    key = (run.task, folder, limit, run.data_revision, run.predict_test, wanted)
-    data = _keep("data", key, lambda: load_task(
-        run.task, folder, limit=limit, revision=run.data_revision, test=run.predict_test
-    ))  # fmt: skip
-    if data.content != wanted:
+    planned = run.settings.task["data"]
+
+    def read() -> TaskData[Any]:
+        revision, test = run.data_revision, run.predict_test
+        return load_task(run.task, folder, limit=limit, revision=revision, test=test)
+
+    key = (run.task, folder, limit, run.data_revision, run.predict_test, planned)
+    data = _cached("data", key, read)
+    if data.content != planned:
         raise RunFailed(
-            f"{data.source}: what it holds for {run.task.title} changed since the sweep began; "
-            "run the command again"
+            f"{data.source}: its data for {run.task.title} changed since the sweep began; rerun "
+            "the command"
         )
     return data
 
 
 def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRows]:
-    """The token ids of every split, by its name."""
+    """Return the token ids of every split, by its name."""
     values = run.settings.task["values"]
-    of_length = {name: values[name] for name in run.task.kind.lengths}
-    key = (run.model.key, run.task, data.content, len(data.test), tuple(of_length.items()))
+    lengths = {name: values[name] for name in run.task.kind.lengths}
     encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
-    parts = (data.train, *data.evaluation, *data.test)
-    return _keep("encoded", key, lambda: {
-        part.name: encode(part, tokenizer, **of_length) for part in parts
-    })  # fmt: skip
+    splits = (data.train, *data.evaluation, *data.test)
+    return _cached(
+        "encoded",
+        (run.model.key, run.task, data.content, len(data.test), tuple(lengths.items())),
+        lambda: {split.name: encode(split, tokenizer, **lengths) for split in splits},
+    )
 
 
 def _check_fit(run: Run, loaded: LoadedModel, encoded: Mapping[str, TokenRows]) -> None:
-    """Refuses ids and lengths that the model has no embedding for: an index error, else."""
-    largest = max(int(part.ids.max()) for part in encoded.values())
-    known = loaded.model.config.vocab_size
-    if largest >= known:
+    """Refuse ids and lengths that the model has no embedding for: torch gives an IndexError."""
+    largest = max(int(rows.ids.max()) for rows in encoded.values())
+    vocab_size = loaded.model.config.vocab_size
+    if largest >= vocab_size:
         raise UserError(
-            f"{run.model.name}: its tokenizer gives id {largest} and its vocab_size is {known}: "
-            "they do not belong together"
+            f"{run.model.name}: its tokenizer produces id {largest} and its vocab_size is "
+            f"{vocab_size}: they do not belong together"
         )
-    longest = max(int(part.lengths.max()) for part in encoded.values())
-    longest = max(longest, _width(run) or 0)
+    longest = max(_width(run) or 0, *(int(rows.lengths.max()) for rows in encoded.values()))
     if loaded.max_tokens is not None and longest > loaded.max_tokens:
         raise UserError(
             f"{run.model.name} reads {loaded.max_tokens} tokens and {run.task.title} has "
-            f"{longest}: --max_seq_length {loaded.max_tokens}"
+            f"{longest}: pass --max_seq_length {loaded.max_tokens}"
         )
 
 
-def _result(
-    run: Run, data: TaskData[Any], evaluation: Evaluation, record: Mapping[str, Any]
-) -> TaskResult:
-    parts = (data.train, *data.evaluation, *data.test)
-    return TaskResult(
-        model=run.model,
-        task=run.task.name,
-        seed=run.seed,
-        settings=run.settings,
-        score=evaluation.scores[data.evaluation[0].name]["score"],
-        scores=evaluation.scores,
-        marks=evaluation.marks,
-        data={
-            "source": data.source,
-            "revision": data.revision,
-            "content": data.content,
-            "examples": {part.name: len(part) for part in parts},
-            "overlap": data.overlap,
-            **({"name": data.name} if data.name else {}),
-        },
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        **record,
-    )
+def _description(data: TaskData[Any]) -> dict[str, Any]:
+    """Return the part of a result that identifies its data."""
+    splits = (data.train, *data.evaluation, *data.test)
+    return {
+        "source": data.source,
+        "revision": data.revision,
+        "content": data.content,
+        "examples": {split.name: len(split) for split in splits},
+        "overlap": data.overlap,
+        **({"name": data.name} if data.name else {}),
+    }

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Atomic writes, hashes and explained OS errors."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Names of models: short ones, wrong ones, and what is said where there is no network."""
+"""Names of models: short names, mistyped ones, and errors without a network."""
 
 import time
 from unittest.mock import Mock
@@ -23,7 +23,7 @@ def put_in_cache(cache, repo_id, revision="abc123", *, what="model"):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Lets a test say what the Hub would answer, although the suite is offline."""
+    """Let a test choose what the Hub answers, although the suite is offline."""
     import huggingface_hub
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -57,7 +57,7 @@ def test_a_folder(tmp_path):
     path = tiny.folder(tmp_path / "model", tiny.distilbert(), tiny.wordpiece())
     assert locate(str(path)).kind == "folder"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no config\.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         locate(str(tmp_path / "empty"))
     with pytest.raises(UserError, match="neither a folder nor a name on the Hub"):
         locate(str(tmp_path / "nothing"))

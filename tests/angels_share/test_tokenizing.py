@@ -1,4 +1,4 @@
-"""Two tokenizers that must be one, since a teacher reads what its student's made."""
+"""Tokenizers of student and teacher: they must encode every text alike."""
 
 import re
 
@@ -11,7 +11,7 @@ from angels_share.tokenizing import check_tokenization
 
 
 def changed(tokenizer, **parts):
-    """The same vocabulary with another normalizer, or what else stands around the model."""
+    """Return the tokenizer with another normalizer, pre-tokenizer or post-processor."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     for name, part in parts.items():
         setattr(backend, name, part)
@@ -56,21 +56,21 @@ def test_the_same_in_other_words_is_the_same():
         ({"normalizer": normalizers.BertNormalizer(lowercase=False)}, "the/0"),
         (
             {"normalizer": normalizers.BertNormalizer(strip_accents=False)},
-            "the teacher's makes [UNK]/0 in/0",
+            "and [UNK]/0 in/0 [UNK]/0 for the teacher",
         ),
         ({"normalizer": normalizers.BertNormalizer(handle_chinese_chars=False)}, "h/0 ##a/0 ##t/0"),
         (
             {"pre_tokenizer": pre_tokenizers.WhitespaceSplit()},
-            "the teacher's makes z/0 ##u/0 ##r/0",
+            "and z/0 ##u/0 ##r/0 for the teacher",
         ),
-        ({"post_processor": None}, "makes [CLS]/0 the/0 c/0 of a text the teacher's makes the/0"),
+        ({"post_processor": None}, "becomes [CLS]/0 the/0 c/0 for the student and the/0"),
         (
             {"post_processor": "types"},
-            "the student's makes a/1 ##e/1 e/1 of a text the teacher's makes a/0",
+            "becomes a/1 ##e/1 e/1 for the student and a/0",
         ),
         (
             {"post_processor": "longer"},
-            "the student's makes nothing of a text the teacher's makes [SEP]/1 ",
+            "becomes nothing for the student and [SEP]/1 for the teacher",
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_one_vocabulary_and_other_ids(parts, said):
     with pytest.raises(UserError, match=re.escape(said)) as refused:
         check_tokenization(tokenizer, changed(tiny.wordpiece(), **parts))
     line = str(refused.value)
-    assert line.startswith("the tokenizers differ: they know the same tokens")
+    assert line.startswith("the tokenizers differ: equal vocabularies")
     assert "\n" not in line
     with pytest.raises(UserError):
         check_tokenization(changed(tiny.wordpiece(), **parts), tokenizer)
@@ -100,5 +100,5 @@ def test_another_vocabulary_is_told_first():
 def test_a_byte_pair_tokenizer_that_puts_a_blank_first():
     """Prevents a RoBERTa with add_prefix_space from teaching one without."""
     other = changed(tiny.byte_bpe(), pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True))
-    with pytest.raises(UserError, match="where the student's makes T/0"):
+    with pytest.raises(UserError, match="the same text becomes T/0"):
         check_tokenization(tiny.byte_bpe(), other)

@@ -1,4 +1,4 @@
-"""The door of distillation: from a folder and a text file to a student that anybody can load."""
+"""`run_pretrain_distill`: from a folder and a text file to a student that anybody can load."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def world(tmp_path):
 
 
 def distil(world, *words, teacher="teacher", out="out"):
-    """Opens the door in this process; returns its status."""
+    """Run the command in this process and return its status."""
     teachers = [name if name == "none" else str(world / name) for name in teacher.split()]
     return run_command(
         PRETRAIN,
@@ -48,7 +48,7 @@ def record(world, out="out"):
 
 
 def test_from_text_to_a_student(world, capsys):
-    """Prevents an output folder that lacks what is needed to use, judge or repeat the student."""
+    """Prevents an output folder that lacks what is needed to use, test or repeat the student."""
     assert distil(world) == 0
     student = transformers.AutoModelForMaskedLM.from_pretrained(world / "out")
     assert type(student).__name__ == "DistilBertForMaskedLM"
@@ -130,7 +130,7 @@ def test_ablations_make_one_student_each(world):
 
 
 def test_several_teachers(world):
-    """Prevents an ensemble that the door can't name."""
+    """Prevents an ensemble that the command can't name."""
     tiny.folder(world / "second", tiny.bert(layers=2, seed=3), tiny.wordpiece())
     assert distil(world, teacher="teacher second") == 0
     assert len(record(world)["teachers"]) == 2
@@ -237,7 +237,7 @@ def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
         (["--mask_scope", "exampel"], "did you mean 'example'?"),
         (["--corpus", "missing.txt"], "missing.txt"),
         (["--resume_from_checkpoint"], "holds no checkpoint"),
-        (["--max_seq_length", "100"], "these models read 64 at most"),
+        (["--max_seq_length", "100"], "these models take at most 64 tokens"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_student(world, capsys, words, said):
@@ -268,8 +268,8 @@ def test_teachers_of_other_vocabularies(world, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": "x.Y"}}, "names code of its own"),
-        ("tokenizer_config.json", {"vocab_file": "../../.env"}, "lies outside of the folder"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": "x.Y"}}, "refers to custom code"),
+        ("tokenizer_config.json", {"vocab_file": "../../.env"}, "points outside the folder"),
         ("config.json", {"model_type": "bert", "auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
     ],
 )
@@ -287,7 +287,7 @@ def test_a_tokenizer_behind_a_link(world, tmp_path_factory):
     file = world / "teacher" / "tokenizer.json"
     file.rename(outside)
     file.symlink_to(outside)
-    with pytest.raises(UserError, match="link out of its folder"):
+    with pytest.raises(UserError, match="link to outside its folder"):
         load_tokenizer(str(world / "teacher"))
 
 

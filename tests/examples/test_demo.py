@@ -1,4 +1,4 @@
-"""`make demo`: its commands are ones that the doors take, and it can be stopped at any time."""
+"""`make demo`: its stages are valid commands, and it can be stopped at any time."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ from distil_trainer.cli import PRETRAIN
 from eval_harness.cli import command
 
 SCRIPT = ROOT / "examples" / "demo.py"
-DOORS = {
+COMMANDS = {
     "run_pretrain_distill.py": PRETRAIN,
     "run_glue.py": command("glue"),
     "run_squad_distill.py": command("squad"),
@@ -39,7 +39,7 @@ def demo(monkeypatch):
 
 @pytest.fixture
 def stages(demo, monkeypatch):
-    """Sets what there is to do: names and programs, which run in the root of the repository."""
+    """Return a function that sets the stages: a name and a program for each."""
 
     def give(**programs):
         todo = [demo.Stage(name, f"to {name}", ("-c", code)) for name, code in programs.items()]
@@ -49,15 +49,15 @@ def stages(demo, monkeypatch):
     return give
 
 
-def test_every_stage_is_a_command_that_its_door_takes(demo, tmp_path):
+def test_every_stage_is_a_valid_command(demo, tmp_path):
     """A flag that was renamed would show minutes after the start, in somebody else's hands."""
     for stage in demo.stages(tmp_path):
         words = stage.words
         if words[:2] == ("-m", "eval_harness"):
-            door, words = command(words[2]), words[3:]
+            used, words = command(words[2]), words[3:]
         else:
-            door, words = DOORS[words[0]], words[1:]
-        parse(door.flags, words, takes_training_flags=door.takes_training_flags)
+            used, words = COMMANDS[words[0]], words[1:]
+        parse(used.flags, words, takes_training_flags=used.takes_training_flags)
 
 
 def test_what_is_done_is_not_done_twice(demo, stages, tmp_path, capsys):
@@ -65,16 +65,16 @@ def test_what_is_done_is_not_done_twice(demo, stages, tmp_path, capsys):
     todo = demo.stages(tmp_path)
     done = demo.Stage("done", "to rest", ("-c", "raise SystemExit(3)"), lambda: True)
     demo.stages = lambda folder: [done, *todo]
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 0
-    assert "to rest: done before" in capsys.readouterr().out
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 0
+    assert "to rest: already done" in capsys.readouterr().out
     assert (tmp_path / "logs/first.txt").read_text() == "said\n"
 
 
 def test_a_stage_that_fails_ends_it_and_its_log_says_why(demo, stages, tmp_path, capfd):
-    """Tables of half the models would look like results; the reason is seen, and kept."""
+    """Tables of half the models would look like results; the reason is shown and logged."""
     bar = "sys.stderr.write('\\r 10%|#   |\\r 90%|### |\\nthe reason\\n')"
     stages(first=f"import sys; {bar}; sys.exit(2)", second="open('second', 'w')")
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 1
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 1
     said = capfd.readouterr()
     assert "logs/first.txt" in said.out
     assert "the reason\n" in said.err
@@ -105,16 +105,16 @@ def test_a_folder_with_something_else_is_left_alone(demo, stages, tmp_path, name
     """Many a folder holds a `logs`: nothing is written into one that isn't the demo's."""
     (tmp_path / name).mkdir() if name == "logs" else (tmp_path / name).write_text("{}")
     stages(first="pass")
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 2
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.rglob("*")] == [name]
 
 
 def test_other_commands_do_not_go_on_in_a_folder(demo, stages, tmp_path, capsys):
-    """Else a student of 400 steps would be judged beside a teacher of another size."""
+    """Else a student of 400 steps would be evaluated beside a teacher of another size."""
     stages(first="pass")
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 0
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 0
     stages(first="pass;")
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 2
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "another version of this demo" in said
     assert str(tmp_path) in said
@@ -123,10 +123,10 @@ def test_other_commands_do_not_go_on_in_a_folder(demo, stages, tmp_path, capsys)
 def test_the_commands_are_the_same_wherever_the_folder_is(demo, tmp_path):
     """A folder that was moved, or interrupted in its teacher, is still one that goes on."""
     folder = tmp_path / "one"
-    demo._begin(folder)
+    demo._prepare(folder)
     (folder / "demo-teacher/checkpoint-400").mkdir(parents=True)
     folder.rename(tmp_path / "two")
-    demo._begin(tmp_path / "two")
+    demo._prepare(tmp_path / "two")
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
@@ -135,13 +135,13 @@ def test_nothing_goes_on_from_another_teacher(demo, tmp_path, monkeypatch, capsy
     teacher = tmp_path / "demo-teacher/model.safetensors"
     monkeypatch.setattr(demo, "_show", lambda folder, seconds: None)
     make = f"import pathlib; p = pathlib.Path({str(teacher)!r}); p.parent.mkdir(); p.touch()"
-    todo = [demo.Stage("one", "", ("-c", make), teacher.is_file, makes="demo-teacher")]
+    todo = [demo.Stage("one", "", ("-c", make), teacher.is_file, output="demo-teacher")]
     monkeypatch.setattr(demo, "stages", lambda folder: todo)
     words = ["--folder", str(tmp_path)]
-    assert run_command(demo.DOOR, words) == run_command(demo.DOOR, words) == 0
+    assert run_command(demo.COMMAND, words) == run_command(demo.COMMAND, words) == 0
     teacher.unlink() if how == "gone" else teacher.write_text("other")
     capsys.readouterr()
-    assert run_command(demo.DOOR, words) == 2
+    assert run_command(demo.COMMAND, words) == 2
     assert str(teacher) in capsys.readouterr().err
 
 
@@ -162,7 +162,7 @@ def demo_of(folder, stage):
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import demo\n"
         f"demo.stages = lambda folder: [demo.Stage('one', 'one', ('-c', {stage!r}))]\n"
         "demo._show = lambda folder, seconds: None\n"
-        f"sys.exit(demo.run_command(demo.DOOR, [{str(folder)!r}]))"
+        f"sys.exit(demo.run_command(demo.COMMAND, [{str(folder)!r}]))"
     )
     return [sys.executable, "-c", code]
 
@@ -202,7 +202,11 @@ def test_a_signal_reaches_the_command_once_and_is_waited_for(tmp_path, number, s
     assert log.read_text() == "ready\nheard\nkept\n"
     line = said.splitlines()[-1]
     assert "interrupted" in line
-    assert shlex.split(line.partition("goes on: ")[2]) == [sys.executable, str(SCRIPT), str(folder)]
+    assert shlex.split(line.partition("to continue: ")[2]) == [
+        sys.executable,
+        str(SCRIPT),
+        str(folder),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -210,7 +214,7 @@ def test_a_command_that_died_of_a_signal_was_interrupted(demo, stages, tmp_path,
     """Prevents "failed; its log says more", where there is nothing to say."""
     stages(first=f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL); "
                  f"os.kill(os.getpid(), {int(number)})")  # fmt: skip
-    assert run_command(demo.DOOR, ["--folder", str(tmp_path)]) == 128 + number
+    assert run_command(demo.COMMAND, ["--folder", str(tmp_path)]) == 128 + number
     assert "interrupted" in capsys.readouterr().out
 
 
@@ -223,19 +227,21 @@ def test_nobody_else_begins_while_a_command_lives_on(demo, stages, tmp_path, cap
     left = int((tmp_path / "logs/one.txt").read_text().split()[0])
     record = tmp_path / "demo.json"
     stages(first="pass")
-    record.write_text(json.dumps({**json.loads(record.read_text()), "commands": commands(demo)}))
+    record.write_text(
+        json.dumps({**json.loads(record.read_text()), "commands": hash_of_commands(demo)})
+    )
     words = ["--folder", str(tmp_path)]
     try:
-        assert run_command(demo.DOOR, words) == 2
-        assert f"{tmp_path}: another process is at work" in capsys.readouterr().err
+        assert run_command(demo.COMMAND, words) == 2
+        assert f"{tmp_path} is in use by another process" in capsys.readouterr().err
     finally:
         os.kill(left, signal.SIGKILL)
     end = time.monotonic() + 30
-    while (status := run_command(demo.DOOR, words)) == 2:
+    while (status := run_command(demo.COMMAND, words)) == 2:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert status == 0
 
 
-def commands(demo):
+def hash_of_commands(demo):
     return demo.hash_of([stage.words for stage in demo.stages(None)])

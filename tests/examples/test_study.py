@@ -1,4 +1,4 @@
-"""`make study`: Table 4 from a teacher and a corpus; what it will cost is said before."""
+"""`make study`: Table 4 from a teacher and a corpus; its cost is printed first."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from distil_trainer.cli import PRETRAIN
 from eval_harness.commands import glue as run_glue
 from eval_harness.runs.models import identify
 
-STUDY_COST = runpy.run_path(str(ROOT / "examples" / "study_cost.py"))["STUDY_COST"]
+COMMAND = runpy.run_path(str(ROOT / "examples" / "study_cost.py"))["COMMAND"]
 DISTIL = "--num_layers 1 --min_tokens 4 --use_cpu --report_to none --disable_tqdm"
 GLUE = "--tasks cola rte --seeds 11 22 --use_cpu --num_train_epochs 2"
 
@@ -46,13 +46,15 @@ def words(world, **changed):
 
 
 def cost(world, capsys, **changed):
-    assert run_command(STUDY_COST, words(world, **changed)) == 0
+    assert run_command(COMMAND, words(world, **changed)) == 0
     return capsys.readouterr().out
 
 
 def runs(said):
-    """Runs, those of them to do, and the examples of these."""
-    return numbers(said, r": ([\d,]+) runs, ([\d,]+) of them to do, with ([\d,]+) examples")
+    """Return the numbers of runs, of those to do, and of training examples in these."""
+    return numbers(
+        said, r": ([\d,]+) runs, ([\d,]+) of them to do, with ([\d,]+) training examples"
+    )
 
 
 def numbers(text, pattern):
@@ -106,14 +108,14 @@ def test_a_teacher_of_glue_is_counted(world, capsys):
     assert "and 2 of their teacher: 22 runs" in said
     assert runs(said) == [22, 22, 22 * 48 * 2]
     other = tiny.folder(world / "other", tiny.bert(1), tiny.wordpiece(["quite", "other"]))
-    assert run_command(STUDY_COST, words(world, glue=f"{GLUE} --teacher {other}")) == 2
+    assert run_command(COMMAND, words(world, glue=f"{GLUE} --teacher {other}")) == 2
     assert "the tokenizers differ" in capsys.readouterr().err
 
 
 def test_only_results_of_these_very_runs_are_there(world, capsys):
     """Prevents "20 runs, 30 have a result": results by others, with another setting, another task.
 
-    What is there costs nothing, unless it is wanted again.
+    What is there costs nothing, unless it is to be redone.
     """
     student = world / "study" / "no-ce"
     shutil.copytree(world / "distilbert", student)
@@ -143,42 +145,42 @@ def test_the_students_may_read_with_another_tokenizer(world, capsys):
         path.unlink()
     distil = f"{DISTIL} --max_steps 7 --tokenizer {world / 'distilbert'}"
     assert runs(cost(world, capsys, distil=distil))[0] == 20
-    assert run_command(STUDY_COST, words(world)) == 2
+    assert run_command(COMMAND, words(world)) == 2
     assert "holds no tokenizer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"teacher": "none"}, "a study wants a teacher"),
+        ({"teacher": "none"}, "a study needs a teacher"),
         ({"teacher": "berd"}, "did you mean 'bert'?"),
         ({"glue": "--tasks rtee"}, "did you mean 'rte'?"),
         ({"glue": "--tasks mnli"}, "no MNLI in it"),
         ({"distil": "--num_layer 1"}, "did you mean --num_layers?"),
         ({"corpus": "nowhere.txt"}, "nowhere.txt"),
-        ({"distil": "--ablation no-ce"}, "the study itself says --ablation"),
-        ({"glue": "--results_dir there"}, "the study itself says --results_dir"),
+        ({"distil": "--ablation no-ce"}, "the study sets --ablation itself"),
+        ({"glue": "--results_dir there"}, "the study sets --results_dir itself"),
         ({"distil": '--text_column "x'}, '--distil --text_column "x: No closing quotation'),
         ({"glue": "--tasks 'rte"}, "No closing quotation"),
         ({"distil": '--text_column "my text" --max_step 3'}, "did you mean --max_steps?"),
-        ({"distil": "--stream_corpus"}, "say how many steps"),
+        ({"distil": "--stream_corpus"}, "give the number of steps"),
     ],
 )
 def test_a_mistake_is_said_before_hours_of_work(world, capsys, changed, said):
     """Prevents five students from being made before a task's name turns out to be wrong."""
-    assert run_command(STUDY_COST, words(world, **changed)) == 2
+    assert run_command(COMMAND, words(world, **changed)) == 2
     assert said in capsys.readouterr().err
     assert not list((world / "study").glob("no*"))
 
 
 def test_the_makefile_names_every_student():
-    """Prevents an ablation that is made and never judged."""
+    """Prevents an ablation that is trained and never evaluated."""
     text = (ROOT / "Makefile").read_text()
     (students,) = re.findall(r"^STUDENTS := (.*)$", text, flags=re.MULTILINE)
     assert students.split() == list(ABLATIONS)
 
 
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 GIVEN = {"TEACHER": "t", "CORPUS": "a b", "DATA": "hub", "OUT": "o p"}
 
 
@@ -198,7 +200,7 @@ def test_what_is_missing_is_said(missing):
 
 
 def commands(world, **changed):
-    """What `make study` starts, each command by its words, and nothing of it done."""
+    """Return the commands that `make study` would start, each as its arguments."""
     tell = world / "tell.py"
     tell.write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     (world / "o p" / "results").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a person at the keyboard sees: help at once, one line for a mistake, an honest status."""
+"""The command line: instant help, one line for a mistake, the right exit status."""
 
 import errno
 import json
@@ -14,9 +14,7 @@ from angels_share.flags import Flag
 from distil_trainer.cli import PRETRAIN
 from eval_harness.cli import COMMANDS, command, run_named
 
-COMMANDS_BY_NAME = {
-    door.name: door for door in (PRETRAIN, *map(command, ("glue", "squad", *COMMANDS)))
-}
+OUR_COMMANDS = {each.name: each for each in (PRETRAIN, *map(command, ("glue", "squad", *COMMANDS)))}
 
 # Our own flags. A new one is a decision: add it here when it has been made.
 OUR_FLAGS = {
@@ -60,24 +58,24 @@ ENTRIES = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS_BY_NAME)
+@pytest.mark.parametrize("name", OUR_COMMANDS)
 def test_our_flags_are_frozen(name):
     """Prevents a flag that slips in, or one that people's scripts use from slipping out."""
-    assert {flag.name for flag in COMMANDS_BY_NAME[name].flags} == set(OUR_FLAGS[name].split())
+    assert {flag.name for flag in OUR_COMMANDS[name].flags} == set(OUR_FLAGS[name].split())
 
 
-@pytest.mark.parametrize("name", COMMANDS_BY_NAME)
+@pytest.mark.parametrize("name", OUR_COMMANDS)
 def test_every_flag_and_example_is_explained(name):
-    """Prevents a help text without defaults, or an example that its own door refuses."""
-    text = help_text(COMMANDS_BY_NAME[name])
-    for flag in COMMANDS_BY_NAME[name].flags:
+    """Prevents a help text without defaults, or an example that its own command refuses."""
+    text = help_text(OUR_COMMANDS[name])
+    for flag in OUR_COMMANDS[name].flags:
         assert f"--{flag.name}" in text
         assert flag.help
-    assert all(name.split()[-1] in example for example in COMMANDS_BY_NAME[name].examples)
+    assert all(name.split()[-1] in example for example in OUR_COMMANDS[name].examples)
 
 
 @pytest.mark.parametrize(
-    ("door", "words", "status", "said"),
+    ("program", "words", "status", "said"),
     [
         ("run_glue", ["--help"], 0, "--num_seeds"),
         ("run_glue", ["--help_all"], 0, "--warmup_steps"),
@@ -103,11 +101,11 @@ def test_every_flag_and_example_is_explained(name):
         ("eval_harness", ["tables", "--result_dir", "x"], 2, "did you mean --results_dir?"),
     ],
 )
-def test_answers_before_torch_is_imported(run_script, door, words, status, said):
-    """Prevents a door that makes people wait seconds to hear that they mistyped a flag."""
-    module, entry = ENTRIES[door]
-    program = WITHOUT_TORCH.format(module=module, entry=entry, argv=[door, *words])
-    ended = run_script("-c", program)
+def test_answers_before_torch_is_imported(run_script, program, words, status, said):
+    """Prevents a command that makes people wait seconds to hear that they mistyped a flag."""
+    module, entry = ENTRIES[program]
+    code = WITHOUT_TORCH.format(module=module, entry=entry, argv=[program, *words])
+    ended = run_script("-c", code)
     assert ended.returncode == status, ended.stderr
     assert said in (ended.stdout if status == 0 else ended.stderr)
     if status:
@@ -115,27 +113,27 @@ def test_answers_before_torch_is_imported(run_script, door, words, status, said)
         assert "Traceback" not in ended.stderr
 
 
-def test_the_scripts_at_the_root_are_the_doors(run_script):
+def test_the_scripts_at_the_root_find_their_commands(run_script):
     """Prevents a script that no longer finds its entry point."""
     for script in ("run_glue.py", "run_squad_distill.py", "run_pretrain_distill.py"):
         assert run_script(script, "--help").stdout.startswith(script.removesuffix(".py"))
 
 
-def door_that(outcome, flags=()):
+def command_that(outcome):
     def run(options):
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    return Command("a_door", "does one thing", tuple(flags), run, ())
+    return Command("a_command", "does one thing", (), run, ())
 
 
 @pytest.mark.parametrize(
     ("outcome", "status", "said"),
     [
         (0, 0, ""),
-        (UserError("no such thing: take another"), 2, "a_door: no such thing: take another\n"),
-        (RunFailed("it ended early"), 1, "a_door: it ended early\n"),
+        (UserError("no such thing: take another"), 2, "a_command: no such thing: take another\n"),
+        (RunFailed("it ended early"), 1, "a_command: it ended early\n"),
         (KeyError("x"), 1, "failed: KeyError"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "the disk is full"),
@@ -145,7 +143,7 @@ def door_that(outcome, flags=()):
 )
 def test_outcomes_become_one_line_and_a_status(outcome, status, said, capsys):
     """Prevents a bare traceback, and a failure that ends with status 0."""
-    assert run_command(door_that(outcome), []) == status
+    assert run_command(command_that(outcome), []) == status
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == (1 if status else 0)
@@ -159,7 +157,7 @@ def run(options):
     with replacing(sys.argv[1]) as draft:
         draft.write_text("half")
         os.kill(os.getpid(), signal.SIGTERM)
-sys.exit(run_command(Command("a_door", "", (), run, ()), []))
+sys.exit(run_command(Command("a_command", "", (), run, ()), []))
 """
 
 
@@ -167,7 +165,7 @@ def test_sigterm_ends_as_an_interruption_does(run_script, tmp_path):
     """Fault 7: prevents drafts and children that a scheduler's signal leaves behind."""
     ended = run_script("-c", TERMINATED_IN_A_DRAFT, str(tmp_path / "file"))
     assert ended.returncode == 143
-    assert ended.stderr == "a_door: terminated; what was complete is still there\n"
+    assert ended.stderr == "a_command: terminated; completed work is saved\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -181,7 +179,7 @@ def test_who_handles_sigterm_already_goes_on_to(before):
         return 0
 
     try:
-        assert run_command(Command("a_door", "", (), run, ()), []) == 0
+        assert run_command(Command("a_command", "", (), run, ()), []) == 0
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGTERM, default)
@@ -190,7 +188,7 @@ def test_who_handles_sigterm_already_goes_on_to(before):
 def test_the_traceback_is_there_for_who_asks(monkeypatch, capsys):
     """Prevents a failure of ours that nobody can look into."""
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
-    assert run_command(door_that(KeyError("x")), []) == 1
+    assert run_command(command_that(KeyError("x")), []) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -198,8 +196,8 @@ def test_no_token_is_ever_printed(monkeypatch, capsys):
     """Fault 17: prevents a token in the environment from ending in a log or a traceback."""
     monkeypatch.setenv("HF_TOKEN", "hf_averysecrettoken")
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
-    run_command(door_that(ValueError("401 for Bearer hf_averysecrettoken")), [])
-    run_command(door_that(UserError("no access with hf_averysecrettoken")), [])
+    run_command(command_that(ValueError("401 for Bearer hf_averysecrettoken")), [])
+    run_command(command_that(UserError("no access with hf_averysecrettoken")), [])
     assert "hf_averysecrettoken" not in capsys.readouterr().err
     assert without_secrets("x hf_averysecrettoken y") == "x *** y"
 
@@ -256,8 +254,8 @@ def test_a_flag_may_come_from_a_file(tmp_path):
         return 0
 
     flags = (Flag("size", "", int, 1), Flag("name", ""), Flag("tasks", "", many=True))
-    door = Command("a_door", "", flags, run, ())
+    sizes = Command("a_command", "", flags, run, ())
     config = tmp_path / "run.json"
     config.write_text(json.dumps({"size": 2, "name": "file", "tasks": "rte"}))
-    assert run_command(door, ["--config", str(config), "--name", "line"]) == 0
+    assert run_command(sizes, ["--config", str(config), "--name", "line"]) == 0
     assert seen == {"size": 2, "name": "line", "tasks": ["rte"]}

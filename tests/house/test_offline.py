@@ -1,4 +1,4 @@
-"""The suite's own promise: no test and no process that it starts reaches the network."""
+"""The test suite stays offline: neither tests nor the processes they start reach the network."""
 
 import socket
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from sitecustomize import NetworkBlocked
 
 
-def test_this_process_reaches_only_itself():
+def test_this_process_reaches_only_this_machine():
     """Prevents a test that passes only where there is a network."""
     with pytest.raises(NetworkBlocked), socket.socket() as connection:
         connection.connect(("192.0.2.1", 80))
@@ -21,7 +21,7 @@ def test_this_process_reaches_only_itself():
 
 
 def test_a_started_process_is_cut_off_too():
-    """Prevents a door that a test starts from reaching the Hub behind the test's back."""
+    """Prevents a command that a test starts from reaching the Hub unnoticed."""
     program = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
     child = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Stand-ins for a model that is timed: made by name in a process of their own, without torch."""
+"""Stand-ins for a bench, without torch: made by name in their own process."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ PROVENANCE = {
 
 
 class Quiet:
-    """Answers at once; `calls` are what it was asked, by all of them in turn."""
+    """Answers at once; `calls` records the calls of all benches that share it."""
 
     seconds = 0.001
 

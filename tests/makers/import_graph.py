@@ -1,7 +1,8 @@
-"""The import graph of the packages, read from their text: `python tests/makers/import_graph.py`.
+"""The import graph of the packages, parsed from source: `python tests/makers/import_graph.py`.
 
-Prints the modules of each folder, the wings from the top down with whom each imports, and whatever
-breaks the rules: a circle, or an arrow upwards. What is imported inside a function counts too.
+Prints the number of modules in each folder, the wings from the top down with those that each
+imports, and every violation: a cycle, or an import of a higher wing. Imports inside functions count
+too.
 """
 
 import ast
@@ -22,11 +23,11 @@ WINGS = {
         "results", "squad", "data", "runs", "tasks", "child_process",
     ),
 }  # fmt: skip
-"""Each package's wings, the upper ones first: a wing imports itself and what stands below it."""
+"""Each package's wings, from the top down: a wing imports only itself and those below it."""
 
 
 def files_of(package: str) -> list[Path]:
-    """Return the modules of a package, those of its sub-folders too."""
+    """Return the modules of a package, including those of its sub-folders."""
     return sorted((ROOT / package).rglob("*.py"))
 
 
@@ -45,13 +46,13 @@ def imports(path: Path, *, at_import_time_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are written in full here"
+            assert node.level == 0, f"{path}: write imports in full, not relative"
             found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
 def graph() -> dict[str, set[str]]:
-    """Return whom each module imports, of our own modules."""
+    """Return the modules of ours that each module imports."""
     paths = {module_of(path): path for package in PACKAGES for path in files_of(package)}
     return {name: (imports(path) & paths.keys()) - {name} for name, path in paths.items()}
 
@@ -63,7 +64,7 @@ def wing_of(module: str) -> tuple[str, str]:
 
 
 def upward(arrows: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return every import that leads to a wing above the importer's own, as a line."""
+    """Return every import of a wing above the importer's, as `importer -> imported`."""
     wrong = []
     for module, others in arrows.items():
         for other in others:
@@ -76,7 +77,7 @@ def upward(arrows: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Return the groups of modules that reach one another (Tarjan's strongly connected parts)."""
+    """Return the import cycles (Tarjan's strongly connected components of two or more modules)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -91,7 +92,7 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
                 low[name] = min(low[name], low[other])
             elif other in stack:
                 low[name] = min(low[name], index[other])
-        if low[name] == index[name]:  # the first of its group: the rest stand above it
+        if low[name] == index[name]:  # the group's first module; the others follow it on the stack
             at = stack.index(name)
             group, stack[at:] = stack[at:], []
             if len(group) > 1:
@@ -104,7 +105,7 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def layers(arrows: Mapping[str, Iterable[str]]) -> int:
-    """Return how many modules the longest chain of imports has; circles must be gone."""
+    """Return the length of the longest chain of imports; there must be no cycles."""
     known: dict[str, int] = {}
 
     def depth(name: str) -> int:
@@ -116,7 +117,7 @@ def layers(arrows: Mapping[str, Iterable[str]]) -> int:
 
 
 def folders() -> dict[str, int]:
-    """Return how many modules each folder has, `__init__` and `__main__` left out."""
+    """Return the number of modules in each folder, without `__init__` and `__main__`."""
     counts: dict[str, int] = defaultdict(int)
     for package in PACKAGES:
         for path in files_of(package):
@@ -126,7 +127,7 @@ def folders() -> dict[str, int]:
 
 
 def main() -> None:
-    """Print the graph."""
+    """Print the graph and its violations."""
     arrows = graph()
     print("modules by folder:")
     for folder, count in sorted(folders().items()):
@@ -140,12 +141,12 @@ def main() -> None:
     for package in PACKAGES:
         print(f"{package}, from the top down:")
         for wing in WINGS[package]:
-            print(f"  {wing:10} -> {', '.join(sorted(between[package, wing])) or 'nobody'}")
-    wrong, rings = upward(arrows), circles(arrows)
-    print(f"circles: {len(rings)}", *rings, sep="\n  ")
+            print(f"  {wing:10} -> {', '.join(sorted(between[package, wing])) or 'none'}")
+    wrong, cycles = upward(arrows), circles(arrows)
+    print(f"circles: {len(cycles)}", *cycles, sep="\n  ")
     print(f"arrows upwards: {len(wrong)}", *wrong, sep="\n  ")
-    if not rings:
-        print(f"layers of modules: {layers(arrows)}")
+    if not cycles:
+        print(f"longest chain of imports: {layers(arrows)} modules")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny tasks of every kind, as the harness hands them to a trainer: rows, collator, both models."""
+"""Tiny tasks of every kind, as the harness passes them to a trainer: rows, collator, models."""
 
 import numpy as np
 import tiny
@@ -13,7 +13,7 @@ WIDTH = 32
 
 
 class Rows:
-    """A task's data set, made from a seed: ids, types, labels, and where an answer may be."""
+    """A task's data set, drawn from a seed: ids, types, labels, and where an answer may be."""
 
     def __init__(self, kind, lengths=LENGTHS, seed=0):
         draw = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ class Rows:
 
 
 class TokenCollator(Collator):
-    """The harness' collator has no labels of tokens."""
+    """Adds token labels, which the harness' collator does not support."""
 
     def __call__(self, examples):
         rows = [torch.as_tensor(example["labels"]) for example in examples]
@@ -66,7 +66,7 @@ def pair_for(kind, *, teacher_seed=0):
     teacher = tiny.bert(
         2, model_class=getattr(transformers, f"BertFor{head}"), seed=teacher_seed, **labels
     )
-    with torch.no_grad():  # as sure of itself as a teacher is
+    with torch.no_grad():  # confident, as a teacher is
         (teacher.qa_outputs if kind == "questions" else teacher.classifier).weight.mul_(30)
     student = tiny.distilbert(
         1, model_class=getattr(transformers, f"DistilBertFor{head}"), seed=1, **labels

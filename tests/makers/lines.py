@@ -1,4 +1,4 @@
-"""Token sequences in memory, and a loader that hands them out masked."""
+"""Token sequences in memory, and a loader of masked batches of them."""
 
 import numpy as np
 

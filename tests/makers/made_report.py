@@ -1,4 +1,4 @@
-"""Results, times and students made up for the report: all that its figures show."""
+"""Results, times and students made up for the report: data for all its charts."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ TIMED = session(("bert", BERT.key, 109_500_000, 4.0), ("mine", STUDENT.key, 66_4
 
 
 def write_students(folder):
-    """Two students as `run_pretrain_distill` leaves them; of one only an older checkpoint."""
+    """Write two students as `run_pretrain_distill` does; one lacks its last checkpoint."""
     for name, last in (("full", 20), ("no-ce", 10)):
         for step in range(10, last + 1, 10):
             entries = [
@@ -44,7 +44,7 @@ def write_students(folder):
 
 
 def write_results(root):
-    """All that the figures show: two tasks of five models, an ablation, questions, times."""
+    """Write data for all charts: two tasks of five models, an ablation, questions, times."""
     right, wrong = made.predictions(), made.predictions(said=(0, 1, 1, 1))
     for task, low in (("rte", 0.5), ("mrpc", 0.6)):
         made.put(root, *seeds(0.8, 0.82, of=BERT, task=task), said=right)

@@ -1,4 +1,4 @@
-"""Results made up in a test, with every field that a real one has, and how to read a table."""
+"""Made-up results with every field of real ones, and readers of printed tables."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ TRIPLE_LOSS = {"alpha_ce": 5.0, "alpha_cos": 1.0, "alpha_mlm": 2.0, "alpha_mse":
 
 
 def student(ablation="none", study="study", rest="00112233445566ff", **loss):
-    """A student of `--ablation`; each has a digest of its own."""
+    """Return a student of `--ablation`; each has a digest of its own."""
     left_out = ABLATIONS[ablation].left_out
     weights = {name: 0.0 if name in left_out else weight for name, weight in TRIPLE_LOSS.items()}
     made = Distilled(
@@ -100,7 +100,7 @@ def result(of=None, task="rte", seed=1, score=0.6, scores=None, given=None, **mo
 
 
 def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
-    """Logits that choose `said`, or are `said` where the labels are numbers."""
+    """Return logits whose argmax is `said`; for numeric labels they are `said` itself."""
     labels = np.asarray(labels)
     said = labels if said is None else np.asarray(said)
     if labels.dtype.kind == "f":
@@ -113,7 +113,7 @@ def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
 
 
 def answers(texts=("a dog", "", "1066"), exact=(1.0, 0.0, 0.0), f1=(1.0, 0.0, 0.4), odds=None):
-    """Answers to questions `q0`, `q1`, ...; of the second none of the tokens could be one."""
+    """Return answers to questions `q0`, `q1`, ...; the second has no possible answer span."""
     odds = [-3.5, np.inf, 0.25] if odds is None else odds
     numbers = (np.array(each, dtype=np.float64) for each in (exact, f1, odds))
     ids = [f"q{number}" for number in range(len(texts))]
@@ -136,7 +136,7 @@ def seeds(*scores, of=None, task="rte", first=1, given=None, asked=None, day=1, 
 
 
 def on_squad(*scores, task="squad", exact=None, given=None, **more):
-    """Results of questions by their F1; the exact match is a tenth less where it isn't given."""
+    """Return SQuAD results with these F1 scores; exact match defaults to a tenth less."""
     exact = exact or [round(score - 0.1, 6) for score in scores]
     made = seeds(*scores, task=task, given=given or squad_settings(task), **more)
     return [
@@ -146,7 +146,7 @@ def on_squad(*scores, task="squad", exact=None, given=None, **more):
 
 
 def squad_settings(task="squad", **row):
-    """Settings as a run on questions has them."""
+    """Return the settings of a SQuAD run."""
     values = dict(task_named(task).fine_tuning)
     made = settings(task, values=values, **row)
     own = {"labels": [], "measures": ["f1", "exact_match"], "columns": ["question", "context"]}
@@ -154,7 +154,7 @@ def squad_settings(task="squad", **row):
 
 
 def cells(text):
-    """A table's rows by their first cell: each a dictionary by column."""
+    """Return a table's rows by their first cell, each a dictionary by column."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}

@@ -1,4 +1,4 @@
-"""Where things of the repository are, whatever folder a test lies in."""
+"""Paths of the repository, independent of the folder that a test is in."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small SQuAD files, and questions as they are read from them."""
+"""Small SQuAD files, and the questions read from them."""
 
 import json
 
@@ -6,17 +6,18 @@ from eval_harness.data.squad_files import read_squad
 
 
 def document(triples, version="1.1"):
-    """SQuAD's own object of (context, question, gold answers); none of these says impossible.
+    """Return SQuAD's own JSON object of (context, question, gold answers) triples.
 
-    An answer is a text, which stands where the context has it first, or a text and its place.
+    An answer is a text, located at its first occurrence, or a text with its place. In version 2.0 a
+    question without answers is marked as impossible.
     """
     paragraphs = {}
     for number, (context, question, answers) in enumerate(triples):
-        asked = {"id": f"q{number}", "question": question, "answers": golds(context, answers)}
+        entry = {"id": f"q{number}", "question": question, "answers": golds(context, answers)}
         if version == "v2.0":
-            asked["is_impossible"] = not answers
-        paragraphs.setdefault(context, []).append(asked)
-    parts = [{"context": context, "qas": asked} for context, asked in paragraphs.items()]
+            entry["is_impossible"] = not answers
+        paragraphs.setdefault(context, []).append(entry)
+    parts = [{"context": context, "qas": entries} for context, entries in paragraphs.items()]
     return {"version": version, "data": [{"title": "Barrels", "paragraphs": parts}]}
 
 
@@ -34,5 +35,5 @@ def write(path, value):
 
 
 def questions(folder, triples, version="1.1"):
-    """What is read from a file of these; equal contexts should stand together."""
+    """Write the triples to a file and read it; equal contexts should be adjacent."""
     return read_squad(write(folder / "squad.json", document(triples, version)))

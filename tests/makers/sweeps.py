@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a quick start, what came of one, one in another process."""
+"""Helpers for the tests of sweeps: run one here or in another process, read its outcome."""
 
 import json
 import subprocess
@@ -13,12 +13,12 @@ from eval_harness.sweep.local_workers import LocalWorkers
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """What others are at is looked at often."""
+    """Runs that other processes hold are tried again often."""
     monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.05)
 
 
 def sweep(root, jobs, *, work=WORK, rerun="missing", **workers):
-    """A sweep by local workers."""
+    """Runs a sweep with local workers."""
     executor = LocalWorkers(root, work, **workers)
     return scheduler.sweep(root, jobs, executor, rerun=rerun)
 
@@ -35,17 +35,17 @@ def numbers(folder):
     return sorted(note["seed"] for note in notes(folder))
 
 
-def when_said(monkeypatch, part, do):
-    """Does something as soon as the sweep says a line; returns all that it says."""
-    said = []
+def when_written(monkeypatch, part, do):
+    """Calls `do` as soon as the sweep writes a line with `part`; returns all lines."""
+    lines = []
 
-    def say(text):
-        said.append(text)
+    def write_line(text):
+        lines.append(text)
         if part in text:
             do()
 
-    monkeypatch.setattr(scheduler, "_say", say)
-    return said
+    monkeypatch.setattr(scheduler, "_write_line", write_line)
+    return lines
 
 
 SWEEP = """
@@ -68,7 +68,7 @@ if __name__ == "__main__":
 
 
 def another_sweep(tmp_path, count, workers, prelude="", **do):
-    """A sweep in a process of its own, and a process group of its own: another machine."""
+    """A sweep in a process and process group of its own, like one on another machine."""
     script = tmp_path / "sweep_elsewhere.py"
     script.write_text(SWEEP.replace("None", repr(prelude)))
     words = [sys.executable, script, tmp_path, str(count), str(workers), json.dumps(do)]

@@ -1,4 +1,4 @@
-"""Tasks as they lie on disk: the same made-up rows in every format that is read."""
+"""Task data on disk: the same made-up rows in every supported format."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet
 
-# Quotes that open and don't close, letters from elsewhere, blanks at the end, a line separator.
+# Unbalanced quotes, non-ASCII letters, trailing blanks, a Unicode line separator.
 TEXTS = ('He said " no', "größer 'als", "two  blanks ", "a\u2028b", '"', "3 , 4", "日本", "x")
 SIZES = {"train": 8, "test": 3, "test_matched": 2, "test_mismatched": 3}
 
@@ -16,7 +16,7 @@ def split_names(task):
 
 
 def rows_of(task, split):
-    """Made-up rows in the Hub's columns; a regression's labels have two decimals."""
+    """Yield made-up rows with the Hub's columns; a regression's labels have two decimals."""
     count = SIZES.get(split, 4)
     for number in range(count):
         texts = [TEXTS[(number + place) % 8] + f" {split}" for place in range(len(task.columns))]
@@ -25,7 +25,7 @@ def rows_of(task, split):
 
 
 def as_glue(folder, task, line_end="\n", mark=b""):
-    """GLUE's own files of a task, with each file's own columns."""
+    """Write a task in GLUE's own format, with the columns of each of its files."""
     pair = ["sentence1", "sentence2"]
     columns = {
         "cola": ["source", "label", "mark", "sentence"],
@@ -61,7 +61,7 @@ def as_glue(folder, task, line_end="\n", mark=b""):
 
 
 def as_parquet(folder, task, names=None):
-    """What the Hub holds: float32 numbers, class ids with their names, -1 for no label."""
+    """Write a task like the Hub's: float32 numbers, class ids with names, -1 for no label."""
     names = names or task.labels
     for split in split_names(task):
         rows = list(rows_of(task, split))

@@ -1,4 +1,4 @@
-"""Tiny models and tokenizers, made in memory from a seed: what tests share, not downloads.
+"""Tiny models and tokenizers for tests, made in memory from a seed, never downloaded.
 
 Every model is in eval mode; two calls with the same arguments give the same weights.
 """
@@ -30,9 +30,9 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def _words_and_letters(lines, vocab_size):
-    """A vocabulary of the lines' letters and most frequent words.
+    """Return a vocabulary of the lines' letters and most frequent words.
 
-    The library's own trainer breaks ties another way in each process, and ids must be the same.
+    The library's own trainer breaks ties differently in each process, but ids must be the same.
     """
     words = Counter(" ".join(lines).lower().replace("'", " ' ").split())
     letters = sorted(set("".join(words)) | set(string.ascii_lowercase))
@@ -44,7 +44,7 @@ def _words_and_letters(lines, vocab_size):
 
 
 def wordpiece(lines=LINES, vocab_size=160):
-    """A BERT tokenizer (lower case, [CLS] and [SEP]) made from a few lines."""
+    """Return a BERT tokenizer (lower case, [CLS] and [SEP]) made from a few lines."""
     vocabulary = _words_and_letters(lines, vocab_size)
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -62,7 +62,7 @@ def wordpiece(lines=LINES, vocab_size=160):
 
 
 def byte_bpe(lines=LINES, vocab_size=400, *, roberta=False):
-    """A byte-level BPE tokenizer: GPT-2's kind, or RoBERTa's with <s> and </s> around a line."""
+    """Return a byte-level BPE tokenizer: GPT-2's, or RoBERTa's with <s> and </s> around a line."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["<|endoftext|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -106,7 +106,7 @@ def _build(model_class, config, seed):
 
 
 def bert(layers=4, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
-    """BertForMaskedLM (or `model_class`) of a few small layers."""
+    """Return a small BertForMaskedLM, or another `model_class`."""
     settings = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
@@ -121,7 +121,7 @@ def bert(layers=4, hidden=32, vocab_size=160, *, seed=0, model_class=None, **con
 
 
 def distilbert(layers=2, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
-    """DistilBertForMaskedLM (or `model_class`) of a few small layers."""
+    """Return a small DistilBertForMaskedLM, or another `model_class`."""
     settings = {
         "n_layers": layers,
         "dim": hidden,
@@ -138,7 +138,7 @@ def distilbert(layers=2, hidden=32, vocab_size=160, *, seed=0, model_class=None,
 
 
 def roberta(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
-    """RobertaForMaskedLM (or `model_class`); its ids are those of `byte_bpe(roberta=True)`."""
+    """Return a small RobertaForMaskedLM, or another class; ids as in `byte_bpe(roberta=True)`."""
     settings = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
@@ -157,7 +157,7 @@ def roberta(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **
 
 
 def gpt2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
-    """GPT2LMHeadModel (or `model_class`); its ids are those of `byte_bpe()`."""
+    """Return a small GPT2LMHeadModel, or another `model_class`; ids as in `byte_bpe()`."""
     settings = {
         "n_layer": layers,
         "n_embd": hidden,
@@ -173,7 +173,7 @@ def gpt2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **con
 
 
 def folder(path, model, tokenizer):
-    """The model and its tokenizer as a folder that `from_pretrained` loads; returns the path."""
+    """Save a model and its tokenizer in a folder that `from_pretrained` loads; return its path."""
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -1,7 +1,7 @@
-"""One update of each kind of objective, for tests of what must not change it.
+"""One update of each kind of objective, for tests of settings that must not change it.
 
-Run as a script under `torchrun` it makes the same update on several processes:
-`torchrun --nproc_per_node 2 tests/updates.py OUT_DIR`.
+Run as a script under `torchrun` it computes the same update in several processes:
+`torchrun --nproc_per_node 2 tests/makers/updates.py OUT_DIR`.
 """
 
 import sys
@@ -21,7 +21,7 @@ EXAMPLES = 8
 
 
 def sequences(vocab_size, first=5, last=3, *, count=EXAMPLES, longest=24):
-    """Token sequences of very different lengths, so that means of means would be wrong."""
+    """Return token sequences of very different lengths, so that means of means would be wrong."""
     rng = np.random.default_rng(0)
     lengths = np.linspace(4, longest, count).astype(int)
     return [
@@ -47,7 +47,7 @@ def _tasks(kind):
 
 
 def pair(kind):
-    """A teacher, a student without dropout, and their data."""
+    """Return a teacher, a student without dropout, and their data."""
     if kind in ("masked", "restricted"):
         teacher = tiny.bert(layers=3, **NO_DROPOUT)
         return teacher, make_student(teacher, num_layers=2), sequences(160)
@@ -76,7 +76,7 @@ def pair(kind):
 def trainer_for(
     kind, output_dir, *, teacher=None, student=None, data=None, eval_data=None, **settings
 ):
-    """A trainer for a kind of objective with everything at its smallest."""
+    """Return a trainer for a kind of objective, with everything at its smallest."""
     made_teacher, made_student, made_data = pair(kind)
     data = made_data if data is None else data
     tokenizer = tiny.byte_bpe() if kind == "causal" else tiny.wordpiece()
@@ -107,7 +107,7 @@ def trainer_for(
 
 
 class Gradients(transformers.TrainerCallback):
-    """Keeps the gradient of the last update, before it is clipped away by nobody."""
+    """Stores the gradient of the last update."""
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         self.last = {
@@ -118,7 +118,7 @@ class Gradients(transformers.TrainerCallback):
 
 
 def one_update(kind, output_dir, **settings):
-    """The loss and the gradient of one update over all examples."""
+    """Return the loss and unclipped gradient of one update over all examples, and its trainer."""
     trainer = trainer_for(kind, output_dir, max_grad_norm=1e9, logging_steps=1, **settings)
     seen = Gradients()
     trainer.add_callback(seen)
@@ -127,7 +127,7 @@ def one_update(kind, output_dir, **settings):
 
 
 def main(folder):
-    """Under torchrun: one update of every kind; each process writes what it ended with."""
+    """Run one update of every kind under torchrun; each process writes its loss and tensors."""
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else None
     for kind in KINDS:
         loss, gradient, trainer = one_update(kind, folder, per_device_train_batch_size=4)

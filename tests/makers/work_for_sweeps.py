@@ -1,6 +1,6 @@
-"""What the workers of a test's sweep do: quick, without torch, told by the settings of their run.
+"""The work of a test's sweep: quick, without torch, controlled by the settings of each run.
 
-Runs are made here too; `do` becomes a part of their settings, and `work` reads it.
+Runs are made here too; `do` becomes part of their settings, and `work` reads it.
 """
 
 import atexit
@@ -19,9 +19,13 @@ from eval_harness.tasks.lookup import tasks_named
 
 WORK = "work_for_sweeps:work"
 SEEN = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-    "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS",
-)  # fmt: skip
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS",
+)
 
 
 def run(task="rte", seed=1, model="distilbert", **do):
@@ -34,13 +38,13 @@ def job(*of, needs=None, cost=1.0, again=False, **do):
 
 
 def result_of(one, score=0.5):
-    """What `publish` takes."""
+    """A result and predictions for `publish`."""
     made = made_results.result(one.model, one.task.name, one.seed, score, given=one.settings)
     return made, made_results.predictions()
 
 
 def work(one, report):
-    """Does what the run's settings ask for, in the order of these lines."""
+    """Does what the run's settings say, in the order of these lines."""
     do = one.settings.row["do"]
     if "log" in do:
         note(do["log"], one)
@@ -64,7 +68,7 @@ def work(one, report):
 
 
 def die_at(name, count):
-    """From here on the n-th flush to the disk, or the n-th file to get its name, is the end."""
+    """Kills this process at the n-th later flush to the disk, or the n-th rename."""
     owner = os if name == "fsync" else Path
     original, calls = getattr(owner, name), []
 
@@ -78,7 +82,7 @@ def die_at(name, count):
 
 
 def refuse(name, number):
-    """From here on a function of the operating system's says no, and as it does names no file."""
+    """Lets a function of `os` fail from here on, with an error that names no file."""
 
     def refused(*_):
         raise OSError(number, os.strerror(number))
@@ -87,23 +91,23 @@ def refuse(name, number):
 
 
 def note(folder, one):
-    """What a worker sees, in a file of its own: many processes may write at once."""
+    """Writes down what a worker sees, each in a new file: many processes may write at once."""
     seen = {name: os.environ.get(name) for name in SEEN}
-    seen["is_deaf"] = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    said = {"key": one.key, "task": one.task.name, "seed": one.seed, "pid": os.getpid(), **seen}
+    seen["blocks_interrupts"] = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    record = {"key": one.key, "task": one.task.name, "seed": one.seed, "pid": os.getpid(), **seen}
     Path(folder).mkdir(exist_ok=True)
     new = Path(folder) / f".{os.getpid()}"
-    new.write_text(json.dumps(said))
+    new.write_text(json.dumps(record))
     new.rename(new.with_name(f"{time.time_ns()}-{os.getpid()}.json"))
 
 
 def notes(folder):
-    """What the workers of a sweep wrote, in the order in which they did."""
+    """The notes of a sweep's workers, in the order in which they were written."""
     return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
 
 
 def wait_for(path, seconds=60):
-    """Until there is a file."""
+    """Waits until a file exists."""
     wait_until(Path(path).exists, f"nobody made {path}", seconds)
 
 

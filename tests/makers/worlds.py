@@ -1,4 +1,4 @@
-"""Tiny tasks in GLUE's and SQuAD's own formats, made from a seed, and what running them takes."""
+"""Tiny tasks in GLUE's and SQuAD's own formats, generated from a seed, and runs on them."""
 
 import random
 from dataclasses import replace
@@ -26,7 +26,7 @@ _SPLITS = {"train": "train", "validation": "dev"}
 
 
 def make(root):
-    """The tiny tasks, a BERT and a DistilBERT of one vocabulary: teacher and student."""
+    """Write the tiny tasks, a BERT as teacher, and a DistilBERT of its vocabulary as student."""
     glue_folder(root / "glue")
     squad_files(root / "squad")
     squad_files(root / "squad2", unanswerable=40)
@@ -40,7 +40,7 @@ def _sentence(draw, longest=9):
 
 
 def glue_folder(path, *, train=48, dev=24, seed=0):
-    """CoLA, RTE and STS-B in miniature: a word decides, so that a tiny model can learn it."""
+    """Write tiny CoLA, RTE and STS-B: one word decides each label, so a tiny model can learn it."""
     draw = random.Random(seed)
     for split, count in (("train", train), ("dev", dev)):
         pairs = [(_sentence(draw), _sentence(draw, 4)) for _ in range(count)]
@@ -61,20 +61,20 @@ def glue_folder(path, *, train=48, dev=24, seed=0):
 
 
 def squad_files(path, *, train=48, dev=24, seed=0, unanswerable=0):
-    """SQuAD in miniature: one word is every answer, so that a tiny model can learn it.
+    """Write a tiny SQuAD: all answers are one word, so a tiny model can learn it.
 
-    Of so many questions in a hundred it isn't there, as in SQuAD 2.0.
+    `unanswerable` percent of the contexts lack that word, as in SQuAD 2.0.
     """
     draw = random.Random(seed)
     path.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("dev", dev)):
-        asked = [_asked(draw, unanswerable) for _ in range(count)]
+        triples = [_triple(draw, unanswerable) for _ in range(count)]
         version = "v2.0" if unanswerable else "1.1"
-        squad_made.write(path / f"{split}.json", squad_made.document(asked, version))
+        squad_made.write(path / f"{split}.json", squad_made.document(triples, version))
     return path
 
 
-def _asked(draw, unanswerable):
+def _triple(draw, unanswerable):
     words = draw.choices([word for word in WORDS if word != "angels"], k=draw.randint(4, 30))
     if draw.randrange(100) < unanswerable:
         return " ".join(words), "who sleep every year", []
@@ -92,23 +92,31 @@ def _write(path, lines):
 
 
 def run_on_questions(folder, model, task="squad", *, seed=1, given=None, method=None, **rest):
-    """A run of a model's folder on the tiny questions."""
+    """Return a run of the model in a folder on the tiny questions."""
     files = {split: str(Path(folder) / f"{name}.json") for split, name in _SPLITS.items()}
-    row = replace(task_named(task), files=files)
-    data = load_task(row, None, limit=rest.get("limit"))
+    task = replace(task_named(task), files=files)
+    data = load_task(task, None, limit=rest.get("limit"))
     settings = settings_of(
-        row, {**FAST_ANSWERS, **(given or {})}, content=data.content, limit=rest.pop("limit", None),
-        method=method, choose=rest.pop("choose", "last"),
-    )  # fmt: skip
-    return Run(identify(str(model)), row, seed, settings, method, **rest)
+        task,
+        {**FAST_ANSWERS, **(given or {})},
+        content=data.content,
+        limit=rest.pop("limit", None),
+        method=method,
+        choose=rest.pop("choose", "last"),
+    )
+    return Run(identify(str(model)), task, seed, settings, method, **rest)
 
 
 def run_on(folder, model, task="rte", *, seed=1, given=None, method=None, **rest):
-    """A run of a model's folder on one of the tiny tasks."""
-    row = task_named(task)
-    data = load_task(row, Path(folder))
+    """Return a run of the model in a folder on one of the tiny tasks."""
+    task = task_named(task)
+    data = load_task(task, Path(folder))
     settings = settings_of(
-        row, {**FAST, **(given or {})}, content=data.content, limit=None, method=method,
+        task,
+        {**FAST, **(given or {})},
+        content=data.content,
+        limit=None,
+        method=method,
         choose=rest.pop("choose", "last"),
-    )  # fmt: skip
-    return Run(identify(str(model)), row, seed, settings, method, data_dir=str(folder), **rest)
+    )
+    return Run(identify(str(model)), task, seed, settings, method, data_dir=str(folder), **rest)

@@ -1,7 +1,7 @@
-"""Switches the network off, for a test's own process and, through PYTHONPATH, its children.
+"""Block the network for the test process and, through PYTHONPATH, for its children.
 
-Anything but the loopback is refused at once and by name, so that a test that reaches for the
-network fails here rather than on a machine without one.
+Anything but the loopback is refused at once and by name, so that a test that tries to use the
+network fails here too, and not only on a machine without one.
 """
 
 import ipaddress
@@ -10,11 +10,11 @@ import socket
 
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(name, "1")
-os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # two processes of a test find each other
+os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # so that the processes of a test find each other
 
 
-class NetworkBlocked(OSError):  # noqa: N818  (it says what happened)
-    """What a test gets when it leaves the machine."""
+class NetworkBlocked(OSError):  # noqa: N818  (named after what happened)
+    """A test tried to reach another machine."""
 
 
 _connect, _connect_ex, _getaddrinfo = (

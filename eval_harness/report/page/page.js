@@ -1,11 +1,11 @@
-// Tables that are sorted by a click on a column's head, or by Enter or Space on it.
+// Sorts a table by the column whose header is clicked, or gets Enter or Space.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
 
   const text = (row, column) => row.cells[column].textContent.trim();
 
-  // A cell's number: the one that it was printed from, else the one that it begins with.
+  // A cell's number: the unrounded one if the cell has it, else the one that its text begins with.
   const number = (row, column) => {
     const exact = row.cells[column].dataset.number;
     return exact === undefined ? parseFloat(text(row, column).replaceAll(",", "")) : Number(exact);
@@ -18,13 +18,13 @@ for (const table of document.querySelectorAll("table")) {
     const head = heads[column];
     const numbers = isOfNumbers(column);
     const before = head.getAttribute("aria-sort");
-    // Of numbers the greatest first, then the other way round.
+    // The first click sorts numbers from the greatest and texts from A; further clicks reverse.
     const down = before === null ? numbers : before === "ascending";
-    heads.forEach(each => each.removeAttribute("aria-sort"));
+    heads.forEach(other => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const compare = (a, b) => {
       const blanks = (text(a, column) === "") - (text(b, column) === "");
-      // What wasn't measured is last either way.
+      // Cells without a value are last in both directions.
       if (blanks !== 0) return blanks;
       if (text(a, column) === "") return 0;
       const order = numbers

@@ -113,8 +113,8 @@ def test_blank_lines_are_counted_not_kept(tmp_path, prepare):
 
 
 BAD = {
-    "empty.txt": (b"", "empty.txt: no text in it"),
-    "header.csv": (b"text,id\n", "header.csv: no text in it"),
+    "empty.txt": (b"", "empty.txt: contains no text"),
+    "header.csv": (b"text,id\n", "header.csv: contains no text"),
     "latin.txt": ("fine\nFlüsse\n".encode("latin-1"), "latin.txt:2: not UTF-8 (byte 0xfc)"),
     "wide.txt": ("text\n".encode("utf-16"), "wide.txt:1: "),
     "nul.txt": (b"fine\nfine\nbad\0\n", "nul.txt:3: contains a NUL"),
@@ -132,7 +132,7 @@ BAD = {
     "quote.csv": (b'id,text\n1,a\n2,"b\n3,c\n', "quote.csv:3: "),
     "latin.csv": ("text\na\nß\n".encode("latin-1"), "latin.csv:3: not UTF-8"),
     "not.parquet": (b"text", "not.parquet: not a readable parquet file"),
-    "table.xlsx": (b"PK", "table.xlsx: unknown kind of text"),
+    "table.xlsx": (b"PK", "table.xlsx: unsupported file type"),
 }
 
 
@@ -154,7 +154,7 @@ def test_bad_parquet_columns_are_named(tmp_path, prepare):
         prepare(write_parquet(tmp_path / "a.parquet", body=["a"]))
     with pytest.raises(UserError, match="row 1: column 'text' holds int"):
         prepare(write_parquet(tmp_path / "b.parquet", text=[1]))
-    with pytest.raises(UserError, match="no text in it"):
+    with pytest.raises(UserError, match="contains no text"):
         prepare(write_parquet(tmp_path / "c.parquet", text=pa.array([], pa.string())))
 
 
@@ -175,7 +175,7 @@ def test_what_is_not_there_is_refused(name, tmp_path, prepare, monkeypatch):
     """A path that is misspelt must not be asked for on the Hub, or skipped."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no such file|no text file there"):
+    with pytest.raises(UserError, match=r"no such file|no text files found"):
         prepare(name)
 
 
@@ -220,7 +220,7 @@ def hub(monkeypatch):
 
 def test_an_unknown_hub_id_is_one_line(prepare):
     """A typo in a folder's name ends here; the answer must fit both meanings."""
-    with pytest.raises(UserError, match=r"^my-texts: neither a file or folder here") as caught:
+    with pytest.raises(UserError, match=r"^my-texts: neither a local file or folder") as caught:
         prepare("my-texts")
     assert "\n" not in str(caught.value)
 

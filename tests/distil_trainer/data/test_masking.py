@@ -53,7 +53,7 @@ def test_uniform_is_splitmix64_in_plain_integers():
 
 
 def test_masks_are_pinned():
-    """A change of the key, the quota or the disguise would silently change resumed runs."""
+    """A change of the key, the quota or the corruption would silently change resumed runs."""
     tokens = np.array([2, *range(10, 28), 3])
     masked = masker().mask_example(tokens, epoch=1, example=5)
     assert np.flatnonzero(targets_of(masked)).tolist() == [1, 15, 17]
@@ -141,7 +141,7 @@ def test_every_position_is_equally_likely(scope):
     assert stats.chisquare(hits).pvalue > UNLIKELY
 
 
-def test_disguises_have_their_shares():
+def test_corruptions_have_their_shares():
     """80 % [MASK], 10 % kept, 10 % random: other shares are another objective."""
     tokens, lengths, epochs, examples = rows(20_000, 22)
     masked = masker().mask_batch(tokens, lengths, epochs, examples)
@@ -157,7 +157,7 @@ def test_disguises_have_their_shares():
     assert random.min() < 5  # from the whole vocabulary, special tokens too, as the original
 
 
-def test_disguise_options_are_obeyed():
+def test_corruption_options_are_obeyed():
     """Shares that are accepted and then ignored would be a lie on the command line."""
     tokens, *place = rows(100, 40)
     always = masker(mask_share=1.0, keep_share=0.0).mask_batch(tokens, *place)

@@ -56,7 +56,7 @@ def some_ids(rows=3, length=11):
 
 
 @pytest.mark.parametrize(
-    ("depth", "wanted", "layers"),
+    ("depth", "num_layers", "layers"),
     [
         (12, 6, (0, 2, 4, 7, 9, 11)),
         (6, 3, (0, 3, 5)),
@@ -66,17 +66,17 @@ def some_ids(rows=3, length=11):
         (5, 5, (0, 1, 2, 3, 4)),
     ],
 )
-def test_default_layers(depth, wanted, layers):
+def test_default_layers(depth, num_layers, layers):
     """The paper's layers, and what rounding half up gives elsewhere."""
-    assert default_layers(depth, wanted) == layers
+    assert default_layers(depth, num_layers) == layers
 
 
 def test_default_layers_are_ascending_for_every_depth():
     """Rounding must never name a layer twice, nor leave the ends out."""
     for depth in range(2, 40):
-        for wanted in range(2, depth + 1):
-            layers = default_layers(depth, wanted)
-            assert (layers[0], layers[-1], len(layers)) == (0, depth - 1, wanted)
+        for num_layers in range(2, depth + 1):
+            layers = default_layers(depth, num_layers)
+            assert (layers[0], layers[-1], len(layers)) == (0, depth - 1, num_layers)
             assert list(layers) == sorted(set(layers))
 
 
@@ -96,7 +96,7 @@ def test_half_the_depth_rounded_up_is_the_default():
         ([0, 0, 3], None, "layers 0,0,3: .* each once, 0,3"),
         ([3, 0], None, "layers 3,0: give them in the teacher's order .* 0,3"),
         ([0, 3], 3, r"num_layers 3 and layers 0,3 \(2 of them\) disagree"),
-        (None, 13, "a student of 13 layers: its teacher has 12, so 1 to 12"),
+        (None, 13, "a student of 13 layers: its teacher has 12, so use 1 to 12"),
         (None, 0, "a student of 0 layers"),
     ],
 )
@@ -109,15 +109,15 @@ def test_impossible_layers_are_refused(layers, num_layers, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"init": "zeros"}, "init 'zeros' is not known"),
+        ({"init": "zeros"}, "unknown init 'zeros'"),
         ({"architecture": "distillbert"}, "did you mean 'distilbert'"),
-        ({"architecture": "gpt2"}, "bert teacher has no gpt2 student"),
+        ({"architecture": "gpt2"}, "bert teacher can't have a gpt2 student"),
         ({"architecture": "bert", "fold_token_types": True}, "bert to bert loses none"),
         ({"init": "random", "fold_token_types": True}, "needs init teacher"),
     ],
 )
-def test_impossible_wishes_are_refused(options, message):
-    """A wish that can't be met would otherwise be ignored, or fail after the weights are read."""
+def test_impossible_options_are_refused(options, message):
+    """Options that can't be met would be ignored, or fail after the weights are read."""
     with pytest.raises(UserError, match=message):
         plan_student(transformers.BertConfig(), **options)
 
@@ -207,7 +207,7 @@ def test_the_head_transform_is_left_random_when_asked():
     """The original's default must be there to compare with, and must change nothing else."""
     teacher = shaken(tiny.bert(layers=2))
     with_transform, without = (
-        make_student(teacher, copy_head_transform=wanted).state_dict() for wanted in (True, False)
+        make_student(teacher, copy_head_transform=copied).state_dict() for copied in (True, False)
     )
     differing = {name for name in without if not torch.equal(without[name], with_transform[name])}
     assert differing == {
@@ -330,7 +330,7 @@ def test_a_student_survives_saving(tmp_path):
         (
             tiny.distilbert(max_position_embeddings=32),
             tiny.bert(),
-            "student reads 32 tokens at most and the teacher 64: limit sequences to 32",
+            "student accepts at most 32 tokens and the teacher 64: limit sequences to 32",
         ),
         (tiny.gpt2(vocab_size=160), tiny.bert(), "gpt2 student and a bert teacher"),
     ],
@@ -368,7 +368,9 @@ def test_permuted_vocabularies_are_refused():
     other.get_vocab = lambda: swapped
     pair = {"student": make_student(teacher), "teacher": teacher, "needs_equal_width": True}
     check_pair(**pair, student_tokenizer=mine, teacher_tokenizer=same)
-    with pytest.raises(UserError, match=r"token '(the|teacher)' is id \d+ for the student and \d+"):
+    with pytest.raises(
+        UserError, match=r"token '(the|teacher)' has id \d+ for the student and \d+"
+    ):
         check_pair(**pair, student_tokenizer=mine, teacher_tokenizer=other)
 
 

@@ -223,7 +223,7 @@ def test_batches_of_several_widths_over_all_positions(kept, tmp_path):
         train_dataset=data,
         data_collator=collator_for("questions"),
     )
-    with pytest.raises(UserError, match=r"a batch of width \d+ where others have"):
+    with pytest.raises(UserError, match=r"a batch has width \d+, others have"):
         trainer.train()
 
 

@@ -103,7 +103,7 @@ def test_training_without_labels_is_refused():
     """Prevents a column under another name from passing for a test split, and training nothing."""
     objective, batch, answer = taught("classification")
     batch["label"] = batch.pop("labels")
-    with pytest.raises(UserError, match="holds input_ids, attention_mask, label, and no labels"):
+    with pytest.raises(UserError, match="has input_ids, attention_mask, label, but no labels"):
         objective.train()(batch, [answer], [0.5, 0.5])
 
 

@@ -175,7 +175,7 @@ def test_labels_do_not_matter_and_neither_do_types_of_numbers(tmp_path):
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
-def _remember(teacher, folder, start):
+def _cache(teacher, folder, start):
     start.wait()
     taught = cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), folder)
     return np.array(taught.values)
@@ -183,9 +183,9 @@ def _remember(teacher, folder, start):
 
 def _work(teacher, folder, start, ended):
     made = []
-    compute = teacher_outputs._Asking.all
-    teacher_outputs._Asking.all = lambda *a, **k: made.append(1) or compute(*a, **k)
-    ended.put((len(made), _remember(teacher, folder, start).tobytes(), len(made)))
+    compute = teacher_outputs._TeacherPass.outputs
+    teacher_outputs._TeacherPass.outputs = lambda *a, **k: made.append(1) or compute(*a, **k)
+    ended.put((len(made), _cache(teacher, folder, start).tobytes(), len(made)))
 
 
 def test_two_processes_at_once_compute_once(tmp_path, saved):
@@ -214,7 +214,7 @@ def test_what_may_only_be_read_is_opened(tmp_path):
     opened = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     assert np.array_equal(opened.values, made.values)
     next(tmp_path.glob("*.json")).unlink()
-    with pytest.raises(UserError, match=f"{tmp_path}: a folder stands where a file is wanted"):
+    with pytest.raises(UserError, match=f"{tmp_path}: that path is a folder, not a file"):
         cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
 
 
@@ -296,7 +296,7 @@ def test_data_that_cannot_be_read_are_not_the_folders_fault(tmp_path):
 def test_a_teacher_in_no_folder(tmp_path, saved, monkeypatch):
     """Prevents a model's name from being looked for on the Hub, and ~ from being a folder's."""
     settings = (Rows("classification"), collator_for("classification"), tmp_path / "kept")
-    with pytest.raises(UserError, match="distilbert: no such folder: give"):
+    with pytest.raises(UserError, match="distilbert: no such folder; pass"):
         cache_teacher_outputs("distilbert", *settings)
     folder = Path(saved("classification"))
     monkeypatch.setenv("HOME", str(folder.parent))
@@ -308,7 +308,7 @@ def test_no_examples(over, tmp_path):
     """Prevents an index error for a data set in which nothing was left."""
     teacher, _ = pair_for("questions")
     settings = {"over_all_positions": over}
-    with pytest.raises(UserError, match="holds no examples"):
+    with pytest.raises(UserError, match="has no examples"):
         cache_teacher_outputs(teacher, [], collator_for("questions", WIDTH), tmp_path, **settings)
 
 
@@ -330,7 +330,7 @@ def test_a_teacher_that_is_none(tmp_path):
 
 def test_a_model_without_a_task(tmp_path):
     """Prevents a language model's logits, a whole vocabulary wide, from filling the disk."""
-    with pytest.raises(UserError, match="a BertForMaskedLM has no task's head"):
+    with pytest.raises(UserError, match="a BertForMaskedLM, which has no task head"):
         cache_teacher_outputs(tiny.bert(1), Rows("questions"), collator_for("questions"), tmp_path)
 
 
@@ -343,7 +343,7 @@ def test_outputs_over_all_positions_want_questions_and_one_width(tmp_path):
             teacher, Rows("classification"), collator_for("classification"), tmp_path, **settings
         )
     teacher, _ = pair_for("questions")
-    with pytest.raises(UserError, match="a batch of width"):
+    with pytest.raises(UserError, match="a batch has width"):
         cache_teacher_outputs(
             teacher, Rows("questions"), collator_for("questions"), tmp_path, **settings
         )

@@ -187,16 +187,22 @@ def test_a_script_of_ones_own(kind, tmp_path):
     assert trainer.evaluate()["eval_loss"] > 0
 
 
+def test_the_old_name_still_works():
+    """Prevents a release from breaking scripts that import `remember`."""
+    with pytest.warns(FutureWarning, match="remember was renamed to cache_teacher_outputs") as seen:
+        from distil_trainer import remember
+    assert remember is cache_teacher_outputs
+    assert {warning.filename for warning in seen} == {__file__}, "the user's line is shown"
+
+
 def test_a_second_seed_needs_no_teacher(tmp_path, saved, monkeypatch):
     """Prevents a teacher that is loaded, and data that are read, again for every seed."""
     folders = {"teacher": saved("classification"), "outputs": str(tmp_path / "kept")}
     data, read = Rows("classification"), []
     trained("classification", tmp_path, folders, data=data, seed=1)
     monkeypatch.setattr(teacher_outputs, "load_fine_tuned", None)
-    content = teacher_outputs._content_of_data
-    monkeypatch.setattr(
-        teacher_outputs, "_content_of_data", lambda rows: read.append(1) or content(rows)
-    )
+    content = teacher_outputs._hash_data
+    monkeypatch.setattr(teacher_outputs, "_hash_data", lambda rows: read.append(1) or content(rows))
     trained("classification", tmp_path, folders, data=data, seed=2)
     assert not read, "the data set that was seen last is known"
     trained("classification", tmp_path, folders, seed=2)
@@ -273,9 +279,15 @@ def test_a_teacher_in_training_is_asked_without_dropout(tmp_path):
     [
         ("classification", "questions", {}, None, "the student's task is ForSequenceClassif"),
         ("classification", "regression", {}, None, "the student's labels are"),
-        ("classification", "classification", {}, "one too many", "leave teacher out"),
+        ("classification", "classification", {}, "one too many", "so pass no teacher"),
         ("classification", "classification", {"kd_over_all_positions": True}, None, "for question"),
-        ("questions", "questions", {"kd_over_all_positions": True}, None, "say the same to both"),
+        (
+            "questions",
+            "questions",
+            {"kd_over_all_positions": True},
+            None,
+            "the same value for both",
+        ),
     ],
 )
 def test_outputs_that_do_not_fit(kind, of, settings, teacher, said, tmp_path):
@@ -300,7 +312,7 @@ def test_a_language_model_learns_from_no_kept_outputs(tmp_path):
         teacher, Rows("classification"), collator_for("classification"), tmp_path
     )
     assert isinstance(taught, TaughtDataset)
-    with pytest.raises(UserError, match="the student's task is none of these"):
+    with pytest.raises(UserError, match="the student's task is DistilBertForMaskedLM"):
         updates.trainer_for("masked", tmp_path, teacher=[], data=taught)
 
 
@@ -356,14 +368,14 @@ def test_the_harness_tells_which_length_a_teacher_reads(
         trainer = trainer_for("classification", tmp_path, folders, **settings)
         assert len(trainer.train_dataset) == 2
         return
-    with pytest.raises(UserError, match=f"the teacher reads 64 tokens and {said}: --max_seq_leng"):
+    with pytest.raises(UserError, match=f"the teacher takes at most 64 tokens and {said}: set"):
         trainer_for("classification", tmp_path, folders, **settings)
 
 
 def test_the_harness_knows_its_options(tmp_path, saved):
     """Fault 15: prevents a misspelt weight from leaving the weight as it is; a name is none."""
     folders = {"teacher": saved("classification")}
-    with pytest.raises(UserError, match=r"'alpha_cee' is none of .*did you mean 'alpha_ce'\?"):
+    with pytest.raises(UserError, match=r"unknown option 'alpha_cee'; .*did you mean 'alpha_ce'\?"):
         trainer_for("classification", tmp_path, folders, options={"alpha_cee": 1.0})
     options = {"teacher_model": "bert-0"}
     assert trainer_for("classification", tmp_path, folders, options=options).weights["alpha_ce"]
@@ -382,7 +394,7 @@ def test_a_batch_that_lost_its_outputs(tmp_path):
         data_collator=collate,
     )
     trainer.data_collator = collate
-    with pytest.raises(RunFailed, match="a batch bears no teacher_outputs"):
+    with pytest.raises(RunFailed, match="batch has no `teacher_outputs`"):
         trainer.train()
 
 

@@ -190,7 +190,7 @@ def test_agreement_counts_equal_first_choices():
     """Catches agreement with one teacher where the average of all decides."""
     case = make_case(37, 11, widths=(3, 7), vocabulary=4)
     with torch.no_grad():
-        found = case.run(HeadWeights(), want_agreement=True)
+        found = case.run(HeadWeights(), count_agreement=True)
         average = sum(project(*teacher).div(2.0).softmax(-1) for teacher in case.teachers)
         same = project(case.hidden, case.decoder).argmax(-1) == average.argmax(-1)
     assert 0 < found.agreement.total.item() == same[:11].sum().item() < 11

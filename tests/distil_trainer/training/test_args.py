@@ -17,17 +17,20 @@ def arguments(tmp_path, **settings):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"tokens_per_batch": "96"}, "tokens_per_batch: '96' is no whole number"),
-        ({"tokens_per_batch": 96.5}, "tokens_per_batch: 96.5 is no whole number"),
+        ({"tokens_per_batch": "96"}, "tokens_per_batch: '96' is not an integer"),
+        ({"tokens_per_batch": 96.5}, "tokens_per_batch: 96.5 is not an integer"),
         ({"tokens_per_batch": 0}, "tokens_per_batch: must be above 0"),
-        ({"mask_scope": "exampel"}, "mask_scope: 'exampel' is none of example, batch, token; did"),
-        ({"mask_scope": None}, "mask_scope: None is none of"),
-        ({"mlm_smoothing": "x"}, "mlm_smoothing: 'x' is no number"),
+        (
+            {"mask_scope": "exampel"},
+            "mask_scope: 'exampel' is not one of example, batch, token; di",
+        ),
+        ({"mask_scope": None}, "mask_scope: None is not one of"),
+        ({"mlm_smoothing": "x"}, "mlm_smoothing: 'x' is not a number"),
         ({"mlm_smoothing": -0.5}, "mlm_smoothing: must be 0 or more"),
-        ({"mlm_probability": True}, "mlm_probability: True is no number"),
+        ({"mlm_probability": True}, "mlm_probability: True is not a number"),
         ({"mlm_probability": 1.0}, "mlm_probability: must be below 1"),
-        ({"temperature": None}, "temperature: None is no number"),
-        ({"alpha_task": float("nan")}, "alpha_task: a finite number is wanted"),
+        ({"temperature": None}, "temperature: None is not a number"),
+        ({"alpha_task": float("nan")}, "alpha_task: must be finite"),
         ({"restrict_ce_to_mask": "no"}, "restrict_ce_to_mask: 'no' is neither True nor False"),
         ({"kd_over_all_positions": "all"}, "kd_over_all_positions: 'all' is neither True nor"),
         ({"allow_inexact_resume": 1}, "allow_inexact_resume: 1 is neither True nor False"),
@@ -61,12 +64,14 @@ def test_right_values_pass(tmp_path):
     "name", ["ignore_data_skip", "save_only_model", "bf16_full_eval", "fp16_full_eval"]
 )
 def test_what_would_break_a_promise_is_refused(name, tmp_path):
-    """Prevents a run that can't be resumed exactly, or figures of another precision, unnoticed."""
+    """Prevents a run that can't be resumed exactly, or metrics of another precision, unnoticed."""
     with pytest.raises(UserError, match=f"--{name} is not supported here: "):
         arguments(tmp_path, **{name: True})
 
 
 def test_a_preset_that_is_not_there(tmp_path):
     """Prevents a KeyError for a letter too few."""
-    with pytest.raises(UserError, match="preset 'papr': there is paper; did you mean 'paper'"):
+    with pytest.raises(
+        UserError, match="unknown preset 'papr'; presets: paper; did you mean 'paper'"
+    ):
         DistilTrainingArguments.preset("papr", output_dir=str(tmp_path))

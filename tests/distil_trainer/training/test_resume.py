@@ -142,7 +142,7 @@ def truncate(file):
         (Path.unlink, "optimizer.pt", "optimizer.pt is missing"),
         (Path.unlink, "rng_state.pth", "rng_state.pth is missing"),
         (Path.unlink, "manifest.json", "has no manifest.json"),
-        (truncate, "manifest.json", "manifest.json is torn"),
+        (truncate, "manifest.json", "manifest.json is damaged"),
     ],
 )
 def test_a_spoiled_checkpoint_is_seen_before_it_is_read(
@@ -157,7 +157,7 @@ def test_a_spoiled_checkpoint_is_seen_before_it_is_read(
     assert "checkpoint-5" in caplog.text
     assert said in caplog.text
     shutil.rmtree(tmp_path / "checkpoint-3")
-    with pytest.raises(UserError, match=r"no whole checkpoint: .*checkpoint-5") as error:
+    with pytest.raises(UserError, match=r"no complete checkpoint: .*checkpoint-5") as error:
         find_checkpoint(tmp_path, "latest")
     assert said in str(error.value)
 
@@ -176,9 +176,9 @@ def test_a_checkpoint_named_by_the_user_is_not_silently_replaced(whole_run, tmp_
     """Prevents another checkpoint than the one that was asked for from being used."""
     left_by(whole_run, tmp_path, 3, 5)
     truncate(tmp_path / "checkpoint-5" / "model.safetensors")
-    with pytest.raises(UserError, match="checkpoint-3 beside it is whole"):
+    with pytest.raises(UserError, match="checkpoint-3 beside it is complete"):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-5"))
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="checkpoint-7: no such folder"):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-7"))
 
 
@@ -382,10 +382,10 @@ def test_a_manifest_that_leaves_something_out(whole_run, tmp_path):
         file.write_text(json.dumps({**whole, "files": files}))
         assert "lacks" in complaint(folder)
     file.write_text(json.dumps({"step": 4, "settings": {}, "files": {"x": 1}}))
-    assert complaint(folder) == "its manifest.json is torn"
+    assert complaint(folder) == "its manifest.json is damaged"
     file.write_text(json.dumps(whole))
     (folder / "stray.pt").write_text("")
-    assert complaint(folder) == "its manifest.json does not vouch for stray.pt"
+    assert complaint(folder) == "its manifest.json does not list stray.pt"
 
 
 def test_a_run_killed_after_its_last_step_has_nothing_left_to_train(tmp_path):

@@ -56,10 +56,10 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(make, tmp_path):
         eval_dataset=updates.sequences(160, first=10),
         processing_class=tokenizer,
     )
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     for term in ("ce", "mse", "cos"):
-        assert figures[f"eval_loss_{term}"] == pytest.approx(0, abs=2e-5), term
-    assert figures["eval_agreement"] == 1.0
+        assert metrics[f"eval_loss_{term}"] == pytest.approx(0, abs=2e-5), term
+    assert metrics["eval_agreement"] == 1.0
 
 
 def textbook(trainer, batch):
@@ -81,18 +81,18 @@ def textbook(trainer, batch):
 
 
 def test_evaluation_equals_a_textbook_in_float64(tmp_path):
-    """Prevents a validation figure that is not what its name says."""
+    """Prevents a validation metric that is not what its name says."""
     trainer = updates.trainer_for("masked", tmp_path, alpha_mse=0.0)
     trainer.eval_dataset = trainer.train_dataset
-    figures = trainer.evaluate()
+    metrics = trainer.evaluate()
     (batch,) = trainer.get_eval_dataloader()
     expected = textbook(trainer, batch)
     for term, value in expected.items():
         # A divergence is a difference of numbers near 5, so its rounding is theirs.
-        assert figures[f"eval_loss_{term}"] == pytest.approx(float(value), rel=1e-5, abs=5e-7)
-    assert figures["eval_perplexity"] == pytest.approx(float(expected["mlm"].exp()), rel=1e-5)
+        assert metrics[f"eval_loss_{term}"] == pytest.approx(float(value), rel=1e-5, abs=5e-7)
+    assert metrics["eval_perplexity"] == pytest.approx(float(expected["mlm"].exp()), rel=1e-5)
     total = 5 * expected["ce"] + 2 * expected["mlm"] + expected["cos"]
-    assert figures["eval_loss"] == pytest.approx(float(total), rel=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(float(total), rel=1e-5)
 
 
 def test_every_part_is_logged_and_adds_up(tmp_path):
@@ -138,10 +138,10 @@ def test_hidden_states_alone_need_no_logits(tmp_path, monkeypatch):
     from distil_trainer.objectives import vocab_head
 
     rows = []
-    add_up = vocab_head._sweep
+    add_up = vocab_head._process_blocks
     monkeypatch.setattr(
         vocab_head,
-        "_sweep",
+        "_process_blocks",
         lambda student, *rest: rows.append(len(student.hidden)) or add_up(student, *rest),
     )
     only = {"alpha_ce": 0.0, "alpha_mlm": 0.0, "alpha_mse": 0.0}
@@ -157,7 +157,7 @@ def test_plain_training_without_a_teacher(tmp_path):
     trainer = updates.trainer_for("masked", tmp_path, teacher=[], logging_steps=1, **none)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] > 0
-    with pytest.raises(UserError, match=r"alpha_ce 5\.0 wants a teacher"):
+    with pytest.raises(UserError, match=r"alpha_ce 5\.0 needs a teacher"):
         updates.trainer_for("masked", tmp_path, teacher=[])
 
 
@@ -310,7 +310,7 @@ def test_a_teacher_with_a_hole(tmp_path):
     teacher = tiny.bert(layers=3)
     with torch.no_grad():
         teacher.bert.encoder.layer[1].output.dense.weight[0, 0] = float("nan")
-    with pytest.raises(UserError, match=r"layer\.1\.output\.dense\.weight holds NaN"):
+    with pytest.raises(UserError, match=r"layer\.1\.output\.dense\.weight contains NaN"):
         updates.trainer_for("masked", tmp_path, teacher=teacher)
 
 
@@ -343,7 +343,7 @@ def test_tasks_that_do_not_fit(tmp_path):
     ("settings", "said"),
     [
         ({"temperature": 0.0}, "temperature: must be above 0"),
-        ({"learning_rate": "1e-4"}, "learning_rate: '1e-4' is no number"),
+        ({"learning_rate": "1e-4"}, "learning_rate: '1e-4' is not a number"),
         ({"alpha_ce": -1.0}, "alpha_ce: must be 0 or more"),
         ({"fp16": True}, "--fp16 is not supported here"),
         ({"fsdp": "full_shard"}, "--fsdp is not supported here"),
@@ -434,9 +434,9 @@ def test_several_held_out_texts(tmp_path):
     """Prevents a dictionary of data sets, which the Trainer takes, from being read as rows."""
     texts = {"near": updates.sequences(160), "far": updates.sequences(160, longest=40)}
     trainer = updates.trainer_for("masked", tmp_path, eval_data=texts)
-    figures = trainer.evaluate()
-    assert figures["eval_near_loss"] != figures["eval_far_loss"]
-    with pytest.raises(UserError, match="train_dataset holds near, far"):
+    metrics = trainer.evaluate()
+    assert metrics["eval_near_loss"] != metrics["eval_far_loss"]
+    with pytest.raises(UserError, match="train_dataset is a dict of near, far"):
         updates.trainer_for("masked", tmp_path, data=texts)
 
 
@@ -483,11 +483,11 @@ def test_the_clock_runs_only_while_training(monkeypatch):
     """Prevents tokens per second that count the time before training, or of an evaluation."""
     now = [100.0]
     monkeypatch.setattr(step_metrics.time, "perf_counter", lambda: now[0])
-    window = step_metrics.Window({"ce": 1.0, "mlm": 1.0})
+    window = step_metrics.MetricsWindow({"ce": 1.0, "mlm": 1.0})
     now[0] += 50  # between the construction and the first step
-    asked = window.begin()
+    requested = window.begin_waiting()
     now[0] += 1
-    window.end_waiting(asked)
+    window.end_waiting(requested)
     with window.paused():
         now[0] += 30
     now[0] += 3

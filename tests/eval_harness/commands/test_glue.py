@@ -32,11 +32,11 @@ def planned(world, tmp_path, *words):
 
 def test_a_sweep_is_models_by_tasks_by_seeds(world, tmp_path):
     """Prevents a run that is forgotten, or done under another's key."""
-    what = planned(world, tmp_path, "--seeds", "11", "22", "33")
-    keys = [job.run.key for job in jobs(what)]
+    sweep = planned(world, tmp_path, "--seeds", "11", "22", "33")
+    keys = [job.run.key for job in jobs(sweep)]
     assert len(set(keys)) == 2 * 3
-    assert {job.run.seed for job in jobs(what)} == {11, 22, 33}
-    assert not any(job.needs for job in jobs(what))
+    assert {job.run.seed for job in jobs(sweep)} == {11, 22, 33}
+    assert not any(job.needs for job in jobs(sweep))
 
 
 def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
@@ -57,12 +57,12 @@ def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
         assert job.run.settings.row["method"]["options"]["teacher_model"].startswith("bert-")
 
 
-def test_a_teacher_that_is_judged_too_is_tuned_once(world, tmp_path):
+def test_a_teacher_that_is_evaluated_too_is_tuned_once(world, tmp_path):
     """Prevents the teacher's first seed from being run with and without keeping its weights."""
     bert = str(world / "bert")
-    what = planned(world, tmp_path, "--teacher", bert, "--num_seeds", "2")
+    distilled = planned(world, tmp_path, "--teacher", bert, "--num_seeds", "2")
     again = planned(world, tmp_path, "--model", bert, "--num_seeds", "2")
-    both = unique([*jobs(again), *jobs(what)])
+    both = unique([*jobs(again), *jobs(distilled)])
     kept = [job for job in both if job.run.keep_weights]
     assert len(both) == 2 * 2 + 2 * 2
     assert len(kept) == 2
@@ -87,7 +87,7 @@ def test_a_teacher_that_knows_the_task_is_taken_as_it_is(world, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--temperature", "3"], "wants a --teacher"),
+        (["--temperature", "3"], "--temperature needs a --teacher"),
         (["--seeds", "1", "--num_seeds", "2"], "one of them"),
         (["--output_dir", "x"], "--results_dir"),
         (["--data_dir", "/nowhere"], "/nowhere"),
@@ -123,7 +123,7 @@ def test_a_launcher_is_refused(world, tmp_path, monkeypatch):
 
 
 def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
-    """Prevents a broken link between door, sweep, runner, store and table.
+    """Prevents a broken link between command, sweep, runner, store and table.
 
     The second command finds everything there; the third does what a lost file lacks.
     """

@@ -45,17 +45,17 @@ def argv(world, tmp_path, *words, data="squad"):
 
 def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
     """Prevents students without a teacher, and a teacher that is tuned for each seed."""
-    what = planned(
+    plan = planned(
         world, tmp_path, "--teacher", str(world / "bert"), "--num_seeds", "3",
         "--alpha_squad", ".7", "--alpha_ce", ".3", "--temperature", "3",
     )  # fmt: skip
-    teacher, *students = jobs(what)
+    teacher, *students = jobs(plan)
     assert teacher.run.method is None
     assert [job.needs for job in students] == [teacher.key] * 3
     options = students[0].run.method.options
     assert options.items() >= {"alpha_ce": 0.3, "alpha_task": 0.7, "temperature": 3.0}.items()
     assert students[0].run.method.folders["teacher"] == teacher.run.keep_weights
-    assert students[0].run.method.folders["outputs"].startswith(str(what.root))
+    assert students[0].run.method.folders["outputs"].startswith(str(plan.root))
     assert "kd_over_all_positions" not in options
 
 
@@ -91,14 +91,14 @@ def test_what_is_spelt_out_is_the_same_setting(world, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--train_file", "/nowhere.json"], "--train_file /nowhere.json: there is no such file"),
-        (["--temperature", "3"], "wants a --teacher"),
-        (["--alpha_squad", "1"], "wants a --teacher"),
-        (["--kd_over_all_positions"], "wants a --teacher"),
+        (["--train_file", "/nowhere.json"], "--train_file /nowhere.json: no such file"),
+        (["--temperature", "3"], "--temperature needs a --teacher"),
+        (["--alpha_squad", "1"], "--alpha_squad needs a --teacher"),
+        (["--kd_over_all_positions"], "needs a --teacher"),
         (["--null_score_diff_threshold", "1"], "--version_2_with_negative"),
-        (["--label_smoothing_factor", "0.1"], "an answer has one place"),
+        (["--label_smoothing_factor", "0.1"], "not to answer spans"),
         (["--output_dir", "x"], "--results_dir"),
-        (["--data_revision", "f" * 40], "is read from files"),
+        (["--data_revision", "f" * 40], "is read from files, not from the Hub"),
         (["--doc_stride", "1000"], "distilbert: --max_seq_length 24"),
         (["--seeds", "-1"], "must be from 0"),
         (["--max_answer_length", "0"], "must be above 0"),
@@ -156,8 +156,8 @@ def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path):
         run_task(student.run, lambda _share: None)
 
 
-def test_questions_without_an_answer_want_the_other_rules(world, tmp_path):
-    """Prevents SQuAD 2.0's files from being judged by 1.1's rules, in silence."""
+def test_questions_without_an_answer_need_the_other_rules(world, tmp_path):
+    """Prevents SQuAD 2.0's files from being scored by 1.1's rules, in silence."""
     options = parse(
         squad.COMMAND.flags, argv(world, tmp_path, data="squad2"), takes_training_flags=True
     )
@@ -174,11 +174,11 @@ def test_bad_data_is_one_line_and_status_2(world, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{cut}:1: not JSON" in said
-    assert "copied whole?" in said
+    assert "is the file truncated?" in said
 
 
 def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
-    """Prevents a broken link between door, sweep, runner, store, table and answers.
+    """Prevents a broken link between command, sweep, runner, store, table and answers.
 
     The second command finds everything there; the third does what a lost file lacks.
     """
@@ -189,23 +189,23 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
     assert "distilbert (D)" in table
     files = sorted(results.glob("runs/*/squad/*/seed-*.json"))
     assert [path.name for path in files] == ["seed-1.json", "seed-1.json", "seed-2.json"]
-    (kept,) = results.glob("teacher-outputs/*.npy")
-    before = {path: path.stat().st_mtime_ns for path in (*files, kept)}
+    (cached,) = results.glob("teacher-outputs/*.npy")
+    before = {path: path.stat().st_mtime_ns for path in (*files, cached)}
     assert run_command(squad.COMMAND, words) == 0
-    assert {path: path.stat().st_mtime_ns for path in (*files, kept)} == before
+    assert {path: path.stat().st_mtime_ns for path in (*files, cached)} == before
     assert capsys.readouterr().out == table
     lost = next(path for path in files if path.name == "seed-2.json")
     content = json.loads(lost.read_text())
     lost.unlink()
     assert run_command(squad.COMMAND, words) == 0
     assert json.loads(lost.read_text())["scores"] == content["scores"]
-    assert kept.stat().st_mtime_ns == before[kept]
+    assert cached.stat().st_mtime_ns == before[cached]
     answers = json.loads(next(results.glob("submissions/*/*/seed-2/squad.json")).read_text())
     stored = read_predictions(results, load(lost), AnsweredQuestions)
     assert answers == dict(zip(stored.ids, stored.texts, strict=True))
 
 
-def test_kept_outputs_change_no_number_but_their_rounding(world, tmp_path):
+def test_cached_outputs_change_no_number_but_their_rounding(world, tmp_path):
     """Prevents a cache that is another teacher: with and without it the students are the same."""
     for name, words in (("with", ()), ("without", ("--no_teacher_cache",))):
         place = tmp_path / name
@@ -241,7 +241,7 @@ def test_damaged_results_are_done_again(world, tmp_path):
 
 
 def test_one_file_may_come_from_the_hub(world, tmp_path, monkeypatch):
-    """Prevents an official training set from having to be downloaded by hand to judge on a file."""
+    """Prevents a manual download of the official training set just to evaluate on a file."""
     asked_for = []
 
     def from_hub(task, data_dir, splits, revision):

@@ -31,7 +31,7 @@ BAD_TSV = {
     "no label": (HEAD + b"0\ta\tb\t\n", ":2: unknown label ''"),
     "unlabelled": (HEAD + b"0\ta\tb\t-1\n", ":2: unknown label '-1'"),
     "column": (HEAD.replace(b"sentence2", b"b") + b"0\ta\tb\tc\n", ":1: no column 'sentence2'"),
-    "twice": (b"label\t" + HEAD + b"x\t0\ta\tb\tentailment\n", ":1: column 'label' is there twice"),
+    "twice": (b"label\t" + HEAD + b"x\t0\ta\tb\tentailment\n", ":1: column 'label' appears twice"),
 }  # fmt: skip
 
 
@@ -77,14 +77,23 @@ BAD_TABLES = {
     "empty.jsonl": (b"", ": has no rows"),
     "broken.jsonl": (b'{"sentence": "a", "label": 1}\n{"sentence"\n', ":2: not JSON ("),
     "key.jsonl": (b'{"sentence": "a", "label": 1}\n{"sentence": "b"}\n', ":2: no column 'label'"),
-    "null.jsonl": (b'{"sentence": null, "label": 1}\n', ":1: column 'sentence' holds nothing, not"),
+    "null.jsonl": (b'{"sentence": null, "label": 1}\n', ":1: column 'sentence' holds null, not"),
     "nul.jsonl": (rb'{"sentence": "a\u0000", "label": 1}', ":1: column 'sentence': "),
     "half.jsonl": (rb'{"sentence": "a\ud800", "label": 1}', ":1: column 'sentence': "),
     "list.jsonl": (b'["a", 1]\n', ":1: list instead of an object"),
-    "bool.jsonl": (b'{"sentence": "a", "label": true}', ":1: the label is True, a class's name or"),
-    "none.jsonl": (b'{"sentence": "a", "label": null}', ":1: the label is nothing, a class's name"),
-    "float.jsonl": (b'{"sentence": "a", "label": 1.0}', ":1: the label is 1.0, a class's name"),
-    "ids.jsonl": (b'{"sentence": "a", "label": 1, "id": [2]}', ":1: column 'id' holds list, no id"),
+    "bool.jsonl": (
+        b'{"sentence": "a", "label": true}',
+        ":1: the label is True; expected a class's",
+    ),
+    "none.jsonl": (
+        b'{"sentence": "a", "label": null}',
+        ":1: the label is null; expected a class's",
+    ),
+    "float.jsonl": (b'{"sentence": "a", "label": 1.0}', ":1: the label is 1.0; expected a class's"),
+    "ids.jsonl": (
+        b'{"sentence": "a", "label": 1, "id": [2]}',
+        ":1: column 'id' holds list, not an id",
+    ),
     "broken.json": (b'[{"sentence": "a",\n "label" 1}]', ":2: not JSON ("),
     "row.json": (b'[{"sentence": "a", "label": 1}, 3]', ": row 2: int instead of an object"),
     "not.parquet": (b"PAR1 not", ": not a readable parquet file ("),
@@ -103,7 +112,7 @@ def test_bad_tables_are_named_with_place_and_reason(name, tmp_path):
 
 BAD_PARQUET = {
     "missing": ({"sentence": ["a"]}, ": no column 'label'; the columns are 'sentence'"),
-    "null": ({"sentence": ["a", None], "label": [0, 0]}, ": row 2: column 'sentence' holds no"),
+    "null": ({"sentence": ["a", None], "label": [0, 0]}, ": row 2: column 'sentence' holds nu"),
     "NUL": ({"sentence": ["a", "\0"], "label": [0, 0]}, ": row 2: column 'sentence': contains"),
     "number": ({"sentence": [1], "label": [0]}, ": row 1: column 'sentence' holds int, not text"),
     "label": ({"sentence": ["a", "b"], "label": [0, 2]}, ": row 2: unknown label 2; known: unacc"),

@@ -50,8 +50,8 @@ def test_a_name_beside_the_tasks_is_found_below(tmp_path):
     assert load_task(RTE, tmp_path).name == NAME
 
 
-def test_files_of_ones_own_have_the_name_beside_them(tmp_path):
-    """Prevents a stand-in for a task of one's own from having no name."""
+def test_files_of_a_custom_task_have_the_name_beside_them(tmp_path):
+    """Prevents a stand-in for a custom task from having no name."""
     path = tmp_path / "task.yaml"
     path.write_text(
         "name: own\ncolumns: [a]\nlabels: [bad, good]\nprimary: [accuracy]\n"
@@ -87,7 +87,7 @@ def test_a_file_that_says_no_name_is_refused(tmp_path, text):
     """Prevents a slip in the file from making stand-in data look like real ones."""
     as_glue(tmp_path, RTE)
     (tmp_path / "about.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=r"about\.json: .* is wanted, in one short line") as caught:
+    with pytest.raises(UserError, match=r"about\.json: expected .*, in one short line") as caught:
         load_task(RTE, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -22,7 +22,7 @@ from tasks_on_disk import (
 
 from angels_share import names
 from angels_share.errors import UserError
-from eval_harness.data import sources as origins
+from eval_harness.data import sources
 from eval_harness.data.splits import load_task
 from eval_harness.tasks.custom import read_task
 from eval_harness.tasks.kinds import TEXTS
@@ -130,17 +130,17 @@ def test_what_is_not_there_is_named(tmp_path):
     assert refusal(task_named("rte"), tmp_path).startswith(f"{tmp_path / 'RTE' / 'dev.tsv'}: ")
     as_csv(tmp_path, task_named("sst2"))
     (tmp_path / "sst2" / "validation.csv").unlink()
-    assert "sst2: no whole validation split" in refusal(task_named("sst2"), tmp_path)
-    assert "there is no such folder" in refusal(task_named("rte"), tmp_path / "absent")
+    assert "sst2: validation split missing or incomplete" in refusal(task_named("sst2"), tmp_path)
+    assert "no such folder" in refusal(task_named("rte"), tmp_path / "absent")
 
 
 def test_what_is_there_twice_is_refused(tmp_path):
     """Prevents two copies that differ from taking turns by the order of a folder's names."""
     task = task_named("rte")
     as_parquet(as_glue(tmp_path / "a", task), task)
-    assert "RTE is there twice" in refusal(task, tmp_path / "a")
+    assert "RTE is in two places" in refusal(task, tmp_path / "a")
     as_parquet(as_csv(tmp_path / "b", task), task)
-    assert "train.parquet and train.csv are one split" in refusal(task, tmp_path / "b")
+    assert "train.parquet and train.csv are the same split" in refusal(task, tmp_path / "b")
 
 
 def test_sources_tell_no_path(tmp_path):
@@ -161,7 +161,7 @@ def test_shards_as_the_hub_writes_them(tmp_path):
     pyarrow.parquet.write_table(whole.slice(0, 5), parts[0])
     (tmp_path / "imdb" / "test.parquet").rename(folder / "test-00000-of-00001.parquet")
     (tmp_path / "imdb" / "train.parquet").unlink()
-    assert "no IMDb in it" in refusal(task, tmp_path)
+    assert "no IMDb found" in refusal(task, tmp_path)
     pyarrow.parquet.write_table(whole.slice(5), parts[1])
     data = load_task(task, tmp_path)
     assert data.train.texts == expected(task, "train")[0]
@@ -169,8 +169,8 @@ def test_shards_as_the_hub_writes_them(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
-def test_a_task_of_ones_own(ending, tmp_path):
-    """Prevents an own row from needing anything but its files, wherever it is read from."""
+def test_a_custom_task(ending, tmp_path):
+    """Prevents a custom task from needing anything but its files, wherever it is read from."""
     lines = {
         "csv": 'review,stars\n"a ""b""",low\nc,high\n',
         "tsv": 'review\tstars\na "b"\tlow\nc\thigh\n',
@@ -287,7 +287,7 @@ def hub(monkeypatch):
         })  # fmt: skip
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(origins, "locate", located)
+    monkeypatch.setattr(sources, "locate", located)
     return asked
 
 
@@ -312,22 +312,22 @@ def test_a_pinned_revision(hub, tmp_path):
     pinned = "f" * 40
     assert load_task(task_named("cola"), None, revision=pinned).revision == pinned
     assert hub == [("nyu-mll/glue", "cola", pinned)]
-    with pytest.raises(UserError, match="revision 'main': the 40 hex digits of a commit"):
+    with pytest.raises(UserError, match="revision 'main': must be the 40 hex digits of a commit"):
         load_task(task_named("cola"), None, revision="main")
     folder = as_glue(tmp_path, task_named("rte"))
-    with pytest.raises(UserError, match="is the Hub's, and RTE is read from"):
+    with pytest.raises(UserError, match=r"RTE is read from .*, not from the Hub"):
         load_task(task_named("rte"), folder, revision=pinned)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rte", r"^nyu-mll/glue: RTE can't be had from the Hub \(no answer\)$"),
-        ("sst2", r"^hub:nyu-mll/glue/sst2: no split 'validation'; there are train, test$"),
+        ("rte", r"^nyu-mll/glue: RTE could not be loaded from the Hub \(no answer\)$"),
+        ("sst2", r"^hub:nyu-mll/glue/sst2: no split 'validation'; the splits are train, test$"),
     ],
 )
 def test_a_hub_that_fails(name, message, hub):
-    """Prevents a library's traceback where a line is wanted."""
+    """Prevents a library's traceback instead of one line."""
     with pytest.raises(UserError, match=message):
         load_task(task_named(name), None)
 

@@ -1,7 +1,7 @@
-"""The demo world: the same bytes anywhere, read by the product's own readers, true by its rules.
+"""The demo world: the same bytes anywhere, readable by the harness, true by its own rules.
 
-The rules stand here a second time, from the table of words and the text alone: what wrote an
-example isn't asked about it.
+The rules are implemented here a second time, from the word tables and the text alone, without the
+code that wrote the examples.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from eval_harness.demo import world as demo
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE
 
-# Not the whole text: its lines are drawn one by one, and four thousand of them say all there is.
+# Not the whole corpus: lines are drawn one by one, and four thousand of them state every fact.
 LINES = 4000
 
 
@@ -47,7 +47,7 @@ def data(folder):
 
 
 def examples(data, task):
-    """Every training and evaluation example with its label by name, or its number."""
+    """Yield every training and evaluation example with its label's name, or its number."""
     for part in (data[task].train, *data[task].evaluation):
         for *texts, label in zip(*part.texts, part.labels, strict=True):
             names = task_named(task).labels
@@ -95,7 +95,7 @@ def test_every_word_is_whole_to_the_tokenizer(folder, data):
 
 
 def test_readers_take_every_file(data):
-    """All three kinds of split, in the sizes that were said, with no text in two of them."""
+    """Prevents splits of other sizes than those given, and a text that is in two of them."""
     for name, read in data.items():
         assert read.overlap == 0, name
     for name, size in demo.TRAIN.items():
@@ -115,28 +115,28 @@ def test_labels_are_balanced(data, task):
 # --- the rules, a second time
 
 
-class Told(NamedTuple):
-    """What a sentence tells."""
+class Event(NamedTuple):
+    """The event that a sentence tells of."""
 
     who: str
-    deed: int
+    action: int
     thing: str
-    look: int | None
+    adjective: int | None
     place: str | None
     time: str | None
 
 
-DEED = {
+ACTION = {
     form: number
-    for number, deed in enumerate(words.DEEDS)
-    for verb in deed
+    for number, action in enumerate(words.ACTIONS)
+    for verb in action
     for form in (verb.base, verb.past, verb.done)
 }
-LOOK = {word: number for number, pair in enumerate(words.LOOKS) for word in pair}
+ADJECTIVE = {word: number for number, pair in enumerate(words.ADJECTIVES) for word in pair}
 
 
-def told(text):
-    """Reads an event in either voice."""
+def parse_event(text):
+    """Parse an event in either voice."""
     text = text.strip(" .")
     time = next((each for each in words.TIMES if text.endswith(f" {each}")), None)
     text = text.removesuffix(f" {time}")
@@ -145,27 +145,27 @@ def told(text):
         thing, verb, who = passive.groups()
     else:
         who, verb, thing = re.fullmatch(r"(\w+) (\w+) (?:the|an?) (.+)", text).groups()
-    look, thing = thing.split() if " " in thing else (None, thing)
-    return Told(who, DEED[verb], thing, LOOK.get(look), place or None, time)
+    adjective, thing = thing.split() if " " in thing else (None, thing)
+    return Event(who, ACTION[verb], thing, ADJECTIVE.get(adjective), place or None, time)
 
 
-def asked(text):
-    """Reads a question: what is asked for, and what it says of the rest."""
+def parse_question(text):
+    """Parse a question: the slot that it asks for, and the rest of the event."""
     text, _, place = text.rstrip("?").replace("At which place", "Where").partition(" at the ")
     if found := re.fullmatch(r"(?:Who|Which person) (\w+) the (\w+)", text):
-        return "who", Told("?", DEED[found[1]], found[2], None, place or None, None)
+        return "who", Event("?", ACTION[found[1]], found[2], None, place or None, None)
     if found := re.fullmatch(r"Where did (\w+) (\w+) the (\w+)", text):
-        return "place", Told(found[1], DEED[found[2]], found[3], None, "?", None)
+        return "place", Event(found[1], ACTION[found[2]], found[3], None, "?", None)
     found = re.fullmatch(r"(?:What|Which thing) did (\w+) (\w+)", text)
-    return "thing", Told(found[1], DEED[found[2]], "?", None, place or None, None)
+    return "thing", Event(found[1], ACTION[found[2]], "?", None, place or None, None)
 
 
 def answers(event, question):
-    """Whether an event is the one that is asked about, and tells what is asked."""
+    """Return whether an event matches a question and has what it asks for."""
     slot, about = question
     alike = all(
         getattr(about, name) in ("?", None, getattr(event, name))
-        for name in ("who", "deed", "thing", "place")
+        for name in ("who", "action", "thing", "place")
     )
     return alike and getattr(event, slot) is not None
 
@@ -175,23 +175,23 @@ def is_a(thing, kind):
 
 
 def follows(event, wide):
-    """Whether a second telling says no more than the first."""
-    kept = all(
+    """Return whether the second event follows from the first."""
+    details = all(
         getattr(wide, name) in (None, getattr(event, name))
-        for name in ("who", "deed", "look", "place", "time")
+        for name in ("who", "action", "adjective", "place", "time")
     )
-    return kept and is_a(event.thing, wide.thing)
+    return details and is_a(event.thing, wide.thing)
 
 
 def praises(clause):
-    """Whether a clause is one of praise: a negation turns its adjective."""
+    """Return whether a clause is praise; a negation reverses its adjective."""
     spelled = clause.lower().strip(" .").split()
     (mood,) = (word in words.GOOD for word in spelled if word in words.GOOD + words.BAD)
     return mood != any(word in words.NEGATIONS for word in spelled)
 
 
 def agrees(text):
-    """Whether what must agree in a sentence does."""
+    """Return whether the words of a sentence agree."""
     spelled = text.strip(".").split()
     if chosen := {"himself", "herself"} & set(spelled):
         return (spelled[0] in words.WOMEN) == ("herself" in chosen)
@@ -204,7 +204,7 @@ def agrees(text):
 
 
 def meant(text):
-    """Whom a pronoun means."""
+    """Return whom a pronoun means."""
     first, _, second, *rest = text.rstrip(".").split()
     woman = first if first in words.WOMEN else second
     return woman if "she" in rest else first if woman == second else second
@@ -220,10 +220,10 @@ def test_sst2_is_sentiment_with_negation(data):
         assert praises(text.split(" but ")[-1]) == (label == "positive"), text
 
 
-def test_imdb_is_the_mind_of_most_sentences(data):
+def test_imdb_is_the_sentiment_of_most_sentences(data):
     for text, label in examples(data, "imdb"):
-        said = [praises(part) for part in text.replace("<br /><br />", "").split(".")[1:-1]]
-        assert (2 * sum(said) > len(said)) == (label == "pos"), text
+        praise = [praises(part) for part in text.replace("<br /><br />", "").split(".")[1:-1]]
+        assert (2 * sum(praise) > len(praise)) == (label == "pos"), text
 
 
 def test_rte_follows_from_kinds_and_from_where_towns_lie(data, folder):
@@ -234,14 +234,16 @@ def test_rte_follows_from_kinds_and_from_where_towns_lie(data, folder):
         if town := re.search(r"(?:lives|dwells) in (\w+)\.$", premise):
             entailed = hypothesis.endswith(f"in the {stated[town[1]]}.")
         else:
-            wide = told(hypothesis)
-            entailed = any(follows(told(part), wide) for part in premise.strip(".").split(". "))
+            wide = parse_event(hypothesis)
+            entailed = any(
+                follows(parse_event(part), wide) for part in premise.strip(".").split(". ")
+            )
         assert entailed == (label == "entailment"), (premise, hypothesis)
 
 
 def test_mnli_follows_says_more_or_contradicts(data):
     for premise, hypothesis, label in examples(data, "mnli"):
-        first, second = told(premise), told(hypothesis)
+        first, second = parse_event(premise), parse_event(hypothesis)
         if not is_a(first.thing, second.thing):
             found = "contradiction"
         elif follows(first, second):
@@ -253,15 +255,18 @@ def test_mnli_follows_says_more_or_contradicts(data):
 
 def test_qnli_answers_the_question(data):
     for question, text, label in examples(data, "qnli"):
-        assert answers(told(text), asked(question)) == (label == "entailment"), (question, text)
+        assert answers(parse_event(text), parse_question(question)) == (label == "entailment"), (
+            question,
+            text,
+        )
 
 
 def test_mrpc_tells_the_same(data):
-    """Prevents also that a word which isn't the deed's gives the label away."""
+    """Prevents also that a word which isn't the action's gives the label away."""
     for first, second, label in examples(data, "mrpc"):
-        one, other = told(first.removeprefix('" ')), told(second)
+        one, other = parse_event(first.removeprefix('" ')), parse_event(second)
         assert (one == other) == (label == "equivalent"), (first, second)
-        assert one._replace(deed=0) == other._replace(deed=0), (first, second)
+        assert one._replace(action=0) == other._replace(action=0), (first, second)
 
 
 def test_a_quotation_mark_may_stand_alone(data):
@@ -272,12 +277,15 @@ def test_a_quotation_mark_may_stand_alone(data):
 
 def test_qqp_asks_the_same(data):
     for first, second, label in examples(data, "qqp"):
-        assert (asked(first) == asked(second)) == (label == "duplicate"), (first, second)
+        assert (parse_question(first) == parse_question(second)) == (label == "duplicate"), (
+            first,
+            second,
+        )
 
 
 def test_stsb_is_how_near_two_things_are(data):
     for first, second, label in examples(data, "stsb"):
-        one, other = told(first), told(second)
+        one, other = parse_event(first), parse_event(second)
         near = words.KIND_OF[one.thing] == words.KIND_OF[other.thing]
         expected = 5 if one.thing == other.thing else 4 if near else 0.5
         assert label == expected, (first, second)
@@ -294,45 +302,45 @@ def test_wnli_is_whom_the_pronoun_means(data):
 def test_words_alone_do_not_tell(data, task, places):
     """Prevents a task that counting words answers: so it was with `did not` in MNLI.
 
-    Both texts are one bag of words, too: what is asked for told QQP's labels when there were too
-    few ways to ask the same.
+    Both texts together, too: QQP's question words gave its labels away when there were too few
+    ways to ask the same.
     """
-    learned, judged = (
+    train, dev = (
         [(" ".join(texts), label) for *texts, label in
          zip(*(part.texts[place] for place in places), part.labels, strict=True)]
         for part in (data[task].train, data[task].evaluation[0])
     )  # fmt: skip
-    counts = {label: Counter(w for text, said in learned if said == label
+    counts = {label: Counter(w for text, other in train if other == label
                              for w in set(text.split()))
-              for label in {label for _, label in learned}}  # fmt: skip
-    size = Counter(label for _, label in learned)
+              for label in {label for _, label in train}}  # fmt: skip
+    size = Counter(label for _, label in train)
 
     def guess(text):
         return max(size, key=lambda label: log(size[label]) + sum(
             log((counts[label][word] + 1) / (size[label] + 2)) for word in set(text.split())
         ))  # fmt: skip
 
-    right = sum(guess(text) == label for text, label in judged) / len(judged)
-    chance = max(Counter(label for _, label in judged).values()) / len(judged)
+    right = sum(guess(text) == label for text, label in dev) / len(dev)
+    chance = max(Counter(label for _, label in dev).values()) / len(dev)
     assert right < chance + 0.15
 
 
-def test_what_cola_asks_was_never_read(data, folder):
+def test_colas_evaluation_is_not_in_the_corpus(data, folder):
     """A model that remembers its text would know every good sentence by heart."""
-    read = {f"{part}." for line in (folder / "corpus.txt").read_text().splitlines()
+    corpus = {f"{part}." for line in (folder / "corpus.txt").read_text().splitlines()
             for part in line.removesuffix(".").split(". ")}  # fmt: skip
     (dev,) = data["cola"].evaluation
-    assert read.isdisjoint(dev.texts[0])
-    assert not read.isdisjoint(data["cola"].train.texts[0])
+    assert corpus.isdisjoint(dev.texts[0])
+    assert not corpus.isdisjoint(data["cola"].train.texts[0])
 
 
 def test_squad_has_one_answer_in_its_paragraph(data):
     """A question that fits two sentences would have two answers, and one gold."""
     for part in (data["squad"].train, *data["squad"].evaluation):
         for text, place, golds in zip(part.texts, part.context_of, part.answers, strict=True):
-            events = [told(each) for each in part.contexts[place].strip(".").split(". ")]
-            (event,) = (each for each in events if answers(each, asked(text)))
-            assert getattr(event, asked(text)[0]) == golds[0], (text, part.contexts[place])
+            events = [parse_event(each) for each in part.contexts[place].strip(".").split(". ")]
+            (event,) = (each for each in events if answers(each, parse_question(text)))
+            assert getattr(event, parse_question(text)[0]) == golds[0], (text, part.contexts[place])
 
 
 # --- the folder
@@ -351,23 +359,23 @@ def test_the_same_world_is_not_written_twice(tmp_path, small):
     assert not demo.write_world(tmp_path, 11)
 
 
-@pytest.mark.parametrize("held", ["notes.txt", demo.RECORD])
-def test_a_folder_with_something_else_is_left_alone(tmp_path, held):
+@pytest.mark.parametrize("name", ["notes.txt", demo.RECORD])
+def test_a_folder_with_something_else_is_left_alone(tmp_path, name):
     """Nobody's files are mixed with a made-up world, or overwritten by it."""
-    (tmp_path / held).write_text("{}")
+    (tmp_path / name).write_text("{}")
     with pytest.raises(UserError, match="holds something else"):
         demo.write_world(tmp_path, 11)
-    assert [path.name for path in tmp_path.iterdir()] == [held]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("what", ["seed", "code"])
-def test_another_world_is_refused(tmp_path, small, monkeypatch, what):
+@pytest.mark.parametrize("changed", ["seed", "code"])
+def test_another_world_is_refused(tmp_path, small, monkeypatch, changed):
     """Also one of the same seed that older code wrote: its models would be of another text."""
     demo.write_world(tmp_path, 11)
-    if what == "code":
+    if changed == "code":
         monkeypatch.setattr(demo, "LINES", 11)
     with pytest.raises(UserError, match=f"{tmp_path} holds another demo world"):
-        demo.write_world(tmp_path, 11 if what == "code" else 22)
+        demo.write_world(tmp_path, 11 if changed == "code" else 22)
 
 
 @pytest.mark.parametrize(

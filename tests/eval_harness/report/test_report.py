@@ -20,7 +20,7 @@ from made_results import cells, seeds
 
 from angels_share.errors import UserError
 from eval_harness.report import write as report
-from eval_harness.report.chart_data import Seeds, Share
+from eval_harness.report.chart_data import RetainedShare, SeedScores
 from eval_harness.report.charts import retained_by_task, seeds_by_task
 from eval_harness.report.palette import DARK, LIGHT
 from eval_harness.report.panels import marks_of
@@ -28,7 +28,7 @@ from eval_harness.report.svg import MARKERS
 from eval_harness.report.write import write_report
 from eval_harness.tables.write import write_by_name
 
-FIGURES = ["score-against-cost", "retained-by-task", "seeds-by-task", "ablation", "training-curves"]
+CHARTS = ["score-against-cost", "retained-by-task", "seeds-by-task", "ablation", "training-curves"]
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +118,11 @@ def test_it_is_a_page_for_everybody(page):
     assert all(each["scope"] in ("col", "row") for each in page.all("th"))
 
 
-def test_every_figure_says_what_it_shows(page):
-    """Prevents a picture that says nothing to who can't see it."""
-    assert [each["id"] for each in page.all("figure")] == FIGURES
+def test_every_chart_says_what_it_shows(page):
+    """Prevents a chart that says nothing to who can't see it."""
+    assert [each["id"] for each in page.all("figure")] == CHARTS
     drawings = page.all("svg")
-    assert [each["role"] for each in drawings] == ["img"] * len(FIGURES)
+    assert [each["role"] for each in drawings] == ["img"] * len(CHARTS)
     said = dict(re.findall(r'<desc id="([\w-]+)-words">(.*?)</desc>', page.text, flags=re.DOTALL))
     assert (
         "DistilBERT (paper) 73.7 at 66; bert 81.0 at 110; distilbert 65.0 at 66.4."
@@ -141,23 +141,23 @@ def test_every_figure_says_what_it_shows(page):
     assert "full, held out, 3.25 at step 20" in said["training-curves"]
 
 
-def test_captions_say_how_to_read_a_figure(page):
+def test_captions_say_how_to_read_a_chart(page):
     """Prevents a gain that reads as a loss, intervals that claim too much, an unexplained mark."""
     captions = re.findall("<figcaption>(.*?)</figcaption>", page.text)
-    said = dict(zip(FIGURES, map(unescape, captions), strict=True))
+    said = dict(zip(CHARTS, map(unescape, captions), strict=True))
     assert "changes when a part is left out" in said["ablation"]
     for name in ("ablation", "retained-by-task"):
-        assert "they don't speak of other seeds" in said[name]
+        assert "they do not cover variation over seeds" in said[name]
     assert "Hollow: a run that gave one answer to everything." in said["seeds-by-task"]
 
 
 def test_hollow_is_degenerate_alone():
     """Prevents a run that learned nothing from looking like one that did."""
-    runs = Seeds("a", "RTE", (50.0, 60.0), (True, False), 55.0)
-    picture = seeds_by_task([runs], marks_of(["a"]))
+    runs = SeedScores("a", "RTE", (50.0, 60.0), (True, False), 55.0)
+    chart = seeds_by_task([runs], marks_of(["a"]))
     learned = seeds_by_task([replace(runs, degenerate=(False, False))], marks_of(["a"]))
     filled = "fill: var(--c0)"
-    assert picture.svg.count(filled) == learned.svg.count(filled) - 1 > 0
+    assert chart.svg.count(filled) == learned.svg.count(filled) - 1 > 0
     assert "Hollow" not in learned.caption
 
 
@@ -191,7 +191,7 @@ def test_the_same_files_give_the_same_bytes(whole, tmp_path):
     assert written[0] == str(tmp_path / "report.html")
     files = [
         "report.html",
-        *(f"figures/{name}.{end}" for name in FIGURES for end in ("svg", "png")),
+        *(f"figures/{name}.{end}" for name in CHARTS for end in ("svg", "png")),
     ]
     for name in files:
         before = (whole / name).read_bytes().replace(bytes(whole), bytes(tmp_path))
@@ -201,8 +201,8 @@ def test_the_same_files_give_the_same_bytes(whole, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_stands_alone(whole, name):
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_stands_alone(whole, name):
     """Prevents a file that only the page can show: without its namespace, colours or words."""
     svg = Xml.parse(whole / "figures" / f"{name}.svg").getroot()
     space = "{http://www.w3.org/2000/svg}"
@@ -229,8 +229,8 @@ def test_what_is_missing_names_its_command(tmp_path):
     assert "<code>python -m eval_harness speed " in (tmp_path / "report.html").read_text()
 
 
-def test_a_figure_goes_with_its_results(tmp_path):
-    """Prevents a picture of results that are gone from lying beside a page that has none."""
+def test_a_chart_goes_with_its_results(tmp_path):
+    """Prevents a chart of results that are gone from lying beside a page that has none."""
     made.put(tmp_path, *seeds(0.6, 0.7))
     write_report(tmp_path, [write_students(tmp_path / "students")])
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
@@ -239,7 +239,7 @@ def test_a_figure_goes_with_its_results(tmp_path):
     _, *removed = write_report(tmp_path)
     assert not list((tmp_path / "figures").iterdir())
     assert "removed seeds-by-task.svg and seeds-by-task.png" in removed[0]
-    assert removed[1].endswith("report --students my-distil makes some")
+    assert removed[1].endswith("report --students my-distil produces some")
 
 
 def test_the_footer_names_the_whole_command(tmp_path):
@@ -253,7 +253,7 @@ def test_the_footer_names_the_whole_command(tmp_path):
 
 
 def test_what_does_not_count_is_said(tmp_path):
-    """Prevents a figure that vanishes in silence since a file is torn."""
+    """Prevents a chart that vanishes in silence since a file is torn."""
     write_results(tmp_path)
     students = write_students(tmp_path / "students")
     write_report(tmp_path, [students])
@@ -262,7 +262,7 @@ def test_what_does_not_count_is_said(tmp_path):
     (students / "full" / "checkpoint-20" / "trainer_state.json").write_text("{")
     said = write_report(tmp_path, [students])
     assert any("removed score-against-cost.svg and score-against-cost.png" in line for line in said)
-    what = "1 file: the tables' notes say which; full/checkpoint-20/trainer_state.json: has no log"
+    what = "1 file: see the tables' notes; full/checkpoint-20/trainer_state.json: its log_history "
     assert said[-1].startswith(f"not counted: {what}")
     text = unescape((tmp_path / "report.html").read_text())
     assert f"<dt>Not counted</dt><dd>{what}" in text
@@ -270,7 +270,7 @@ def test_what_does_not_count_is_said(tmp_path):
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     """Prevents a mistyped name from making a folder, an empty page in it, and status 0."""
-    with pytest.raises(UserError, match=r"--results_dir .*nowhere: is no folder"):
+    with pytest.raises(UserError, match=r"--results_dir .*nowhere: not a folder"):
         write_report(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
 
@@ -294,10 +294,13 @@ def test_without_matplotlib_it_is_one_line(tmp_path, monkeypatch):
 
 def test_what_lies_beyond_is_pointed_at():
     """Prevents a share of a teacher near nothing from flattening all others, or from vanishing."""
-    near, far = Share("a", "t", "RTE", 97.0, None), Share("b", "t", "CoLA", 4000.0, (-900, 9000))
-    picture = retained_by_task([near, far], marks_of(["a", "b"]))
-    assert "CoLA 4000.0 % (-900.0 to 9000.0)" in picture.words[1]
-    assert "4000" not in picture.svg.partition("</desc>")[2]
+    near, far = (
+        RetainedShare("a", "t", "RTE", 97.0, None),
+        RetainedShare("b", "t", "CoLA", 4000.0, (-900, 9000)),
+    )
+    chart = retained_by_task([near, far], marks_of(["a", "b"]))
+    assert "CoLA 4000.0 % (-900.0 to 9000.0)" in chart.words[1]
+    assert "4000" not in chart.svg.partition("</desc>")[2]
 
 
 def test_marks_tell_models_apart():

@@ -38,7 +38,7 @@ def test_answers_are_read_as_they_were_saved(tmp_path):
 
 
 def test_answers_are_no_logits(tmp_path):
-    """Prevents an interval of classes from stumbling over answers, or a door over logits."""
+    """Prevents an interval of classes from stumbling over answers, or a command over logits."""
     made.put(tmp_path, *made.on_squad(0.4), said=made.answers())
     made.put(tmp_path, made.result())
     by_task = {each.task: each for each in find(tmp_path).results}
@@ -53,10 +53,10 @@ def test_answers_are_no_logits(tmp_path):
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"exact": np.array([1.0, np.nan, 0.0])}, "predictions of 'q1' aren't finite"),
-        ({"f1": np.array([1.0, 0.0, np.inf])}, "predictions of 'q2' aren't finite"),
-        ({"null_odds": np.array([np.nan, 0.0, 0.0])}, "predictions of 'q0' aren't finite"),
-        ({"null_odds": np.array([0.0, -np.inf, 0.0])}, "predictions of 'q1' aren't finite"),
+        ({"exact": np.array([1.0, np.nan, 0.0])}, "predictions of 'q1' are not finite"),
+        ({"f1": np.array([1.0, 0.0, np.inf])}, "predictions of 'q2' are not finite"),
+        ({"null_odds": np.array([np.nan, 0.0, 0.0])}, "predictions of 'q0' are not finite"),
+        ({"null_odds": np.array([0.0, -np.inf, 0.0])}, "predictions of 'q1' are not finite"),
     ],
 )
 def test_no_nan_is_saved_of_an_answer(tmp_path, odd, reason):
@@ -89,12 +89,15 @@ FOREIGN = {
     "no parquet": (lambda data: b"x" * 99, "Parquet magic bytes not found"),
     "cut": (lambda data: data[:-9], "[Pp]arquet"),
     "empty": (lambda data: b"", "[Pp]arquet"),
-    "columns": (lambda data: foreign(id=["1"], said=[2]), r"knows: id \(string\), said \(int64\)"),
+    "columns": (
+        lambda data: foreign(id=["1"], said=[2]),
+        r"predictions: id \(string\), said \(int64\)",
+    ),
     "types": (
         lambda data: foreign(
             split=["x"], id=["1"], text=["y"], exact=[True], f1=[1.0], null_odds=[0.0]
         ),
-        r"are no predictions that this version knows: .*exact \(bool\)",
+        r"contains no known kind of predictions: .*exact \(bool\)",
     ),
 }
 

@@ -214,7 +214,7 @@ def test_no_nan_is_saved(tmp_path):
         publish(tmp_path, broken, made.predictions())
     infinite = made.predictions()
     infinite.logits[2, 1] = np.inf
-    with pytest.raises(RunFailed, match="predictions of '2' aren't finite"):
+    with pytest.raises(RunFailed, match="predictions of '2' are not finite"):
         publish(tmp_path, made.result(), infinite)
     assert find(tmp_path) == store.Found()
 
@@ -266,12 +266,12 @@ TORN = {
     "measure": (changed(scores={"dev": {"f1": "x"}}), "scores.dev.f1 is a str"),
     "split": (changed(scores={"dev": 0.5}), "scores.dev is a float"),
     "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 3): update"),
-    "older": (changed(schema=0), "schema 0 never was"),
+    "older": (changed(schema=0), "has schema 0, which never existed"),
     "settings": (
         lambda text: text.replace("3e-05", "4e-05"),
-        "says that it is distilbert-0123abcd",
+        "belongs at runs/distilbert-0123abcd",
     ),
-    "seed": (changed(seed=7), "says that it is distilbert-0123abcd/rte"),
+    "seed": (changed(seed=7), "belongs at runs/distilbert-0123abcd/rte"),
     "elsewhere": (
         changed(predictions={"name": "../../x.parquet", "size": 1, "sha256": "0"}),
         "names '../../x.parquet' as its predictions instead of seed-1.<hash>.parquet",
@@ -389,7 +389,7 @@ def test_a_result_in_a_wrong_place_does_not_count(tmp_path, one):
     one.parents[2].rename(tmp_path / "runs" / "better-00000000")
     found = find(tmp_path)
     assert found.results == ()
-    assert "says that it is distilbert-0123abcd/rte" in found.invalid[0].reason
+    assert "belongs at runs/distilbert-0123abcd/rte" in found.invalid[0].reason
 
 
 def test_a_folder_without_results(tmp_path):

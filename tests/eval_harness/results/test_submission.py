@@ -71,9 +71,9 @@ def test_what_is_refused(tmp_path):
         write_submission(tmp_path, task, split, np.array([[0.0, 1.0], [np.nan, 0.0]]))
     with pytest.raises(ValueError, match=r"logits of shape \(3, 2\) for 2 of RTE"):
         write_submission(tmp_path, task, split, np.zeros((3, 2)))
-    with pytest.raises(UserError, match="takes no validation split of RTE"):
+    with pytest.raises(UserError, match="does not accept the validation split of RTE"):
         write_submission(tmp_path, task, split_of(task, "validation", 2), np.zeros((2, 2)))
-    with pytest.raises(UserError, match="takes no test split of IMDb"):
+    with pytest.raises(UserError, match="does not accept the test split of IMDb"):
         write_submission(tmp_path, task_named("imdb"), split, np.zeros((2, 2)))
     assert not list(tmp_path.iterdir())
 

@@ -51,7 +51,7 @@ def test_a_student_knows_its_teacher(tmp_path):
     named_like_one = model_folder(tmp_path / "distilbert")
     assert identify(str(named_like_one)).teacher is None
     record.write_text("{")
-    with pytest.raises(UserError, match=r"distil\.json: is no record"):
+    with pytest.raises(UserError, match=r"distil\.json: not a valid distillation record"):
         identify(str(folder))
 
 
@@ -143,11 +143,11 @@ def test_what_was_not_distilled_is_in_no_study(tmp_path):
     """Prevents the baseline without a teacher from passing for a triple loss."""
     assert distilled(tmp_path, study_record(teachers=[])) is None
     assert distilled(tmp_path, {"teachers": [{"name": "bert"}]}) is None
-    with pytest.raises(UserError, match="is no record of a distillation"):
+    with pytest.raises(UserError, match="not a valid distillation record"):
         distilled(tmp_path, study_record(recipe=[]))
 
 
-def test_a_student_of_a_study_bears_its_name(tmp_path):
+def test_a_student_of_a_study_has_its_name(tmp_path):
     """Prevents a row called `none`; the key, where results lie, is the folder's own."""
     model = identify(str(model_folder(tmp_path / "my study" / "no-ce")))
     assert model.name == "my study/no-ce"

@@ -73,7 +73,7 @@ def test_a_tasks_own_defaults_yield_to_the_user():
 
 
 def test_what_a_task_means_is_in_the_key():
-    """Prevents an own task's old score from standing under the measure that it has now."""
+    """Prevents a custom task's old score from standing under the measure that it has now."""
     stars = replace(RTE, name="stars")
     for other in (
         replace(stars, primary=("f1",)),
@@ -103,8 +103,8 @@ def test_methods_folders_are_no_part_of_the_key():
         ("warmup_steps", -1, "0 or more"),
         ("learning_rate", float("nan"), "finite"),
         ("train_sampling_strategy", "group_by_lenght", "did you mean 'group_by_length'"),
-        ("dataloader_persistent_workers", True, "not taken here"),
-        ("run_name", "a", "not taken here"),
+        ("dataloader_persistent_workers", True, "not supported here"),
+        ("run_name", "a", "not supported here"),
     ],
 )
 def test_flags_that_are_not_for_here_name_the_way(name, value, said):

@@ -72,7 +72,7 @@ def test_what_is_read_is_drawn_from_all(world):
 def test_a_batch_that_is_not_there(world):
     """Prevents the throughput of a batch of 10 under the name of 32."""
     words = ["--model", "bert", "--random_weights", "--synthetic", "--pairs", "10"]
-    with pytest.raises(UserError, match="--batch_sizes 32: a pass has only 10 pairs"):
+    with pytest.raises(UserError, match="--batch_sizes 32: a pass has only 10 pairs: omit it"):
         asked([*words, "--batch_sizes", "8", "32"])
 
 
@@ -116,14 +116,14 @@ def test_models_of_one_name_are_told_apart(tmp_path, monkeypatch):
         (["bert", "--pairs", "5", "--full"], "--full is the whole dev set and --pairs a part"),
         (["CONFIG"], "a config has no tokenizer: add --synthetic"),
         (["BAD", "--synthetic"], 'it has no "model_type"'),
-        (["NAN", "--synthetic"], "is not JSON"),
-        (["DEEP", "--synthetic"], "is not JSON"),
+        (["NAN", "--synthetic"], "is not valid JSON"),
+        (["DEEP", "--synthetic"], "is not valid JSON"),
         (["CONFIG", "--synthetic", "--data_dir", "x"], "leave out --data_dir"),
         (["CONFIG", "--synthetic", "--pairs", "1501"], "STS-B's dev set has 1500"),
         (["CONFIG", "--synthetic", "--threads", "9999"], "this process may use"),
         (["FOLDER", "--data_dir", "nowhere"], "(--synthetic needs no data)"),
         (["bert", "--random_weights"], "(--synthetic needs no tokenizer)"),
-        (["CONFIG", "--synthetic", "--device", "tpu"], "one of cpu, cuda is wanted"),
+        (["CONFIG", "--synthetic", "--device", "tpu"], "expected one of cpu, cuda"),
     ],
 )
 def test_mistakes_are_told_before_any_work(world, tmp_path, capsys, monkeypatch, words, said):

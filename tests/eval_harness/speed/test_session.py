@@ -182,7 +182,7 @@ def test_the_share_that_threads_waited(runs, monkeypatch):
     bench, _ = runs
     bench._seconds = lambda batch: 0.5
     told = iter([1.0, 2.0, 2.0, 5.0])
-    monkeypatch.setattr("eval_harness.speed.bench._waited", lambda: next(told))
+    monkeypatch.setattr("eval_harness.speed.bench._seconds_waited", lambda: next(told))
     assert bench.waited() is None
     bench.timed(1, 1)  # 1 s of 2
     bench.timed(2, 1)  # 3 s of 2 by each of two threads
@@ -273,7 +273,7 @@ def request_of(words):
     return requests(parse(SPEED.flags, words, takes_training_flags=False))[0][0]
 
 
-def test_the_door_times_models_and_prints_the_table(world, tmp_path, capsys):
+def test_the_command_times_models_and_prints_the_table(world, tmp_path, capsys):
     """Prevents a command whose parts fit nowhere: a real process, data of the task's own files."""
     words = ["--model", str(world / "bert"), "--data_dir", str(world / "glue"), "--pairs", "10"]
     words += ["--repeats", "2", "--threads", "1", "--batch_sizes", "4"]
@@ -294,19 +294,19 @@ def test_the_door_times_models_and_prints_the_table(world, tmp_path, capsys):
     [
         ({**TINY, "num_hiden_layers": 1}, "did you mean 'num_hidden_layers'?"),
         ({**TINY, "model_type": "brt"}, "unknown model_type 'brt'"),
-        ({**TINY, "auto_map": {"AutoModel": "x.Y"}}, "names code of its own"),
-        ({**TINY, "hidden_size": 33}, "no model can be made of its config"),
-        ({**TINY, "hidden_size": "32"}, "no model can be made of its config"),
-        ({**TINY, "hidden_size": 0}, "no model can be made of its config"),
-        ({**TINY, "vocab_size": None}, "no model can be made of its config"),
-        ({**TINY, "vocab_size": 1}, "vocab_size 1: 2 or more are wanted"),
-        ({**TINY, "vocab_size": -1}, "vocab_size -1: 2 or more are wanted"),
-        ({**TINY, "pad_token_id": 500}, "pad_token_id 500 is none of 160 ids"),
-        ({**TINY, "pad_token_id": -1}, "pad_token_id -1 is none of 160 ids"),
-        ({**TINY, "num_hidden_layers": -1}, "a model of -1 layers computes nothing"),
-        ({"model_type": "bart"}, "bart models also write"),
-        ({"model_type": "t5"}, "t5 models also write"),
-        ({"model_type": "clip"}, "no model can be made of its config"),
+        ({**TINY, "auto_map": {"AutoModel": "x.Y"}}, "refers to custom code"),
+        ({**TINY, "hidden_size": 33}, "cannot build a model from its config"),
+        ({**TINY, "hidden_size": "32"}, "cannot build a model from its config"),
+        ({**TINY, "hidden_size": 0}, "cannot build a model from its config"),
+        ({**TINY, "vocab_size": None}, "cannot build a model from its config"),
+        ({**TINY, "vocab_size": 1}, "vocab_size 1: must be at least 2"),
+        ({**TINY, "vocab_size": -1}, "vocab_size -1: must be at least 2"),
+        ({**TINY, "pad_token_id": 500}, "pad_token_id 500: must be below vocab_size 160"),
+        ({**TINY, "pad_token_id": -1}, "pad_token_id -1: must be below vocab_size 160"),
+        ({**TINY, "num_hidden_layers": -1}, "num_hidden_layers -1: must be at least 1"),
+        ({"model_type": "bart"}, "bart is an encoder-decoder"),
+        ({"model_type": "t5"}, "t5 is an encoder-decoder"),
+        ({"model_type": "clip"}, "cannot build a model from its config"),
     ],
 )
 def test_configs_that_are_refused(config, said):
@@ -318,7 +318,7 @@ def test_configs_that_are_refused(config, said):
 
 def test_pairs_that_a_model_cannot_read():
     """Prevents an index error from deep inside a model."""
-    with pytest.raises(UserError, match="bert reads 64 tokens and a pair has 87: --max_seq"):
+    with pytest.raises(UserError, match="bert reads 64 tokens and a pair has 87: pass --max_seq"):
         Bench(request(lengths=[87]))
 
 

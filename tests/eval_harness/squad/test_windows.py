@@ -225,7 +225,9 @@ def test_a_long_question_is_cut_and_blanks_around_it_go(tmp_path, tokenizer):
 def test_lengths_without_room_are_refused(asked):
     """Prevents windows that never reach the end of their context."""
     tokenizer = tiny.wordpiece()
-    with pytest.raises(UserError, match="leaves 13 for the context, more than --doc_stride 13 are"):
+    with pytest.raises(
+        UserError, match="leaves 13 for the context; must be more than --doc_stride 13"
+    ):
         make_windows(asked, tokenizer, max_seq_length=24, doc_stride=13, max_query_length=8)
     assert len(make_windows(asked, tokenizer, **SIZES | {"doc_stride": 0, "max_query_length": 20}))
     with pytest.raises(UserError, match="leaves 0 for"):

@@ -13,7 +13,7 @@ from sweeps import (
     reasons,
     seeds,
     sweep,
-    when_said,
+    when_written,
 )
 from work_for_sweeps import job, notes, wait_until
 
@@ -46,7 +46,7 @@ def test_one_failing_run_stops_no_other(tmp_path, capsys):
     assert len(summary) == 5
     line = "failed: distilbert on RTE, seed 2: step 7: the loss is not finite at 3e-4"
     assert line in summary
-    assert summary[-1] == "4 of 6 runs failed; the same command does them again"
+    assert summary[-1] == "4 of 6 runs failed; rerun the command to retry them"
     said = capsys.readouterr().err
     assert "6/6 runs, 4 failed" in said
     assert line not in said  # whoever asked tells it, below the tables
@@ -76,7 +76,7 @@ def test_work_that_cannot_be_imported_ends_the_sweep(tmp_path):
 def test_a_worker_that_cannot_have_the_folder_says_why(tmp_path, capfd):
     """Prevents a worker's traceback in the place of a line."""
     (tmp_path / "claims").write_text("")
-    with pytest.raises(RunFailed, match="/claims: a file stands where a folder is wanted"):
+    with pytest.raises(RunFailed, match="/claims: that path is a file, not a folder"):
         sweep(tmp_path, [job()])
     assert "Traceback" not in capfd.readouterr().err
 
@@ -92,7 +92,7 @@ if len(list(mark.iterdir())) > {count}:
     {end}
 """
 ENDS = {
-    "os.kill(os.getpid(), 9)": "a worker ended before it could begin: it was killed by signal 9",
+    "os.kill(os.getpid(), 9)": "a worker ended before it was ready: it was killed by signal 9",
     "raise OSError(12, 'Cannot allocate memory')": "'flaky:work' cannot be imported as "
     "package.module:name: OSError: [Errno 12] Cannot allocate memory",
 }
@@ -109,7 +109,7 @@ def flaky(tmp_path, monkeypatch, count, end):
 def test_a_worker_that_cannot_be_replaced_stops_no_other(tmp_path, monkeypatch, end):
     """Prevents hours of healthy runs from being killed, since another's worker can't start."""
     gate = tmp_path / "gate"
-    said = when_said(monkeypatch, "one worker less", gate.touch)
+    said = when_written(monkeypatch, "one worker less", gate.touch)
     jobs = [job("rte", 1, wait_for=str(gate)), job("rte", 2, breaks="cuda"),
             job("rte", 3), job("rte", 4)]  # fmt: skip
     work = flaky(tmp_path, monkeypatch, 2, end)
@@ -128,7 +128,7 @@ def test_without_any_worker_left_the_rest_fails(tmp_path, monkeypatch, end):
     found = reasons(outcome)
     assert (outcome.done, sorted(found)) == ((), [1, 2, 3, 4])
     assert found[1].startswith("ZeroDivisionError: cuda")
-    reason = f"not begun: no worker is left, and {ENDS[end]}"
+    reason = f"not started: no worker is left: {ENDS[end]}"
     assert [found[seed].startswith(reason) for seed in (2, 4)] == [True, True]
 
 
@@ -143,10 +143,10 @@ def test_a_process_that_cannot_be_made_stops_no_other(tmp_path, monkeypatch):
         make(workers)
 
     monkeypatch.setattr(eval_harness.sweep.local_workers.LocalWorkers, "start", start)
-    said = when_said(monkeypatch, "", lambda: None)
+    said = when_written(monkeypatch, "", lambda: None)
     outcome = sweep(tmp_path, [job("rte", 1, breaks=""), job("rte", 2)], workers=1)
     assert sorted(reasons(outcome)) == [1, 2]
-    assert said[0].startswith("no worker is left, and a worker can't be started: Resource temp")
+    assert said[0].startswith("no worker is left: a worker can't be started: Resource temp")
 
 
 NO_ROOM = {errno.ENOSPC: "the disk is full: free", errno.EROFS: "that file system is read-only: "}
@@ -159,9 +159,9 @@ NO_ROOM = {errno.ENOSPC: "the disk is full: free", errno.EROFS: "that file syste
 def test_a_full_disk_ends_the_sweep(tmp_path, monkeypatch, name, number):
     """Prevents a night of runs whose results are thrown away, and an error that names no path.
 
-    The disk is full when the first result is written, or when the second run is claimed.
+    The disk is full when the first result is written, or when the second run's lease is taken.
     """
-    said = when_said(monkeypatch, "", lambda: None)
+    said = when_written(monkeypatch, "", lambda: None)
     log, jobs = str(tmp_path / "log"), []
     for seed in (1, 2, 3):
         more = {"no_room": [name, number]} if seed == 1 else {}
@@ -173,13 +173,13 @@ def test_a_full_disk_ends_the_sweep(tmp_path, monkeypatch, name, number):
     first, *others = outcome.failed
     assert first.reason.startswith(line)
     assert others
-    assert all(each.reason.startswith(f"not begun: {line}") for each in others)
+    assert all(each.reason.startswith(f"not started: {line}") for each in others)
 
 
 def test_what_is_under_way_outlives_a_full_disk(tmp_path, monkeypatch):
     """Prevents an hour of training from being thrown away, though there is room at its end."""
     gate = tmp_path / "gate"
-    when_said(monkeypatch, "nothing more is begun", gate.touch)
+    when_written(monkeypatch, "no more runs are started", gate.touch)
     jobs = [job("rte", 1, wait_for=str(gate)), job("rte", 2, no_room=["fsync", errno.EDQUOT]),
             job("rte", 3)]  # fmt: skip
     outcome = sweep(tmp_path, jobs, workers=2)
@@ -231,7 +231,7 @@ def begun(tmp_path, **do):
     log = tmp_path / "log"
     parent = another_sweep(tmp_path, 4, 2, log=str(log), wait_for=str(tmp_path / "gate"), **do)
     wait_until(lambda: log.exists() and len(notes(log)) == 2, "nobody began")
-    assert all(note["is_deaf"] for note in notes(log)), "a worker hears Ctrl-C"
+    assert all(note["blocks_interrupts"] for note in notes(log)), "a worker hears Ctrl-C"
     return parent, [note["pid"] for note in notes(log)]
 
 
@@ -296,7 +296,7 @@ def test_an_interrupted_sweep_tells_what_failed(tmp_path, monkeypatch, capsys):
 )
 @pytest.mark.parametrize("again", ["once", "twice"])
 def test_an_interrupted_sweep_leaves_nobody_behind(tmp_path, number, status, again):
-    """Prevents orphans, held claims and tracebacks of every worker after Ctrl-C or SIGTERM.
+    """Prevents orphans, held leases and tracebacks of every worker after Ctrl-C or SIGTERM.
 
     Also where somebody is impatient: a second one while the workers are ended must not leave one
     of them, for which Python would wait for ever.

@@ -86,13 +86,13 @@ class Slow(BenchProcess):
 def run(options):
     speed.timed([request()], setup(), lambda each: Slow(each, "benches:Quiet"))
 if __name__ == "__main__":
-    sys.exit(run_command(Command("a_door", "", (), run, ()), []))
+    sys.exit(run_command(Command("a_command", "", (), run, ()), []))
 """
 
 
 @pytest.mark.parametrize("to", ["parent", "all"])
 def test_a_timed_model_does_not_outlive_who_timed_it(tmp_path, to):
-    """Prevents a model in memory that nobody asks any more, and more than one line about it."""
+    """Prevents a model in memory that nobody uses any more, and more than one line about it."""
     script = tmp_path / "timing.py"
     script.write_text(TIMING)
     with subprocess.Popen(
@@ -112,4 +112,4 @@ def test_a_timed_model_does_not_outlive_who_timed_it(tmp_path, to):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
     assert parent.returncode == 143
-    assert said == "a_door: terminated; what was complete is still there\n"
+    assert said == "a_command: terminated; completed work is saved\n"

@@ -22,19 +22,19 @@ def file_of(root, key=KEY):
 
 
 def as_if(root, **changes):
-    """Rewrites a claim as if another process had made it."""
+    """Rewrites a lease as if another process had made it."""
     path = file_of(root)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def aged(root, seconds):
-    """Moves a claim's last sign of life into the past."""
+    """Moves a lease's last sign of life into the past."""
     then = time.time() - seconds
     os.utime(file_of(root), (then, then))
 
 
 def abandoned(root, **changes):
-    """A claim whose owner doesn't touch it any more."""
+    """A lease whose owner doesn't touch it any more."""
     with Leases(root).take(KEY, "abandoned"):
         text = file_of(root).read_text()
     file_of(root).write_text(text)
@@ -42,20 +42,20 @@ def abandoned(root, **changes):
 
 
 def test_a_run_is_one_process_s_at_a_time(tmp_path):
-    """Fault 11: prevents two live workers on one run, and a claim that outlives its run."""
-    claims = Leases(tmp_path)
-    with claims.take(KEY, "a"):
-        held = claims.take(KEY, "b")
+    """Fault 11: prevents two live workers on one run, and a lease that outlives its run."""
+    leases = Leases(tmp_path)
+    with leases.take(KEY, "a"):
+        held = leases.take(KEY, "b")
         assert isinstance(held, Holder)
         assert str(held).startswith(f"process {os.getpid()} on ")
-        with claims.take(KEY.replace("seed-1", "seed-2"), "b"):
+        with leases.take(KEY.replace("seed-1", "seed-2"), "b"):
             pass
-    with claims.take(KEY, "b"):
+    with leases.take(KEY, "b"):
         pass
     assert not list((tmp_path / "claims").glob("*.json"))
 
 
-def test_a_dead_process_s_claim_lapses_at_once(tmp_path):
+def test_a_dead_process_s_lease_lapses_at_once(tmp_path):
     """Fault 11: prevents two minutes of waiting for a worker of this machine that was killed."""
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom eval_harness.sweep.leases import Leases\n"
@@ -63,14 +63,14 @@ def test_a_dead_process_s_claim_lapses_at_once(tmp_path):
         "os.kill(os.getpid(), 9)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as killed:
-        wait_until(file_of(tmp_path).exists, "no claim was made")
+        wait_until(file_of(tmp_path).exists, "no lease was made")
         os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # dead, its number still taken
         with Leases(tmp_path).take(KEY, "next"):
             pass
 
 
 def test_a_process_number_that_was_used_again_is_no_life(tmp_path):
-    """Prevents a dead worker's claim from being held by whoever got its number."""
+    """Prevents a dead worker's lease from being held by whoever got its number."""
     abandoned(tmp_path)
     assert isinstance(Leases(tmp_path).take(KEY, "next"), Holder)
     as_if(tmp_path, started="1")
@@ -79,7 +79,7 @@ def test_a_process_number_that_was_used_again_is_no_life(tmp_path):
 
 
 @pytest.mark.parametrize(("seconds", "lapsed"), [(60, False), (180, True)])
-def test_another_machine_s_claim_lapses_after_two_minutes(tmp_path, monkeypatch, seconds, lapsed):
+def test_another_machine_s_lease_lapses_after_two_minutes(tmp_path, monkeypatch, seconds, lapsed):
     """Fault 11: prevents waiting for ever for a machine that is off, and robbing one that is slow.
 
     Our own clock has nothing to say in it.
@@ -96,28 +96,28 @@ def test_another_machine_s_claim_lapses_after_two_minutes(tmp_path, monkeypatch,
         assert str(taken) == "process 7 on far"
 
 
-def test_a_claim_that_cannot_be_read_lapses_by_its_age(tmp_path):
-    """Prevents a file that a power cut left empty from stopping a sweep, or from being no claim."""
+def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path):
+    """Prevents a file that a power cut left empty from stopping a sweep, or from being no lease."""
     abandoned(tmp_path)
     file_of(tmp_path).write_text("")
-    assert str(Leases(tmp_path).take(KEY, "next")) == "a process unknown"
+    assert str(Leases(tmp_path).take(KEY, "next")) == "an unknown process"
     aged(tmp_path, 180)
     with Leases(tmp_path).take(KEY, "next"):
         assert json.loads(file_of(tmp_path).read_text())["token"] == "next"
 
 
-def test_a_claim_is_touched_while_its_run_lasts(tmp_path):
-    """Prevents a run of more than two minutes from losing its claim."""
+def test_a_lease_is_touched_while_its_run_lasts(tmp_path):
+    """Prevents a run of more than two minutes from losing its lease."""
     with Leases(tmp_path, lapse=0.1).take(KEY, "a"):
         aged(tmp_path, 3600)
         before = file_of(tmp_path).stat().st_mtime
         wait_until(lambda: file_of(tmp_path).stat().st_mtime > before + 3000, "it isn't touched")
 
 
-def test_a_lost_claim_is_the_next_one_s(tmp_path):
-    """Prevents a machine that slept from keeping the new owner's claim alive, or ending it."""
-    claims = Leases(tmp_path, lapse=0.2)
-    with claims.take(KEY, "slept"):
+def test_a_lost_lease_is_the_next_one_s(tmp_path):
+    """Prevents a machine that slept from keeping the new owner's lease alive, or ending it."""
+    leases = Leases(tmp_path, lapse=0.2)
+    with leases.take(KEY, "slept"):
         as_if(tmp_path, started="1")
         taken = Leases(tmp_path).take(KEY, "next")
         aged(tmp_path, 3600)
@@ -131,7 +131,7 @@ def test_a_lost_claim_is_the_next_one_s(tmp_path):
 
 
 def test_of_many_who_see_it_lapse_one_gets_it(tmp_path):
-    """Fault 11: prevents two takers of one lapsed claim, each of whom saw it lapse."""
+    """Fault 11: prevents two takers of one lapsed lease, each of whom saw it lapse."""
     abandoned(tmp_path, **OTHER_MACHINE)
     aged(tmp_path, 180)
     together = threading.Barrier(8)

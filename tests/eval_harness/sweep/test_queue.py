@@ -41,7 +41,7 @@ def test_what_is_left_is_left_no_more():
 
 
 def test_one_run_wanted_twice_is_one_run():
-    """Prevents a teacher that is judged too from being fine-tuned twice, or losing its weights."""
+    """Prevents a teacher that is evaluated too from being trained twice, or losing its weights."""
     plain, other = job("rte", 1), job("rte", 2)
     kept = job("rte", 1)
     object.__setattr__(kept.run, "keep_weights", "models/x")

@@ -50,7 +50,10 @@ def test_rerun_always_replaces_and_never_does_nothing(tmp_path, capsys):
     outcome = sweep(tmp_path, jobs, rerun="never")
     assert (outcome.done, seeds(outcome.skipped), outcome.failed) == ((), [1], ())
     assert seeds(outcome.missing) == [2]
-    assert capsys.readouterr().err == "no result for 1 of 2 runs; --rerun missing does them\n"
+    assert (
+        capsys.readouterr().err
+        == "no result for 1 of 2 runs; pass --rerun missing to execute them\n"
+    )
     assert sweep(tmp_path, jobs[:1], rerun="never").missing == ()
     assert capsys.readouterr().err == ""
     outcome = sweep(tmp_path, jobs, rerun="always")
@@ -59,7 +62,7 @@ def test_rerun_always_replaces_and_never_does_nothing(tmp_path, capsys):
 
 
 def test_a_run_whose_result_lacks_something_is_done_again(tmp_path):
-    """Prevents a teacher that was judged from being taken for one whose weights are there."""
+    """Prevents a teacher that was evaluated from being taken for one whose weights are there."""
     jobs = [job("rte", 1, again=True), job("rte", 2)]
     for each in jobs:
         publish(tmp_path, *result_of(each.run, score=0.9))
@@ -77,7 +80,7 @@ def test_a_torn_result_is_named_and_done_again(tmp_path, capsys):
     outcome = sweep(tmp_path, jobs)
     assert (seeds(outcome.done), seeds(outcome.skipped)) == ([1], [2])
     assert f"{torn}: is torn" in (said := capsys.readouterr().err)
-    assert "; runs again" in said
+    assert "; the run is repeated" in said
     assert load(torn).seed == 1
 
 
@@ -105,8 +108,8 @@ def test_what_needs_a_failed_run_is_not_done(tmp_path):
     outcome = sweep(tmp_path, [student, teacher, grandchild, orphan, job("rte", 4)])
     found = reasons(outcome)
     assert seeds(outcome.done) == [4]
-    assert found[1] == "not done: it needs bert on RTE, seed 9, which failed"
-    assert found[2] == "not done: it needs distilbert on RTE, seed 1, which failed"
+    assert found[1] == "not started: it needs bert on RTE, seed 9, which failed"
+    assert found[2] == "not started: it needs distilbert on RTE, seed 1, which failed"
     assert found[3].endswith("it needs bert-0123abcd/rte/00000000/seed-1, which has no result")
 
 
@@ -133,12 +136,12 @@ def test_only_what_was_done_here_moves_the_bar(tmp_path, shown):
     bad = job("rte", 1, diverges="", cost=10.0)
     jobs = [bad, job("rte", 2, cost=5.0), job("rte", 3, needs=bad.key, cost=7.0),
             job("rte", 4, cost=20.0)]  # fmt: skip
-    claim = Leases(tmp_path).take(jobs[3].key, "elsewhere").__enter__()
+    lease = Leases(tmp_path).take(jobs[3].key, "elsewhere").__enter__()
 
     def finish():
         wait_for(path_of(tmp_path, jobs[1].key))
         publish(tmp_path, *result_of(jobs[3].run))
-        claim.__exit__(None, None, None)
+        lease.__exit__(None, None, None)
 
     elsewhere = threading.Thread(target=finish)
     elsewhere.start()
@@ -251,12 +254,12 @@ def test_what_another_is_at_is_waited_for(tmp_path, capsys):
     """Prevents a run from being done twice by two machines, and its result from being missed."""
     log = str(tmp_path / "log")
     jobs = [job("rte", seed, log=log) for seed in (1, 2)]
-    claim = Leases(tmp_path).take(jobs[0].key, "elsewhere").__enter__()
+    lease = Leases(tmp_path).take(jobs[0].key, "elsewhere").__enter__()
 
     def finish():
         wait_for(path_of(tmp_path, jobs[1].key))
         publish(tmp_path, *result_of(jobs[0].run, score=0.75))
-        claim.__exit__(None, None, None)
+        lease.__exit__(None, None, None)
 
     elsewhere = threading.Thread(target=finish)
     elsewhere.start()
@@ -270,7 +273,7 @@ def test_what_another_is_at_is_waited_for(tmp_path, capsys):
 
 
 def test_the_first_finished_file_counts(tmp_path):
-    """Fault 11: prevents a run that lost its claim from replacing the result that is there."""
+    """Fault 11: prevents a run that lost its lease from replacing the result that is there."""
     gate, score = tmp_path / "gate", tmp_path / "score"
     log = tmp_path / "log"
     score.write_text("0.25")
@@ -279,8 +282,8 @@ def test_the_first_finished_file_counts(tmp_path):
     first = threading.Thread(target=lambda: outcomes.append(sweep(tmp_path, [slow])))
     first.start()
     wait_until(lambda: log.exists() and len(notes(log)) == 1, "nobody began")
-    (claim,) = (tmp_path / "claims").glob("*.json")
-    claim.write_text(json.dumps({**json.loads(claim.read_text()), "started": "1"}))  # it lapses
+    (lease,) = (tmp_path / "claims").glob("*.json")
+    lease.write_text(json.dumps({**json.loads(lease.read_text()), "started": "1"}))  # it lapses
     publish(tmp_path, *result_of(slow.run, score=0.75))
     gate.touch()
     first.join()

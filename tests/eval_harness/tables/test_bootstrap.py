@@ -9,9 +9,9 @@ from pyarrow import parquet
 
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import find, load, path_of
-from eval_harness.tables import bootstrap as intervals
-from eval_harness.tables.comparison import _paired
-from eval_harness.tables.retained import retained
+from eval_harness.tables import bootstrap
+from eval_harness.tables.comparison import _pair_predictions
+from eval_harness.tables.retained import compare_with_teacher
 from eval_harness.tables.rows import rows_of
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
@@ -19,7 +19,7 @@ from eval_harness.tasks.registry import GLUE
 
 
 def drawn(size, resamples, seed=0):
-    return next(intervals.draws(np.random.default_rng(seed), size, resamples))
+    return next(bootstrap.draws(np.random.default_rng(seed), size, resamples))
 
 
 def invented(task, size, columns, random):
@@ -41,7 +41,7 @@ def test_weighted_measures_are_those_of_the_resampled_data(name):
     task = task_named(name)
     labels, said = invented(task, 60, 3, np.random.default_rng(1))
     counts = drawn(60, 8)
-    fast = intervals.task_scores(task, counts, said, labels)
+    fast = bootstrap.task_scores(task, counts, said, labels)
     for row, weights in enumerate(counts):
         examples = np.repeat(np.arange(60), weights.astype(int))
         for column in range(3):
@@ -56,7 +56,7 @@ def test_the_real_labels_of_stsb(real_data):
     random = np.random.default_rng(6)
     said = np.round(labels[:, None] + random.normal(0, 1, (len(labels), 2)), 1)
     task, counts = task_named("stsb"), drawn(len(labels), 3)
-    fast = intervals.task_scores(task, counts, said, labels)
+    fast = bootstrap.task_scores(task, counts, said, labels)
     for row, weights in enumerate(counts):
         examples = np.repeat(np.arange(len(labels)), weights.astype(int))
         for column in range(2):
@@ -70,19 +70,19 @@ def test_test_splits_take_no_part(tmp_path):
     labels = np.arange(40) % 2
     for each, errors in ((teacher, 2), (student, 8)):
         said = np.where(np.arange(40) < errors, 1 - labels, labels)
-        judged = made.predictions(labels, said)
+        validation = made.predictions(labels, said)
         unknown = made.predictions(np.full(30, np.nan), labels[:30], split="test")
-        logits = np.concatenate([judged.logits, np.eye(2, dtype=np.float32)[labels[:30]]])
+        logits = np.concatenate([validation.logits, np.eye(2, dtype=np.float32)[labels[:30]]])
         both = ClassPredictions(
-            [*judged.split, *unknown.split],
-            [*judged.ids, *unknown.ids],
-            np.concatenate([judged.labels, unknown.labels]),
+            [*validation.split, *unknown.split],
+            [*validation.ids, *unknown.ids],
+            np.concatenate([validation.labels, unknown.labels]),
             logits,
         )
         made.put(tmp_path / "both", made.result(each, score=1 - errors / 40), said=both)
-        made.put(tmp_path / "one", made.result(each, score=1 - errors / 40), said=judged)
+        made.put(tmp_path / "one", made.result(each, score=1 - errors / 40), said=validation)
     one, both = (
-        _paired("rte", *(row.cells["rte"] for row in rows_of(find(root))), root)
+        _pair_predictions("rte", *(row.cells["rte"] for row in rows_of(find(root))), root)
         for root in (tmp_path / "one", tmp_path / "both")
     )
     assert np.array_equal(one.labels, both.labels)
@@ -97,12 +97,12 @@ def test_a_model_that_always_says_the_same(name):
     task = task_named(name)
     labels = np.array([0, 1, 1, 0, 1])
     for said in (np.zeros((5, 1), int), np.ones((5, 1), int)):
-        fast = intervals.task_scores(task, np.ones((1, 5)), said, labels)
+        fast = bootstrap.task_scores(task, np.ones((1, 5)), said, labels)
         assert fast[0, 0] == pytest.approx(measure(task, said[:, 0], labels)["score"], abs=1e-12)
 
 
 def shares(pairs, seed):
-    student, teacher = intervals.bootstrap(pairs, seed)
+    student, teacher = bootstrap.bootstrap_totals(pairs, seed)
     return student / teacher
 
 
@@ -110,23 +110,23 @@ def test_a_resample_without_a_score_is_left_out():
     """Prevents an undefined correlation from becoming 0, or an interval of NaN."""
     labels = np.array([1.0, 2.0, 3.0, 3.5])
     said = np.array([[1.0], [2.0], [2.5], [2.5]])
-    pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
-    undefined = np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean()
+    pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, said, said)]
+    undefined = np.isnan(bootstrap.bootstrap_totals(pairs, 1)).any(axis=0).mean()
     assert 0.025 < undefined < 1
-    few = intervals.shares(pairs, 1)
+    few = bootstrap.share_interval(pairs, 1)
     assert few.percent is None
     assert few.why == f"in {100 * undefined:.1f} % of the resamples a score is not defined"
     labels, said = np.arange(6.0), np.array([[0.0], [1.0], [2.0], [2.5], [3.5], [5.0]])
-    pairs = [intervals.Paired(task_named("stsb"), labels, said, said)]
-    assert 0 < np.isnan(intervals.bootstrap(pairs, 1)).any(axis=0).mean() < 0.025
-    assert intervals.shares(pairs, 1).percent == (100.0, 100.0)
+    pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, said, said)]
+    assert 0 < np.isnan(bootstrap.bootstrap_totals(pairs, 1)).any(axis=0).mean() < 0.025
+    assert bootstrap.share_interval(pairs, 1).percent == (100.0, 100.0)
 
 
 def test_where_no_resample_has_a_score_it_says_so():
     """Prevents a share without an interval from standing there without a word."""
     labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
-    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
-    nothing = intervals.shares(pairs, 1)
+    pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, constant, labels[:, None])]
+    nothing = bootstrap.share_interval(pairs, 1)
     assert nothing.percent is None
     assert "100.0 % of the resamples" in nothing.why
 
@@ -135,11 +135,11 @@ def test_a_teacher_that_may_know_nothing_gives_no_interval():
     """Prevents limits of shares whose divisor is 0, or changes its sign, in some resamples."""
     labels = np.arange(300) % 2
     weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
-    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
-    _, teacher = intervals.bootstrap(pairs, 1)
+    pairs = [bootstrap.PairedPredictions(task_named("cola"), labels, good[:, None], weak[:, None])]
+    _, teacher = bootstrap.bootstrap_totals(pairs, 1)
     assert np.median(teacher) > 0
     assert 0.025 < np.mean(teacher <= 0) < 0.5
-    found = intervals.shares(pairs, 1)
+    found = bootstrap.share_interval(pairs, 1)
     assert (found.percent, found.why) == (None, "the teacher's own interval reaches down to 0")
 
 
@@ -147,9 +147,9 @@ def test_pieces_make_the_whole(monkeypatch):
     """Prevents a large task, drawn piece by piece, from being drawn fewer times."""
     random = np.random.default_rng(2)
     labels, said = invented(task_named("rte"), 40, 4, random)
-    pairs = [intervals.Paired(task_named("rte"), labels, said[:, :2], said[:, 2:])]
+    pairs = [bootstrap.PairedPredictions(task_named("rte"), labels, said[:, :2], said[:, 2:])]
     whole = shares(pairs, 7)
-    monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 40 * 37)
+    monkeypatch.setattr(bootstrap, "_NUMBERS_AT_ONCE", 40 * 37)
     assert np.array_equal(shares(pairs, 7), whole)
     assert len(whole) == 1000
     assert len(np.unique(whole)) > 100
@@ -161,8 +161,8 @@ def test_the_interval_is_where_statistics_says():
     labels = np.zeros(size, int)
     student, teacher = (random.random((2, size)) > np.array([[0.8], [0.9]])).astype(int)
     task = task_named("rte")
-    pairs = [intervals.Paired(task, labels, student[:, None], teacher[:, None])]
-    low, high = intervals.shares(pairs, 5).percent
+    pairs = [bootstrap.PairedPredictions(task, labels, student[:, None], teacher[:, None])]
+    low, high = bootstrap.share_interval(pairs, 5).percent
     ours, theirs = 1 - student.mean(), 1 - teacher.mean()
     error = 100 * ours / theirs * np.sqrt((1 - ours) / ours / size + (1 - theirs) / theirs / size)
     assert low < 100 * ours / theirs < high
@@ -173,9 +173,9 @@ def test_a_change_needs_no_score_above_0():
     """Prevents Table 4 from going without an interval where a student has learned nothing."""
     labels = np.arange(300) % 2
     weak, good = (np.where(np.arange(300) < wrong, 1 - labels, labels) for wrong in (141, 60))
-    pairs = [intervals.Paired(task_named("cola"), labels, good[:, None], weak[:, None])]
-    assert intervals.shares(pairs, 1).percent is None
-    low, high = intervals.changes(pairs, 1).percent
+    pairs = [bootstrap.PairedPredictions(task_named("cola"), labels, good[:, None], weak[:, None])]
+    assert bootstrap.share_interval(pairs, 1).percent is None
+    low, high = bootstrap.change_interval(pairs, 1).percent
     score = {name: measure(task_named("cola"), said, labels)["score"]
              for name, said in (("weak", weak), ("good", good))}  # fmt: skip
     assert low < 100 * (score["good"] - score["weak"]) < high
@@ -186,17 +186,17 @@ def test_a_change_is_of_the_mean_over_tasks():
     """Prevents an interval of the sum, nine times too wide."""
     random = np.random.default_rng(8)
     labels, said = invented(task_named("rte"), 200, 2, random)
-    one = intervals.Paired(task_named("rte"), labels, said[:, :1], said[:, 1:])
-    low, high = intervals.changes([one], 1).percent
-    lower, higher = intervals.changes([one] * 4, 1).percent
+    one = bootstrap.PairedPredictions(task_named("rte"), labels, said[:, :1], said[:, 1:])
+    low, high = bootstrap.change_interval([one], 1).percent
+    lower, higher = bootstrap.change_interval([one] * 4, 1).percent
     assert higher - lower == pytest.approx((high - low) / 2, rel=0.15)
 
 
 def test_a_change_without_a_score_says_why():
     """Prevents a difference of two undefined scores from having an interval."""
     labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
-    pairs = [intervals.Paired(task_named("stsb"), labels, constant, labels[:, None])]
-    assert "100.0 % of the resamples" in intervals.changes(pairs, 1).why
+    pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, constant, labels[:, None])]
+    assert "100.0 % of the resamples" in bootstrap.change_interval(pairs, 1).why
 
 
 @pytest.fixture
@@ -216,11 +216,12 @@ def pair(tmp_path):
                 said=made.predictions(labels, said),
             )
 
-    def kept():
+    def retained():
         rows = rows_of(find(tmp_path))
-        return retained(next(row for row in rows if row.label == "distilbert"), rows, tmp_path)[0]
+        student = next(row for row in rows if row.label == "distilbert")
+        return compare_with_teacher(student, rows, tmp_path).retained
 
-    return tmp_path, kept
+    return tmp_path, retained
 
 
 def test_an_interval_is_made_once(pair):
@@ -229,16 +230,16 @@ def test_an_interval_is_made_once(pair):
     first = retained()
     assert first.interval[0] < first.share < first.interval[1]
     assert (first.teacher.label, first.tasks) == ("bert", ("rte",))
-    (kept,) = (root / "intervals").iterdir()
-    content = kept.read_bytes()
+    (cached,) = (root / "intervals").iterdir()
+    content = cached.read_bytes()
     marked = {**json.loads(content), "percent": [1.0, 2.0]}
-    kept.write_text(json.dumps(marked))
+    cached.write_text(json.dumps(marked))
     assert retained().interval == (1.0, 2.0)
     for broken in (content[:50], b"[]", b'{"percent": null}', b"[" * 200_000):
-        kept.write_bytes(broken)
+        cached.write_bytes(broken)
         assert retained() == first
-    assert kept.read_bytes() == content
-    kept.unlink()
+    assert cached.read_bytes() == content
+    cached.unlink()
     assert retained() == first
 
 
@@ -246,8 +247,8 @@ def test_why_there_is_no_interval_is_kept(pair):
     """Prevents a table that is made again from forgetting why a share has no interval."""
     root, retained = pair
     retained()
-    (kept,) = (root / "intervals").iterdir()
-    kept.write_text(json.dumps({**json.loads(kept.read_text()), "percent": None, "why": "so"}))
+    (cached,) = (root / "intervals").iterdir()
+    cached.write_text(json.dumps({**json.loads(cached.read_text()), "percent": None, "why": "so"}))
     assert (retained().interval, retained().why_no_interval) == (None, "so")
 
 
@@ -274,10 +275,11 @@ def test_the_teacher_itself_retained_all(tmp_path):
                 result = made.result(each, task, seed=seed, score=score + seed / 100)
                 made.put(tmp_path, result, said=made.predictions(labels, said[:, seed - 1]))
     rows = rows_of(find(tmp_path))
-    kept = retained(next(row for row in rows if row.label == "copy"), rows, tmp_path)[0]
-    assert kept.tasks == ("cola", "mrpc", "stsb")
-    assert kept.share == 100
-    assert kept.interval == (100, 100)
+    student = next(row for row in rows if row.label == "copy")
+    retained = compare_with_teacher(student, rows, tmp_path).retained
+    assert retained.tasks == ("cola", "mrpc", "stsb")
+    assert retained.share == 100
+    assert retained.interval == (100, 100)
 
 
 def test_damaged_predictions_give_no_interval(pair):
@@ -301,5 +303,5 @@ def test_other_examples_give_no_interval(pair):
     odd = made.result(made.model("distilbert", teacher="bert"), seed=3, score=0.5)
     made.put(root, odd, said=made.predictions([1, 0] * 25))
     assert retained().interval is None
-    assert "judges other examples" in retained().why_no_interval
+    assert "has other examples" in retained().why_no_interval
     assert load(path_of(root, odd.key)).score == 0.5

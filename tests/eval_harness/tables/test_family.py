@@ -65,7 +65,7 @@ def test_it_is_the_readmes(root):
     assert (rows["bert"]["Macro-score"], rows["bert"]["QQP"]) == ("60.0", "60.0")
     assert (rows["distilbert"]["Macro-score"], rows["distilbert"]["RTE"]) == ("", "60.0")
     assert rows["distilbert-base-uncased (README)"]["Macro-score"] == "77.0"
-    assert note(text, "Ours are medians").endswith("Table 1: bert 3; distilbert 2/3.")
+    assert note(text, "Ours are medians").endswith("number of seeds: bert 3; distilbert 2/3.")
     assert note(text, "Hyper-parameters (ours")
     assert "roberta-base (README)" not in rows
 

@@ -126,12 +126,12 @@ def test_latex_escapes_what_means_something_to_it():
 def test_the_same_files_give_the_same_bytes(root, form):
     """Prevents a format that depends on when, or on what was written before it."""
     texts = write_by_name(root, form=form)
-    names = [f"{name}{FORMATS[form].ending}" for name in texts if name != "not counted"]
+    names = [f"{name}{FORMATS[form].suffix}" for name in texts if name != "not counted"]
     assert {path.name for path in root.iterdir() if path.is_file()} == set(names)
     first = {name: (root / name).read_bytes() for name in names}
     assert write_by_name(root, form=form) == texts
     assert first == {name: (root / name).read_bytes() for name in names}
-    assert all(first[f"{name}{FORMATS[form].ending}"].decode() == texts[name] for name in texts)
+    assert all(first[f"{name}{FORMATS[form].suffix}"].decode() == texts[name] for name in texts)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -140,7 +140,7 @@ def test_every_format_says_the_notes(root, form):
     stand_in = {**made.result().data, "revision": None, "source": "my_rte"}
     made.put(root, *seeds(0.6, 0.5, of=made.model("mine"), data=stand_in))
     text = write_by_name(root, form=form)["table1"]
-    for said in ("Perhaps stand-in data", "Erratum: BERT-base mnli", "2/3"):
+    for said in ("Possibly stand-in data", "Erratum: BERT-base mnli", "2/3"):
         assert said in text
 
 
@@ -161,9 +161,9 @@ def test_numbers_of_table_1(root):
     assert rows["distilbert"]["CoLA"] is None
     mean = rows["distilbert"]["Mean of k"]
     assert (mean["text"], mean["number"], mean["of"]) == ("55.0 of 1", 55.0, ["rte"])
-    kept = rows["distilbert"]["Retained"]
-    assert kept["number"] == pytest.approx(100 * 0.55 / 0.75)
-    assert (kept["teacher"], kept["of"], len(kept["interval"])) == ("bert", ["rte"], 2)
+    retained = rows["distilbert"]["Retained"]
+    assert retained["number"] == pytest.approx(100 * 0.55 / 0.75)
+    assert (retained["teacher"], retained["of"], len(retained["interval"])) == ("bert", ["rte"], 2)
 
 
 def test_where_what_does_not_count_is_said(root):

@@ -39,7 +39,9 @@ def share(root, label):
 
 
 def why_not(root):
-    (said,) = [line for line in notes(write_tables(root)[0]) if line.startswith("Retained, not")]
+    (said,) = [
+        line for line in notes(write_tables(root)[0]) if line.startswith("Retained is unknown")
+    ]
     return said
 
 
@@ -58,7 +60,7 @@ def test_a_teacher_that_was_trained_again_is_another(root, taught):
     made.put(root, *seeds(0.5, of=second), *seeds(0.6, of=student))
     assert share(root, "student") == ""
     assert why_not(root) == (
-        "Retained, not said of student: its teacher had other weights "
+        "Retained is unknown for student: its teacher had other weights "
         f"({student.teacher_weights[:8]}) than teacher."
     )
 
@@ -89,7 +91,7 @@ def test_results_that_do_not_say_which_weights_go_by_the_name(root, taught):
     assert share(root, "student") == ""
     labels = sorted(f"teacher {each.digest}" for each in (first, second))
     assert why_not(root) == (
-        "Retained, not said of student: which of these is its teacher's row can't be told: "
+        "Retained is unknown for student: any of these may be its teacher's row: "
         f"{labels[0]}; {labels[1]}."
     )
 

@@ -8,7 +8,7 @@ from made_results import BERT, cells, note, seeds
 
 from eval_harness.results.store import find
 from eval_harness.runs.run import Settings
-from eval_harness.tables.row_labels import plain
+from eval_harness.tables.row_labels import format_setting
 from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import write_tables
 
@@ -77,7 +77,7 @@ def ours(root):
 
 
 def test_other_data_are_another_row(root):
-    """Fault 20: prevents a median over two data sets that bear one name."""
+    """Fault 20: prevents a median over two data sets of one name."""
     made.put(root, *seeds(0.5, 0.6, 0.7, day=2), *seeds(0.3, 0.4, task="cola", day=2))
     for task in ("rte", "cola"):
         changed = made.settings(task, content="f" * 16)
@@ -229,4 +229,4 @@ def test_models_of_one_name_are_told_apart(root):
 )  # fmt: skip
 def test_settings_are_written_as_people_do(value, text):
     """Prevents two settings from being rounded into one name."""
-    assert plain(value) == text
+    assert format_setting(value) == text

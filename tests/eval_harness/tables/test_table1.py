@@ -13,7 +13,7 @@ from places import PAPER
 from angels_share.errors import UserError
 from eval_harness.results.store import find, path_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.write import tables, write_by_name, write_tables
+from eval_harness.tables.write import make_tables, write_by_name, write_tables
 from eval_harness.tasks.registry import GLUE
 
 
@@ -41,7 +41,7 @@ def test_without_results_the_papers_rows_stand_alone(root):
 
 def test_a_table_is_a_frame(root):
     """Prevents a table from being readable by eye alone."""
-    frame = tables(load_paper())[0].frame.set_index("Model")
+    frame = make_tables(load_paper())[0].frame.set_index("Model")
     assert frame.loc["DistilBERT (paper)", "CoLA"] == "51.3"
 
 
@@ -113,7 +113,7 @@ def test_what_does_not_count_is_missing_and_named(root, how):
     name = third.relative_to(root).as_posix()
     assert note(table1, f"Not counted: {name}: ")
     files = "2 files" if how == "contradicted" else "1 file"
-    assert line == f"not counted: {files}; which and why: the notes of {root / 'table1.md'}"
+    assert line == f"not counted: {files}; which and why: see the notes of {root / 'table1.md'}"
     about_another = write_tables(root, {BERT.key})
     assert not any("ot counted" in text for text in about_another)
     assert f"Not counted: {name}: " in (root / "table1.md").read_text()
@@ -166,7 +166,7 @@ def test_a_degenerate_run_counts_and_is_named(root):
     made.put(root, *seeds(0.5, 0.5, task="cola", marks=best))
     table1 = write_tables(root)[0]
     assert note(table1, "Degenerate") == (
-        "Degenerate (one answer to everything), and counted: "
+        "Degenerate (one answer to everything), but counted: "
         "RTE seeds 1 and 2 (bert), RTE seed 3 (distilbert)."
     )
     assert note(table1, "Marked 'odd'").endswith("RTE seeds 1 and 2 (bert).")
@@ -214,7 +214,7 @@ def test_several_machines_are_named(root):
     """Prevents a spread over seeds from being one over machines without a word."""
     gpu = {**made.PROVENANCE, "device": "H200", "threads": 1}
     made.put(root, *seeds(0.6), *seeds(0.7, first=2, provenance=gpu), *seeds(0.1, task="cola"))
-    said = note(write_tables(root)[0], "Seeds of one cell ran on several devices or threads")
+    said = note(write_tables(root)[0], "Seeds of one cell ran on different devices or threads")
     assert said.endswith(": RTE on H200 x 1 and cpu x 2.")
 
 
@@ -231,8 +231,8 @@ def test_files_and_overlaps_are_one_line_each(root):
         "STS-B stsb0000."
     )
     assert "Stand-in" not in table1
-    said = "Examples of dev that are in train too: CoLA 16, STS-B 6."
-    assert note(table1, "Examples of") == said
+    said = "Dev examples that are also in train: CoLA 16, STS-B 6."
+    assert note(table1, "Dev examples") == said
 
 
 def test_stand_in_data_are_said(root):
@@ -242,9 +242,8 @@ def test_stand_in_data_are_said(root):
     own = {**made.result(task="spam").data, "revision": None, "source": "files of spam"}
     made.put(root, *seeds(0.9, task="spam", data=own))
     table1 = write_tables(root)[0]
-    assert note(table1, "Perhaps stand-in") == (
-        "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
-        "GLUE's own: "
+    assert note(table1, "Possibly stand-in") == (
+        "Possibly stand-in data: read from files in neither the Hub's nor GLUE's own layout: "
         "RTE rte00000 from mine.json (distilbert)."
     )
     assert note(table1, "Read from files, not from the Hub: spam spam0000.")
@@ -259,8 +258,8 @@ def test_means_are_over_the_same_tasks(root):
     assert rows["distilbert"]["Mean of k"] == "65.0 of 2"
     assert rows["DistilBERT (paper)"]["Mean of k"] == "71.0 of 2"
     assert rows["BERT-base (paper)"]["Mean of k"] == "77.0 of 2"  # the misprint of MNLI corrected
-    assert "over MNLI, RTE; the paper's is computed here" in note(table1, "Mean of k")
-    assert note(table1, "Score and Mean of k take MNLI's matched part.")
+    assert "over MNLI, RTE; the paper's mean is computed here" in note(table1, "Mean of k")
+    assert note(table1, "Score and Mean of k use MNLI's matched part.")
     made.put(root, *seeds(0.1, task="cola"))
     table1 = write_tables(root)[0]
     assert cells(table1)["BERT-base (paper)"]["Mean of k"] == ""
@@ -285,7 +284,7 @@ def test_a_task_of_ones_own_has_a_column(root):
 
 
 def test_what_was_retained(root):
-    """Prevents a share of tasks that only one of the two was judged on."""
+    """Prevents a share of tasks that only one of the two was evaluated on."""
     for task, score in (("rte", 0.8), ("mrpc", 0.5)):
         made.put(root, *seeds(score, of=BERT, task=task))
     made.put(root, *seeds(0.6, 0.62), *seeds(0.1, task="cola"))
@@ -323,7 +322,7 @@ def test_nothing_is_retained_of_another_experiment(root, other):
 
 
 def test_nothing_is_retained_on_other_examples(root):
-    """Prevents two data sets that bear one name from being compared."""
+    """Prevents two data sets of one name from being compared."""
     made.put(root, *seeds(0.8, of=BERT, given=made.settings(content="e" * 16)), *seeds(0.6))
     assert "Retained" not in cells(write_tables(root)[0])["distilbert"]
 
@@ -361,7 +360,7 @@ def test_a_sweep_sees_its_own_models(root):
 
 
 def test_a_table_can_be_had_by_its_name(root):
-    """Prevents a door from having to count tables to find the one that it shows."""
+    """Prevents a command from having to count tables to find the one that it shows."""
     made.put(root, *seeds(0.6, of=made.model("mine")))
     found = write_by_name(root)
     assert list(found) == ["table1", "table2", "table3", "table4"]
@@ -390,7 +389,7 @@ def test_which_of_two_models_of_one_name_is_the_newer(root):
     """Prevents rows of a teacher that was trained again from telling nobody which is today's."""
     old, new = (made.model("teacher", digest) for digest in ("99999999", "11111111"))
     made.put(root, *seeds(0.5, of=old, day=1), *seeds(0.6, of=new, day=2))
-    said = "2 models are called teacher; the newest results are of 11111111."
+    said = "2 models are named teacher; the newest results are from 11111111."
     assert note(write_tables(root)[0], "2 models") == said
 
 
@@ -399,13 +398,13 @@ def test_torn_times_are_told_at_the_end(root):
     (root / "speed").mkdir()
     (root / "speed" / "0123abcd.json").write_text("{")
     said = write_by_name(root)["not counted"]
-    assert said == f"not counted: 1 file; which and why: the notes of {root / 'table3.md'}"
+    assert said == f"not counted: 1 file; which and why: see the notes of {root / 'table3.md'}"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path, monkeypatch):
     """Prevents a misspelt --results_dir from becoming a folder with the paper's rows alone."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"--results_dir .*/res: there is no such folder"):
+    with pytest.raises(UserError, match=r"--results_dir .*/res: not a folder"):
         write_tables("~/res")
     assert not list(tmp_path.iterdir())
     (tmp_path / "res").mkdir()

@@ -11,7 +11,7 @@ from eval_harness.results.store import find, path_of
 from eval_harness.tables.cells import columns_of
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.rows import rows_of
-from eval_harness.tables.write import tables, write_tables
+from eval_harness.tables.write import make_tables, write_tables
 from eval_harness.tasks import custom as own_tasks
 from eval_harness.tasks.registry import TASKS
 
@@ -78,7 +78,7 @@ def test_a_missing_seed_is_shown(root):
     assert (row["SQuAD 2.0 EM"], row["SQuAD 2.0 F1"]) == ("10.0 (1/2)", "20.0 (1/2)")
     assert second.count("Not counted: ") == 2
     assert "ot counted" not in table1
-    assert line.endswith(f"which and why: the notes of {root / 'table2.md'}")
+    assert line.endswith(f"which and why: see the notes of {root / 'table2.md'}")
 
 
 def test_squad_2_has_columns_where_somebody_has_it(root):
@@ -156,14 +156,13 @@ def test_notes_are_of_table_2s_tasks(root):
     assert note(second, "Other hyper") == (
         "Other hyper-parameters: SQuAD: length 384, epochs 2, batch 12."
     )
-    assert note(second, "Perhaps stand-in") == (
-        "Perhaps stand-in data: read from files that are laid out neither as the Hub's nor as "
-        "GLUE's own: "
+    assert note(second, "Possibly stand-in") == (
+        "Possibly stand-in data: read from files in neither the Hub's nor GLUE's own layout: "
         "SQuAD squad000 from standin-train.json, standin-dev.json."
     )
-    assert note(second, "Examples of dev that are in train too: SQuAD 7.")
-    assert note(second, "Examples of test that are in train too: IMDb 123.")
-    assert note(second, "Degenerate").endswith("and counted: SQuAD seeds 1 and 2.")
+    assert note(second, "Dev examples that are also in train: SQuAD 7.")
+    assert note(second, "Test examples that are also in train: IMDb 123.")
+    assert note(second, "Degenerate").endswith("but counted: SQuAD seeds 1 and 2.")
     assert "SQuAD" not in first
 
 
@@ -207,6 +206,6 @@ def test_the_same_files_give_the_same_bytes(root):
 
 def test_without_results_the_papers_rows_stand_alone():
     """Prevents a published number from changing with what was measured."""
-    rows = {name: rest for name, *rest in tables(load_paper())[1].rows}
+    rows = {name: rest for name, *rest in make_tables(load_paper())[1].rows}
     assert rows["DistilBERT (D) (paper)"] == ["", "79.1", "86.9"]
     assert rows["BERT-base (paper)"] == ["93.46", "81.2", "88.5"]

@@ -117,14 +117,14 @@ def test_circumstances_are_told():
     busy = session(model("bert", 1.0, 1.0, 1.0, random_weights=False), load=2.31)
     said = note(text(busy), "Measured")
     for part in ("a chip, 2 cores", "float32, torch 2.13.0", "100 pairs: synthetic ids of STS-B's",
-                 "3 repeats", "the machine was busy when it began (load 2.3)"):  # fmt: skip
+                 "3 repeats", "the machine was busy at the start (load 2.3)"):  # fmt: skip
         assert part in said
     assert "random weights" not in said
-    assert "others had" not in said
+    assert "waited for a core" not in said
     neighbour = session(waited=0.372)
-    assert "others had the cores 37 % of the time" in note(text(neighbour), "Measured")
+    assert "threads waited for a core 37 % of the time" in note(text(neighbour), "Measured")
     for share in (0.049, None):
-        assert "others had" not in note(text(session(waited=share)), "Measured")
+        assert "waited for a core" not in note(text(session(waited=share)), "Measured")
     assert "random weights: bert, distilbert" in note(text(session()), "Measured")
     on_gpu = session(machine=replace(MACHINE, device="a card"))
     assert "Measured: a card (a chip" in text(on_gpu)

@@ -1,4 +1,4 @@
-"""The measures, against what they are by definition."""
+"""The metrics, against their definitions."""
 
 import numpy as np
 import pytest

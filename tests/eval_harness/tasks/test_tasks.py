@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
+import made_results as made
 import pytest
+from made_results import cells, seeds
 
 from angels_share.errors import UserError
 from eval_harness.data.splits import load_task
@@ -79,10 +83,38 @@ def test_the_score_of_the_commonest_label(name, real_data):
     assert round(100 * score, 1) == task.majority
 
 
-# --- tasks of one's own
+WITH_ANOTHER_ROW = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from eval_harness.tasks import registry
+
+sst2 = next(task for task in registry.TASKS if task.name == "sst2")
+registry.TASKS = (*registry.TASKS, replace(sst2, name="stars", title="Stars", glue=None))
+
+from eval_harness.tables.write import write_tables
+
+print(write_tables(Path(sys.argv[1]))[0])
+"""
 
 
-def test_an_own_row(tmp_path):
+def test_a_new_row_is_a_column_of_table_1(tmp_path):
+    """Prevents a task that isn't GLUE's from needing more than its row to be shown.
+
+    A process of its own: a row is added before anything reads the rows, as in the file.
+    """
+    made.put(tmp_path, *seeds(0.6, task="rte"), *seeds(0.7, task="stars"), *seeds(0.8, task="a"))
+    command = [sys.executable, "-c", WITH_ANOTHER_ROW, str(tmp_path)]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    row = cells(table)["distilbert"]
+    assert list(row)[-4:-1] == ["WNLI", "Stars", "a"]  # custom tasks come last
+    assert (row["RTE"], row["Stars"], row["a"]) == ("60.0", "70.0", "80.0")
+
+
+# --- custom tasks
+
+
+def test_a_custom_task(tmp_path):
     """Prevents a key of the file from being read and forgotten."""
     path = written(
         tmp_path,
@@ -103,7 +135,7 @@ def test_an_own_row(tmp_path):
     assert Path(task.files["hard"]) == tmp_path.parent / "hard.jsonl"
 
 
-def test_an_own_regression_from_the_hub(tmp_path):
+def test_a_custom_regression_from_the_hub(tmp_path):
     """Prevents a scale from being taken for labels, and the GLUE repository for theirs."""
     task = read_task(
         written(
@@ -122,39 +154,42 @@ NUMBERS = {"labels": None, "primary": "[pearson]"}
 BAD = {
     "colums": ({"colums": "[a]"}, "unknown key 'colums'; did you mean 'columns'?"),
     "missing": ({"columns": None}, "columns: is missing"),
-    "type": ({"version": "one"}, "version: 'one' is text, a whole number is wanted"),
+    "type": ({"version": "one"}, "version: 'one' is a string, expected an integer"),
     "name taken": ({"name": "rte"}, "name: 'rte' is there already"),
     "name for all": ({"name": "all"}, "name: 'all' is there already"),
     "name of the count": ({"name": "n"}, "name: 'n' is there already"),
     "name of a column": ({"name": "retained"}, "name: 'retained' is there already"),
-    "name of a path": ({"name": "../x"}, "name: '../x': small letters"),
+    "name of a path": ({"name": "../x"}, "name: '../x': use lowercase letters"),
     "three texts": ({"columns": "[a, b, c]"}, "columns: 3 texts"),
-    "label as text": ({"label_column": "review"}, "columns: 'review' holds the labels"),
-    "yes and no": ({"labels": "[no, yes]"}, "labels: False is no text; write it in quotes"),
-    "one label": ({"labels": "[bad]"}, "labels: one label alone"),
-    "label twice": ({"labels": "[bad, bad]"}, "labels: 'bad' stands there twice"),
-    "no labels": ({"labels": None}, "labels: either labels (classes) or scale"),
-    "both": ({"scale": "[0, 1]"}, "labels: either labels (classes) or scale"),
-    "scale": ({**NUMBERS, "scale": "[5, 0]"}, "scale: [5, 0]: the lowest and the highest"),
-    "endless": ({**NUMBERS, "scale": "[0, .inf]"}, "scale: [0, inf]: the lowest"),
-    "measure": ({"primary": "[acuracy]"}, "primary: 'acuracy' is no measure of this task"),
+    "label as text": ({"label_column": "review"}, "columns: 'review' is the label column"),
+    "yes and no": ({"labels": "[no, yes]"}, "labels: False is not text; write it in quotes"),
+    "one label": ({"labels": "[bad]"}, "labels: a single label"),
+    "label twice": ({"labels": "[bad, bad]"}, "labels: 'bad' is listed twice"),
+    "no labels": ({"labels": None}, "labels: give either labels (classes) or scale"),
+    "both": ({"scale": "[0, 1]"}, "labels: give either labels (classes) or scale"),
+    "scale": ({**NUMBERS, "scale": "[5, 0]"}, "scale: [5, 0]: expected [lowest, highest]"),
+    "endless": ({**NUMBERS, "scale": "[0, .inf]"}, "scale: [0, inf]: expected"),
+    "measure": ({"primary": "[acuracy]"}, "primary: 'acuracy' is not a metric for this task"),
     "near": ({"primary": "[acuracy]"}, "did you mean 'accuracy'?"),
-    "unfit": ({"primary": "[pearson]"}, "'pearson' is no measure of this task"),
-    "f1 of three": ({"labels": "[a, b, c]"}, "primary: f1 is of the second of two labels"),
+    "unfit": ({"primary": "[pearson]"}, "'pearson' is not a metric for this task"),
+    "f1 of three": ({"labels": "[a, b, c]"}, "primary: f1 needs two labels"),
     "version": ({"version": "0"}, "version: 0: must be 1 or more"),
     "split": ({"files": "{train: a.csv, valid: b.csv}"}, "unknown split 'valid'; did you mean"),
     "no dev": ({"files": "{train: a.csv}"}, "files: validation is missing"),
-    "kind": ({"files": "{train: a.xls, validation: b.csv}"}, "train: 'a.xls': one of .parquet"),
-    "nowhere": ({"files": None}, "files: either files or hub"),
-    "hub": ({"files": None, "hub": "a/b/c"}, "hub: 'a/b/c' is no name on the Hub"),
-    "config": ({"config": "plain"}, "config: goes with hub"),
+    "kind": (
+        {"files": "{train: a.xls, validation: b.csv}"},
+        "train: 'a.xls': must end in one of .parquet",
+    ),
+    "nowhere": ({"files": None}, "files: give either files or hub"),
+    "hub": ({"files": None, "hub": "a/b/c"}, "hub: 'a/b/c' is not a Hub id"),
+    "config": ({"config": "plain"}, "config: needs hub"),
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_row_is_one_line_with_file_and_key(what, tmp_path):
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_row_is_one_line_with_file_and_key(fault, tmp_path):
     """Prevents a slip in a row from becoming a run on something else than was meant."""
-    changes, message = BAD[what]
+    changes, message = BAD[fault]
     path = written(tmp_path, **changes)
     with pytest.raises(UserError) as caught:
         tasks_named([str(path)])
@@ -167,7 +202,7 @@ def test_a_key_that_stands_twice(tmp_path):
     """Prevents the second of two lists of labels from winning without a word."""
     path = written(tmp_path)
     path.write_text(path.read_text() + "labels: [good, bad]\n")
-    with pytest.raises(UserError, match="'labels' stands twice"):
+    with pytest.raises(UserError, match="'labels' appears twice"):
         read_task(path)
 
 
@@ -179,7 +214,7 @@ def test_rows_by_name_and_by_file(tmp_path):
     other = written(tmp_path / "b", version="2")
     with pytest.raises(UserError, match="two tasks are called 'stars'"):
         tasks_named([str(path), str(other)])
-    with pytest.raises(UserError, match=r"absent\.yml: there is no such file"):
+    with pytest.raises(UserError, match=r"absent\.yml: no such file"):
         tasks_named(["absent.yml"])
     with pytest.raises(UserError, match="unknown task 'rtee'; did you mean 'rte'"):
         tasks_named(["rtee"])

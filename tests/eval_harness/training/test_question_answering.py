@@ -31,7 +31,7 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch):
+def empty_cache(monkeypatch):
     """Every test begins as a new worker does."""
     monkeypatch.setattr(runner, "_kept", {})
 
@@ -70,7 +70,7 @@ def test_a_model_learns_to_answer(world):
 
 
 def test_what_cannot_be_answered_is_left_blank(world):
-    """Prevents SQuAD 2.0 from being trained or judged by the rules of 1.1."""
+    """Prevents SQuAD 2.0 from being trained or evaluated by the rules of 1.1."""
     given = {"num_train_epochs": 8}
     run = worlds.run_on_questions(world / "squad2", world / "bert", "squad_v2", given=given)
     result, answered = ran(run)
@@ -85,7 +85,7 @@ def test_what_cannot_be_answered_is_left_blank(world):
 
 
 def test_the_same_seed_gives_the_same_answers(world):
-    """Prevents numbers that nobody can repeat, whatever was kept of another seed's run."""
+    """Prevents numbers that nobody can repeat, whatever was cached by another seed's run."""
     first, again, other, last = (
         ran(worlds.run_on_questions(world / "squad", world / "bert", seed=seed))[1]
         for seed in (1, 1, 2, 1)
@@ -249,7 +249,7 @@ def test_every_setting_of_answers_arrives(world, monkeypatch):
     }  # fmt: skip
 
 
-def test_precision_and_batch_reach_the_judge(world, monkeypatch):
+def test_precision_and_batch_reach_the_evaluation(world, monkeypatch):
     """Prevents --bf16 and --per_device_eval_batch_size from ending at the training."""
     told = {}
 

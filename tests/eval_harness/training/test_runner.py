@@ -23,7 +23,7 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch):
+def empty_cache(monkeypatch):
     """Every test begins as a new worker does."""
     monkeypatch.setattr(runner, "_kept", {})
 
@@ -54,7 +54,7 @@ def test_a_run_learns_and_says_all_there_is_to_know(world):
 def test_the_same_seed_gives_the_same_bits(world, task):
     """Prevents numbers that nobody can repeat: head, order and dropout all come from the seed.
 
-    The second run finds model and data kept by the first; the third comes after another seed.
+    The second run finds model and data cached by the first; the third comes after another seed.
     """
     first, again, other, last = (
         ran(worlds.run_on(world / "glue", world / "bert", task, seed=seed))[1].logits
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bits(world, task):
     assert not np.array_equal(first, other)
 
 
-def test_a_kept_model_is_not_trained(world):
+def test_a_cached_model_is_not_trained(world):
     """Prevents a second run that begins where the first one ended."""
     run = worlds.run_on(world / "glue", world / "bert")
     ran(run)
@@ -183,7 +183,7 @@ def test_an_exploding_run_has_no_result(world):
 
 
 def test_distillation_comes_in_by_name(world, tmp_path):
-    """Prevents a harness that must import what it judges: teacher, factory and options are data."""
+    """Prevents a harness that must import what it runs: teacher, factory and options are data."""
     teacher = tmp_path / "teacher"
     ran(worlds.run_on(world / "glue", world / "bert", keep_weights=str(teacher)))
     kept = transformers.AutoConfig.from_pretrained(teacher)
