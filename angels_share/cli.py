@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, is_refusal
+from angels_share.files import explain, is_path_error
 from angels_share.flags import Flag, Options, parse
 from angels_share.training_flags import training_flags
 
@@ -102,7 +102,7 @@ def _line_and_status(error: Exception) -> tuple[str, int]:
     """Return the line that reports an error, and the exit status."""
     if isinstance(error, UserError):
         return _message(error), BAD_INPUT
-    if isinstance(error, OSError) and error.filename is not None and is_refusal(error):
+    if isinstance(error, OSError) and error.filename is not None and is_path_error(error):
         return f"{error.filename}: {explain(error)}", BAD_INPUT
     if os.environ.get("ANGELS_SHARE_TRACEBACK"):
         sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))

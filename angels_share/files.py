@@ -92,6 +92,6 @@ def explain(error: OSError) -> str:
     return _HINTS.get(error.errno or 0) or error.strerror or type(error).__name__
 
 
-def is_refusal(error: OSError) -> bool:
+def is_path_error(error: OSError) -> bool:
     """Return whether an OS error is due to a path that the user gave (status 2), not to the run."""
     return error.errno in _HINTS and error.errno not in (errno.ENOSPC, errno.EDQUOT)

@@ -84,7 +84,7 @@ def is_seed(value: int) -> str | None:
     return None if 0 <= value < 2**32 else "must be from 0 to 4294967295"
 
 
-def is_share(value: float) -> str | None:
+def is_fraction(value: float) -> str | None:
     """Check a probability or a fraction: return what is wrong with it."""
     return None if 0 <= value <= 1 else "must be between 0 and 1"
 

@@ -128,7 +128,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{folded[close[0]]}'?" if close else ""
 
 
-def known_as(name: str) -> ShortName | None:
+def short_name_of(name: str) -> ShortName | None:
     """Return the row of the table that a name belongs to, or None."""
     return next((row for row in SHORT_NAMES if name in row.names), None)
 
@@ -147,7 +147,7 @@ def locate(name: str, *, what: Literal["model", "dataset"] = "model") -> Located
             f"no {what} at {name!r}: that is neither a folder nor a name on the Hub"
             + nearest(name, _typed_names(what))
         )
-    row = known_as(name) if what == "model" else None
+    row = short_name_of(name) if what == "model" else None
     ids = (row.repo_id, *row.older_ids) if row else (name,)
     for repo_id in ids:
         if revision := _cached_revision(repo_id, what):
@@ -238,7 +238,7 @@ def _require_writable_cache(repo_id: str) -> None:
 
 
 def _unreachable(name: str, repo_id: str, what: str, why: str) -> UserError:
-    hint = "" if what != "model" or known_as(name) else nearest(name, _typed_names(what))
+    hint = "" if what != "model" or short_name_of(name) else nearest(name, _typed_names(what))
     kind = "" if what == "model" else " --repo-type dataset"
     return UserError(
         f"{what} {name!r} is neither a folder nor in the local cache ({cache_folder()}), and {why}"

@@ -63,7 +63,7 @@ def _check_index(index: Path) -> None:
 
 
 @contextmanager
-def unreported() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bar and load report, which one line of ours replaces."""
     from transformers.utils import logging as transformers_logging
 

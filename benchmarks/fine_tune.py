@@ -35,7 +35,6 @@ from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
 from eval_harness.training import runner
 from eval_harness.training.classification import answers_of
-from eval_harness.training.model_loading import load_model
 
 LENGTH = 128
 
@@ -61,7 +60,7 @@ def run_padded(run: Run, data: TaskData, examples: dict, tokenizer) -> tuple[flo
     values = run.settings.task["values"]
     names = set(values) - {"max_seq_length", "train_sampling_strategy"}
     started = time.perf_counter()
-    model = load_model(run.model, run.task, tokenizer).copy(run.seed)
+    model = load_for_task(run.model, run.task, tokenizer).copy(run.seed)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             scratch,

@@ -77,7 +77,7 @@ def make_task(data: Path, scratch: Path) -> Task:
 def make_models(teacher: str, task: Task, scratch: Path) -> tuple[Path, Model]:
     """Save the teacher with an answer head, and its student of half the depth."""
     tokenizer = load_tokenizer(teacher)
-    loaded = model_loading.load_model(identify(teacher), task, tokenizer)
+    loaded = model_loading.load_for_task(identify(teacher), task, tokenizer)
     model_loading.save_weights(scratch / "teacher", loaded.copy(1), tokenizer)
     make_student(load_model(teacher)).save_pretrained(scratch / "student")
     tokenizer.save_pretrained(scratch / "student")

@@ -98,7 +98,7 @@ def time_bare_loop(trainer: DistilTrainer, steps: int) -> list[float]:
             alpha / max(int(count), 1) if alpha else 0.0
             for alpha, count in zip(alphas, objective.counts(batch), strict=True)
         ]
-        objective(batch, [objective.ask(teacher, batch)], weights).objective.backward()
+        objective(batch, [objective.run_teacher(teacher, batch)], weights).objective.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -8,11 +8,13 @@ from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
-from angels_share.flags import Flag, Options, above_zero, is_share, not_negative
+from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
 from angels_share.names import locate
 from distil_trainer.recipe import (
     PRESETS,
+    TERMS,
     WEIGHTS,
+    Term,
     check_weights,
     default_weights,
     parse_layers,
@@ -21,6 +23,13 @@ from distil_trainer.recipe import (
 
 def _inside(value: float) -> str | None:
     return None if 0 < value < 1 else "must be above 0 and below 1"
+
+
+def _weight_flag(term: Term) -> Flag:
+    masked, causal = (term.defaults.get(mode, 0.0) for mode in ("masked", "causal"))
+    default = f"{masked:g}" if masked == causal else f"{masked:g}; {causal:g} for GPT-2"
+    text = f"weight of {term.title}, {term.subject} [{default}]"
+    return Flag(term.weight, text, float, check=not_negative)
 
 
 _MODEL_FLAGS = (
@@ -73,25 +82,7 @@ _LOSS_FLAGS = (
         "a student of the paper's Table 4, or `all` in turn",
         choices=(*ABLATIONS, "all"),
     ),
-    Flag(
-        "alpha_ce", "weight of L_ce, on the teacher's soft targets [5]", float, check=not_negative
-    ),
-    Flag(
-        "alpha_mlm", "weight of L_mlm, on masked tokens [2; 0 for GPT-2]", float, check=not_negative
-    ),
-    Flag(
-        "alpha_clm",
-        "weight of L_clm, on the next token [0; 2 for GPT-2]",
-        float,
-        check=not_negative,
-    ),
-    Flag("alpha_mse", "weight of L_mse, the MSE of the logits [0]", float, check=not_negative),
-    Flag(
-        "alpha_cos",
-        "weight of L_cos, the cosine loss of the last hidden states [1]",
-        float,
-        check=not_negative,
-    ),
+    *(_weight_flag(term) for term in TERMS if term.weight in WEIGHTS),
     Flag("temperature", "softmax temperature in L_ce", float, 2.0, check=above_zero),
     Flag("restrict_ce_to_mask", "compute L_ce and L_mse at masked tokens only", bool),
     Flag("mlm_probability", "fraction of tokens to mask", float, 0.15, check=_inside),
@@ -129,7 +120,7 @@ _DATA_FLAGS = (
         "fraction of sequences held out for validation",
         float,
         0.005,
-        check=is_share,
+        check=is_fraction,
     ),
     Flag(
         "tokens_per_batch",

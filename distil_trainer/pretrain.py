@@ -29,9 +29,8 @@ from distil_trainer.data.sources import find_sources
 from distil_trainer.models.families import family_of
 from distil_trainer.models.loading import load_config, load_model, student_from_config
 from distil_trainer.models.student import check_pair, make_student, plan_student
-from distil_trainer.recipe import parse_layers
+from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width, parse_layers
 from distil_trainer.training.args import DistilTrainingArguments
-from distil_trainer.training.checks import OF_TEACHERS
 from distil_trainer.training.trainer import DistilTrainer
 
 
@@ -113,9 +112,8 @@ class _Job:
 
     def _arguments(self) -> DistilTrainingArguments:
         names = (
-            "alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos", "temperature",
-            "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope",
-            "tokens_per_batch", "allow_inexact_resume",
+            *WEIGHTS, "temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
+            "mask_scope", "tokens_per_batch", "allow_inexact_resume",
         )  # fmt: skip
         ours = {name: self.options[name] for name in names if self.options[name] is not None}
         if not self._teacher_names():
@@ -149,7 +147,7 @@ class _Job:
         shape = family.shape(chosen)
         for number, config in enumerate(configs):
             # L_cos compares hidden states with those of the first teacher only.
-            compared = number == 0 and weights["alpha_cos"] > 0
+            compared = number == 0 and needs_equal_width(weights)
             # Sequences are cut to the shortest maximum of all models.
             shortest = min(shape.max_length, family_of(config).shape(config).max_length)
             check_pair(chosen, config, needs_equal_width=compared, max_length=shortest)

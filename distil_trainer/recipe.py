@@ -1,6 +1,7 @@
 """The training recipe: hyper-parameters, presets and loss weights. Imports no torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from angels_share.errors import UserError
@@ -39,20 +40,72 @@ DEFAULTS: Mapping[str, Any] = {
     )
 }
 
-WEIGHTS = ("alpha_ce", "alpha_mlm", "alpha_clm", "alpha_mse", "alpha_cos")
-
 Mode = Literal["masked", "causal", "task"]
 
-_WEIGHTS: Mapping[Mode, Mapping[str, float]] = {
-    "masked": {"alpha_ce": 5.0, "alpha_mlm": 2.0, "alpha_mse": 0.0, "alpha_cos": 1.0},
-    "causal": {"alpha_ce": 5.0, "alpha_clm": 2.0, "alpha_mse": 0.0, "alpha_cos": 1.0},
-    "task": {"alpha_ce": 0.5, "alpha_task": 0.5},
-}
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the loss.
+
+    Attributes:
+        weight: the argument, flag and record field that holds its weight.
+        title: its symbol in the paper.
+        subject: what it is computed on, for help texts.
+        defaults: its default weight for each kind of student that has the term.
+        needs_teacher: whether it compares the student with a teacher.
+        needs_equal_width: whether it compares hidden states, which have no projection.
+    """
+
+    weight: str
+    title: str
+    subject: str
+    defaults: Mapping[Mode, float]
+    needs_teacher: bool = False
+    needs_equal_width: bool = False
+
+
+TERMS = (
+    Term(
+        "alpha_ce",
+        "L_ce",
+        "on the teacher's soft targets",
+        {"masked": 5.0, "causal": 5.0, "task": 0.5},
+        needs_teacher=True,
+    ),
+    Term("alpha_mlm", "L_mlm", "on masked tokens", {"masked": 2.0}),
+    Term("alpha_clm", "L_clm", "on the next token", {"causal": 2.0}),
+    Term(
+        "alpha_mse",
+        "L_mse",
+        "the MSE of the logits",
+        {"masked": 0.0, "causal": 0.0},
+        needs_teacher=True,
+    ),
+    Term(
+        "alpha_cos",
+        "L_cos",
+        "the cosine loss of the last hidden states",
+        {"masked": 1.0, "causal": 1.0},
+        needs_teacher=True,
+        needs_equal_width=True,
+    ),
+    Term("alpha_task", "L_task", "on a task's labels", {"task": 0.5}),
+)
+
+WEIGHTS = tuple(term.weight for term in TERMS if term.defaults.keys() & {"masked", "causal"})
+"""The weights of pre-training."""
+OF_TEACHERS = tuple(term.weight for term in TERMS if term.needs_teacher)
+"""The weights of the terms that need a teacher."""
 
 
 def default_weights(mode: Mode) -> Mapping[str, float]:
     """Return the loss terms of a kind of student, with their default weights."""
-    return _WEIGHTS[mode]
+    return {term.weight: term.defaults[mode] for term in TERMS if mode in term.defaults}
+
+
+def needs_equal_width(weights: Mapping[str, float]) -> bool:
+    """Return whether hidden states of student and teacher are compared."""
+    return any(weights.get(term.weight) for term in TERMS if term.needs_equal_width)
 
 
 def check_weights(weights: Mapping[str, float]) -> None:

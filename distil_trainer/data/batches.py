@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -213,7 +213,29 @@ def _exit_on_sigterm_of_parent() -> None:
     os._exit(0)
 
 
-class EpochLoader(DataLoader[Example]):
+T = TypeVar("T")
+
+
+class SignalProofLoader(DataLoader[T]):
+    """DataLoader whose workers outlive signals to the process group."""
+
+    def _get_iterator(self) -> Any:
+        """Start the workers with SIGTERM blocked.
+
+        Libraries may start threads in a forked child before the worker's own first line (Arrow's
+        pools do), and a signal is delivered to any thread that doesn't block it. Blocked here, it
+        is blocked in all of them.
+        """
+        if sys.platform != "linux":
+            return super()._get_iterator()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super()._get_iterator()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class EpochLoader(SignalProofLoader[Example]):
     """DataLoader of one process' share of a plan, epoch after epoch.
 
     Its batches are sharded already: don't pass it to accelerate's `prepare`, which would shard
@@ -342,7 +364,7 @@ def stream_loader(
         num_workers: worker processes; 0 loads in this one.
         pin_memory: as in torch's DataLoader.
     """
-    return DataLoader(
+    return SignalProofLoader(
         batches,
         batch_size=None,  # they are batches already
         collate_fn=collate,

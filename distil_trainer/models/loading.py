@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.names import Located, locate, nearest
-from angels_share.untrusted import refuse_code, require_safetensors, unreported
+from angels_share.untrusted import quiet_transformers, refuse_code, require_safetensors
 from distil_trainer.models.families import Family, family_named, family_of
 
 Task = Literal["lm", "classification", "qa"]
@@ -137,7 +137,7 @@ def _from_pretrained(
     model_class: Any, name: str, located: Located, config: PreTrainedConfig, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
     try:
-        with unreported():
+        with quiet_transformers():
             model, report = model_class.from_pretrained(
                 located.source,
                 config=config,

@@ -22,6 +22,9 @@ from distil_trainer.models.families import (
     family_of,
     student_config,
 )
+from distil_trainer.recipe import TERMS
+
+_OF_HIDDEN_STATES = [term.weight for term in TERMS if term.needs_equal_width]
 
 Init = Literal["teacher", "random"]
 
@@ -302,7 +305,8 @@ def _check_sizes(student: Shape, teacher: Shape, *, needs_equal_width: bool) -> 
     if needs_equal_width and student.width != teacher.width:
         raise UserError(
             f"the student's hidden size is {student.width} and the teacher's {teacher.width}: "
-            "L_cos compares hidden states, so set alpha_cos to 0 or make the sizes equal"
+            f"hidden states are compared, so set {' and '.join(_OF_HIDDEN_STATES)} to 0 or make "
+            "the sizes equal"
         )
 
 

@@ -74,7 +74,7 @@ class Objective(nn.Module):
         """Return the number of positions over which each term is summed in a prepared batch."""
         raise NotImplementedError
 
-    def ask(self, teacher: PreTrainedModel, batch: Batch) -> Any:
+    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> Any:
         """Run a teacher on a batch without gradients; return what `forward` needs of it."""
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class LanguageModelObjective(Objective):
         return torch.tensor([soft, len(batch["head_labels"]), soft, attended])
 
     @torch.no_grad()
-    def ask(self, teacher: PreTrainedModel, batch: Batch) -> TeacherStates:
+    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> TeacherStates:
         """Return a teacher's states for a batch, from the teacher's own inputs and precision."""
         family = family_of(teacher)
         hidden = last_hidden_state(teacher, family, batch)

@@ -138,7 +138,7 @@ class TaskObjective(Objective):
         return torch.tensor([count, count])
 
     @torch.no_grad()
-    def ask(self, teacher: PreTrainedModel, batch: Batch) -> Any:
+    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> Any:
         """Return a teacher's output for a batch, from the inputs that the teacher takes."""
         return teacher(**chosen(batch, inputs_of(teacher)))
 
@@ -154,7 +154,7 @@ class TaskObjective(Objective):
 
         Args:
             batch: a batch of examples.
-            teachers: the teachers' outputs, as returned by `ask` or `packed`.
+            teachers: the teachers' outputs, as returned by `run_teacher` or `packed`.
             weights: for each term its alpha divided by its count in the whole accumulated batch.
 
         Raises:

@@ -26,7 +26,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, hash_of, is_refusal, replacing, sha256_of_file, write_json
+from angels_share.files import (
+    explain,
+    hash_of,
+    is_path_error,
+    replacing,
+    sha256_of_file,
+    write_json,
+)
 from angels_share.inputs import chosen, inputs_of
 from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.objectives.task import (
@@ -282,7 +289,7 @@ def _naming_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        failure = UserError if is_refusal(error) else RunFailed
+        failure = UserError if is_path_error(error) else RunFailed
         raise failure(f"{folder}: {explain(error)}") from error
 
 

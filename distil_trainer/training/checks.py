@@ -20,11 +20,8 @@ from distil_trainer.objectives.task import (
     task_head,
 )
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
-from distil_trainer.recipe import Mode
+from distil_trainer.recipe import OF_TEACHERS, Mode, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
-
-OF_TEACHERS = ("alpha_ce", "alpha_mse", "alpha_cos")
-"""The weights of the terms that need a teacher."""
 
 _IGNORED = {
     "data_collator": "DistilTrainer pads and masks a language model's batches itself",
@@ -95,10 +92,10 @@ def check_teachers(
             check_task_pair(task_head(student), task_head(teacher))
             continue
         # Only the first teacher's hidden states are compared.
-        needs_equal_width = number == 0 and weights["alpha_cos"] > 0
+        compared = number == 0 and needs_equal_width(weights)
         # Sequences that are too long for either are refused once the data is known.
         shortest = min(max_length(student), max_length(teacher))
-        check_pair(student, teacher, needs_equal_width=needs_equal_width, max_length=shortest)
+        check_pair(student, teacher, needs_equal_width=compared, max_length=shortest)
 
 
 def require_teacher_outputs(batch: Mapping[str, Any], teachers: Sequence[PreTrainedModel]) -> None:

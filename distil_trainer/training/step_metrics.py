@@ -125,7 +125,7 @@ def not_finite(terms: Sequence[str], sums: Sequence[float], norm: float) -> str 
     return None if math.isfinite(norm) else "the gradient is"
 
 
-def evaluation_figures(
+def evaluation_metrics(
     alphas: Mapping[str, float], totals: Sequence[float], *, taught: bool
 ) -> dict[str, float]:
     """Return evaluation metrics: loss and its terms, perplexity, and agreement with a teacher.

@@ -37,10 +37,9 @@ from distil_trainer.objectives.language_model import (
 )
 from distil_trainer.objectives.task import TEACHER_OUTPUTS, TaskObjective
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
-from distil_trainer.recipe import Mode
+from distil_trainer.recipe import OF_TEACHERS, Mode
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.checks import (
-    OF_TEACHERS,
     check_accelerator,
     check_positions,
     check_settings,
@@ -55,7 +54,7 @@ from distil_trainer.training.resumable import ResumableTrainer
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
     MetricsWindow,
-    evaluation_figures,
+    evaluation_metrics,
     not_finite,
 )
 
@@ -339,7 +338,7 @@ class DistilTrainer(ResumableTrainer):
 
     def _run_teachers(self, batch: Batch) -> list[Any]:
         with self.accelerator.autocast():
-            return [self.objective.ask(teacher, batch) for teacher in self.teachers]
+            return [self.objective.run_teacher(teacher, batch) for teacher in self.teachers]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
@@ -406,7 +405,7 @@ class DistilTrainer(ResumableTrainer):
             totals += self._evaluate_batch(self.objective.prepare(batch))
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         totals = self.accelerator.reduce(totals, reduction="sum")
-        metrics = evaluation_figures(self._alphas, totals.tolist(), taught=bool(self.teachers))
+        metrics = evaluation_metrics(self._alphas, totals.tolist(), taught=bool(self.teachers))
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             raise RunFailed(

@@ -3,6 +3,7 @@
 python run_glue.py --model distilbert
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from angels_share.cli import DONE, RUN_FAILED, Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
 from eval_harness.commands.carry_out import carry_out, submission_folder
-from eval_harness.commands.sweep_flags import (
+from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_DIR,
     DATA_REVISION,
@@ -24,7 +25,7 @@ from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
 from eval_harness.runs.run import Run
-from eval_harness.sweep.plan import Experiment, Plan, lacks_something, plan
+from eval_harness.sweep.plan import Experiment, Plan, lacks_outputs, plan
 from eval_harness.tasks.lookup import tasks_named
 from eval_harness.tasks.registry import Task
 
@@ -68,10 +69,11 @@ def experiment(options: Options) -> Experiment:
 def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
     """Write GLUE server submissions, one folder per model, setting and seed."""
     if task.glue is None:
+        sys.stderr.write(f"{_NAME}: {task.title} is not one of GLUE's tasks: no submission file\n")
         return
     tests = planned.experiment.load(task).test
     for run in runs:
-        if lacks_something(planned.root, run):
+        if lacks_outputs(planned.root, run):
             continue  # an older result without test predictions: the sweep has reported it
         result = load(path_of(planned.root, run.key))
         predictions = read_predictions(planned.root, result, ClassPredictions)

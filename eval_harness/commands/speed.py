@@ -8,7 +8,7 @@ import sys
 from angels_share.cli import DONE, INTERRUPTED, TERMINATED, Command
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero
-from eval_harness.commands.sweep_flags import DATA_DIR, DATA_REVISION
+from eval_harness.commands.shared_flags import DATA_DIR, DATA_REVISION
 from eval_harness.results.speed import write_session
 from eval_harness.speed.bench_process import BenchProcess
 from eval_harness.speed.request import requests

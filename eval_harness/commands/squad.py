@@ -13,7 +13,7 @@ from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands.carry_out import carry_out, submission_folder
-from eval_harness.commands.sweep_flags import (
+from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_REVISION,
     MODEL,

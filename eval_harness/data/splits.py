@@ -65,7 +65,7 @@ def load_task(
         UserError: the data is missing, or isn't clean: `path:line: reason`.
     """
     read: Callable[..., TaskData[Any]] = resolve(task.kind.read)
-    return read(task, data_dir, limit=limit, revision=revision, test=test)
+    return read(task, data_dir, limit=limit, revision=revision, test=test and bool(task.test))
 
 
 def overlap_of(train: Iterable[Any], evaluated: Sequence[Any]) -> int:

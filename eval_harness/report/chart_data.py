@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.ablations import ABLATIONS
-from angels_share.names import known_as
+from angels_share.names import short_name_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
 from eval_harness.tables.cells import columns_of, count_of, published_name, tasks_of_mean, title_of
@@ -163,7 +163,7 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
         for row in scored
         if (timed := _timed(row, session)) is not None
     ]
-    if known_as(reference.name) is known_as("bert"):
+    if short_name_of(reference.name) is short_name_of("bert"):
         times = [*paper_speeds, *times]
     return CostPoints(tasks, [*paper_sizes, *sizes], times, reference.name, threads)
 
@@ -190,9 +190,9 @@ def _timed(row: Row, session: Session) -> Timed | None:
     for model in session.models:
         if model.key == row.model.key:
             return model
-    published = known_as(row.model.name) if row.model.revision is not None else None
+    published = short_name_of(row.model.name) if row.model.revision is not None else None
     return next(
-        (model for model in session.models if published and known_as(model.name) is published),
+        (model for model in session.models if published and short_name_of(model.name) is published),
         None,
     )
 

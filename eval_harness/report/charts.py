@@ -35,7 +35,7 @@ from eval_harness.report.panels import (
     render,
     stacked,
 )
-from eval_harness.report.training_curves import PARTS, Curve
+from eval_harness.report.training_curves import PARTS, Curve, title_of_part
 from eval_harness.tables.cells import title_of
 from eval_harness.tasks.registry import GLUE
 
@@ -331,11 +331,11 @@ def training_curves(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Chart
     """Draw the parts of the loss in training, each in its own panel."""
     students = in_order(marks, [curve.student for curve in curves])
     present = {curve.part for curve in curves}
-    parts = [part for part in PARTS if part in present]
+    parts = [*(part for part in PARTS if part in present), *sorted(present - PARTS.keys())]
     words = []
     for part in parts:
         listed = "; ".join(_course(curve) for curve in curves if curve.part == part)
-        words.append(f"{PARTS[part]}: {listed}.")
+        words.append(f"{title_of_part(part)}: {listed}.")
     caption = "Each part of the loss by step, before weighting."
     if any(curve.held_out for curve in curves):
         caption += " Markers: on held-out text."
@@ -346,7 +346,8 @@ def training_curves(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Chart
             for curve in curves:
                 if curve.part == part:
                     _draw_curve(axes, curve, marks[curve.student])
-            axes.set_title(PARTS[part][0].upper() + PARTS[part][1:])
+            title = title_of_part(part)
+            axes.set_title(title[0].upper() + title[1:])
             axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -27,6 +27,7 @@ PARTS = {
 _STATE = "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
 _HELD_OUT = "eval_"
+_PART = "loss_"
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,26 @@ def _curves(name: str, folder: Path, invalid: list[Invalid]) -> list[Curve]:
     histories = {"": training, _HELD_OUT: training if held_out is None else held_out}
     curves = [
         _curve(name, part, prefix, entries)
-        for part in PARTS
+        for part in _parts_of(histories.values())
         for prefix, entries in histories.items()
     ]
     return [curve for curve in curves if curve.steps]
 
 
 _Entry = Mapping[str, float]
+
+
+def title_of_part(part: str) -> str:
+    """Return what a part of the loss is called on the page."""
+    return PARTS.get(part, f"L_{part.removeprefix(_PART)}")
+
+
+def _parts_of(histories: Iterable[Iterable[_Entry]]) -> list[str]:
+    """Return the parts in the order of the panels, last those of terms that were added since."""
+    found = {name.removeprefix(_HELD_OUT) for history in histories for entry in history
+             for name in entry}  # fmt: skip
+    others = {name for name in found if name.startswith(_PART)} - PARTS.keys()
+    return [*PARTS, *sorted(others)]
 
 
 def _read_first(
@@ -140,9 +154,12 @@ def _entries(history: Any, key: str) -> list[_Entry]:
     """Return the steps and the parts of the loss, which all must be numbers."""
     if type(history) is not list or any(type(entry) is not dict for entry in history):
         raise ValueError(f"{key} is not a list of records")
-    names = {"step", *PARTS, *(_HELD_OUT + part for part in PARTS)}
     return [
-        {name: _number(name, entry[name]) for name in sorted(entry.keys() & names)}
+        {
+            name: _number(name, value)
+            for name, value in sorted(entry.items())
+            if name == "step" or name.removeprefix(_HELD_OUT).startswith(_PART)
+        }
         for entry in history
     ]
 

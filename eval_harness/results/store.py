@@ -47,7 +47,7 @@ class Invalid:
     reason: str
 
     @property
-    def is_passing(self) -> bool:
+    def is_leftover(self) -> bool:
         """True for a leftover rather than a result: unfinished, or predictions alone."""
         return self.path.endswith((".tmp", ".parquet"))
 

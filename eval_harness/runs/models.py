@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
-from angels_share.names import Located, ShortName, known_as, locate
+from angels_share.names import Located, ShortName, locate, short_name_of
 from angels_share.student_record import RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
@@ -42,7 +42,7 @@ def identify(name: str) -> Model:
         UserError: not found, no tokenizer, or no weights that can be read without running code.
     """
     located = locate(name)
-    row = known_as(name)
+    row = short_name_of(name)
     if located.kind == "folder":
         row = None  # a folder is the user's own model, even if named like a short name
         require_safetensors(Path(located.source), "AutoModel")
@@ -116,7 +116,7 @@ def _read_lineage(located: Located) -> _Lineage:
 
 def _teacher_name(name: str) -> str:
     """Return a teacher's name as `identify` would give it."""
-    row = known_as(name)
+    row = short_name_of(name)
     return row.short if row else _folder_name(Path(name))
 
 

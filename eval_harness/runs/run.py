@@ -115,7 +115,7 @@ class Run:
         neutral: flags of TrainingArguments that change no number, such as dataloader_num_workers.
         data_dir: the folder of the task's data; None for the Hub.
         data_revision: the commit of the data set on the Hub.
-        keep_weights: the folder to save the fine-tuned model to, if any.
+        save_weights_to: the folder to save the fine-tuned model to, if any.
         seeds: all seeds of the experiment: tables report how many of them have results.
         predict_test: whether to predict the test splits too, for GLUE's server.
     """
@@ -128,7 +128,7 @@ class Run:
     neutral: Mapping[str, Any] = field(default_factory=dict, hash=False)
     data_dir: str | None = None
     data_revision: str | None = None
-    keep_weights: str | None = None
+    save_weights_to: str | None = None
     seeds: tuple[int, ...] = ()
     predict_test: bool = False
 

@@ -26,7 +26,7 @@ from eval_harness.data.token_rows import TokenRows
 from eval_harness.runs.run import Model
 from eval_harness.speed.request import SEED, TASK, Request
 from eval_harness.training.encoding import Collator, by_length, encode
-from eval_harness.training.model_loading import LoadedModel, load_model
+from eval_harness.training.model_loading import LoadedModel, load_for_task
 from eval_harness.training.provenance import provenance_on
 
 _Batch = Mapping[str, Tensor]
@@ -94,7 +94,7 @@ class Bench:
             loaded = _new(request)
         else:
             tokenizer = tokenizer or load_tokenizer(request.model.source, request.model.revision)
-            loaded = load_model(request.model, TASK, tokenizer)
+            loaded = load_for_task(request.model, TASK, tokenizer)
             _check_config(request.name, loaded.model.config)
         loaded.model.eval().to(self._device, torch.bfloat16 if request.bf16 else torch.float32)
         return loaded

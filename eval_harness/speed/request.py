@@ -13,7 +13,7 @@ from angels_share.errors import UserError
 from angels_share.files import explain, hash_of
 from angels_share.flags import Options
 from angels_share.hardware import cores
-from angels_share.names import known_as, locate
+from angels_share.names import locate, short_name_of
 from eval_harness.data.sources import find_source
 from eval_harness.data.stsb_lengths import lengths
 from eval_harness.data.texts import Split
@@ -154,7 +154,7 @@ def _subject(name: str, options: Options) -> _Subject:
     if is_file and not options.synthetic:
         raise UserError(f"{name}: a config has no tokenizer: add --synthetic")
     config = _config_of(name, is_file=is_file)
-    row = known_as(name)
+    row = short_name_of(name)
     label = row.short if row else _label(name)
     return _Subject(
         name=label,
@@ -187,7 +187,7 @@ def _label(name: str) -> str:
 
 
 def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:
-    row = known_as(name)
+    row = short_name_of(name)
     if row and row.short in _DEFAULT_CONFIGS and not Path(name).is_dir():
         return _DEFAULT_CONFIGS[row.short]
     path = Path(name).expanduser() if is_file else _config_file(name)

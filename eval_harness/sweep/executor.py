@@ -89,6 +89,11 @@ class Executor(Protocol):
     """A context manager that executes runs; after the `with` none of its slots is left.
 
     On an exception the current runs are stopped at once; otherwise all slots are idle by then.
+
+    What every executor sees to: `worker.execute` makes and publishes a run, wherever it is called,
+    one at a time in a process, with a token of its own for each slot. The number of threads is set
+    in the environment before torch is imported, since it decides the bits of a result. `grow` ends
+    in `Started` or `CannotStart` for each slot. Signals are caught until the `with` is left.
     """
 
     @property

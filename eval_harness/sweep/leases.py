@@ -110,6 +110,7 @@ class Leases:
     """
 
     def __init__(self, root: Path, lapse: float = LAPSE_SECONDS) -> None:
+        self.root = root
         self._folder, self._lapse = root / FOLDER, lapse
         self._folder.mkdir(parents=True, exist_ok=True)
 

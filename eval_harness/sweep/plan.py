@@ -183,7 +183,7 @@ def _teacher_job(plan: Plan, task: Task) -> _Teacher:
         teacher_plan = replace(plan, experiment=experiment)
         run = _run(teacher_plan, plan.teacher, task, plan.seeds[0], None)
     folder = plan.root / "models" / run.key
-    job = _job(plan, replace(run, keep_weights=str(folder)), None)
+    job = _job(plan, replace(run, save_weights_to=str(folder)), None)
     return _Teacher(job, run.key, str(folder))
 
 
@@ -234,15 +234,15 @@ def _method(plan: Plan, teacher: _Teacher) -> Method:
 
 def _job(plan: Plan, run: Run, teacher: _Teacher | None) -> Job:
     needs = teacher.key if teacher is not None and teacher.job is not None else None
-    return Job(run, needs, _cost(plan, run), again=lacks_something(plan.root, run))
+    return Job(run, needs, _cost(plan, run), again=lacks_outputs(plan.root, run))
 
 
-def lacks_something(root: Path, run: Run) -> bool:
+def lacks_outputs(root: Path, run: Run) -> bool:
     """Return whether a result exists that lacks the weights or test predictions now requested."""
     path = path_of(root, run.key)
     if not path.is_file():
         return False
-    if run.keep_weights is not None and not is_whole(Path(run.keep_weights)):
+    if run.save_weights_to is not None and not is_whole(Path(run.save_weights_to)):
         return True
     try:
         return run.predict_test and not set(run.task.test) <= set(load(path).data["examples"])

@@ -47,7 +47,7 @@ def unique(jobs: Iterable[Job]) -> list[Job]:
     chosen: dict[str, Job] = {}
     for job in jobs:
         known = chosen.get(job.key)
-        if known is None or known.run.keep_weights is None:
+        if known is None or known.run.save_weights_to is None:
             chosen[job.key] = job
     return list(chosen.values())
 

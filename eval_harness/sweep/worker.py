@@ -18,7 +18,7 @@ from typing import Any
 
 from angels_share.cli import without_secrets
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, is_refusal
+from angels_share.files import explain, is_path_error
 from angels_share.imports import resolve
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
@@ -101,7 +101,7 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
         return
     parent.send(Ready())
     while (assignment := parent.receive()) is not None:
-        ended = execute(assignment, setup, leases, work, parent.report)
+        ended = execute(assignment, leases, setup.token, work, parent.report)
         parent.send(ended)
         if ended.spoilt:
             return
@@ -137,27 +137,29 @@ class _Parent:
 
 def execute(
     assignment: Assignment,
-    setup: WorkerSetup,
     leases: Leases,
+    token: str,
     work: Work,
     report: Callable[[float], None],
 ) -> Ended:
     """Execute one run and publish its result, unless another process has or is working on it.
 
+    A process executes one run at a time: training draws from the global random generators.
+
     Args:
         assignment: the run, and the result that it is to replace, if any.
-        setup: the results folder and the token of this worker's leases.
-        leases: the leases of that folder.
+        leases: the leases of the results folder.
+        token: identifies this worker's leases; every slot has its own.
         work: makes the run.
         report: called with the share of the run that is done.
 
     Returns:
         The outcome; any exception of the run is reported there, not raised.
     """
-    run, root = assignment.run, setup.root
+    run, root = assignment.run, leases.root
     try:
         with _writing_to(root):
-            lease = leases.take(run.key, setup.token)
+            lease = leases.take(run.key, token)
         if isinstance(lease, Holder):
             return Ended(run.key, "held", str(lease))
         with lease:
@@ -204,7 +206,7 @@ def _one_line(error: Exception) -> str:
     message = str(error)
     if isinstance(error, OSError) and error.errno is not None:
         message = ": ".join(filter(None, (str(error.filename or ""), explain(error))))
-        if is_refusal(error) or error.errno in _UNWRITABLE:
+        if is_path_error(error) or error.errno in _UNWRITABLE:
             return _clean(message)
     message = ": ".join(filter(None, (type(error).__name__, message)))
     frames: Any = traceback.extract_tb(error.__traceback__)

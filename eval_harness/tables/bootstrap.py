@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.tasks.registry import Measure, Task
+from eval_harness.tasks.registry import Metric, Task
 
 RECIPE = 2
 """Raise it when equal predictions give another interval: cached ones are then computed again."""
@@ -224,7 +224,7 @@ def _divide(above: Numbers, below: Numbers, otherwise: float) -> Numbers:
     return quotient
 
 
-_METRICS: dict[Measure, Callable[[Numbers, Column, Column], Numbers]] = {
+_METRICS: dict[Metric, Callable[[Numbers, Column, Column], Numbers]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,

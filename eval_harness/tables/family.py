@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from angels_share.names import SHORT_NAMES, ShortName, known_as
+from angels_share.names import SHORT_NAMES, ShortName, short_name_of
 from eval_harness.tables.cells import count_of, mean_cell, tasks_of_mean, title_of
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
@@ -28,7 +28,7 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
         [Published(f"{name} (README)"), row["score"], *(row[task] for task in GLUE)]
         for member in members
         for name, row in published.items()
-        if known_as(name) is member
+        if short_name_of(name) is member
     ]
     cells += [_row(row) for row in ours]
     return make_table(
@@ -44,7 +44,7 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
 
 def _published_model(row: Row) -> ShortName | None:
     """Return the published model of a row; None for a local folder, even if it has that name."""
-    return known_as(row.model.name) if row.model.revision is not None else None
+    return short_name_of(row.model.name) if row.model.revision is not None else None
 
 
 def _in_order() -> list[ShortName]:
@@ -75,7 +75,7 @@ def _notes(
     without_wnli = {
         name: score
         for name, score in paper[_SECTION]["score_without_wnli"].items()
-        if known_as(name) in members
+        if short_name_of(name) in members
     }
     notes = [f"Ours are medians over seeds (spreads: Table 1); number of seeds: {counts}."]
     if any("mnli" in row.cells for row in ours):

@@ -32,6 +32,8 @@ class _ShownCell:
         }
 
 
+_EVALUATED_ON_TEST = {task.name for task in TASKS if task.evaluation[0] == "test"}
+
 _Fact = tuple[_ShownCell, str]
 
 
@@ -193,7 +195,7 @@ def _overlap(shown: Sequence[_ShownCell]) -> Iterable[str]:
     facts: dict[str, list[_Fact]] = defaultdict(list)
     for cell in shown:
         if (overlap := cell.cell.results[0].data.get("overlap", 0)) > 0:
-            facts["Test" if cell.task == "imdb" else "Dev"].append((cell, str(overlap)))
+            facts["Test" if cell.task in _EVALUATED_ON_TEST else "Dev"].append((cell, str(overlap)))
     for split, of_split in facts.items():
         yield f"{split} examples that are also in train: {_merged(of_split, shown)}."
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from angels_share.names import known_as
+from angels_share.names import short_name_of
 from eval_harness.runs.run import Model
 from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
 from eval_harness.tables.row import Row
@@ -90,9 +90,9 @@ def _may_have_taught(teacher: Model, student: Model) -> bool:
         return True
     if student.revision is not None and teacher.revision is None:
         return False
-    known = known_as(student.teacher)
+    known = short_name_of(student.teacher)
     return teacher.name == student.teacher or (
-        known is not None and known_as(teacher.name) is known
+        known is not None and short_name_of(teacher.name) is known
     )
 
 

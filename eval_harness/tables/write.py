@@ -143,7 +143,7 @@ def load_results(found: Found, root: Path) -> OurResults:
     """Return the rows of a results folder, compared; new intervals are cached there."""
     rows = rows_of(found)
     compared = [compare_with_teacher(row, rows, root) for row in rows]
-    lasting = [file for file in found.invalid if not file.is_passing]
+    lasting = [file for file in found.invalid if not file.is_leftover]
     return OurResults(compared, find_changes(rows, root), lasting, find_speeds(root))
 
 

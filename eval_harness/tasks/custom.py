@@ -24,12 +24,12 @@ from angels_share.config import read_config
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
-from eval_harness.tasks.registry import TASKS, Measure, Task
+from eval_harness.tasks.registry import TASKS, Metric, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
 _REGRESSION_METRICS = ("pearson", "spearman")
-_CLASS_METRICS = tuple(name for name in get_args(Measure) if name not in _REGRESSION_METRICS)
+_CLASS_METRICS = tuple(name for name in get_args(Metric) if name not in _REGRESSION_METRICS)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class _Row:
             raise self.refuse("scale", f"{ends}: expected [lowest, highest]")
         return float(ends[0]), float(ends[1])
 
-    def measures(self, key: str) -> tuple[Measure, ...]:
+    def measures(self, key: str) -> tuple[Metric, ...]:
         names = self.texts(key, [] if key == "also" else None)
         known = _REGRESSION_METRICS if "scale" in self.given else _CLASS_METRICS
         for name in names:

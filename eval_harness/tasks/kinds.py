@@ -19,9 +19,11 @@ class Kind:
         lengths: the settings that `encode` takes.
         head: the class of transformers that loads a model with the kind's head.
         outputs: `outputs(task) -> HeadOutputs`: the head's outputs, as its config names them.
-        loss: `loss(output, batch, smoothing) -> Tensor`: the sum over a batch's examples.
+        loss: `loss(output, batch, smoothing) -> Tensor`: a sum, over what `count` counts.
         evaluate: `evaluate(run, model, data, rows, pad_id) -> Evaluation`.
         predictions: the class of the predictions that are saved with a result.
+        count: `count(batch) -> int`: what the sums of an update are divided by, its examples
+            unless the row says otherwise.
         answer_settings: settings that change predictions but not training.
         names_classes: whether the head's config names the task's classes.
     """
@@ -36,6 +38,7 @@ class Kind:
     loss: str
     evaluate: str
     predictions: str
+    count: str = "eval_harness.training.evaluation:count_examples"
     answer_settings: tuple[str, ...] = ()
     names_classes: bool = False
 

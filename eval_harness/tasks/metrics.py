@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics
 
-from eval_harness.tasks.registry import Measure, Task
+from eval_harness.tasks.registry import Metric, Task
 
 Labels = NDArray[Any] | Sequence[float]
 
@@ -20,7 +20,7 @@ def _correlation(correlate: Callable[..., Any], predictions: Labels, labels: Lab
     return float(correlate(predictions, labels).statistic)
 
 
-_METRICS: dict[Measure, Callable[[Labels, Labels], float]] = {
+_METRICS: dict[Metric, Callable[[Labels, Labels], float]] = {
     "accuracy": lambda predictions, labels: float(metrics.accuracy_score(labels, predictions)),
     "f1": lambda predictions, labels: float(metrics.f1_score(labels, predictions, zero_division=0)),
     "matthews": lambda predictions, labels: float(metrics.matthews_corrcoef(labels, predictions)),

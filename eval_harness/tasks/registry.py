@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from eval_harness.tasks.kinds import QUESTIONS, TEXTS, Kind
 
-Measure = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Task:
     title: str
     columns: tuple[str, ...]
     labels: tuple[str, ...]
-    primary: tuple[Measure, ...]
-    also: tuple[Measure, ...] = ()
+    primary: tuple[Metric, ...]
+    also: tuple[Metric, ...] = ()
     kind: Kind = TEXTS
     scale: tuple[float, float] | None = None
     evaluation: tuple[str, ...] = ("validation",)

@@ -22,6 +22,11 @@ BATCH = 64
 """Examples per evaluation batch, by default."""
 
 
+def count_examples(batch: Batch) -> int:
+    """Return the number of examples in a batch."""
+    return len(batch["input_ids"])
+
+
 class HeadOutputs(NamedTuple):
     """The outputs of a head as its config has them: their names, and the problem type."""
 

@@ -41,6 +41,7 @@ class FineTuner(Trainer):
         kind = kind_with_head(type(model).__name__)
         assert kind is not None, f"a {type(model).__name__} has no head for a kind of task"
         self._loss: Callable[[Any, Batch, float], Tensor] = resolve(kind.loss)
+        self._count: Callable[[Batch], int] = resolve(kind.count)
         self._inputs = inputs_of(model)
         super().__init__(model, *rest, **named)
 
@@ -49,7 +50,7 @@ class FineTuner(Trainer):
     ) -> tuple[list[Batch], int]:
         """Return the micro-batches of an update and the number of their examples."""
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, sum(len(batch["input_ids"]) for batch in batches)
+        return batches, sum(map(self._count, batches))
 
     def compute_loss(
         self,
@@ -61,7 +62,7 @@ class FineTuner(Trainer):
         """Return a micro-batch's summed loss divided by the number of the update's examples."""
         output = model(**chosen(inputs, self._inputs))
         total = self._loss(output, inputs, self.args.label_smoothing_factor)
-        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        count = self._count(inputs) if num_items_in_batch is None else num_items_in_batch
         loss = total / count
         return (loss, output) if return_outputs else loss
 

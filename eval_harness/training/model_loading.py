@@ -23,7 +23,7 @@ from angels_share.errors import UserError
 from angels_share.imports import resolve
 from angels_share.inputs import positions_of
 from angels_share.sealed_folder import seal
-from angels_share.untrusted import refuse_code, unreported
+from angels_share.untrusted import quiet_transformers, refuse_code
 from eval_harness.runs.run import Model
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import HeadOutputs
@@ -61,7 +61,7 @@ class LoadedModel:
         return model
 
 
-def load_model(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Load a model with a task's head, which is always new, even if the checkpoint has one.
 
     Args:
@@ -77,7 +77,7 @@ def load_model(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> 
     if config.pad_token_id is None:
         config.pad_token_id = _pad_id(where, tokenizer)
     try:
-        with unreported():
+        with quiet_transformers():
             model, report = getattr(transformers, task.kind.head).from_pretrained(
                 where.source,
                 revision=where.revision,
@@ -168,7 +168,7 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with unreported():
+        with quiet_transformers():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         seal(temporary)

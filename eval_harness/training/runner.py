@@ -5,6 +5,7 @@ data are cached between runs; a run only changes its own copy of the model.
 """
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,15 +28,18 @@ from eval_harness.runs.run import Run
 from eval_harness.training.encoding import Collator
 from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
-from eval_harness.training.model_loading import LoadedModel, load_model, save_weights
+from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
 from eval_harness.training.provenance import provenance_on
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
 
 
+_one_run = threading.Lock()
+
+
 def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
-    """Fine-tune and evaluate a model.
+    """Fine-tune and evaluate a model, one run at a time in a process.
 
     Args:
         run: the run, with every setting that changes its numbers.
@@ -46,7 +50,9 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         UserError: the model or the data can't be used.
     """
     stopwatch = _Stopwatch()
-    with stopwatch.stage("total"):
+    # The global random generators and the caches below are one run's: two at once in threads would
+    # give other numbers under the same keys.
+    with _one_run, stopwatch.stage("total"):
         with stopwatch.stage("prepare"):
             prepared = _prepare(run)
             model = prepared.loaded.copy(run.seed)
@@ -55,8 +61,8 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
             history = _train(run, model, prepared, evaluator, report)
         with stopwatch.stage("evaluate"):
             evaluation = evaluator.result()
-        if run.keep_weights:
-            save_weights(Path(run.keep_weights), model, prepared.tokenizer)
+        if run.save_weights_to:
+            save_weights(Path(run.save_weights_to), model, prepared.tokenizer)
     data, evaluated_split = prepared.data, prepared.data.evaluation[0].name
     result = TaskResult(
         model=run.model,
@@ -109,7 +115,7 @@ def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluat
         model,
         lambda: evaluate(run, model, data, prepared.encoded, pad_id),
         data.evaluation[0].name,
-        keeps_weights=run.keep_weights is not None,
+        keeps_weights=run.save_weights_to is not None,
     )
 
 
@@ -141,7 +147,7 @@ def _width(run: Run) -> int | None:
     return int(values["max_seq_length"]) if values.get("pad_to_max_length") else None
 
 
-_kept: dict[str, tuple[Any, Any]] = {}
+_last_of_each: dict[str, tuple[Any, Any]] = {}
 """Cache between runs: the last tokenizer, model, data and token ids, each with its key.
 
 One of each is enough, since a sweep gives a worker runs of the same model and task in sequence.
@@ -150,10 +156,10 @@ One of each is enough, since a sweep gives a worker runs of the same model and t
 
 def _cached(kind: str, key: Any, make: Callable[[], _T]) -> _T:
     """Return the cached object of a kind if it has this key, else make and cache a new one."""
-    if kind not in _kept or _kept[kind][0] != key:
-        _kept.pop(kind, None)  # first, so that the old and the new are never both in memory
-        _kept[kind] = (key, make())
-    value: _T = _kept[kind][1]
+    if kind not in _last_of_each or _last_of_each[kind][0] != key:
+        _last_of_each.pop(kind, None)  # first, so that the old and the new are never both in memory
+        _last_of_each[kind] = (key, make())
+    value: _T = _last_of_each[kind][1]
     return value
 
 
@@ -164,7 +170,9 @@ def _prepare(run: Run) -> _Prepared:
         "tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision)
     )
     encoded = _encoded(run, data, tokenizer)
-    loaded = _cached("model", (model.key, run.task), lambda: load_model(model, run.task, tokenizer))
+    loaded = _cached(
+        "model", (model.key, run.task), lambda: load_for_task(model, run.task, tokenizer)
+    )
     _check_fit(run, loaded, encoded)
     return _Prepared(data, tokenizer, encoded, loaded)
 

@@ -9,7 +9,7 @@ import yaml
 from angels_share.cli import Command, run_command, without_secrets
 from angels_share.config import typed
 from angels_share.errors import RunFailed, UserError
-from angels_share.flags import Flag, above_zero, is_share, not_negative, parse
+from angels_share.flags import Flag, above_zero, is_fraction, not_negative, parse
 from angels_share.training_flags import REFUSED, training_flags
 
 FLAGS = (
@@ -84,8 +84,8 @@ def test_checks():
     assert above_zero(0.1) is None
     assert not_negative(-0.1)
     assert not_negative(0) is None
-    assert is_share(1.01)
-    assert is_share(1) is None
+    assert is_fraction(1.01)
+    assert is_fraction(1) is None
 
 
 def test_training_flags_pass_through_with_their_types():

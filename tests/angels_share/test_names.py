@@ -8,7 +8,7 @@ import tiny
 
 from angels_share import names
 from angels_share.errors import UserError
-from angels_share.names import SHORT_NAMES, known_as, locate, nearest
+from angels_share.names import SHORT_NAMES, locate, nearest, short_name_of
 
 
 def put_in_cache(cache, repo_id, revision="abc123", *, what="model"):
@@ -38,8 +38,8 @@ def test_every_name_is_in_the_table_once():
     """Prevents a short name that means two models."""
     every = [name for row in SHORT_NAMES for name in row.names]
     assert len(every) == len(set(every))
-    assert known_as("distilbert").repo_id == "distilbert/distilbert-base-uncased"
-    assert known_as("bert-base-uncased").short == "bert"
+    assert short_name_of("distilbert").repo_id == "distilbert/distilbert-base-uncased"
+    assert short_name_of("bert-base-uncased").short == "bert"
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_student_of_another_width(world, monkeypatch, capsys):
 def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
     """Fault 8: prevents a student whose validation is NaN from being called complete."""
     nan = {"loss": float("nan"), "perplexity": 1.0}
-    monkeypatch.setattr(trainer, "evaluation_figures", lambda *_, **__: nan)
+    monkeypatch.setattr(trainer, "evaluation_metrics", lambda *_, **__: nan)
     assert distil(world) == 1
     assert "loss on the held-out text is not finite" in capsys.readouterr().err
     assert not (world / "out" / "distil.json").exists()

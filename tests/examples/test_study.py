@@ -155,7 +155,7 @@ def test_the_students_may_read_with_another_tokenizer(world, capsys):
         ({"teacher": "none"}, "a study needs a teacher"),
         ({"teacher": "berd"}, "did you mean 'bert'?"),
         ({"glue": "--tasks rtee"}, "did you mean 'rte'?"),
-        ({"glue": "--tasks mnli"}, "no MNLI in it"),
+        ({"glue": "--tasks mnli"}, "no MNLI found"),
         ({"distil": "--num_layer 1"}, "did you mean --num_layers?"),
         ({"corpus": "nowhere.txt"}, "nowhere.txt"),
         ({"distil": "--ablation no-ce"}, "the study sets --ablation itself"),

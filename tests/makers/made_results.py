@@ -7,7 +7,7 @@ import numpy as np
 
 from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
-from angels_share.names import known_as
+from angels_share.names import short_name_of
 from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import publish
@@ -34,7 +34,7 @@ PROVENANCE = {
 
 
 def model(name="distilbert", digest="0123abcd", teacher=None):
-    row = known_as(name)
+    row = short_name_of(name)
     return Model(name, name, digest, row.repo_id if row else name, digest * 5, teacher)
 
 

@@ -244,6 +244,31 @@ def test_streaming_workers_outlive_a_signal_to_the_group(stream):
     assert len({example.key.example for example in rest if example.key.epoch == 0}) == 59
 
 
+WITH_THREADS = """
+import os, signal, subprocess, threading, time
+from lines import loader
+if __name__ == "__main__":
+    sleeper = lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    os.register_at_fork(after_in_child=sleeper)
+    helped = iter(loader(num_workers=1, prefetch_factor=1))
+    next(helped)
+    (worker,) = helped._workers
+    subprocess.run(["/bin/sh", "-c", f"kill -TERM {worker.pid}"], check=True)
+    time.sleep(0.2)
+    print(len(list(helped)), signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    os._exit(0)  # the sleeping threads' interpreters need not be waited for
+"""
+
+
+def test_workers_with_threads_of_libraries_outlive_a_signal():
+    """Prevents a preemption from killing workers in which Arrow, say, has started threads."""
+    here = [sys.executable, "-c", WITH_THREADS]
+    ended = subprocess.run(here, capture_output=True, text=True, timeout=60, check=False)
+    count, is_blocked = ended.stdout.split()
+    assert int(count) == len(list(loader())) - 1
+    assert is_blocked == "False"  # in the parent it is as before
+
+
 UNFINISHED = """
 from lines import loader
 batches = iter(loader(num_workers=2))

@@ -67,7 +67,7 @@ def test_questions_equal_a_textbook_in_float64(everywhere, answer_mask, kept):
     teacher, student = in_float64("questions")
     batch = batch_of("questions", WIDTH if everywhere else None, answer_mask=answer_mask)
     objective = TaskObjective(student, temperature=T, over_all_positions=everywhere)
-    answer = objective.ask(teacher, batch)
+    answer = objective.run_teacher(teacher, batch)
     outcome = objective_of(objective, batch, [packed(answer) if kept else answer])
     soft, hard = textbook_answers(student, teacher, batch, everywhere=everywhere)
     rows = 2 * len(batch["input_ids"])
@@ -88,7 +88,7 @@ def test_padding_counts_over_all_positions_only():
         objective = TaskObjective(student, temperature=T, over_all_positions=everywhere)
         for width in (WIDTH, WIDTH + 8):
             batch = batch_of("questions", width)
-            answer = objective.ask(teacher, batch)
+            answer = objective.run_teacher(teacher, batch)
             values[everywhere, width] = objective_of(objective, batch, [answer]).objective
     torch.testing.assert_close(values[False, WIDTH], values[False, WIDTH + 8])
     assert abs(values[True, WIDTH] - values[True, WIDTH + 8]) > 1e-3
@@ -110,7 +110,7 @@ def test_a_student_that_is_its_teacher_learns_nothing_from_it(kind, everywhere):
     teacher, _ = in_float64(kind)
     batch = batch_of(kind, WIDTH if everywhere else None)
     objective = TaskObjective(teacher, temperature=T, over_all_positions=everywhere)
-    kept = packed(objective.ask(teacher, batch))
+    kept = packed(objective.run_teacher(teacher, batch))
     outcome = objective(batch, [kept], [1.0, 0.0])
     assert abs(float(outcome.sums[0])) < 1e-12
     gradients = torch.autograd.grad(outcome.objective, list(teacher.parameters()))
@@ -124,7 +124,7 @@ def test_a_window_without_an_answer_has_its_place():
     for name in ("start_positions", "end_positions"):
         batch[name] = torch.zeros_like(batch[name])
     objective = TaskObjective(student, temperature=T)
-    outcome = objective_of(objective, batch, [objective.ask(teacher, batch)])
+    outcome = objective_of(objective, batch, [objective.run_teacher(teacher, batch)])
     soft, hard = textbook_answers(student, teacher, batch, everywhere=False)
     torch.testing.assert_close(outcome.objective, ALPHA_CE * soft + ALPHA_TASK * hard)
     assert torch.isfinite(outcome.objective)
@@ -136,7 +136,7 @@ def test_examples_equal_a_textbook_in_float64(kind):
     teacher, student = in_float64(kind)
     batch = batch_of(kind)
     objective = TaskObjective(student, temperature=T)
-    kept = packed(objective.ask(teacher, batch))
+    kept = packed(objective.run_teacher(teacher, batch))
     outcome = objective_of(objective, batch, [kept])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     z = student(**inputs).logits

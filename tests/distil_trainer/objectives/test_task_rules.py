@@ -37,7 +37,7 @@ def taught(kind):
     teacher, student, _ = updates.pair(kind)
     objective = TaskObjective(student.double(), temperature=TEMPERATURE).eval()
     batch = batch_of(kind)
-    return objective, batch, objective.ask(teacher.double(), batch)
+    return objective, batch, objective.run_teacher(teacher.double(), batch)
 
 
 def masked_answers():

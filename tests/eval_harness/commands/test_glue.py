@@ -50,8 +50,8 @@ def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
     for job in students:
         teacher = next(each for each in teachers if each.run.task == job.run.task)
         assert job.needs == teacher.run.key
-        assert job.run.method.folders["teacher"] == teacher.run.keep_weights
-        assert teacher.run.keep_weights.endswith(f"results/models/{teacher.run.key}")
+        assert job.run.method.folders["teacher"] == teacher.run.save_weights_to
+        assert teacher.run.save_weights_to.endswith(f"results/models/{teacher.run.key}")
         assert job.run.settings.task["inputs"] == {"teacher": teacher.run.key}
         assert job.run.method.options["temperature"] == 3.0
         assert job.run.settings.row["method"]["options"]["teacher_model"].startswith("bert-")
@@ -63,7 +63,7 @@ def test_a_teacher_that_is_evaluated_too_is_tuned_once(world, tmp_path):
     distilled = planned(world, tmp_path, "--teacher", bert, "--num_seeds", "2")
     again = planned(world, tmp_path, "--model", bert, "--num_seeds", "2")
     both = unique([*jobs(again), *jobs(distilled)])
-    kept = [job for job in both if job.run.keep_weights]
+    kept = [job for job in both if job.run.save_weights_to]
     assert len(both) == 2 * 2 + 2 * 2
     assert len(kept) == 2
 

@@ -54,7 +54,7 @@ def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
     assert [job.needs for job in students] == [teacher.key] * 3
     options = students[0].run.method.options
     assert options.items() >= {"alpha_ce": 0.3, "alpha_task": 0.7, "temperature": 3.0}.items()
-    assert students[0].run.method.folders["teacher"] == teacher.run.keep_weights
+    assert students[0].run.method.folders["teacher"] == teacher.run.save_weights_to
     assert students[0].run.method.folders["outputs"].startswith(str(plan.root))
     assert "kd_over_all_positions" not in options
 
@@ -144,7 +144,7 @@ def test_a_damaged_teacher_is_made_again_or_refused(world, tmp_path):
     )
     publish(tmp_path / "results", *run_task(teacher.run, lambda _share: None))
     run_task(student.run, lambda _share: None)
-    weights = Path(teacher.run.keep_weights) / "model.safetensors"
+    weights = Path(teacher.run.save_weights_to) / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[: len(good) // 2])
     (again, _) = jobs(

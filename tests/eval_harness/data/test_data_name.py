@@ -94,12 +94,12 @@ def test_a_file_that_says_no_name_is_refused(tmp_path, text):
 
 def test_a_run_keeps_the_name(tmp_path, monkeypatch):
     """Prevents a result that forgets where its data came from, and another key for its sake."""
-    monkeypatch.setattr(runner, "_kept", {})
+    monkeypatch.setattr(runner, "_last_of_each", {})
     world = worlds.make(tmp_path)
     plain = worlds.run_on(world / "glue", world / "bert", given={"max_steps": 1})
     assert "name" not in run_task(plain, lambda _share: None)[0].data
     name_in(world / "glue")
-    monkeypatch.setattr(runner, "_kept", {})
+    monkeypatch.setattr(runner, "_last_of_each", {})
     named = worlds.run_on(world / "glue", world / "bert", given={"max_steps": 1})
     assert run_task(named, lambda _share: None)[0].data["name"] == NAME
     assert named.key == plain.key

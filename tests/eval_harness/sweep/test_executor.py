@@ -16,9 +16,9 @@ from work_for_sweeps import job, result_of, work
 from eval_harness.results.store import find, load, path_of, publish
 from eval_harness.sweep import scheduler
 from eval_harness.sweep.executor import Assignment, Lost, Progress, Started
-from eval_harness.sweep.leases import LAPSE_SECONDS, Leases
+from eval_harness.sweep.leases import Leases
 from eval_harness.sweep.queue import group_of
-from eval_harness.sweep.worker import WorkerSetup, execute
+from eval_harness.sweep.worker import execute
 
 
 class InlineSlot:
@@ -62,11 +62,10 @@ class InlineExecutor:
 
     def outcome(self, slot, assignment):
         key, progress = assignment.run.key, []
-        setup = WorkerSetup(self._root, "", f"slot {self.slots.index(slot)}", LAPSE_SECONDS)
         ended = execute(
             assignment,
-            setup,
             Leases(self._root),
+            f"slot {self.slots.index(slot)}",
             work,
             lambda share: progress.append(Progress(key, share)),
         )

@@ -44,6 +44,6 @@ def test_one_run_wanted_twice_is_one_run():
     """Prevents a teacher that is evaluated too from being trained twice, or losing its weights."""
     plain, other = job("rte", 1), job("rte", 2)
     kept = job("rte", 1)
-    object.__setattr__(kept.run, "keep_weights", "models/x")
+    object.__setattr__(kept.run, "save_weights_to", "models/x")
     assert unique([plain, other, kept]) == [kept, other]
     assert unique([kept, other, plain]) == [kept, other]

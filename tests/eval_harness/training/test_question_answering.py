@@ -33,7 +33,7 @@ def world(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def empty_cache(monkeypatch):
     """Every test begins as a new worker does."""
-    monkeypatch.setattr(runner, "_kept", {})
+    monkeypatch.setattr(runner, "_last_of_each", {})
 
 
 def ran(run):
@@ -104,7 +104,7 @@ def test_the_best_epoch_is_marked_and_kept(world, tmp_path, monkeypatch):
     )
     run = worlds.run_on_questions(
         world / "squad", world / "bert", given={"num_train_epochs": 3}, choose="best",
-        keep_weights=str(tmp_path / "kept"),
+        save_weights_to=str(tmp_path / "kept"),
     )  # fmt: skip
     result, answered = ran(run)
     assert "epoch 2 of 3, the best on dev" in result.marks
@@ -338,7 +338,7 @@ def test_weights_of_a_checkpoint_for_questions_start_anew(world, tmp_path):
     tuned = tiny.folder(tmp_path / "tuned", asker(), tiny.wordpiece(worlds.WORDS))
     state = safetensors.torch.load_file(tuned / "model.safetensors")
     ran(worlds.run_on_questions(world / "squad", tuned))
-    pristine = runner._kept["model"][1]
+    pristine = runner._last_of_each["model"][1]
     assert "qa_outputs" in pristine.new
     fresh = pristine.copy(1).qa_outputs.weight
     assert not torch.equal(fresh, state["qa_outputs.weight"])

@@ -25,7 +25,7 @@ def world(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def empty_cache(monkeypatch):
     """Every test begins as a new worker does."""
-    monkeypatch.setattr(runner, "_kept", {})
+    monkeypatch.setattr(runner, "_last_of_each", {})
 
 
 def ran(run):
@@ -69,7 +69,7 @@ def test_a_cached_model_is_not_trained(world):
     """Prevents a second run that begins where the first one ended."""
     run = worlds.run_on(world / "glue", world / "bert")
     ran(run)
-    pristine = runner._kept["model"][1].model
+    pristine = runner._last_of_each["model"][1].model
     before = copy.deepcopy(pristine.state_dict())
     ran(run)
     assert all(torch.equal(value, before[name]) for name, value in pristine.state_dict().items())
@@ -92,7 +92,7 @@ def test_half_precision_checkpoints_are_tuned_in_float32(world, tmp_path):
     tiny.folder(tmp_path / "half", half, tiny.wordpiece(worlds.WORDS))
     run = worlds.run_on(world / "glue", tmp_path / "half")
     ran(run)
-    seen = {weight.dtype for weight in runner._kept["model"][1].model.parameters()}
+    seen = {weight.dtype for weight in runner._last_of_each["model"][1].model.parameters()}
     assert seen == {torch.float32}
     assert run.settings.row["dtype"] == "float32"
 
@@ -121,12 +121,12 @@ def test_kept_weights_are_those_that_were_scored(world, tmp_path, monkeypatch):
     given = {"num_train_epochs": 3}
     run = worlds.run_on(
         world / "glue", world / "bert", given=given, choose="best", seed=3,
-        keep_weights=str(tmp_path / "kept"),
+        save_weights_to=str(tmp_path / "kept"),
     )  # fmt: skip
     result, predictions = ran(run)
     assert "epoch 2 of 3, the best on dev" in result.marks
     assert result.score == 0.9
-    encoded = runner._kept["encoded"][1]["validation"]
+    encoded = runner._last_of_each["encoded"][1]["validation"]
     kept = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept")
     np.testing.assert_allclose(logits_of(kept, encoded, 0), predictions.logits, atol=1e-5)
     assert kept.config.finetuning_task == "rte"
@@ -149,7 +149,7 @@ def test_positions_begin_where_the_published_model_has_them(world, tmp_path):
     tokenizer.pad_token = "<mask>"
     tiny.folder(tmp_path / "roberta", model, tokenizer)
     ran(worlds.run_on(world / "glue", tmp_path / "roberta"))
-    pristine = runner._kept["model"][1]
+    pristine = runner._last_of_each["model"][1]
     assert tokenizer.pad_token_id != 1
     assert pristine.pad_id == pristine.model.config.pad_token_id == 1
     assert pristine.max_tokens == 64
@@ -185,7 +185,7 @@ def test_an_exploding_run_has_no_result(world):
 def test_distillation_comes_in_by_name(world, tmp_path):
     """Prevents a harness that must import what it runs: teacher, factory and options are data."""
     teacher = tmp_path / "teacher"
-    ran(worlds.run_on(world / "glue", world / "bert", keep_weights=str(teacher)))
+    ran(worlds.run_on(world / "glue", world / "bert", save_weights_to=str(teacher)))
     kept = transformers.AutoConfig.from_pretrained(teacher)
     assert list(kept.id2label.values()) == ["entailment", "not_entailment"]
     options = {"teacher_model": "bert", "alpha_ce": 0.5, "alpha_task": 0.5, "temperature": 2.0}
@@ -201,7 +201,7 @@ def test_distillation_comes_in_by_name(world, tmp_path):
 def test_distillation_without_soft_targets_is_plain_fine_tuning(world, tmp_path):
     """Prevents two ways to fine-tune from drifting apart: (D) with weight 0 must equal plain."""
     teacher = tmp_path / "teacher"
-    ran(worlds.run_on(world / "glue", world / "bert", keep_weights=str(teacher)))
+    ran(worlds.run_on(world / "glue", world / "bert", save_weights_to=str(teacher)))
     options = {"teacher_model": "bert", "alpha_ce": 0.0, "alpha_task": 1.0, "temperature": 2.0}
     method = Method("distil", DISTIL, options, {"teacher": str(teacher)})
     _, distilled = ran(worlds.run_on(world / "glue", world / "distilbert", method=method))
