@@ -35,6 +35,7 @@ from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import measure
 from eval_harness.training import runner
 from eval_harness.training.classification import answers_of
+from eval_harness.training.model_loading import load_for_task
 
 LENGTH = 128
 
