@@ -43,11 +43,12 @@ class Command:
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; nothing ends in a bare traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if {"-h", "--help", "--help_all", "--help-all"} & set(words):
-        print(help_text(command, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
-        return DONE
-    _limit_spinning()
+    wants_help = {"-h", "--help", "--help_all", "--help-all"} & set(words)
     try:
+        if wants_help:
+            print(help_text(command, everything=not {"-h", "--help"} & set(words)))  # noqa: T201
+            return DONE
+        _limit_spinning()
         with _terminable():
             options = parse(command.flags, words, takes_training_flags=command.takes_training_flags)
             return command.run(options)

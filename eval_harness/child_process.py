@@ -25,7 +25,7 @@ class ChildProcess:
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = False) -> None:
         context = get_context("spawn")
         self.connection, self._child_connection = context.Pipe()
-        self.process = context.Process(
+        self._process = context.Process(
             target=target, args=(self._child_connection, *arguments), daemon=daemon
         )
 
@@ -34,16 +34,33 @@ class ChildProcess:
         # The first child would start the tracker, and that start unblocks SIGINT again.
         resource_tracker.ensure_running()
         with _interrupts_blocked():
-            self.process.start()
+            self._process.start()
         self._child_connection.close()
+
+    @property
+    def sentinel(self) -> int:
+        """What `multiprocessing.connection.wait` takes to wait for the end of the process."""
+        return self._process.sentinel
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Wait until the process has ended."""
+        self._process.join()
 
     def is_alive(self) -> bool:
         """Return whether the process is still running."""
-        return self.process.is_alive()
+        return self._process.is_alive()
 
     def describe_exit(self) -> str:
         """Return how the process ended, for example "was killed by signal 9 (out of memory?)"."""
-        code = self.process.exitcode
+        code = self._process.exitcode
         assert code is not None, "the process has not ended"
         if code >= 0:
             return f"ended with status {code}"
@@ -52,15 +69,15 @@ class ChildProcess:
 
     def end(self, patience: float = PATIENCE_SECONDS) -> None:
         """Wait for the process to exit; kill it if that takes more than `patience` seconds."""
-        self.process.join(patience)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self._process.join(patience)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
     def close(self) -> None:
         """Release the pipe and the process object; the process must have ended."""
         self.connection.close()
-        self.process.close()
+        self._process.close()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from eval_harness.tables.cells import published_name, score_cell
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
 from eval_harness.tables.table import Number, Table, Value, make_table
-from eval_harness.tasks.registry import TASKS
+from eval_harness.tasks.registry import TASKS, Task
 
 TASKS_OF_TABLE2 = tuple(task.name for task in TASKS if task.table == "table2")
 
@@ -20,13 +20,26 @@ class _Column(NamedTuple):
     digits: int = 1
 
 
-_COLUMNS = {
-    "IMDb": _Column("imdb", "imdb", digits=2),
-    "SQuAD EM": _Column("squad EM", "squad_em"),
-    "SQuAD F1": _Column("squad", "squad_f1"),
-    "SQuAD 2.0 EM": _Column("squad_v2 EM"),
-    "SQuAD 2.0 F1": _Column("squad_v2"),
+_PUBLISHED = {
+    "imdb": _Column("imdb", "imdb", digits=2),
+    "squad EM": _Column("squad EM", "squad_em"),
+    "squad": _Column("squad", "squad_f1"),
 }
+"""The columns of the paper's table, by our rows' cell."""
+
+
+def _columns(tasks: Sequence[Task]) -> dict[str, _Column]:
+    """Return the columns by title: a task's second one first, as the paper has EM before F1."""
+    titled: dict[str, str] = {}
+    for task in tasks:
+        if task.second:
+            titled[task.second.title] = task.second.cell
+        # The score of a task of questions is F1, which its title doesn't say.
+        titled[f"{task.title} F1" if task.second else task.title] = task.name
+    return {title: _PUBLISHED.get(cell, _Column(cell)) for title, cell in titled.items()}
+
+
+_COLUMNS = _columns([task for task in TASKS if task.table == "table2"])
 
 
 def table2(paper: Mapping[str, Any], rows: Sequence[Row], not_counted: Sequence[str]) -> Table:
