@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from angels_share.config import read_config
+from angels_share.config import LARGEST_INTEGER, read_config, shown
 from angels_share.errors import UserError
 from angels_share.names import nearest
 from angels_share.training_flags import REFUSED, TrainingFlag, training_flags
@@ -191,6 +191,8 @@ def _fill_in_defaults(
     flags: Sequence[Flag], training: Mapping[str, TrainingFlag], chosen: Mapping[str, Any]
 ) -> Options:
     """Check what was given, and add the defaults of our own flags."""
+    for name, value in chosen.items():
+        _check_size(name, value)
     values: dict[str, Any] = {}
     for flag in flags:
         if flag.required and flag.name not in chosen:
@@ -206,6 +208,13 @@ def _fill_in_defaults(
     for name, value in passed.items():
         _check_choice(name, value, training[name].choices)
     return Options(values, passed, frozenset(chosen))
+
+
+def _check_size(name: str, value: Any) -> None:
+    """Refuse integers that neither numpy nor torch can hold: they fail late, and differently."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, int) and abs(item) >= LARGEST_INTEGER:
+            raise UserError(f"--{name} {shown(item)}: an integer of more than 64 bits")
 
 
 def _check(flag: Flag, value: Any) -> None:

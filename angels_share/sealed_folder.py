@@ -87,15 +87,35 @@ def require_unchanged(folder: Path) -> None:
         RunFailed: names the file that is missing or was modified.
     """
     if (folder / _LIST).is_file():
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        _check(folder, tuple((path.name, path.stat().st_mtime_ns) for path in files))
+        _check(folder, tuple(_stamps(folder)))
+
+
+class _Stamp(NamedTuple):
+    """What changes with a file's content, also where its modification time was set back."""
+
+    name: str
+    size: int
+    modified: int
+    changed: int
+
+
+def _stamps(folder: Path) -> Iterator[_Stamp]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            status = path.stat()
+            name = path.relative_to(folder).as_posix()
+            yield _Stamp(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=8)
-def _check(folder: Path, _stamps: tuple[tuple[str, int], ...]) -> None:
-    """Check a folder's contents, once for all runs that use it while time stamps stay the same."""
-    listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
-    for fault in faults(folder, listed):
+def _check(folder: Path, _stamps: tuple[_Stamp, ...]) -> None:
+    """Check a folder's contents, once for all runs that use it while its stamps stay the same."""
+    try:
+        listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
+        reason = next((fault.reason for fault in faults(folder, listed)), None)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        reason = f"its {_LIST} is damaged"
+    if reason is not None:
         raise RunFailed(
-            f"{folder}: {fault.reason}: remove the folder and rerun the command to rebuild it"
+            f"{folder}: {reason}: remove the folder and rerun the command to rebuild it"
         )

@@ -7,7 +7,10 @@ or one in another encoding, would otherwise give a wrong result that looks like 
 import codecs
 import csv
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,13 @@ TABLE_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 
 _LONGEST_CSV_FIELD = 1 << 27
 """In characters: a longer field is an unclosed quote, not a document."""
+_LONGEST_LINE = 1 << 27
+"""In bytes: SQuAD's training file is one line of 30 MB; an endless one must not fill the memory."""
+_ENDLESS_NUMBER = re.compile(r"[0-9]{4301,}")
+"""Python reads no integer of more digits, since that takes quadratic time."""
+_JSON_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+_DEEP = 500
+"""Depth at which a JSON text is shown to be too deep; Python's own limit is about twice that."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -28,7 +38,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
+            pieces = iter(partial(file.readline, _LONGEST_LINE + 1), b"")
+            for number, raw in enumerate(pieces, 1):
+                if len(raw) > _LONGEST_LINE:
+                    raise UserError(
+                        f"{path}:{number}: a line of more than {_LONGEST_LINE >> 20} MiB; is it a "
+                        "text file? Break the line, or split the file"
+                    )
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 try:
                     text = line.decode()
@@ -98,19 +114,89 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not JSON ({error.msg}, column {error.colno})"
-            ) from error
+            yield number, parse_json(line)
+        except JsonFault as fault:
+            cause = fault.cause
+            reason = f"not JSON ({cause.msg}, column {cause.colno})" if cause else fault.reason
+            raise UserError(f"{path}:{number}: {reason}") from fault
 
 
 def read_json(path: Path) -> Any:
     """Return the one value that a JSON file holds."""
     try:
-        return json.loads("\n".join(line for _, line in read_lines(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        return parse_json("\n".join(line for _, line in read_lines(path)))
+    except JsonFault as fault:
+        raise fault.within(path) from fault
+
+
+class JsonFault(ValueError):  # noqa: N818  (it is what is wrong with a text, as in the messages)
+    """What is wrong with a text that should be JSON.
+
+    Attributes:
+        line: where, counted from 1; 0 if that is not known.
+        reason: what, in half a line.
+        cause: the library's error where the text is not JSON at all.
+    """
+
+    def __init__(self, line: int, reason: str, cause: json.JSONDecodeError | None = None) -> None:
+        super().__init__(f"{reason}, on line {line}" if line else reason)
+        self.line, self.reason, self.cause = line, reason, cause
+
+    def within(self, path: Path) -> UserError:
+        """Return the error for a file that holds the text."""
+        place = f"{path}:{self.line}" if self.line else str(path)
+        return UserError(f"{place}: {self.reason}")
+
+
+def parse_json(text: str) -> Any:
+    """Return the value that a text holds; refuse a key that an object has twice.
+
+    Nesting of a hundred thousand brackets and numbers of thousands of digits are valid JSON that
+    Python's reader refuses with errors of other types, without a place.
+
+    Raises:
+        JsonFault: a ValueError with line and reason.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except JsonFault:
+        raise
+    except (ValueError, RecursionError) as error:
+        if (fault := json_fault(text, error)) is None:
+            raise
+        raise fault from error
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise JsonFault(0, f"key {twice!r} appears twice; keep one")
+    return values
+
+
+def json_fault(text: str, error: Exception) -> JsonFault | None:
+    """Return why `json.loads` refused a text, and on which line; None for an error of a hook."""
+    if isinstance(error, json.JSONDecodeError):
+        return JsonFault(error.lineno, f"not JSON ({error.msg})", error)
+    if isinstance(error, RecursionError):
+        return JsonFault(_line_of_depth(text), "is nested too deeply")
+    if (endless := _ENDLESS_NUMBER.search(text)) is None:
+        return None
+    digits = endless.end() - endless.start()
+    line = text.count("\n", 0, endless.start()) + 1
+    return JsonFault(line, f"has a number of {digits} digits")
+
+
+def _line_of_depth(text: str) -> int:
+    """Return the line on which a JSON text becomes too deep to be read."""
+    brackets = _JSON_BRACKETS.finditer(text)
+    depth, change = 0, {"[": 1, "{": 1, "]": -1, "}": -1}
+    for bracket in brackets:
+        depth += change.get(bracket[0], 0)
+        if depth > _DEEP:
+            return text.count("\n", 0, bracket.start()) + 1
+    return 1
 
 
 def open_parquet(path: Path) -> Any:

@@ -41,7 +41,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, use_fast=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file gives errors of any type, also a bare Exception
         line = " ".join(str(error).split())
         raise UserError(f"{name}: its tokenizer cannot be loaded: {line[:200]}") from error
     if not tokenizer.is_fast:
@@ -68,8 +70,10 @@ def _check_folder(folder: Path) -> None:
         return
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: not a tokenizer's settings: expected an object")
     if "auto_map" in config:
         raise UserError(f"{file}: refers to custom code (auto_map), which is never run")
     for key, value in config.items():

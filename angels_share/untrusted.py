@@ -53,7 +53,7 @@ def require_safetensors(folder: Path, class_name: str) -> None:
 def _check_index(index: Path) -> None:
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
             f"{index}: is not an index of weights: {' '.join(str(error).split())}"
         ) from error

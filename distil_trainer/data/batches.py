@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -31,6 +31,8 @@ PAD_MULTIPLE = 8
 """Batches are padded to a multiple of this many tokens, which suits tensor cores."""
 
 Batch = dict[str, Tensor]
+Columns = Mapping[str, AnyInts]
+"""What a data set says of a sequence's tokens beside their ids, by the column's name."""
 
 
 class Sequences(Protocol):
@@ -53,10 +55,11 @@ class Key(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One appearance of an example, with its tokens."""
+    """One appearance of an example, with its tokens and their other columns, if it has any."""
 
     key: Key
     tokens: AnyInts
+    columns: Columns | None = None
 
 
 class BatchPlan:
@@ -189,6 +192,8 @@ class KeyedExamples(Dataset[Example]):
         return len(self._sequences)
 
     def __getitem__(self, key: Key) -> Example:
+        if (row := getattr(self._sequences, "row", None)) is not None:
+            return Example(key, *row(key.example))
         return Example(key, self._sequences[key.example])
 
 
@@ -350,7 +355,7 @@ class StreamedBatches(IterableDataset[list[Example]]):
 
 
 def stream_loader(
-    batches: StreamedBatches,
+    batches: IterableDataset[list[Example]],
     collate: Callable[[Sequence[Example]], Batch],
     *,
     num_workers: int = 0,
@@ -394,9 +399,11 @@ class _Padded(NamedTuple):
     examples: Ints
 
 
-def _pad(batch: Sequence[Example], pad_id: int) -> _Padded:
+def _pad(batch: Sequence[Example], pad_id: int, max_width: int | None) -> _Padded:
     lengths = np.array([len(example.tokens) for example in batch])
     width = -(-int(lengths.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
+    if max_width is not None:  # a model's table of positions, which need not be such a multiple
+        width = max(min(width, max_width), int(lengths.max()))
     tokens = np.full((len(batch), width), pad_id, dtype=np.int64)
     for row, example in zip(tokens, batch, strict=True):
         row[: len(example.tokens)] = example.tokens
@@ -404,7 +411,31 @@ def _pad(batch: Sequence[Example], pad_id: int) -> _Padded:
     return _Padded(tokens, lengths, epochs, examples)
 
 
-def _as_tensors(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) -> Batch:
+def _column(batch: Sequence[Example], name: str, otherwise: Ints) -> Ints | None:
+    """Return a column as wide as `otherwise`, which holds for rows without it.
+
+    None if no row has it.
+    """
+    if not any(example.columns and name in example.columns for example in batch):
+        return None
+    padded = otherwise.copy()
+    for row, (_, tokens, columns) in zip(padded, batch, strict=True):
+        if columns and name in columns:
+            row[: len(tokens)] = columns[name]
+    return padded
+
+
+def _has(batch: Sequence[Example], name: str) -> npt.NDArray[np.bool_]:
+    """Return a column of booleans: whether each row has this column."""
+    return np.array([[bool(each.columns) and name in (each.columns or ())] for each in batch])
+
+
+def _as_tensors(
+    input_ids: Ints,
+    labels: Ints,
+    attended: npt.NDArray[np.bool_],
+    token_types: Ints | None = None,
+) -> Batch:
     """Return a batch's tensors.
 
     The flat indices of attended tokens are computed here, on the CPU: on a GPU, their unknown
@@ -416,32 +447,56 @@ def _as_tensors(input_ids: Ints, labels: Ints, attended: npt.NDArray[np.bool_]) 
         "labels": labels,
         "attended_rows": np.flatnonzero(attended),
     }
+    if token_types is not None:
+        arrays["token_type_ids"] = token_types
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 class MaskingCollator:
     """Collator of masked-LM batches: pads, and masks tokens. Picklable and stateless."""
 
-    def __init__(self, masker: Masker, pad_id: int) -> None:
+    def __init__(self, masker: Masker, pad_id: int, max_width: int | None = None) -> None:
+        """Set up the collator.
+
+        Args:
+            masker: chooses and masks the targets.
+            pad_id: the padding token's id.
+            max_width: batches are padded to this many tokens at most.
+        """
         self._masker = masker
         self._pad_id = pad_id
+        self._max_width = max_width
 
     def __call__(self, batch: Sequence[Example]) -> Batch:
         """Return the batch of these examples: always the same, in any worker or resumed run."""
-        padded = _pad(batch, self._pad_id)
-        masked = self._masker.mask_batch(*padded)
+        padded = _pad(batch, self._pad_id, self._max_width)
+        nothing = np.zeros_like(padded.tokens)
+        special = _column(batch, "special_tokens_mask", nothing)
+        ids, labels = self._masker.mask_batch(*padded, excluded=special)
+        given = _column(batch, "labels", np.full_like(labels, IGNORED))
+        if given is not None:  # masked beforehand
+            done = _has(batch, "labels")
+            ids, labels = np.where(done, padded.tokens, ids), np.where(done, given, labels)
         attended = np.arange(padded.tokens.shape[1]) < padded.lengths[:, None]
-        return _as_tensors(masked.input_ids, masked.labels, attended)
+        return _as_tensors(ids, labels, attended, _column(batch, "token_type_ids", nothing))
 
 
 class CausalCollator:
-    """Collator of causal-LM batches: every token is a label. Picklable and stateless."""
+    """Collator of causal-LM batches: every token is a label, unless the data set says otherwise.
 
-    def __init__(self, pad_id: int) -> None:
+    Picklable and stateless.
+    """
+
+    def __init__(self, pad_id: int, max_width: int | None = None) -> None:
+        """Set up the collator; see `MaskingCollator`."""
         self._pad_id = pad_id
+        self._max_width = max_width
 
     def __call__(self, batch: Sequence[Example]) -> Batch:
         """Return the batch of these examples; its labels are not shifted."""
-        tokens, lengths, _, _ = _pad(batch, self._pad_id)
+        tokens, lengths, _, _ = _pad(batch, self._pad_id, self._max_width)
         attended = np.arange(tokens.shape[1]) < lengths[:, None]
-        return _as_tensors(tokens, np.where(attended, tokens, IGNORED), attended)
+        every = np.where(attended, tokens, IGNORED)
+        labels = _column(batch, "labels", every)
+        types = _column(batch, "token_type_ids", np.zeros_like(tokens))
+        return _as_tensors(tokens, every if labels is None else labels, attended, types)

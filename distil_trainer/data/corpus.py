@@ -9,23 +9,27 @@ processes, and start no second copy of the caller's program. RAYON_NUM_THREADS l
 """
 
 import hashlib
+import io
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tokenizers
 
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
+from angels_share.files import explain, is_path_error, locked, replace_folder, sync
+from distil_trainer.data import checksums
+from distil_trainer.data.checksums import BatchSums, DamagedCorpus, SplitSums, batch_sums
 from distil_trainer.data.masking import AnyInts, Draw, uniform
 from distil_trainer.data.sources import Source, find_sources, text_chunks, with_progress
 
@@ -34,6 +38,8 @@ _REPORT = "corpus.json"
 _COUNTS = "token_counts.npy"
 # Every record batch but the last has this many sequences, so division finds a sequence's batch.
 _ROWS_PER_BATCH = 8192
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,19 @@ class TokenSequences:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._batches: dict[int, tuple[AnyInts, AnyInts]] = {}
-        self._reader: Any = pa.ipc.open_file(pa.memory_map(str(file)))
-        batches = int(self._reader.num_record_batches)
-        rows = self._reader.get_batch(batches - 1).num_rows if batches else _ROWS_PER_BATCH
+        self._checked: dict[int, npt.NDArray[np.bool_]] = {}
+        self._sums = checksums.of_split(file)
+        try:
+            self._reader: Any = pa.ipc.open_file(pa.memory_map(str(file)))
+            batches = int(self._reader.num_record_batches)
+            rows = self._reader.get_batch(batches - 1).num_rows if batches else _ROWS_PER_BATCH
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's, not Arrow's
+            raise checksums.damaged(file, reason=str(error)) from error
         self._rows = (batches - 1) * _ROWS_PER_BATCH + int(rows)
+        if self._sums and (self._rows, batches) != (self._sums.rows, len(self._sums.batches)):
+            raise checksums.damaged(file, reason=f"{self._rows} of {self._sums.rows} sequences")
 
     def __len__(self) -> int:
         return self._rows
@@ -89,6 +104,8 @@ class TokenSequences:
             raise IndexError(f"sequence {index} of {len(self)}")
         batch, row = divmod(int(index), _ROWS_PER_BATCH)
         offsets, tokens = self._batch(batch)
+        if self._sums and not self._checked[batch][row // checksums.ROWS]:
+            self._check(batch, row // checksums.ROWS)
         return tokens[offsets[row] : offsets[row + 1]]
 
     def __reduce__(self) -> tuple[type["TokenSequences"], tuple[Path]]:
@@ -97,21 +114,46 @@ class TokenSequences:
     @cached_property
     def lengths(self) -> AnyInts:
         """The number of tokens in each sequence, special ones included."""
-        lengths = [pieces.lengths for pieces in self.pieces()]
+        batches = range(self._reader.num_record_batches)
+        lengths = [np.diff(self._batch(number)[0]) for number in batches]
         return np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int32)
 
     def pieces(self) -> Iterator["Pieces"]:
         """Yield all sequences in order, a record batch at a time."""
         for number in range(self._reader.num_record_batches):
             offsets, tokens = self._batch(number)
+            if self._sums:
+                for piece in np.flatnonzero(~self._checked[number]):
+                    self._check(number, int(piece))
             yield Pieces(tokens, np.diff(offsets))
 
     def _batch(self, number: int) -> tuple[AnyInts, AnyInts]:
-        """Return a record batch's offsets and tokens, decoded once."""
+        """Return a record batch's offsets, checked, and tokens, not yet checked; decode it once."""
         if number not in self._batches:
-            column = self._reader.get_batch(number).column(0)
-            self._batches[number] = (column.offsets.to_numpy(), column.values.to_numpy())
+            try:
+                column = self._reader.get_batch(number).column(0)
+                offsets, tokens = column.offsets.to_numpy(), column.values.to_numpy()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise checksums.damaged(self._file, reason=str(error)) from error
+            if self._sums:
+                sums = self._sums.batches[number]
+                if checksums.sum_of(offsets) != sums.offsets or offsets[-1] > len(tokens):
+                    raise checksums.damaged(self._file)
+                self._checked[number] = np.zeros(len(sums.tokens), dtype=np.bool_)
+            self._batches[number] = offsets, tokens
         return self._batches[number]
+
+    def _check(self, number: int, piece: int) -> None:
+        """Check the tokens of a few sequences, before any of them is used."""
+        assert self._sums is not None
+        if (
+            checksums.piece_sum(*self._batches[number], piece)
+            != (self._sums.batches[number].tokens[piece])
+        ):
+            first = number * _ROWS_PER_BATCH + piece * checksums.ROWS
+            last = min(first + checksums.ROWS, (number + 1) * _ROWS_PER_BATCH, len(self)) - 1
+            raise checksums.damaged(self._file, f"sequences {first} to {last} are")
+        self._checked[number][piece] = True
 
 
 @dataclass(frozen=True)
@@ -140,22 +182,42 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Open what `prepare_corpus` wrote.
+        """Open what `prepare_corpus` wrote; sequences are checked when they are first read.
 
         Raises:
             UserError: the folder holds no prepared corpus, or a damaged one.
         """
         folder = Path(folder)
         try:
-            return cls(
-                folder=folder,
-                train=TokenSequences(folder / "train.arrow"),
-                validation=TokenSequences(folder / "validation.arrow"),
-                token_counts=np.load(folder / _COUNTS),
-                report=json.loads((folder / _REPORT).read_text("utf-8")),
-            )
-        except (OSError, ValueError) as error:
+            return cls._open(folder)
+        except (OSError, ValueError, DamagedCorpus) as error:
             raise UserError(f"{folder}: not a prepared corpus ({error}); delete it") from error
+
+    @classmethod
+    def _open(cls, folder: Path) -> "Corpus":
+        """Open a folder; raise an OSError, a ValueError or DamagedCorpus if it is damaged."""
+        checksums.check_files(folder)
+        report = json.loads((folder / _REPORT).read_text("utf-8"))
+        if not (folder / checksums.FILE).exists():
+            if "checksums" in report:
+                raise checksums.damaged(folder / checksums.FILE, reason="it is missing")
+            _warn_of_no_checksums(folder)
+        return cls(
+            folder=folder,
+            train=TokenSequences(folder / "train.arrow"),
+            validation=TokenSequences(folder / "validation.arrow"),
+            token_counts=np.load(folder / _COUNTS),
+            report=report,
+        )
+
+
+@cache
+def _warn_of_no_checksums(folder: Path) -> None:
+    _logger.warning(
+        "%s: prepared by an earlier version, without checksums: damage would not be seen; "
+        "delete the folder to have it prepared again",
+        folder,
+    )
 
 
 def prepare_corpus(
@@ -169,7 +231,8 @@ def prepare_corpus(
     """Tokenize, clean and write a corpus, or open it if that was done before.
 
     Memory use doesn't grow with the corpus. A folder is complete or absent: it is written under
-    another name, then renamed. Several processes may call this at once: one works, the others wait.
+    another name, flushed to disk, then renamed. A damaged one is written again. Several processes
+    may call this at once: one works, the others wait.
 
     Args:
         sources: files, folders, globs and Hub data sets, see `find_sources`.
@@ -181,6 +244,7 @@ def prepare_corpus(
     Raises:
         UserError: a text can't be read, nothing is left after cleaning, or the folder can't be
             written.
+        RunFailed: the disk is full.
     """
     options = options or CorpusOptions()
     found = find_sources(sources, text_column=options.text_column, streaming=streaming)
@@ -188,15 +252,32 @@ def prepare_corpus(
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / fingerprint
     try:
-        if not folder.exists():
+        if (corpus := _usable(folder)) is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{folder}.lock"):
-                if not folder.exists():  # another process may have written it meanwhile
+            with locked(folder.with_name(f"{folder.name}.lock")):
+                # Another process may have written it meanwhile.
+                if (corpus := _usable(folder, warn=True)) is None:
                     _write_corpus(folder, found, SequenceMaker(tokenizer, options), recipe)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder}: cannot write ({reason}); choose another folder") from error
-    return Corpus.open(folder)
+        failure = UserError if is_path_error(error) else RunFailed
+        raise failure(f"{folder}: cannot write: {explain(error)}") from error
+    return corpus or Corpus.open(folder)
+
+
+def _usable(folder: Path, *, warn: bool = False) -> Corpus | None:
+    """Return the corpus in a folder; None, perhaps with a warning, if it must be written."""
+    if not folder.exists():
+        return None
+    try:
+        corpus = Corpus._open(folder)
+        for split in (corpus.train, corpus.validation):
+            split.lengths.sum()  # read first by whoever trains; damage here can still be mended
+    except (FileNotFoundError, ValueError, DamagedCorpus) as error:
+        if warn:
+            reason = " ".join(str(error).split())
+            _logger.warning("%s cannot be used (%s); preparing it again", folder, reason)
+        return None
+    return corpus
 
 
 class Pieces(NamedTuple):
@@ -215,7 +296,8 @@ class SequenceMaker:
 
     def __init__(self, tokenizer: Any, options: CorpusOptions) -> None:
         self._backend = _plain_backend(tokenizer)
-        self._prefix, self._suffix = _special_tokens_around(self._backend)
+        self.added_frame = _end_of_text_frame(tokenizer, self._backend)
+        self._prefix, self._suffix = self.added_frame or _special_tokens_around(self._backend)
         self.options = options
         self._unknown_id = tokenizer.unk_token_id
         self._max_piece = options.max_length - len(self._prefix) - len(self._suffix)
@@ -308,16 +390,33 @@ def _special_tokens_around(backend: tokenizers.Tokenizer) -> tuple[list[int], li
     return sample.ids[: body[0]], sample.ids[body[-1] + 1 :]
 
 
+def _end_of_text_frame(
+    tokenizer: Any, backend: tokenizers.Tokenizer
+) -> tuple[list[int], list[int]] | None:
+    """Return what is put before and after a causal model's text; None if it has a frame already.
+
+    GPT-2's tokenizer adds no special tokens, but the text that the model was trained on, and that
+    of the original Distil* code, stands between end-of-text tokens.
+    """
+    end = tokenizer.eos_token_id
+    # A mask token means that the text isn't for a causal model.
+    if end is None or tokenizer.mask_token_id is not None or any(_special_tokens_around(backend)):
+        return None
+    begin = tokenizer.bos_token_id
+    return [end if begin is None else begin], [end]
+
+
 def _recipe(found: Sequence[Source], tokenizer: Any, options: CorpusOptions) -> dict[str, Any]:
     """Return everything that the corpus depends on."""
-    backend = _plain_backend(tokenizer).to_str()
+    backend = _plain_backend(tokenizer)
+    frame = _end_of_text_frame(tokenizer, backend)
     return {
         "format": _FORMAT,
         "sources": [source.identity for source in found],
-        "tokenizer": hashlib.sha256(backend.encode()).hexdigest(),
+        "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
         "unknown_id": tokenizer.unk_token_id,
         "options": asdict(options),
-    }
+    } | ({} if frame is None else {"frame": [list(part) for part in frame]})
 
 
 def _write_corpus(
@@ -329,20 +428,23 @@ def _write_corpus(
     draft.mkdir()
     try:
         sequences = maker.sequences(text_chunks(with_progress(found)))
-        counts = _write_splits(draft, sequences, maker)
-        report = {"fingerprint": folder.name, **recipe, **counts}
+        counts, sums = _write_splits(draft, sequences, maker)
+        report = {"fingerprint": folder.name, **recipe, **counts, "checksums": checksums.FILE}
         report["sources"] = [{"name": s.name, "identity": s.identity} for s in found]
         report["versions"] = {"tokenizers": tokenizers.__version__, "pyarrow": pa.__version__}
         (draft / _REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
-        draft.replace(folder)
+        checksums.write(draft, sums, (_REPORT, _COUNTS))
+        for path in (*draft.iterdir(), draft):
+            sync(path)
+        replace_folder(draft, folder, folder.with_name(f"{folder.name}.replaced"))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_splits(
     folder: Path, sequences: Iterable[Pieces], maker: SequenceMaker
-) -> dict[str, Any]:
-    """Write both splits and the token counts; return the report's counts."""
+) -> tuple[dict[str, Any], dict[str, SplitSums]]:
+    """Write both splits and the token counts; return the report's counts and the checksums."""
     fraction = maker.options.validation_fraction
     train, validation, smallest = _split(folder, sequences, maker, fraction)
     if fraction and not validation.rows and train.rows > 1:
@@ -354,8 +456,11 @@ def _write_splits(
     tally = {name: maker.tally[name] for name in ("texts", "cut", "blank", "short", "unknown")}
     if not train.rows:
         raise UserError(f"corpus: no sequence is left to train on; {tally}")
-    np.save(folder / _COUNTS, train.counts)
-    return {"train": train.summary(), "validation": validation.summary(), "tally": tally}
+    content = io.BytesIO()
+    np.save(content, train.counts)  # into a file, it would hide the reason why a write failed
+    (folder / _COUNTS).write_bytes(content.getbuffer())
+    counts = {"train": train.summary(), "validation": validation.summary(), "tally": tally}
+    return counts, {split.name: SplitSums(split.rows, split.sums) for split in (train, validation)}
 
 
 def _split(
@@ -381,6 +486,8 @@ class _SplitFile:
     """Writer of a split, in record batches of equally many sequences."""
 
     def __init__(self, file: Path, maker: SequenceMaker) -> None:
+        self.name = file.name
+        self.sums: list[BatchSums] = []
         self._schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(maker.dtype)))])
         self._writer = pa.ipc.new_file(str(file), self._schema)
         self._waiting = Pieces(np.empty(0, maker.dtype), np.empty(0, np.int64))
@@ -410,5 +517,6 @@ class _SplitFile:
 
     def _write(self, pieces: Pieces) -> None:
         offsets = np.concatenate([[0], np.cumsum(pieces.lengths)]).astype(np.int32)
+        self.sums.append(batch_sums(offsets, pieces.tokens))
         column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(pieces.tokens))
         self._writer.write_batch(pa.record_batch([column], schema=self._schema))

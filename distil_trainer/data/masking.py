@@ -164,7 +164,15 @@ class Masker:
         masked = self.mask_batch(row, lengths, epochs, examples)
         return Masked(masked.input_ids[0], masked.labels[0])
 
-    def mask_batch(self, tokens: Ints, lengths: Ints, epochs: Ints, examples: Ints) -> Masked:
+    def mask_batch(
+        self,
+        tokens: Ints,
+        lengths: Ints,
+        epochs: Ints,
+        examples: Ints,
+        *,
+        excluded: Ints | None = None,
+    ) -> Masked:
         """Mask a padded batch.
 
         Args:
@@ -172,10 +180,13 @@ class Masker:
             lengths: [rows] number of tokens in each row, special ones included.
             epochs: [rows] the epoch to mask each row for.
             examples: [rows] each row's number in its corpus.
+            excluded: [rows, width] tokens that are no targets either, where not 0.
         """
         key = (self._seed, epochs[:, None], examples[:, None], np.arange(tokens.shape[1]))
         weights = self._weights[tokens]
         weights[np.arange(tokens.shape[1]) >= lengths[:, None]] = 0.0
+        if excluded is not None:
+            weights[excluded != 0] = 0.0
         targets = self._choose_targets(uniform(Draw.TARGET, *key), weights, lengths)
         return Masked(
             input_ids=np.where(targets, self._corrupt(tokens, key), tokens),

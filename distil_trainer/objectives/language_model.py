@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from angels_share.errors import UserError
+from distil_trainer.data.sequences import NOT_PASSED_ON
 from distil_trainer.models.families import Family, family_of
 from distil_trainer.objectives.losses import IGNORED, hidden_cosine
 from distil_trainer.objectives.vocab_head import (
@@ -115,11 +117,26 @@ class LanguageModelObjective(Objective):
         self._soft_everywhere = soft and not restrict_to_mask
 
     def prepare(self, batch: Batch) -> Batch:
-        """Add the rows on which the vocabulary head works, and their labels."""
+        """Add the rows on which the vocabulary head works, and their labels.
+
+        The batch may be of any collator; one that has been prepared is returned unchanged.
+
+        Raises:
+            UserError: it has no labels, or a field that can't be honoured.
+        """
+        if "head_rows" in batch:
+            return batch
+        batch = {name: value for name, value in batch.items() if value is not None}
+        _check_fields(batch)
+        vocabulary = self.family.shape(self.student.config).vocabulary
+        require_known_ids(batch["input_ids"], vocabulary)
+        require_known_ids(batch["labels"], vocabulary, lowest=IGNORED)
         labels = batch["labels"]
         if self.family.causal:  # a row predicts the token after it
             labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        attended = batch["attention_mask"].bool()
+        attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        if "attended_rows" not in batch:
+            batch["attended_rows"] = attended.reshape(-1).nonzero().squeeze(1)
         # After the shift, the last padding position on the left would predict the first token.
         labels = labels.masked_fill(~attended, IGNORED)
         rows = order_rows(labels, attended if self._soft_everywhere else labels != IGNORED)
@@ -200,6 +217,45 @@ class LanguageModelObjective(Objective):
             count_agreement=count_agreement,
         )
         return losses
+
+
+def _check_fields(batch: Batch) -> None:
+    for name in ("input_ids", "labels"):
+        if name not in batch:
+            raise UserError(f"a batch has {', '.join(batch)}, but no {name}")
+    if refused := [name for name in NOT_PASSED_ON if name in batch]:
+        raise UserError(f"a batch has {refused[0]}, which is not supported for a language model")
+    shape = batch["input_ids"].shape
+    for name in ("attention_mask", "labels", "token_type_ids"):
+        if name in batch and batch[name].dim() != 2:
+            raise UserError(
+                f"a batch has {name} of {batch[name].dim()} dimensions, which is not supported"
+            )
+        if name in batch and batch[name].shape != shape:
+            raise UserError(
+                f"a batch has {name} of shape {tuple(batch[name].shape)} and input_ids of "
+                f"{tuple(shape)}"
+            )
+
+
+def require_known_ids(ids: Tensor, vocabulary: int, *, lowest: int = 0) -> None:
+    """Refuse ids that no embedding or logit belongs to; a GPU would abort without saying which.
+
+    Args:
+        ids: token ids, on the CPU if the host is not to wait.
+        vocabulary: the number of tokens.
+        lowest: -100 for labels, where it means no target.
+
+    Raises:
+        UserError: an id is out of range.
+    """
+    allowed = (ids >= 0) & (ids < vocabulary) | (ids == lowest)
+    if not bool(allowed.all()):
+        kind = "label" if lowest else "token id"
+        raise UserError(
+            f"a batch has {kind} {int(ids[~allowed][0])}, but the student's vocabulary has "
+            f"{vocabulary} tokens (0 and up): tokenize with the student's own tokenizer"
+        )
 
 
 def attended_tokens(batch: Batch) -> int:

@@ -7,6 +7,7 @@ whatever the precision of the logits. Positions outside the mask are overwritten
 computed from them, so that their content, even a NaN, reaches no value and no gradient.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,14 @@ from torch.nn import functional
 
 IGNORED = -100
 """The label of a position without a target, as everywhere in PyTorch."""
+
+
+FLAT_TEMPERATURE = 4.0
+"""From this temperature on, distributions are so flat that their divergence needs `flat_kl`.
+
+Both logarithms are near log V and their difference shrinks with T: at T = 1000 a divergence in
+float32 is all rounding. Below it the usual formula is cheaper and loses one or two digits at most.
+"""
 
 
 class Term(NamedTuple):
@@ -47,8 +56,76 @@ def soft_target_kl(
     # A class to which no teacher gives any mass adds nothing, though its log p is -inf:
     # 0 · log 0 = 0.
     counted = (target > 0) & mask.unsqueeze(-1)
-    divergence = torch.where(counted, target * (target.log() - log_student), 0.0).sum()
-    return Term(temperature**2 * divergence, mask.sum())
+    divergence = torch.where(counted, target * (target.log() - log_student), 0.0)
+    if temperature < FLAT_TEMPERATURE:
+        return Term(temperature**2 * divergence.sum(), mask.sum())
+    frozen = [_only(logits.detach(), mask) / temperature for logits in teacher_logits]
+    difference = difference_from_mean(student / temperature, frozen)
+    flat = flat_kl(target, difference, log_student > -torch.inf)
+    rows = torch.where(flat.applies, flat.divergence, divergence.sum(-1))
+    return Term(temperature**2 * rows.sum(), mask.sum())
+
+
+class FlatKL(NamedTuple):
+    """The divergence of rows of logits, and its slope."""
+
+    applies: Tensor
+    """[...], whether the row could be computed in this way; otherwise the rest is 0."""
+    divergence: Tensor
+    """[...]."""
+    slope: Tensor
+    """[..., V], its gradient with respect to the student's logits: q - p."""
+
+
+def flat_kl(target: Tensor, difference: Tensor, possible: Tensor) -> FlatKL:
+    """Return KL(p ‖ q), however small, from p and the difference of the logits.
+
+    q is p·exp(d), normalised. With d centred, Σ p d = 0, the divergence is
+    log(1 + Σ p (exp(d) - 1 - d)): no term is negative, so nothing cancels, and an error of the
+    centre changes it only in second order.
+
+    Args:
+        target: [..., V], p.
+        difference: [..., V], d, the student's logits minus log p, up to a constant in each row.
+        possible: Boolean [..., V], true where q isn't 0.
+    """
+    difference = torch.where(target > 0, difference, 0.0)
+    centred = difference - (target * difference).sum(-1, keepdim=True)
+    # Where p is 0 and q is not, or where exp would overflow, another formula is wanted; a NaN
+    # is in no order and so doesn't pass either.
+    applies = (centred.amax(-1) <= _LARGEST) & ~((target == 0) & possible).any(-1)
+    centred = torch.where(applies.unsqueeze(-1), centred, 0.0)
+    growth = centred.expm1()
+    small = centred.clamp(-_SMALL, _SMALL)
+    series = torch.full_like(small, _SERIES[0])
+    for coefficient in _SERIES[1:]:
+        series = series * small + coefficient
+    excess = torch.where(centred.abs() < _SMALL, small.square() * series, growth - centred)
+    total = (target * excess).sum(-1)
+    slope = target * (growth - total.unsqueeze(-1)) / (1 + total.unsqueeze(-1))
+    return FlatKL(applies, total.log1p(), slope.masked_fill(~applies.unsqueeze(-1), 0.0))
+
+
+def difference_from_mean(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """Return the student's logits minus those of the teachers' mean distribution.
+
+    Up to a constant in each row. The logarithm of the mean itself would be rounded like a number
+    near log V; here only what the teachers differ by is rounded.
+    """
+    first, *others = teachers
+    if not others:
+        return student - first
+    normaliser = first.logsumexp(-1, keepdim=True)
+    growth = [
+        (each - first - (each.logsumexp(-1, keepdim=True) - normaliser)).expm1() for each in others
+    ]
+    return student - first - torch.stack(growth).sum(0).div(len(teachers)).log1p()
+
+
+_LARGEST = 30.0
+_SMALL = 0.125
+# exp(x) - 1 - x = x² · Σ xⁿ / (n + 2)!, exact in float64 up to _SMALL; the highest power first.
+_SERIES = [1 / math.factorial(n + 2) for n in reversed(range(9))]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Term:

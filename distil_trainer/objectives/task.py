@@ -14,7 +14,12 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
-from distil_trainer.objectives.language_model import Batch, Objective, ObjectiveOutput
+from distil_trainer.objectives.language_model import (
+    Batch,
+    Objective,
+    ObjectiveOutput,
+    require_known_ids,
+)
 from distil_trainer.objectives.losses import (
     IGNORED,
     Term,
@@ -119,11 +124,15 @@ class TaskObjective(Objective):
             )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch unchanged; over all positions, check that it is as wide as the others.
+        """Return the batch unchanged after a check of its ids.
+
+        Over all positions, it must be as wide as the others.
 
         Raises:
-            UserError: it is not, so the loss would depend on which examples share a batch.
+            UserError: it is not, so the loss would depend on which examples share a batch; or a
+                token or a class is out of range.
         """
+        self._check_ids(batch)
         if self._over_all_positions:
             width = batch["input_ids"].shape[1]
             if self._width is None:
@@ -131,6 +140,20 @@ class TaskObjective(Objective):
                 self._width = width if cached is None else cached.shape[1]
             require_width(width, self._width)
         return batch
+
+    def _check_ids(self, batch: Batch) -> None:
+        embeddings = getattr(self.student.get_input_embeddings(), "num_embeddings", None)
+        if embeddings is not None and "input_ids" in batch:
+            require_known_ids(batch["input_ids"], embeddings)
+        if self._regression or self._answers_questions or not self._is_labelled(batch):
+            return
+        labels, classes = self._labels(batch), self.student.config.num_labels
+        wrong = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
+        if bool(wrong.any()):
+            raise UserError(
+                f"a batch has label {int(labels[wrong][0])}, but the student has {classes} "
+                f"classes, 0 to {classes - 1}"
+            )
 
     def counts(self, batch: Batch) -> Tensor:
         """Return the number of labels, twice: soft targets apply only to labelled rows."""
@@ -203,7 +226,8 @@ class TaskObjective(Objective):
         if self._over_all_positions:
             return LossInputs(logits, self._labels(batch), None)
         # Padding contains no answer; left in, the loss would depend on a batch's padded width.
-        attended = batch["attention_mask"].bool().repeat(2, 1)
+        attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        attended = attended.repeat(2, 1)
         logits = logits.masked_fill(~attended, float("-inf"))
         allowed = batch["answer_mask"].bool().repeat(2, 1) if "answer_mask" in batch else None
         return LossInputs(logits, self._labels(batch), allowed)
@@ -211,6 +235,11 @@ class TaskObjective(Objective):
     def _labels(self, batch: Batch) -> Tensor:
         """Return one label per row; positions beyond the window are ignored, as in transformers."""
         labels = torch.cat([batch[name].reshape(-1) for name in self._label_names])
+        if labels.is_floating_point() and not self._regression:
+            raise UserError(
+                f"the labels are floating-point numbers ({tuple(batch[self._label_names[0]].shape)}"
+                "): several labels per example are not supported; give one class number each"
+            )
         if not self._answers_questions:
             return labels
         return labels.masked_fill(labels >= batch["input_ids"].shape[1], IGNORED)

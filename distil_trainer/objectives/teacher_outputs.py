@@ -13,12 +13,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,6 +29,8 @@ from angels_share.files import (
     explain,
     hash_of,
     is_path_error,
+    locked,
+    place_of,
     replacing,
     sha256_of_file,
     write_json,
@@ -273,8 +274,9 @@ def _load_or_compute(
         with suppress(*_UNUSABLE):  # first without the lock: the folder may be read-only
             return _load(path, source, lengths)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_suffix(".lock")).acquire()
-    with lock:
+    with ExitStack() as held:
+        with _naming_folder(folder):
+            held.enter_context(locked(path.with_suffix(".lock")))
         with _naming_folder(folder):  # again: another process may have written them meanwhile
             if (cached := _load_or_warn(path, source, lengths)) is not None:
                 return cached
@@ -290,7 +292,7 @@ def _naming_folder(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         failure = UserError if is_path_error(error) else RunFailed
-        raise failure(f"{folder}: {explain(error)}") from error
+        raise failure(f"{place_of(error, folder)}: {explain(error)}") from error
 
 
 def _load_or_warn(path: Path, source: Mapping[str, Any], lengths: Ints) -> Cached | None:
@@ -337,7 +339,11 @@ def _save(path: Path, source: Mapping[str, Any], head: TaskHead, values: Floats)
         "dtype": str(values.dtype),
         "sha256": sha256_of_file(path),
     }
-    write_json(path.with_suffix(".json"), record)
+    try:
+        write_json(path.with_suffix(".json"), record)
+    except BaseException:
+        path.unlink()  # without its description nobody would ever use it
+        raise
     return _memory_map(path)
 
 

@@ -12,21 +12,7 @@ from angels_share.flags import above_zero, not_negative
 from angels_share.names import nearest
 from distil_trainer.data.masking import MaskingOptions
 from distil_trainer.recipe import DEFAULTS, PRESETS, WEIGHTS, Mode, check_weights, default_weights
-
-# Arguments that Trainer would accept and then silently ignore, or get wrong, with our objective.
-_UNSUPPORTED = {
-    "fp16": "use bf16, or float32: half precision would overflow in the vocabulary's softmax",
-    "fsdp": "FSDP is not supported yet; use DDP (torchrun)",
-    "deepspeed": "DeepSpeed is not supported; use DDP (torchrun)",
-    "use_liger_kernel": "the vocabulary head is already fused",
-    "label_smoothing_factor": "the teacher's soft targets already smooth the labels",
-    "auto_find_batch_size": "it would change the batches and so the result; set tokens_per_batch",
-    "neftune_noise_alpha": "it would add noise to the student's input but not to the teacher's",
-    "ignore_data_skip": "a resumed run would train on other batches than an uninterrupted one",
-    "save_only_model": "without the optimizer's state a run could not be resumed exactly",
-    "bf16_full_eval": "evaluation is in float32, or under autocast with bf16",
-    "fp16_full_eval": "evaluation is in float32, or under autocast with bf16",
-}
+from distil_trainer.training.honoured import check_fields
 
 
 def _number(value: object) -> str | None:
@@ -138,9 +124,7 @@ class DistilTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._check_values()
-        for name, reason in _UNSUPPORTED.items():
-            if getattr(self, name):
-                raise UserError(f"--{name} is not supported here: {reason}")
+        check_fields(self)
         super().__post_init__()
 
     @classmethod

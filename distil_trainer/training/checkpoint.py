@@ -9,17 +9,19 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.files import sync, write_json
+from angels_share.files import replace_folder, sync, write_json
 from angels_share.sealed_folder import Listed, faults, listed_in, listing
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 STAGING = "saving-"
+_REPLACED = f"{STAGING}replaced-"
 
 # Without these no run can resume; without optimizer or generator state it can, inexactly.
 _NEEDED = frozenset({"config.json", "model.safetensors", "trainer_state.json"})
@@ -40,11 +42,26 @@ class Checkpoint:
 
 
 def staging_folder(output_dir: Path, step: int) -> Path:
-    """Return an empty folder to save into, removing what an interrupted save left there."""
+    """Return an empty folder to save into, removing what killed processes left half saved."""
+    for leftover in output_dir.glob(f"{STAGING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     folder = output_dir / f"{STAGING}{PREFIX}{step}"
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def place_files(staging: Path, folder: Path) -> None:
+    """Move the files of a complete staging folder into a folder that holds other things, too.
+
+    A model's config comes last and an older one goes first: without it no model is loaded, so
+    whoever is killed in between leaves none rather than parts of two.
+    """
+    sizes = listing(staging)  # which flushes them to disk
+    (folder / "config.json").unlink(missing_ok=True)
+    for name in sorted(sizes, key=lambda name: name == "config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(folder / name)
+    sync(folder)
 
 
 def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
@@ -52,13 +69,17 @@ def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
     files = listing(staging)
     write_json(staging / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
     target = staging.parent / f"{PREFIX}{step}"
-    replaced = staging.parent / f"{STAGING}replaced-{step}"
-    if target.exists():  # a rename replaces no folder that has files
-        target.rename(replaced)
-    staging.rename(target)
-    sync(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    replace_folder(staging, target, staging.parent / f"{_REPLACED}{step}")
     return target
+
+
+def restore_replaced(output_dir: Path) -> None:
+    """Give a checkpoint its name back that was being replaced when its process was killed."""
+    for replaced in output_dir.glob(f"{_REPLACED}*"):
+        target = output_dir / f"{PREFIX}{replaced.name.removeprefix(_REPLACED)}"
+        with suppress(OSError):  # another process of this run did it, or the folder is read-only
+            if not target.exists() and (replaced / MANIFEST).is_file():
+                replaced.rename(target)
 
 
 def rotate(newest: Path, keep: int | None, best: str | None) -> None:
@@ -80,7 +101,9 @@ def rotate(newest: Path, keep: int | None, best: str | None) -> None:
     spare = [path for path in by_age if path.name not in protected]
     for path in spare[: max(len(whole) - max(keep, len(protected)), 0)]:
         _logger.info("removed %s (save_total_limit %s)", path, keep)
-        shutil.rmtree(path)
+        # Renamed first: a process that is killed here leaves no half checkpoint under its name,
+        # and the next save removes the rest.
+        shutil.rmtree(path.rename(path.with_name(f"{STAGING}removed-{path.name}")))
 
 
 def _step(folder: Path) -> int:
@@ -159,6 +182,7 @@ def find_checkpoint(output_dir: Path, name: str, *, inexact: bool = False) -> Ch
         others = [path.name for path in _numbered(folder.parent) if complaint(path) is None]
         hint = f"; {others[-1]} beside it is complete" if others else ""
         raise UserError(f"{folder}: {problem}{hint}{_inexact_hint(problem)}")
+    restore_replaced(output_dir)
     problems = []
     for folder in reversed(_numbered(output_dir)):
         if (problem := complaint(folder, inexact=inexact)) is None:
@@ -176,7 +200,7 @@ def _inexact_hint(problem: str) -> str:
     return " (--allow_inexact_resume resumes without it, with a different result)"
 
 
-def check_settings(
+def require_same_settings(
     checkpoint: Checkpoint, settings: Mapping[str, Any], *, inexact: bool = False
 ) -> None:
     """Refuse to resume with settings that change the result.
@@ -189,7 +213,9 @@ def check_settings(
     Raises:
         UserError: some settings differ; the error names them.
     """
-    was = checkpoint.settings
+    # A term of the loss that was added since weighs nothing in a checkpoint that doesn't name it.
+    weights = {name: 0.0 for name in settings if name.startswith("alpha_")}
+    was = {**weights, **checkpoint.settings}
     different = [
         f"{name} {was.get(name)} (now {settings.get(name)})"
         for name in sorted({*settings, *was})

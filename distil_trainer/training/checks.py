@@ -1,14 +1,18 @@
 """Checks that DistilTrainer runs before training: models, settings, data and launcher."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed, UserError
+from angels_share.tokenizing import check_vocabularies, load_tokenizer
 from distil_trainer.data.batches import Sequences
 from distil_trainer.models.families import family_of
 from distil_trainer.models.student import check_pair
@@ -22,11 +26,9 @@ from distil_trainer.objectives.task import (
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
 from distil_trainer.recipe import OF_TEACHERS, Mode, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.honoured import check_arguments, check_fields_for
 
-_IGNORED = {
-    "data_collator": "DistilTrainer pads and masks a language model's batches itself",
-    "compute_loss_func": "the loss is the weighted sum of the distillation terms",
-}
+_logger = logging.getLogger(__name__)
 
 
 def mode_of(student: PreTrainedModel) -> Mode:
@@ -41,15 +43,121 @@ def max_length(model: PreTrainedModel) -> int:
     return family_of(model).shape(model.config).max_length
 
 
+def check_models(
+    student: PreTrainedModel, teacher: PreTrainedModel | Sequence[PreTrainedModel] | None
+) -> None:
+    """Refuse students that would not be trained as they look; called before anything is frozen.
+
+    Raises:
+        UserError: a model has adapters, the student is in float16, or shares parameters with a
+            teacher.
+    """
+    teachers = _as_list(teacher)
+    for whose, model in [("student", student), *(("teacher", each) for each in teachers)]:
+        if _has_adapters(model):
+            raise UserError(
+                f"the {whose} has peft adapters, which are not supported: the vocabulary head "
+                f"would bypass them; pass {whose}.merge_and_unload()"
+            )
+    dtypes = {parameter.dtype for parameter in student.parameters()}
+    if torch.float16 in dtypes:
+        raise UserError(
+            "the student's weights are float16, in which gradients underflow: load it with "
+            "dtype=torch.float32, and train with bf16=True to save time"
+        )
+    if torch.bfloat16 in dtypes:
+        _logger.warning(
+            "the student's weights are bfloat16, so updates below 1/256 of a weight are lost: load "
+            "it with dtype=torch.float32, and train with bf16=True to save time"
+        )
+    for each in teachers:
+        _refuse_shared(student, each)
+
+
+def _has_adapters(model: Any) -> bool:
+    modules = (type(module).__module__ for module in model.modules())
+    return any(module.split(".")[0] == "peft" for module in modules)
+
+
+def _refuse_shared(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse parameters that freezing the teacher would freeze, or training the student change."""
+    ours = dict(student.named_parameters())
+    # Two parameters can also be views of one memory.
+    theirs = {each.untyped_storage().data_ptr() for each in teacher.parameters()} - {0}
+    shared = [name for name, each in ours.items() if each.untyped_storage().data_ptr() in theirs]
+    if shared:
+        raise UserError(
+            f"student and teacher share {len(shared)} of the student's {len(ours)} parameters, "
+            f"e.g. {shared[0]}: they would be frozen with the teacher; copy them "
+            "(copy.deepcopy), or use make_student"
+        )
+
+
+def _as_list(
+    teacher: PreTrainedModel | Sequence[PreTrainedModel] | None,
+) -> list[PreTrainedModel]:
+    if teacher is None:
+        return []
+    return [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+
+
+def check_tokenizers(
+    tokenizer: Any, teachers: Sequence[PreTrainedModel], teacher_tokenizer: Any = None
+) -> None:
+    """Refuse a teacher whose tokenizer gives tokens other ids than the student's.
+
+    Args:
+        tokenizer: the student's tokenizer.
+        teachers: the teachers; one that was loaded from a folder with a tokenizer is compared by
+            it.
+        teacher_tokenizer: a tokenizer or its folder, for all teachers, or a list of one for each.
+
+    Raises:
+        UserError: two vocabularies differ, or nothing can be compared with `teacher_tokenizer`.
+    """
+    known = hasattr(tokenizer, "get_vocab")
+    if teacher_tokenizer is None:
+        given = [_folder_of_tokenizer(each) for each in teachers] if known else []
+    elif not known:
+        raise UserError("teacher_tokenizer is compared with processing_class: pass that as well")
+    elif isinstance(teacher_tokenizer, (list, tuple)):
+        given = list(teacher_tokenizer)
+        if len(given) != len(teachers):
+            raise UserError(f"{len(given)} teacher_tokenizer for {len(teachers)} teachers")
+    else:
+        given = [teacher_tokenizer]
+    for each in given:
+        if each is not None:
+            loaded = each if hasattr(each, "get_vocab") else load_tokenizer(str(each))
+            check_vocabularies(tokenizer.get_vocab(), loaded.get_vocab())
+
+
+def _folder_of_tokenizer(model: PreTrainedModel) -> str | None:
+    """Return the folder that a model was loaded from, if it holds a fast tokenizer."""
+    folder = Path(model.name_or_path or "")
+    return str(folder) if model.name_or_path and (folder / "tokenizer.json").is_file() else None
+
+
+def check_token_counts(token_counts: Any, vocabulary: int) -> None:
+    """Refuse counts of another vocabulary: they would also decide which random tokens are drawn.
+
+    Raises:
+        UserError: there isn't one count for each token.
+    """
+    if token_counts is not None and len(token_counts) != vocabulary:
+        raise UserError(
+            f"token_counts has {len(token_counts)} numbers, but the student's vocabulary has "
+            f"{vocabulary} tokens; give one for each, 0 for a token that doesn't occur"
+        )
+
+
 def freeze(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[PreTrainedModel]:
     """Freeze the teachers and put them into evaluation mode; return them as a list.
 
     Raises:
         UserError: a teacher's weight is not finite.
     """
-    if teacher is None:
-        return []
-    teachers = [teacher] if isinstance(teacher, PreTrainedModel) else list(teacher)
+    teachers = _as_list(teacher)
     for each in teachers:
         each.requires_grad_(requires_grad=False)
         each.eval()
@@ -159,15 +267,8 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
             f"{started} processes were started, but each sees a world size of {args.world_size}; "
             "without a GPU add --use_cpu"
         )
-    if args.push_to_hub:
-        raise UserError(
-            "--push_to_hub is not supported yet; push the finished folder with `hf upload`"
-        )
-    if settings.get("model_init") is not None:
-        raise UserError("model_init is not supported; pass the student itself")
-    for name, reason in _IGNORED.items():
-        if mode != "task" and settings.get(name) is not None:
-            raise UserError(f"{name} would be ignored: {reason}")
+    check_fields_for(mode, args)
+    check_arguments(mode, settings)
 
 
 def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) -> None:
@@ -176,12 +277,35 @@ def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) ->
     Raises:
         UserError: the longest sequence is too long for a model.
     """
-    longest = int(np.max(sequences.lengths)) if len(sequences) else 0
+    require_length(int(np.max(sequences.lengths)) if len(sequences) else 0, models)
+
+
+def require_length(longest: int, models: Sequence[PreTrainedModel]) -> None:
+    """Refuse a sequence that is longer than a model's position table.
+
+    Raises:
+        UserError: it is too long for a model.
+    """
     for model in models:
         if longest > max_length(model):
             raise UserError(
                 f"the longest sequence has {longest} tokens, but the {model.config.model_type} "
                 f"reads {max_length(model)} at most; prepare the corpus with a smaller max_length"
+            )
+
+
+def require_types(highest: int, models: Sequence[PreTrainedModel]) -> None:
+    """Refuse token types that a model doesn't have.
+
+    Raises:
+        UserError: a model that takes types has too few.
+    """
+    for model in models:
+        types = model.config.type_vocab_size if family_of(model).token_types else highest + 1
+        if highest >= types:
+            raise UserError(
+                f"a batch has token_type_ids up to {highest}, but the {model.config.model_type} "
+                f"has {types} types, from 0 on"
             )
 
 

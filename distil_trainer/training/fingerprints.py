@@ -53,10 +53,16 @@ def of_data(dataset: Any) -> str | None:
     It covers all lengths and a sample of the sequences; for a stream, the names of its sources.
     """
     if isinstance(dataset, TextStream):
-        return hashlib.sha256(" ".join(s.name for s in dataset.sources).encode()).hexdigest()[:16]
+        names = [source.name for source in dataset.sources]
+        frame = dataset.maker.added_frame
+        parts = names if frame is None else [*names, str(frame)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
     if not hasattr(dataset, "lengths"):
         return None
     digest = hashlib.sha256(np.asarray(dataset.lengths, dtype=np.int64).tobytes())
     for index in range(0, len(dataset), max(len(dataset) // _SAMPLES, 1)):
         digest.update(np.asarray(dataset[index], dtype=np.int64).tobytes())
+        if hasattr(dataset, "row"):
+            for name, values in sorted(dataset.row(index).columns.items()):
+                digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()[:16]

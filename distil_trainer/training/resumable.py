@@ -22,7 +22,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, write_atomically
+from angels_share.files import is_path_error, reason_of_failed_write, write_atomically
 from distil_trainer.training import checkpoint
 
 # The TrainingArguments that change the result; a resumed run must have the same.
@@ -36,6 +36,9 @@ _RESULT_SETTINGS = (
 # Codes are summed over the processes: with fewer than a million of them, a sum of a million or
 # more means that at least one had a SIGTERM.
 _SIGNAL_CODES = {signal.SIGINT: 1, signal.SIGTERM: 1_000_000}
+
+# torch reports a full disk as a RuntimeError, safetensors as its own error.
+_FAILED_WRITES = (OSError, RuntimeError, SafetensorError)
 
 _logger = logging.getLogger(__name__)
 
@@ -103,7 +106,7 @@ class ResumableTrainer(Trainer):
                 torch.get_num_threads(),
             )
         found = checkpoint.Checkpoint(found.folder, found.step, settings)
-        checkpoint.check_settings(found, self.result_settings(), inexact=inexact)
+        checkpoint.require_same_settings(found, self.result_settings(), inexact=inexact)
         return str(found.folder)
 
     @contextmanager
@@ -203,18 +206,15 @@ class ResumableTrainer(Trainer):
         try:
             if self.args.should_save or not alone:
                 work()
-        # torch reports a full disk as a RuntimeError, safetensors as its own error.
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except _FAILED_WRITES as error:
             problem = error
         # All processes learn of a failure, or the others would wait in the next collective call.
         failed = torch.tensor(float(problem is not None), device=self.args.device)
         if not self.accelerator.reduce(failed, reduction="sum").item():
             return
+        reason = reason_of_failed_write(problem, staging) if problem else "another process failed"
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
-        reason = " ".join(str(problem or "another process failed").split())[:200]
-        if isinstance(problem, OSError):
-            reason = explain(problem)
         raise RunFailed(
             f"step {self.state.global_step}: the checkpoint in {staging.parent} could not be "
             f"written: {reason}; --resume_from_checkpoint continues from the previous one"
@@ -238,11 +238,34 @@ class ResumableTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the student, its tokenizer, and the arguments as JSON: no pickle, no secrets."""
+        """Save the student, its tokenizer, and the arguments as JSON: whole or not at all.
+
+        Raises:
+            UserError: the folder can't be written to.
+            RunFailed: the disk is full.
+        """
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.name.startswith(checkpoint.STAGING):
+            self._write_student(folder)  # a part of a checkpoint, which is whole or absent itself
+            return
+        staging = folder / f"{checkpoint.STAGING}student"
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed process left
+        try:
+            staging.mkdir(parents=True)
+            self._write_student(staging)
+            checkpoint.place_files(staging, folder)
+        except _FAILED_WRITES as error:
+            is_users = isinstance(error, OSError) and is_path_error(error)
+            reason = reason_of_failed_write(error, staging)
+            failure = UserError if is_users else RunFailed
+            raise failure(f"{folder}: the student could not be saved: {reason}") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _write_student(self, folder: Path) -> None:
+        """Write what is saved of a student into a folder: no pickle, no secrets."""
         self.student.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)

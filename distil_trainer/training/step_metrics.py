@@ -109,6 +109,14 @@ class MetricsWindow:
         return metrics
 
 
+def on_host(values: Tensor) -> Tensor:
+    """Return a device's numbers in float64 on the CPU.
+
+    Not every device has float64 (Apple's has none): they are moved before they are widened.
+    """
+    return values.cpu().double()
+
+
 def not_finite(terms: Sequence[str], sums: Sequence[float], norm: float) -> str | None:
     """Return what is not finite as subject and verb, such as `L_ce and L_cos are`, or None.
 

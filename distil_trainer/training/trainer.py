@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import (
+    CausalLMOutput,
+    MaskedLMOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
-from transformers.utils import find_labels
+from transformers.utils import ModelOutput, find_labels
 
 from angels_share.errors import RunFailed, UserError
 from distil_trainer.data.batches import (
@@ -28,26 +35,39 @@ from distil_trainer.data.batches import (
     stream_loader,
 )
 from distil_trainer.data.masking import Masker, MaskingOptions
-from distil_trainer.data.sequences import as_sequences, count_tokens
+from distil_trainer.data.sequences import (
+    RowStream,
+    StreamedRows,
+    as_sequences,
+    count_tokens,
+    is_iterable,
+)
 from distil_trainer.objectives.language_model import (
     Batch,
     LanguageModelObjective,
     Objective,
+    ObjectiveOutput,
     attended_tokens,
 )
-from distil_trainer.objectives.task import TEACHER_OUTPUTS, TaskObjective
+from distil_trainer.objectives.task import TEACHER_OUTPUTS, TaskObjective, task_head
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
 from distil_trainer.recipe import OF_TEACHERS, Mode
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.checks import (
     check_accelerator,
+    check_models,
     check_positions,
     check_settings,
     check_teachers,
+    check_token_counts,
+    check_tokenizers,
     freeze,
+    max_length,
     mode_of,
+    require_length,
     require_readable,
     require_teacher_outputs,
+    require_types,
 )
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.resumable import ResumableTrainer
@@ -56,7 +76,17 @@ from distil_trainer.training.step_metrics import (
     MetricsWindow,
     evaluation_metrics,
     not_finite,
+    on_host,
 )
+from distil_trainer.training.users_collator import (
+    as_rows,
+    check_collator,
+    masks_differ,
+    name_of,
+)
+
+_COUNTS = "counts_of_update"
+"""The batch key of each term's count over the accumulated batch, for subclasses that drop it."""
 
 
 class DistilTrainer(ResumableTrainer):
@@ -80,6 +110,7 @@ class DistilTrainer(ResumableTrainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         token_counts: Any = None,
+        teacher_tokenizer: Any = None,
         **trainer_settings: Any,
     ) -> None:
         """Check student, teachers and settings, and build the objective.
@@ -91,24 +122,34 @@ class DistilTrainer(ResumableTrainer):
                 soft targets; hidden states are compared with the first one's. Teachers are frozen,
                 and are not part of what is trained, saved or wrapped.
             train_dataset: for a language model a prepared corpus' sequences, or a data set with
-                `input_ids`; for a task what the Trainer takes. A data set from
+                `input_ids`, whose other columns mean what `read_row` says; it may be iterable. For
+                a task what the Trainer takes. A data set from
                 `cache_teacher_outputs` contains its teacher's outputs: pass no `teacher` then.
             eval_dataset: likewise.
             processing_class: the tokenizer; it supplies the mask token and is saved with the
                 student.
             token_counts: frequency of each token, for masks that favour rare tokens [counted from
                 the training data].
-            trainer_settings: the Trainer's other arguments (callbacks, compute_metrics, …).
+            teacher_tokenizer: the teacher's tokenizer or its folder, of several teachers a list:
+                its vocabulary must be the student's [the folder the teacher was loaded from].
+            trainer_settings: the Trainer's other arguments (callbacks, compute_metrics, …). A
+                `data_collator` makes a language model's batches instead of ours: they come in the
+                Trainer's own order, with the collator's labels, and batches are not formed by
+                length.
 
         Raises:
             UserError: the models, data or settings don't fit together, or aren't supported.
         """
+        check_models(model, teacher)
         mode = mode_of(model)
         check_settings(args, trainer_settings, mode)
         self.teachers = freeze(teacher)
         self.weights = args.weights(mode)
         taught = train_dataset if isinstance(train_dataset, TaughtDataset) else None
         check_teachers(model, self.teachers, self.weights, mode, taught)
+        check_tokenizers(processing_class, self.teachers, teacher_tokenizer)
+        if mode != "task":
+            check_token_counts(token_counts, model.config.vocab_size)
         check_positions(model, args, taught)
         self._token_counts = token_counts
         self.objective = self._build_objective(model, args, mode)
@@ -119,8 +160,18 @@ class DistilTrainer(ResumableTrainer):
             raise UserError(
                 f"train_dataset is a dict of {', '.join(train_dataset)}; pass one of them"
             )
+        collator = trainer_settings.get("data_collator")
+        self._collates = mode == "task" or collator is not None
+        self._special_ids = tuple(getattr(processing_class, "all_special_ids", ()))
         if mode != "task":
-            train_dataset, eval_dataset = map(as_sequences, (train_dataset, eval_dataset))
+            adapt = self._as_sequences
+            if collator is not None:
+                check_collator(args, token_counts)
+                adapt = as_rows
+            train_dataset, eval_dataset = map(adapt, (train_dataset, eval_dataset))
+            if isinstance(train_dataset, RowStream) and args.max_steps < 1:
+                raise UserError("an iterable train_dataset has no length: set max_steps")
+        self._masks_differ = self._collates and mode != "task" and masks_differ(collator)
         self._window = MetricsWindow(self._alphas)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # every parameter gets a gradient
@@ -185,6 +236,10 @@ class DistilTrainer(ResumableTrainer):
         ours = {name: getattr(self.args, name) for name in names}
         if self.args.kd_over_all_positions:
             ours["kd_over_all_positions"] = True
+        if self._collates and self.objective.mode != "task":
+            ours["data_collator"] = name_of(self.data_collator)
+            if self._masks_differ:  # then a resumed run has other masks
+                ours["masks"] = "data_collator"
         if isinstance(self.train_dataset, TextStream):
             # Each reader has its own part of a stream, so their number determines the order.
             ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
@@ -192,11 +247,22 @@ class DistilTrainer(ResumableTrainer):
 
     # Data
 
+    def _as_sequences(self, dataset: Any) -> Any:
+        """Return a language model's data as sequences or as a stream of rows."""
+        causal = self.objective.mode == "causal"
+        return as_sequences(dataset, causal=causal, special_ids=self._special_ids)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return a loader of length-bucketed, masked batches; for a task the Trainer's loader."""
-        if self.objective.mode == "task" or self.train_dataset is None:
+        """Return a loader of length-bucketed, masked batches.
+
+        For a task, and for a language model with a `data_collator`, return the Trainer's loader.
+        """
+        if self._collates or self.train_dataset is None:
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
+        if isinstance(self.train_dataset, RowStream):
+            batch_size = self.args.per_device_train_batch_size
+            return self._rows_loader(self.train_dataset, batch_size, endless=True)
         if isinstance(self.train_dataset, TextStream):
             return self._stream_loader(self.train_dataset)
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size)
@@ -215,6 +281,22 @@ class DistilTrainer(ResumableTrainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
+    def _rows_loader(self, stream: RowStream, batch_size: int, *, endless: bool) -> DataLoader[Any]:
+        if self.args.dataloader_num_workers:
+            raise UserError(
+                f"dataloader_num_workers {self.args.dataloader_num_workers}: an iterable data set "
+                "is read by the training process itself; set it to 0, or pass rows by number"
+            )
+        batches = StreamedRows(
+            stream,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+            endless=endless,
+            **self._batch_size(batch_size),
+        )
+        pin_memory = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
+        return stream_loader(batches, self._collator(), pin_memory=pin_memory)
+
     def _batch_size(self, sequences: int) -> dict[str, Any]:
         """Return the arguments by which batches are sized and seeded."""
         by_tokens = self.args.tokens_per_batch
@@ -231,10 +313,40 @@ class DistilTrainer(ResumableTrainer):
             return loader
         if isinstance(eval_dataset, str):  # the name of one of several
             eval_dataset = self.eval_dataset[eval_dataset]
-        dataset = as_sequences(self.eval_dataset if eval_dataset is None else eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise UserError("evaluation needs an eval_dataset")
-        return self._loader(dataset, self.args.per_device_eval_batch_size)
+        return self._held_out_loader(dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """Return a loader for `predict`; a language model's is as for evaluation."""
+        if self.objective.mode == "task":
+            loader: DataLoader[Any] = super().get_test_dataloader(test_dataset)
+            return loader
+        return self._held_out_loader(test_dataset)
+
+    def _held_out_loader(self, dataset: Any) -> DataLoader[Any]:
+        """Return a loader of one pass over a language model's held-out data."""
+        batch_size = self.args.per_device_eval_batch_size
+        if not self._collates:
+            held_out = self._as_sequences(dataset)
+            if isinstance(held_out, RowStream):
+                return self._rows_loader(held_out, batch_size, endless=False)
+            return self._loader(held_out, batch_size)
+        held_out = as_rows(dataset)
+        processes = self.accelerator.num_processes
+        if is_iterable(held_out) and processes > 1:
+            raise UserError(
+                f"evaluation on an iterable data set in {processes} processes, with a "
+                "data_collator, would count some rows twice; pass rows by number"
+            )
+        # Rows must not be repeated to fill the last batch: they would count twice.
+        before, self.accelerator.even_batches = self.accelerator.even_batches, False
+        try:
+            loader: DataLoader[Any] = super().get_test_dataloader(held_out)
+        finally:
+            self.accelerator.even_batches = before
+        return loader
 
     def _loader(self, sequences: Sequences, batch_size: int) -> EpochLoader:
         require_readable(sequences, (self.student, *self.teachers))
@@ -257,8 +369,9 @@ class DistilTrainer(ResumableTrainer):
     def _collator(self) -> MaskingCollator | CausalCollator:
         tokenizer, config = self.processing_class, self.student.config
         pad = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
+        width = min(max_length(model) for model in (self.student, *self.teachers))
         if self.objective.mode == "causal":
-            return CausalCollator(pad or 0)
+            return CausalCollator(pad or 0, width)
         if tokenizer is None:
             raise UserError("masked language modelling needs processing_class, the tokenizer")
         if self._token_counts is None:
@@ -274,7 +387,7 @@ class DistilTrainer(ResumableTrainer):
         masker = Masker.for_tokenizer(
             tokenizer, options, seed=self.args.seed, token_counts=self._token_counts
         )
-        return MaskingCollator(masker, pad)
+        return MaskingCollator(masker, pad, width)
 
     # A step
 
@@ -283,7 +396,7 @@ class DistilTrainer(ResumableTrainer):
     ) -> tuple[list[Batch], Tensor]:
         """Return an update's micro-batches, and each term's count over them and all processes."""
         started = self._window.begin_waiting()
-        batches = [self.objective.prepare(batch) for batch in islice(epoch_iterator, num_batches)]
+        batches = [self._prepared(batch) for batch in islice(epoch_iterator, num_batches)]
         self._window.end_waiting(started)
         zero = torch.zeros(len(self._alphas), dtype=torch.int64)
         counts = sum((self.objective.counts(batch) for batch in batches), zero)
@@ -292,7 +405,22 @@ class DistilTrainer(ResumableTrainer):
         vector = torch.cat([counts, torch.tensor([tokens, padded])]).to(device, non_blocking=True)
         totals: Tensor = self.accelerator.reduce(vector, reduction="sum")
         self._window.open_update(totals)
-        return batches, totals[: len(self._alphas)]
+        counts_of_update = totals[: len(self._alphas)]
+        return [{**batch, _COUNTS: counts_of_update} for batch in batches], counts_of_update
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Return a batch with what the objective adds to it; check that the models can read it."""
+        if self.objective.mode == "task":
+            return self.objective.prepare(batch)
+        # Ours are padded on the right, to a multiple that may be more than a model reads.
+        ours = "attended_rows" in batch
+        batch = self.objective.prepare(batch)
+        longest = batch["attention_mask"].sum(1).max() if ours else batch["input_ids"].shape[1]
+        models = (self.student, *self.teachers)
+        require_length(int(longest), models)
+        if "token_type_ids" in batch:
+            require_types(int(batch["token_type_ids"].max()), models)
+        return batch
 
     def compute_loss(
         self,
@@ -301,33 +429,80 @@ class DistilTrainer(ResumableTrainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Return the objective of a micro-batch, normalised over the whole accumulated batch.
+        """Return the objective of a batch, as any collator makes it, and perhaps the outputs.
 
-        Without counts, as in the evaluation of a task, it is the labels' loss over this batch.
+        A micro-batch of an update is normalised over the whole accumulated batch and all processes,
+        also where a subclass doesn't pass the counts on; any other batch without counts by its own
+        ones. In the evaluation of a task it is then the labels' loss alone.
+
+        The outputs are of the type that transformers' models return. Of a task they hold the loss
+        and the student's logits; of a language model the loss only: the logits of all its tokens
+        are never built, so `outputs.logits` is None there.
 
         Args:
-            model: the objective, perhaps wrapped.
-            inputs: a micro-batch that went through `Objective.prepare`.
-            return_outputs: also return the forward pass's output.
+            model: the objective (the trainer's `model`), perhaps wrapped, or the student itself.
+            inputs: a batch; of a language model it needs `input_ids` and `labels`.
+            return_outputs: also return the outputs.
             num_items_in_batch: each term's count, from `get_batch_samples`.
-        """
-        if num_items_in_batch is None:
-            return self._labels_only(model, inputs, return_outputs=return_outputs)
-        # DDP averages gradients over processes, but counts cover all of them: undo the average.
-        scale = self.accelerator.num_processes
-        counts = num_items_in_batch.clamp(min=1)
-        weights = [
-            0.0 if alpha == 0 else scale * alpha / count
-            for alpha, count in zip(self._alphas.values(), counts, strict=True)
-        ]
-        output = model(inputs, self._teacher_outputs(inputs), weights)
-        self._window.add(output.sums)
-        return (output.objective, output) if return_outputs else output.objective
 
-    def _labels_only(self, model: Any, inputs: Batch, *, return_outputs: bool) -> Any:
-        count = self.objective.counts(inputs)[1].clamp(min=1)
-        output = model(inputs, (), [0.0, 1 / float(count)])
-        return (output.objective, {"logits": output.logits}) if return_outputs else output.objective
+        Raises:
+            UserError: the batch, the model or the counts aren't what the objective needs.
+        """
+        model = self.objective if model is self.student else model
+        if isinstance(model, PreTrainedModel):
+            raise UserError(
+                f"compute_loss: the model is a {type(model).__name__} and not this trainer's "
+                "student; pass trainer.model"
+            )
+        inputs = dict(inputs)
+        of_update = inputs.pop(_COUNTS, None)
+        counts = of_update if num_items_in_batch is None else num_items_in_batch
+        if self.objective.mode != "task" and "head_rows" not in inputs:
+            inputs = self._prepare_inputs(self._prepared(inputs))
+        if counts is None:
+            output = self._of_batch_alone(model, inputs)
+        else:
+            counts = torch.as_tensor(counts)
+            if (given := counts.numel()) != len(self._alphas):
+                raise UserError(
+                    f"num_items_in_batch: {given} number{'s'[: given != 1]} for "
+                    f"{len(self._alphas)} terms; "
+                    "pass what get_batch_samples returns, or nothing"
+                )
+            # DDP averages gradients over processes, but counts cover all of them: undo the average.
+            weights = self._weights(counts, scale=self.accelerator.num_processes)
+            output = model(inputs, self._teacher_outputs(inputs), weights)
+            self._window.add(output.sums)
+        return (output.objective, self._outputs(output)) if return_outputs else output.objective
+
+    def _weights(self, counts: Tensor, scale: int = 1) -> list[Any]:
+        """Return each term's weight, divided by its count; the number 0.0 switches a term off."""
+        return [
+            0.0 if alpha == 0 else scale * alpha / count
+            for alpha, count in zip(self._alphas.values(), counts.clamp(min=1), strict=True)
+        ]
+
+    def _of_batch_alone(self, model: Any, inputs: Batch) -> ObjectiveOutput:
+        """Return the output for a batch that is no part of an update."""
+        counts = self.objective.counts(inputs).to(self.args.device)
+        if self.objective.mode == "task" and not model.training:
+            weights: list[Any] = [0.0, 1 / float(counts[LABEL_TERM].clamp(min=1))]
+            output: ObjectiveOutput = model(inputs, (), weights)
+        else:
+            output = model(inputs, self._teacher_outputs(inputs), self._weights(counts))
+        return output
+
+    def _outputs(self, output: ObjectiveOutput) -> ModelOutput:
+        """Return a forward pass's output in the type that transformers' models return."""
+        loss, logits = output.objective, output.logits
+        if self.objective.mode != "task":
+            kind = CausalLMOutput if self.objective.mode == "causal" else MaskedLMOutput
+            return kind(loss=loss)
+        if isinstance(logits, tuple):
+            return QuestionAnsweringModelOutput(loss, *logits)
+        tokens = task_head(self.student).task == "ForTokenClassification"
+        kind = TokenClassifierOutput if tokens else SequenceClassifierOutput
+        return kind(loss=loss, logits=logits)
 
     def _teacher_outputs(self, batch: Batch) -> list[Any]:
         """Return the batch's cached outputs or the teachers' own; none if no term needs them."""
@@ -343,15 +518,14 @@ class DistilTrainer(ResumableTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # Sums, stop flag, norm and counts travel as one vector: one all-reduce, and one transfer
-        # for which the host waits.
+        # Sums and stop flag travel as one vector: one all-reduce. The host waits for the first
+        # transfer; the counts are there since the update began.
         local = self._window.sums
         stop = local.new_tensor([self._signal_code()])
         summed = self.accelerator.reduce(torch.cat([local, stop]), reduction="sum")
         size = torch.as_tensor(norm, device=local.device).reshape(1)
-        parts = [part.double() for part in (summed, size, self._window.counts)]
-        values: list[float] = torch.cat(parts).tolist()
-        sums, (stop_code, norm_value, *counts) = values[: len(local)], values[len(local) :]
+        *sums, stop_code, norm_value = on_host(torch.cat([summed, size])).tolist()
+        counts = on_host(self._window.counts).tolist()
         self._window.close_update(sums, counts)
         self._set_stop_signal(stop_code)
         if (culprits := not_finite(list(self._alphas), sums, norm_value)) is not None:
@@ -399,13 +573,21 @@ class DistilTrainer(ResumableTrainer):
         if not self.accelerator._models:  # evaluation before any training
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
-        size = 2 * len(self._alphas) + 1
-        totals = torch.zeros(size, dtype=torch.float64, device=self.args.device)
+        counts = torch.zeros(len(self._alphas), dtype=torch.int64)
+        rows = 0
+        parts = []  # they stay on the device, so that the host doesn't wait for each batch
         for batch in dataloader:
-            totals += self._evaluate_batch(self.objective.prepare(batch))
+            prepared = self._prepared(batch)
+            rows += len(prepared["input_ids"])
+            parts.append(self._evaluate_batch(prepared))
+            counts += self.objective.counts(prepared)
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        totals = self.accelerator.reduce(totals, reduction="sum")
-        metrics = evaluation_metrics(self._alphas, totals.tolist(), taught=bool(self.teachers))
+        sums = torch.zeros(len(self._alphas) + 1, dtype=torch.float64)
+        for part in parts:
+            sums += on_host(part)
+        local = torch.cat([sums, counts, torch.tensor([rows])])
+        *totals, rows = self._over_all_processes(local).tolist()
+        metrics = evaluation_metrics(self._alphas, totals, taught=bool(self.teachers))
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             raise RunFailed(
@@ -414,7 +596,7 @@ class DistilTrainer(ResumableTrainer):
             )
         prefix = named.get("metric_key_prefix", "eval")
         metrics = {f"{prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))  # type: ignore[arg-type]
+        return EvalLoopOutput(None, None, metrics, int(rows))
 
     def prediction_step(self, model: Any, inputs: Batch, *rest: Any, **named: Any) -> Any:
         """Predict a task's batch; without labels, as in a test split, return only logits."""
@@ -425,8 +607,7 @@ class DistilTrainer(ResumableTrainer):
         return None, output.logits, None
 
     def _evaluate_batch(self, batch: Batch) -> Tensor:
-        """Return the terms' sums, rows of agreement, and the terms' counts, as one vector."""
-        counts = self.objective.counts(batch).to(self.args.device)
+        """Return the terms' sums and the rows of agreement, as one vector on the device."""
         batch = self._prepare_inputs(batch)
         teachers = self._run_teachers(batch)
         # The labels' cross-entropy is always reported, the other terms only if they have a weight:
@@ -434,4 +615,13 @@ class DistilTrainer(ResumableTrainer):
         labels = list(self._alphas)[LABEL_TERM]
         weights = [float(term == labels or alpha > 0) for term, alpha in self._alphas.items()]
         output = self.model(batch, teachers, weights, count_agreement=bool(teachers))
-        return torch.cat([output.sums, output.agreement.reshape(1), counts]).double()
+        return torch.cat([output.sums, output.agreement.reshape(1)])
+
+    def _over_all_processes(self, totals: Tensor) -> Tensor:
+        """Return the sum over all processes of float64 numbers on the host.
+
+        They travel as bytes, since the device that the processes talk through may lack float64.
+        """
+        held = totals.view(torch.uint8).to(self.args.device)
+        gathered: Tensor = self.accelerator.gather(held)
+        return gathered.cpu().view(torch.float64).view(-1, len(totals)).sum(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import transformers
+from disks import fill, small_disk
 
 from angels_share.cli import run_command
 from angels_share.errors import UserError
@@ -15,6 +16,7 @@ from angels_share.flags import parse
 from angels_share.tokenizing import load_tokenizer
 from distil_trainer import pretrain
 from distil_trainer.cli import PRETRAIN, with_preset
+from distil_trainer.data.corpus import TokenSequences
 from distil_trainer.training import trainer
 
 
@@ -82,6 +84,46 @@ def test_the_corpus_is_prepared_once(world):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     distil(world, out="again")
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_damaged_corpus_ends_the_run_and_the_next_one_rebuilds_it(world, capsys, workers):
+    """Prevents another student under the same fingerprint, and a traceback out of a worker."""
+    assert distil(world, out="whole") == 0
+    arrow = next((world / "prepared").glob("*/train.arrow"))
+    content = bytearray(arrow.read_bytes())
+    middle = TokenSequences(arrow)[60]
+    place = content.index(middle.tobytes())
+    content[place : place + 8] = bytes(8)
+    arrow.write_bytes(content)
+    capsys.readouterr()
+    assert distil(world, "--dataloader_num_workers", workers) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{arrow}: sequences 0 to 127 are damaged (its checksum is wrong); start again" in said
+    assert distil(world) == 0
+    weights = [(world / out / "model.safetensors").read_bytes() for out in ("whole", "out")]
+    assert weights[0] == weights[1]
+
+
+def test_a_full_disk_at_the_final_save(world, capsys, monkeypatch):
+    """Fault 12: prevents a student with half of its files, which loads until it does not."""
+    with small_disk(world / "out", "8m") as out:
+        evaluate = pretrain.DistilTrainer.evaluate
+
+        def evaluate_and_fill(self, *arguments, **named):
+            fill(out, leave=40_000)
+            return evaluate(self, *arguments, **named)
+
+        monkeypatch.setattr(pretrain.DistilTrainer, "evaluate", evaluate_and_fill)
+        assert distil(world) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{out}: the student could not be saved: the disk is full" in said
+        left = {path.name for path in out.iterdir()}
+        assert left == {"filler", "checkpoint-2", "checkpoint-4"}
+        (out / "filler").unlink()
+        monkeypatch.setattr(pretrain.DistilTrainer, "evaluate", evaluate)
+        assert distil(world, "--resume_from_checkpoint", "latest") == 0
+        assert record(world)["status"] == "complete"
 
 
 def test_a_finished_student_is_not_overwritten(world, capsys):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
 from angels_share.names import short_name_of
 from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, sealed
 from eval_harness.results.store import publish
 from eval_harness.runs.run import Distilled, Model, Settings
 from eval_harness.tasks.lookup import task_named
@@ -110,6 +111,24 @@ def predictions(labels=(0, 1, 1, 0), said=None, split="validation"):
     return ClassPredictions(
         [split] * len(labels), [str(i) for i in range(len(labels))], labels, logits
     )
+
+
+def scoring(accuracy):
+    """Return predictions of which this share is right, to a hundredth."""
+    said = np.array([0, 1] * 50)
+    said[round(100 * accuracy) :] ^= 1
+    return predictions([0, 1] * 50, said)
+
+
+def rewrite(path, change):
+    """Replace the record in a result's file by `change(record)`, sealed anew."""
+    Path(path).write_text(sealed(change(json.loads(Path(path).read_text()))))
+
+
+def unsealed(record, schema=3):
+    """Return a record as earlier versions saved it."""
+    later = ("seal", "withheld", "replaces")
+    return {**{name: record[name] for name in record if name not in later}, "schema": schema}
 
 
 def answers(texts=("a dog", "", "1066"), exact=(1.0, 0.0, 0.0), f1=(1.0, 0.0, 0.4), odds=None):

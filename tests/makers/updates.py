@@ -135,6 +135,9 @@ def main(folder):
         weights = {f"after.{name}": p.detach() for name, p in trainer.objective.named_parameters()}
         gradient = {f"gradient.{name}": value for name, value in gradient.items()}
         tensors = {**weights, **gradient, "loss": torch.tensor(loss)}
+        if trainer.objective.mode != "task":
+            held_out = trainer.evaluate(pair(kind)[2])["eval_loss"]
+            tensors["eval_loss"] = torch.tensor(held_out, dtype=torch.float64)
         tensors = {name: value.clone().contiguous() for name, value in tensors.items()}
         safetensors.torch.save_file(tensors, Path(folder) / f"{kind}-{rank}.safetensors")
 

@@ -40,7 +40,7 @@ def job(*of, needs=None, cost=1.0, again=False, **do):
 def result_of(one, score=0.5):
     """A result and predictions for `publish`."""
     made = made_results.result(one.model, one.task.name, one.seed, score, given=one.settings)
-    return made, made_results.predictions()
+    return made, made_results.scoring(score)
 
 
 def work(one, report):

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +21,8 @@ from distil_trainer.data.batches import (
     CausalCollator,
     EpochBatches,
     EpochLoader,
+    Example,
+    Key,
     StreamedBatches,
     TextStream,
     estimate_token_counts,
@@ -304,7 +305,7 @@ def test_global_generator_is_not_touched():
 
 def test_collators_survive_pickling():
     """Workers that are spawned, not forked, get a pickled collator and must mask alike."""
-    examples = [SimpleNamespace(key=(1, i), tokens=row) for i, row in enumerate(lines(4))]
+    examples = [Example(Key(1, i), row) for i, row in enumerate(lines(4))]
     copy = pickle.loads(pickle.dumps(masking()))
     same([copy(examples)], [masking()(examples)])
 

@@ -67,6 +67,62 @@ def test_kl_gradient_equals_finite_differences(draw, temperature):
     )
 
 
+NEAR = 0.05
+
+
+def exact_kl(student, teachers, temperature):
+    """T² · KL and its gradient in float64, from the definition; `student` is a leaf."""
+    target = torch.stack([(each.double() / temperature).softmax(-1) for each in teachers]).mean(0)
+    ours = (student.double() / temperature).log_softmax(-1)
+    total = temperature**2 * (target * (target.log() - ours)).sum()
+    return total, torch.autograd.grad(total, student)[0]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0, 3.9, 4.0, 100.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_kl_keeps_its_digits_at_any_temperature(draw, temperature, dtype, teachers):
+    """Prevents a value that is all rounding where two flat distributions are subtracted."""
+    first = draw(6, 3000).mul(3)
+    many = [(first + NEAR * number * draw(6, 3000)).to(dtype) for number in range(teachers)]
+    distance = NEAR if temperature >= 4 else 1.0
+    student = (first + distance * draw(6, 3000)).to(dtype).requires_grad_()
+    term = soft_target_kl(student, many, torch.ones(6, dtype=torch.bool), temperature)
+    (gradient,) = torch.autograd.grad(term.total, student)
+    wide = student.detach().double().requires_grad_()
+    value, slope = exact_kl(wide, many, temperature)
+    assert term.total.item() == pytest.approx(value.item(), rel=1e-5)
+    error = 5e-3 if dtype == torch.bfloat16 else 1e-5
+    assert (gradient.double() - slope).norm() < error * slope.norm()
+
+
+@pytest.mark.parametrize("temperature", [4.0, 100.0])
+def test_kl_of_far_logits_at_a_high_temperature(draw, temperature):
+    """Prevents infinity or NaN where a student is so far off that exp(difference) overflows."""
+    student, teacher = draw(5, 7).float() * 30 * temperature, draw(5, 7).float() * 30 * temperature
+    teacher[0, :3] = -torch.inf  # ruled out for the teacher only
+    student[1, :3] = teacher[1, :3] = -torch.inf
+    student.requires_grad_()
+    term = soft_target_kl(student, [teacher], torch.ones(5, dtype=torch.bool), temperature)
+    (gradient,) = torch.autograd.grad(term.total, student)
+    wide = student.detach().double().requires_grad_()
+    target = (teacher.double() / temperature).softmax(-1)
+    ours = (wide / temperature).log_softmax(-1)
+    value = temperature**2 * torch.where(target > 0, target * (target.log() - ours), 0.0).sum()
+    (slope,) = torch.autograd.grad(value, wide)
+    assert term.total.item() == pytest.approx(value.item(), rel=1e-5)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-4, atol=1e-4)
+
+
+def test_kl_at_a_high_temperature_does_not_hide_what_is_not_finite(draw):
+    """Prevents a NaN, or a class that only the student rules out, from passing as a 0."""
+    for poison in (torch.nan, -torch.inf):
+        student = draw(3, 5)
+        student[1, 2] = poison
+        term = soft_target_kl(student, [draw(3, 5)], torch.ones(3, dtype=torch.bool), 100.0)
+        assert not term.total.isfinite()
+
+
 def test_kl_of_equal_logits_is_zero(draw):
     """Catches a constant offset, such as a cross-entropy passed off as a divergence."""
     logits = draw(2, 3, 4)

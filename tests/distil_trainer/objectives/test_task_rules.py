@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from angels_share.errors import UserError
 from distil_trainer.data.sequences import as_sequences
-from distil_trainer.objectives.task import TaskObjective
+from distil_trainer.objectives.task import TaskObjective, task_head
 
 TEMPERATURE = 2.0
 
@@ -150,3 +150,17 @@ def test_named_data_sets_are_taken_one_by_one():
     assert taken["short"].lengths.tolist() == [len(row["input_ids"]) for row in rows[:2]]
     assert len(taken["all"]) == len(rows)
     assert taken["all"][3].tolist() == rows[3]["input_ids"]
+
+
+def test_a_heads_labels_are_its_classes():
+    """Prevents classes in another order from passing, and positions from being held for classes."""
+    names = {0: "no", 1: "yes"}
+    classes, answers = (
+        tiny.bert(1, model_class=getattr(transformers, f"Bert{task}"), id2label=names)
+        for task in ("ForSequenceClassification", "ForQuestionAnswering")
+    )
+    assert (task_head(classes).task, task_head(classes).labels) == (
+        "ForSequenceClassification",
+        names,
+    )
+    assert (task_head(answers).task, task_head(answers).labels) == ("ForQuestionAnswering", {})

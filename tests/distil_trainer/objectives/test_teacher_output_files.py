@@ -1,10 +1,7 @@
 """The files in which a teacher's outputs are kept: whole, of the right thing, or refused."""
 
-import errno
 import json
 import multiprocessing
-import os
-import resource
 import shutil
 from functools import partial
 from pathlib import Path
@@ -14,6 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from disks import file_size_limit, fill, small_disk
 from lessons import WIDTH, Rows, collator_for, pair_for, saved_teacher
 
 from angels_share.errors import RunFailed, UserError
@@ -214,7 +212,7 @@ def test_what_may_only_be_read_is_opened(tmp_path):
     opened = cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
     assert np.array_equal(opened.values, made.values)
     next(tmp_path.glob("*.json")).unlink()
-    with pytest.raises(UserError, match=f"{tmp_path}: that path is a folder, not a file"):
+    with pytest.raises(UserError, match=f"{lock}: that path is a folder, not a file"):
         cache_teacher_outputs(teacher, data, collator_for("questions"), tmp_path)
 
 
@@ -260,17 +258,38 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 def test_no_room(tmp_path):
     """Prevents the one word OSError instead of why: numpy alone would say no more of half a write.
 
-    A limit stands for a full disk. It holds the header, and not all that follows.
+    The limit holds the header, and not all that follows.
     """
     teacher, _ = pair_for("questions")
-    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(RunFailed, match=f"{tmp_path}: {os.strerror(errno.EFBIG)}"):
-            cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        file_size_limit(1000),
+        pytest.raises(RunFailed, match=f"^{tmp_path}: a file size limit is reached"),
+    ):
+        cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
     assert folder_content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("leave", [0, 4096])
+def test_a_really_full_disk(tmp_path, leave):
+    """Prevents half of a teacher's outputs, and a line without the folder or "disk full"."""
+    teacher, _ = pair_for("questions")
+    with small_disk(tmp_path / "small", "64k") as folder:
+        filler = fill(folder, leave)
+        with pytest.raises(RunFailed, match=f"^{folder}: the disk is full"):
+            cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), folder)
+        filler.unlink()
+        assert folder_content(folder) == {}
+
+
+def test_a_folder_in_the_place_of_the_outputs_is_named(tmp_path):
+    """Prevents "that path is a folder, not a file" of a path that has to be a folder."""
+    teacher, _ = pair_for("questions")
+    cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
+    path = next(tmp_path.glob("*.npy"))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f"^{path}: that path is a folder, not a file"):
+        cache_teacher_outputs(teacher, Rows("questions"), collator_for("questions"), tmp_path)
 
 
 def test_data_that_cannot_be_read_are_not_the_folders_fault(tmp_path):

@@ -125,6 +125,52 @@ def test_float32_equals_float64(name):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
 
 
+def close_case(teachers, dtype, distance):
+    """Return a student and teachers that differ little from each other, in a larger vocabulary."""
+    case = make_case(40, 0, vocabulary=700, widths=(6,) * teachers, seed=11)
+    generator = torch.Generator().manual_seed(12)
+    decoder = Decoder(*(part.detach() for part in case.decoder))
+    frozen = [
+        (case.hidden.detach() + distance * torch.randn(40, 6, generator=generator), decoder)
+        for _ in range(teachers)
+    ]
+    return case._replace(teachers=frozen).to(dtype)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0, 4.0, 100.0, 1000.0])
+@pytest.mark.parametrize("teachers", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_soft_targets_keep_their_digits_at_any_temperature(temperature, teachers, dtype):
+    """Prevents L_ce that is all rounding: of flat distributions, or of products in bf16."""
+    weights = HeadWeights(ce=1.0)
+    bf16 = dtype == torch.bfloat16
+    case = close_case(teachers, dtype, 0.05 if temperature >= 4 and not bf16 else 1.0)
+    found = case.run(weights, temperature)
+    wide = case.to(torch.float64)
+    expected = textbook(wide, weights, temperature)[0]
+    # From T = 1 on a product in bf16 is as exact as was asked for.
+    error = 0.03 if bf16 and temperature >= 1 else 1e-5
+    assert found.ce.total.item() == pytest.approx(expected.item(), rel=error)
+    ours, theirs = gradients(found.objective, case.leaves), gradients(expected, wide.leaves)
+    error = (0.05 if temperature >= 1 else 5e-3) if bf16 else 1e-5
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.double() - other).norm() < error * other.norm()
+
+
+@pytest.mark.parametrize("temperature", [4.0, 100.0])
+def test_far_logits_at_a_high_temperature(temperature):
+    """Prevents an overflow of exp(difference) where a student is far off its teacher."""
+    case = make_case(20, 0).to(torch.float64)
+    case = case._replace(hidden=(case.hidden * 100 * temperature).detach().requires_grad_())
+    narrow, weights = case.to(torch.float32), HeadWeights(ce=1.0)
+    expected = textbook(case, weights, temperature)[0]
+    found = narrow.run(weights, temperature).objective
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    ours, theirs = gradients(found, narrow.leaves), gradients(expected, case.leaves)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("on", list(itertools.product([0.0, 0.7], repeat=3)))
 def test_every_mix_of_terms_equals_the_textbook(on):
     """Catches a term that leaks into another one's gradient, or that cannot be switched off."""

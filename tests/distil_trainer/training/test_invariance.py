@@ -49,13 +49,19 @@ def two_processes(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", updates.KINDS)
 def test_two_processes_change_nothing(kind, two_processes, tmp_path):
-    """Fault 9: prevents a loss outside of what DDP wraps, whose gradient nobody reduces."""
+    """Fault 9: prevents a loss outside of what DDP wraps, whose gradient nobody reduces.
+
+    And an evaluation of one process's share only.
+    """
     first, second = (
         safetensors.torch.load_file(two_processes / f"{kind}-{rank}.safetensors") for rank in (0, 1)
     )
     for name in first:
         assert torch.equal(first[name], second[name]), f"{name} differs between the processes"
-    whole = updates.one_update(kind, tmp_path, per_device_train_batch_size=8)[:2]
+    *whole, trainer = updates.one_update(kind, tmp_path, per_device_train_batch_size=8)
+    if "eval_loss" in first:
+        held_out = trainer.evaluate(updates.pair(kind)[2])["eval_loss"]
+        assert float(first["eval_loss"]) == pytest.approx(held_out, rel=1e-6)
     gradient = {
         name.removeprefix("gradient."): value
         for name, value in first.items()

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import transformers
 import updates
+from disks import file_size_limit, fill, small_disk
 
 from angels_share.errors import RunFailed, UserError
 from distil_trainer.training import checkpoint
@@ -477,3 +478,134 @@ def test_another_teacher_or_text_or_student_is_another_run(whole_run, tmp_path, 
 
 if __name__ == "__main__":
     main(sys.argv[1])
+
+
+class Filling(transformers.TrainerCallback):
+    """Fills a small disk before the checkpoint of a step, except for a few bytes."""
+
+    def __init__(self, folder, step, leave):
+        self.folder, self.step, self.leave = folder, step, leave
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            fill(self.folder, self.leave)
+
+
+@pytest.mark.parametrize("leave", [0, 60_000, 200_000])
+def test_a_really_full_disk_in_the_middle_of_a_checkpoint(whole_run, tmp_path, leave):
+    """Fault 12: prevents half a checkpoint, and a line that doesn't say that the disk is full.
+
+    With room for the config, for the weights, and for half of the optimizer's state: torch and
+    safetensors each hide the system's reason in a way of their own.
+    """
+    with small_disk(tmp_path / "out", "8m") as out:
+        trainer = trainer_in(out, save_total_limit=1)
+        trainer.add_callback(Filling(out, 4, leave))
+        expected = rf"step 4: the checkpoint in {out} could not be written: the disk is full"
+        with pytest.raises(RunFailed, match=expected):
+            trainer.train()
+        (out / "filler").unlink()
+        assert [path.name for path in out.iterdir()] == ["checkpoint-3"]
+        again = trainer_in(out)
+        again.train(resume_from_checkpoint=True)
+        assert_equal_bits(weights_of(again), whole_run[1])
+
+
+def test_a_limit_of_the_file_size_is_named_in_a_checkpoint(tmp_path):
+    """Prevents "disk full", or torch's "unexpected pos 576 vs 534", for a `ulimit -f`."""
+    trainer = trainer_in(tmp_path)
+    with (
+        file_size_limit(150_000),
+        pytest.raises(RunFailed, match=r"step 1: .* file size limit is reached \(see ulimit -f\)"),
+    ):
+        trainer.train()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("leave", [0, 60_000])
+def test_the_final_save_on_a_full_disk_is_whole_or_absent(tmp_path, leave):
+    """Prevents a folder with a config and half of its weights, which loads until it doesn't."""
+    trainer = trainer_in(tmp_path / "run")
+    with small_disk(tmp_path / "out", "1m") as out:
+        fill(out, leave)
+        with pytest.raises(RunFailed, match=rf"{out}: the student .*saved: the disk is full"):
+            trainer.save_model(str(out))
+        assert [path.name for path in out.iterdir()] == ["filler"]
+        (out / "filler").unlink()
+        trainer.save_model(str(out))
+        before = sorted(out.iterdir())
+        fill(out, leave)
+        with pytest.raises(RunFailed, match="the disk is full"):
+            trainer.save_model(str(out))
+        (out / "filler").unlink()
+        assert sorted(out.iterdir()) == before  # the earlier one is still there
+        transformers.AutoModelForMaskedLM.from_pretrained(out)
+
+
+def killed_in(folder, name, monkeypatched, prepare):
+    """Makes a trainer, and kills this process in the middle of a function of a module."""
+    trainer = prepare(folder)
+    module = sys.modules[monkeypatched]
+    original = getattr(module, name)
+
+    def half(path, *rest, **named):
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()):
+            if name == "rmtree":
+                sorted(path.iterdir())[0].unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(path, *rest, **named)
+
+    setattr(module, name, half)
+    trainer.train()
+    os._exit(3)
+
+
+def test_kill_9_while_old_checkpoints_are_removed(whole_run, tmp_path):
+    """Prevents half of an old checkpoint from staying under its name for ever."""
+
+    def prepare(folder):
+        return trainer_in(folder, save_total_limit=2)
+
+    killed = in_a_fork(killed_in, tmp_path, "rmtree", "shutil", prepare)
+    assert killed == -signal.SIGKILL
+    found = [path for path in tmp_path.iterdir() if path.name.startswith("checkpoint-")]
+    assert sorted(path.name for path in found) == ["checkpoint-2", "checkpoint-3"]
+    assert [checkpoint.complaint(path) for path in found] == [None, None]
+    trainer = trainer_in(tmp_path, save_total_limit=2)
+    trainer.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-11", "checkpoint-12"]
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found(whole_run, tmp_path):
+    """Prevents the loss of the only checkpoint to a kill between two renames."""
+    left_by(whole_run, tmp_path, 5)
+    (tmp_path / "checkpoint-5").rename(tmp_path / "saving-replaced-5")
+    assert find_checkpoint(tmp_path, "latest").step == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+def test_kill_9_in_the_final_save_leaves_no_model(tmp_path):
+    """Prevents a student's folder whose weights are of one save and whose config of another."""
+
+    def save(folder):
+        trainer = trainer_in(folder / "run")
+        model = type(trainer.student)
+        write = model.save_pretrained
+
+        def half(self, *arguments, **named):
+            write(self, *arguments, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        model.save_pretrained = half
+        trainer.save_model(str(folder / "out"))
+
+    assert in_a_fork(save, tmp_path) == -signal.SIGKILL
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    trainer = trainer_in(tmp_path / "run")
+    trainer.save_model(str(tmp_path / "out"))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "training_args.json"} <= names
+    assert not [name for name in names if name.startswith("saving-")]

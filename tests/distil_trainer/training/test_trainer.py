@@ -458,7 +458,7 @@ def test_predicting_without_labels(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"model_init": lambda: None}, {"data_collator": list}, {"compute_loss_func": lambda *_: 0}],
+    [{"model_init": lambda: None}, {"compute_loss_func": lambda *_: 0}],
 )
 def test_what_would_be_ignored_is_refused(settings, tmp_path):
     """Prevents a setting of the Trainer's that has no effect here from passing in silence."""
