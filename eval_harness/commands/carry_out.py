@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
 from angels_share.flags import Options
 from eval_harness.runs.run import Run
 from eval_harness.sweep.local_workers import LocalWorkers
-from eval_harness.sweep.plan import Plan, jobs
+from eval_harness.sweep.plan import Plan, jobs, lacks_weights
 from eval_harness.sweep.queue import unique
 from eval_harness.sweep.scheduler import Outcome, sweep
 from eval_harness.tables.write import write_by_name
@@ -27,6 +28,12 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> tuple[Outc
         The sweep's outcome, and the runs that now have a result.
     """
     planned = unique(jobs(plan))
+    for job in planned:
+        if options.rerun == "missing" and job.again and lacks_weights(job.run):
+            sys.stderr.write(
+                f"{plan.experiment.program}: {job.run}: has a result, but its weights were not "
+                "kept: it is fine-tuned again (--keep_weights saves those of every run)\n"
+            )
     executor = LocalWorkers(
         plan.root,
         _WORK,
@@ -43,6 +50,13 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> tuple[Outc
         sys.stderr.write(f"{plan.experiment.program}: {line}\n")
     finished = {run.key for run in (*outcome.done, *outcome.skipped)}
     return outcome, [job.run for job in planned if job.key in finished]
+
+
+def status_of(outcome: Outcome) -> int:
+    """Return a command's exit status: that of bad input where all failures are due to it."""
+    if outcome.all_refused:
+        return BAD_INPUT
+    return RUN_FAILED if outcome.failed else DONE
 
 
 def submission_folder(root: Path, run: Run, settings: str) -> Path:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from angels_share.cli import DONE, RUN_FAILED, Command
+from angels_share.cli import Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
-from eval_harness.commands.carry_out import carry_out, submission_folder
+from eval_harness.commands.carry_out import carry_out, status_of, submission_folder
 from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_DIR,
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in runs if run.task == task])
-    return RUN_FAILED if outcome.failed else DONE
+    return status_of(outcome)
 
 
 def experiment(options: Options) -> Experiment:

@@ -43,6 +43,11 @@ SWEEP = (
     ),
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
+        "keep_weights",
+        "save every fine-tuned model; a later --teacher is then not fine-tuned again",
+        bool,
+    ),
+    Flag(
         "choose",
         "epoch to report; best is chosen on dev, after every epoch, and is marked",
         default="last",
@@ -95,4 +100,5 @@ def shared_settings(options: Options) -> dict[str, Any]:
         "data_revision": options.data_revision,
         "limit": options.limit,
         "choose": options.choose,
+        "keeps_weights": options.keep_weights,
     }

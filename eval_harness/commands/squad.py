@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from angels_share.cli import DONE, RUN_FAILED, Command
+from angels_share.cli import Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.tokenizing import load_tokenizer
-from eval_harness.commands.carry_out import carry_out, submission_folder
+from eval_harness.commands.carry_out import carry_out, status_of, submission_folder
 from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_REVISION,
@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     outcome, runs = carry_out(planned, options, ["table2"])
     for each in runs:
         _write_answers(planned, each)
-    return RUN_FAILED if outcome.failed else DONE
+    return status_of(outcome)
 
 
 def experiment(options: Options) -> Experiment:

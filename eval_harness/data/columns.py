@@ -186,19 +186,28 @@ def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) 
         table = file.read(columns=chosen)
         cells = {name: table.column(name).to_pylist() for name in chosen}
         class_names = _class_names(file.schema_arrow.metadata)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a readable parquet file ({reason})") from error
     return Columns(str(path), cells, class_names=class_names)
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return the names of class ids, from the metadata that `datasets` adds to parquet files."""
-    written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    features = written.get("info", {}).get("features") or {}
-    return {
-        name: tuple(feature["names"]) for name, feature in features.items() if "names" in feature
-    }
+    """Return the names of class ids, from the metadata that `datasets` adds to parquet files.
+
+    Raises:
+        ValueError: the metadata are not those of `datasets`.
+    """
+    try:
+        written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        features = written.get("info", {}).get("features") or {}
+        return {
+            name: tuple(feature["names"])
+            for name, feature in features.items()
+            if "names" in feature
+        }
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError("its 'huggingface' metadata are damaged") from error
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str], Sequence[str]], Columns]] = {

@@ -61,7 +61,7 @@ def _numbers(
     for row, cell in enumerate(cells):
         try:
             numbers[row] = float(cell)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"{columns.where(row)}: label {cell!r} is not a number") from error
         if not low <= numbers[row] <= high:  # also false for NaN
             raise UserError(f"{columns.where(row)}: label {cell!r} is not in {low:g} .. {high:g}")

@@ -38,6 +38,10 @@ class DataSource:
     name: str | None = None
 
 
+class NoDataError(UserError):
+    """A folder doesn't hold a task's data."""
+
+
 def stand_in_name(folders: Iterable[Path]) -> str | None:
     """Return the name of stand-in data, from the `about.json` in their folders; None for others.
 
@@ -124,7 +128,7 @@ def _from_folder(task: Task, data_dir: Path, split: str) -> DataSource:
     if len(found) > 1:
         raise UserError(f"{task.title} is in two places: {found[0]} and {found[1]}; remove one")
     if not found:
-        raise UserError(
+        raise NoDataError(
             f"{data_dir}: no {task.title} found; {_searched_places(task, data_dir, split)}"
         )
     source = found[0].relative_to(data_dir).as_posix()

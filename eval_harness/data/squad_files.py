@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
-from angels_share.text_files import fault_in_text, read_lines
+from angels_share.text_files import JsonFault, fault_in_text, parse_json, read_lines
 from eval_harness.data.columns import Columns, read_columns
 
 _COLUMNS = ("id", "question", "context", "answers")
@@ -170,16 +170,17 @@ def _document(path: Path) -> dict[str, Any] | None:
         return None
     text = "\n".join(lines)
     try:
-        document = json.loads(text)
-    except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply to be SQuAD") from error
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # one object per line
+        document = parse_json(text)
+    except JsonFault as fault:
+        cause = fault.cause
+        if cause is None:
+            raise fault.within(path) from fault
+        if cause.msg == "Extra data":  # one object per line
             return None
-        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        is_cut = cause.pos >= len(text.rstrip()) or cause.msg.startswith("Unterminated")
         hint = "; is the file truncated?" if is_cut else ""
-        reason = f"not JSON ({error.msg}, column {error.colno}){hint}"
-        raise UserError(f"{path}:{error.lineno}: {reason}") from error
+        reason = f"not JSON ({cause.msg}, column {cause.colno}){hint}"
+        raise UserError(f"{path}:{cause.lineno}: {reason}") from fault
     if "data" not in _object(document, path) and "context" in document:
         return None  # a single row
     return _object(document, path)

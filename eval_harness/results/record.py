@@ -1,12 +1,19 @@
-"""One run's result with its provenance, and its JSON record. Imports no torch."""
+"""One run's result with its provenance, and its sealed JSON record. Imports no torch.
 
+The seal is the sha256 of the record without it, as JSON in the file's own layout. It shows damage
+and slips, not intent: the proof of a score is the predictions beside it.
+"""
+
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import NoneType
 from typing import Any
 
 from eval_harness.results.schema import (
     COUNT,
+    FLAG,
     NUMBER,
     TEXT,
     TEXT_OR_NONE,
@@ -14,12 +21,13 @@ from eval_harness.results.schema import (
     Open,
     Optional,
     Record,
+    parsed,
     require,
     version_of,
 )
 from eval_harness.runs.run import Distilled, Model, Settings
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,12 @@ class TaskResult:
         times: seconds by stage.
         history: the training loss by step.
         finished: the time of completion in UTC, ISO 8601.
-        predictions: name, size and sha256 of the predictions' file; filled in on saving.
+        predictions: name, size and sha256 of the predictions' file; filled in on saving; None
+            where they are withheld.
+        withheld: the same of predictions that are not published, on purpose; else None.
+        replaces: whether another file was in its place when it was saved: it was made again, so
+            older files with other scores don't contradict it.
+        seal: the checksum of the record; None where an earlier version saved it, without one.
         schema: the version of the record.
     """
 
@@ -60,7 +73,15 @@ class TaskResult:
     history: Sequence[Mapping[str, float]]
     finished: str
     predictions: Mapping[str, Any] | None = None
+    withheld: Mapping[str, Any] | None = None
+    replaces: bool = False
+    seal: str | None = None
     schema: int = SCHEMA
+
+    @property
+    def saved_predictions(self) -> Mapping[str, Any]:
+        """Name, size and sha256 of a saved result's predictions, published or withheld."""
+        return self.predictions or self.withheld or {}
 
     @property
     def key(self) -> str:
@@ -81,7 +102,19 @@ def _from_schema_2(record: Record) -> Record:
     return {**record, "model": {**model, **added}} if type(model) is dict else record
 
 
-UPGRADES: dict[int, Callable[[Record], Record]] = {1: _from_schema_1, 2: _from_schema_2}
+def _from_schema_3(record: Record) -> Record:
+    """Upgrade schema 3, which had no seal and withheld nothing."""
+    added = {"seal": None, "withheld": None, "replaces": False}
+    if odd := sorted(record.keys() & added.keys()):  # a sealed record that lost its version
+        raise ValueError(f"{odd[0]} is no field of a result of schema 3 or earlier")
+    return {**record, **added}
+
+
+UPGRADES: dict[int, Callable[[Record], Record]] = {
+    1: _from_schema_1,
+    2: _from_schema_2,
+    3: _from_schema_3,
+}
 """Upgrades from each older schema to the next, applied in order."""
 
 _DISTILLED = {**dict.fromkeys(("ablation", "init", "rest"), TEXT), "loss": Named(NUMBER)}
@@ -112,6 +145,7 @@ _PROVENANCE = Open(
         "seeds": [COUNT],
     }
 )
+_PREDICTIONS = {"name": TEXT, "size": COUNT, "sha256": TEXT}
 _RESULT = {
     **dict.fromkeys(("schema", "seed"), COUNT),
     **dict.fromkeys(("task", "finished"), TEXT),
@@ -124,13 +158,67 @@ _RESULT = {
     "provenance": _PROVENANCE,
     "times": (dict,),
     "history": (list,),
-    "predictions": {"name": TEXT, "size": COUNT, "sha256": TEXT},
+    **dict.fromkeys(("predictions", "withheld"), Optional(_PREDICTIONS)),
+    "replaces": FLAG,
+    "seal": TEXT_OR_NONE,
 }
 
 
 def to_record(result: TaskResult) -> Record:
     """Return the result as plain data, ready for JSON."""
     return asdict(result)
+
+
+def to_text(result: TaskResult) -> str:
+    """Return the content of a result's file: its record in the current schema, sealed."""
+    return sealed(to_record(replace(result, schema=SCHEMA)))
+
+
+def sealed(record: Record) -> str:
+    """Return a record as JSON, with a seal of its own in place of any that it has."""
+    bare = {name: value for name, value in record.items() if name != _SEAL}
+    return _layout({**bare, _SEAL: _sha256(_layout(bare).encode())})
+
+
+def from_text(text: bytes, known: Settings | None = None) -> TaskResult:
+    """Return the result in a file's content, whose seal is checked if it has one.
+
+    Args:
+        text: the content of the file.
+        known: as in `from_record`.
+
+    Raises:
+        ValueError: the record is invalid, or not the one that was sealed; the message is half a
+            line.
+    """
+    record = parsed(text)
+    result = from_record(record, known)
+    if result.seal is not None:
+        _require_seal(result.seal, record, text)
+    return result
+
+
+_SEAL = "seal"
+
+
+def _layout(record: Record) -> str:
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _require_seal(seal: str, record: Record, text: bytes) -> None:
+    # A file as it was saved is what was sealed plus the seal's line: thousands are checked this
+    # way. One that another program laid out anew is as good if its record is the same.
+    before, _, after = text.partition(f'\n "{_SEAL}": "{seal}",'.encode())
+    if _sha256(before + after) == seal:
+        return
+    bare = {name: value for name, value in record.items() if name != _SEAL}
+    if _sha256(_layout(bare).encode()) != seal:
+        raise ValueError("was altered after it was saved (its checksum differs)")
 
 
 def from_record(value: Any, known: Settings | None = None) -> TaskResult:
@@ -146,6 +234,10 @@ def from_record(value: Any, known: Settings | None = None) -> TaskResult:
     """
     record = _upgrade(value)
     require(record, _RESULT, "a result")
+    if record["seal"] is None and value["schema"] == SCHEMA:
+        raise ValueError("seal is a NoneType")
+    if (record["predictions"] is None) == (record["withheld"] is None):
+        raise ValueError("predictions are neither named nor withheld, or both")
     _require_scores_in_range(record["score"], record["scores"])
     settings = Settings(**record["settings"])
     return TaskResult(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from angels_share.text_files import json_fault
+
 Record = dict[str, Any]
 Types = tuple[type, ...]
 Shape = Any
@@ -60,8 +62,10 @@ def parsed(text: str | bytes) -> Any:
     except json.JSONDecodeError as error:
         line = f"is torn: line {error.lineno}: {error.msg}" if text else "is empty"
         raise ValueError(line) from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        if (fault := json_fault(text, error)) is None:
+            raise
+        raise ValueError(f"{fault.reason}, on line {fault.line}") from error
     if "\\ud" in text or "\\uD" in text:  # only then, since encoding every record is slow
         try:
             json.dumps(value, ensure_ascii=False).encode()

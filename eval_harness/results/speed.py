@@ -19,7 +19,7 @@ from eval_harness.results.schema import (
     require,
     version_of,
 )
-from eval_harness.results.store import Invalid
+from eval_harness.results.store import NO_FILE, Invalid
 
 SCHEMA = 2
 SPEED = "speed"
@@ -207,6 +207,9 @@ def find_speeds(root: Path | str) -> Speeds:
     """Load all sessions of a results folder, and name the files that are not valid sessions."""
     sessions, invalid = [], []
     for path in sorted((Path(root) / SPEED).glob("[!.]*.json")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            invalid.append(Invalid(f"{SPEED}/{path.name}", NO_FILE))
+            continue
         try:
             session = from_record(parsed(path.read_bytes()))
             if path.name != f"{session.key}.json":

@@ -7,24 +7,29 @@ Imports no torch.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import explain, replacing, sync, write_atomically
+from angels_share.files import explain, locked, replacing, sync, write_atomically
 from eval_harness.results.predictions import Predictions, from_parquet, to_parquet
-from eval_harness.results.record import TaskResult, from_record, to_record
-from eval_harness.results.schema import NewerSchemaError, not_finite, parsed
+from eval_harness.results.record import TaskResult, from_text, to_record, to_text
+from eval_harness.results.schema import NewerSchemaError, not_finite
 from eval_harness.runs.run import Settings
 
 P = TypeVar("P", bound=Predictions)
 
 RUNS = "runs"
 _LOCK = ".lock"
+
+_LINK = "is a link, which is not followed"
+NO_FILE = "is neither a file nor a folder (a FIFO, a socket or a device): it is not read"
+"""Why something among the results is passed over: to read a FIFO is to wait for its writer."""
+WITHHELD = "predictions not published: the result says that they are withheld"
+"""Why a result that counts has no predictions to read."""
 
 
 class InvalidResult(UserError):  # noqa: N818  (it tells what a file is)
@@ -73,6 +78,18 @@ def path_of(root: Path | str, key: str) -> Path:
     return Path(root) / RUNS / f"{key}.json"
 
 
+def refuse_linked_folders(root: Path | str, keys: Iterable[str]) -> None:
+    """Refuse links among the folders of these results: whatever is saved behind one never counts.
+
+    Raises:
+        UserError: names the link.
+    """
+    for folder in dict.fromkeys(path.parent for path in (path_of(root, key) for key in keys)):
+        for part in (folder, *folder.parents[: len(folder.relative_to(root).parts) - 2]):
+            if part.is_symlink():
+                raise UserError(f"{part}: {_LINK}: replace it by the folder that it points to")
+
+
 def publish(
     root: Path | str, result: TaskResult, predictions: Predictions, *, replace: bool = False
 ) -> bool:
@@ -96,11 +113,9 @@ def publish(
         NewerResult: a result of a newer schema exists.
     """
     _require_finite(result, predictions)
-    from filelock import FileLock
-
     path = path_of(root, result.key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / _LOCK).acquire(poll_interval=0.01):
+    with locked(path.parent / _LOCK, poll_seconds=0.01):
         existing = _valid_result(path)
         _remove_leftovers(path, _predictions_name(existing) if existing else None)
         if existing and not replace:
@@ -116,6 +131,10 @@ def load(path: Path | str) -> TaskResult:
         InvalidResult: the file is not a valid result.
     """
     path = Path(path)
+    if path.is_symlink():
+        raise InvalidResult(path, _LINK)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InvalidResult(path, NO_FILE)
     key, result = _Reader().read(str(path))
     if path.parts[-4:] != tuple(f"{key}.json".split("/")):
         raise InvalidResult(path, _misplaced(key))
@@ -150,7 +169,7 @@ def find(root: Path | str) -> Found:
 
 
 def read_predictions(root: Path | str, result: TaskResult, expected: type[P]) -> P:
-    """Read the predictions of a saved result and check their hash.
+    """Read the predictions of a saved result and check their hash; refuse withheld ones.
 
     Args:
         root: the results folder.
@@ -158,28 +177,55 @@ def read_predictions(root: Path | str, result: TaskResult, expected: type[P]) ->
         expected: the class that they must have; `Predictions` accepts any.
 
     Raises:
-        InvalidResult: they are missing, have another hash, or are of another class.
+        InvalidResult: they are withheld or missing, have another hash, or are of another class.
     """
-    path = path_of(root, result.key).with_name(_predictions_name(result))
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidResult(path, explain(error)) from error
-    if hashlib.sha256(data).hexdigest() != (result.predictions or {})["sha256"]:
-        raise InvalidResult(path, "is not what the result was saved with (sha256 differs)")
-    try:
-        predictions = from_parquet(data)
-    except (ValueError, OSError) as error:
-        raise InvalidResult(path, " ".join(str(error).split())) from error
+    path, predictions = _read_predictions(root, result)
     if not isinstance(predictions, expected):
         found = type(predictions).__name__
         raise InvalidResult(path, f"holds {found} instead of {expected.__name__}")
     return predictions
 
 
+def read_any_predictions(root: Path | str, result: TaskResult) -> Predictions:
+    """Do what `read_predictions` does, for predictions of any class."""
+    return _read_predictions(root, result)[1]
+
+
+def _read_predictions(root: Path | str, result: TaskResult) -> tuple[Path, Predictions]:
+    if result.predictions is None:
+        raise InvalidResult(path_of(root, result.key), WITHHELD)
+    path = path_of(root, result.key).with_name(_predictions_name(result))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidResult(path, explain(error)) from error
+    if hashlib.sha256(data).hexdigest() != result.predictions["sha256"]:
+        raise InvalidResult(path, "is not what the result was saved with (sha256 differs)")
+    try:
+        return path, from_parquet(data)
+    except (ValueError, OSError) as error:
+        raise InvalidResult(path, " ".join(str(error).split())) from error
+
+
+def withhold(root: Path | str, result: TaskResult) -> None:
+    """Remove the predictions of a saved result, which counts without them and says so.
+
+    For results that may be published where their examples may not.
+
+    Raises:
+        InvalidResult: the predictions are not those of the result, so nothing could prove it.
+    """
+    path = path_of(root, result.key)
+    with locked(path.parent / _LOCK, poll_seconds=0.01):
+        read_any_predictions(root, result)
+        text = to_text(replace(result, predictions=None, withheld=result.predictions))
+        write_atomically(path, text)
+        path.with_name(_predictions_name(result)).unlink()
+
+
 def _predictions_name(result: TaskResult) -> str:
     """Return the name of the file with a saved result's predictions."""
-    return str((result.predictions or {})["name"])
+    return str(result.saved_predictions["name"])
 
 
 def _require_finite(result: TaskResult, predictions: Predictions) -> None:
@@ -229,10 +275,10 @@ def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{path.stem}.{sha256[:8]}.parquet"
     saved = {"name": name, "size": len(data), "sha256": sha256}
-    record = to_record(replace(result, predictions=saved))
-    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # Whatever lies there doesn't count, or is to be replaced.
+    text = to_text(replace(result, predictions=saved, withheld=None, replaces=path.exists()))
     with replacing(path) as new:
-        new.write_text(text + "\n", encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
         sync(new)  # fails here if the disk is full, before anything has changed
         write_atomically(path.with_name(name), data)
     return name
@@ -240,11 +286,13 @@ def _write(path: Path, result: TaskResult, predictions: Predictions) -> str:
 
 def _problem_with_predictions(path: str, result: TaskResult) -> str | None:
     """Return why a predictions' file can't be the result's, by name and size: hashing is slow."""
-    saved = result.predictions or {}
+    saved = result.saved_predictions
     name, seed = saved["name"], f"seed-{result.seed}"
     # Never follow a path out of the folder. The first results' names contain no hash.
     if "/" in name or name not in (f"{seed}.{saved['sha256'][:8]}.parquet", f"{seed}.parquet"):
         return f"names {name!r} as its predictions instead of {seed}.<hash>.parquet"
+    if result.predictions is None:  # withheld
+        return None
     try:
         size = os.lstat(f"{path.removesuffix(f'{seed}.json')}{name}").st_size
     except OSError as error:
@@ -269,9 +317,9 @@ class _Reader:
         """Return the key and the result in a file, wherever it lies."""
         try:
             with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (thousands of them)
-                text = stream.read().decode()
+                text = stream.read()
             folder = path.rpartition("/")[0]
-            result = from_record(parsed(text), self._settings.get(folder))
+            result = from_text(text, self._settings.get(folder))
             settings_hash = self._hash_of(result.settings, folder)
         except NewerSchemaError as error:
             raise NewerResult(path, str(error)) from error
@@ -335,7 +383,9 @@ def _folders(folder: str) -> Iterator[list[os.DirEntry[str]]]:
 def _problem_with_entry(entry: os.DirEntry[str], names: set[str]) -> str | None:
     """Return why a file can't be a result or belong to one; `names` are all files of its folder."""
     if entry.is_symlink():
-        return "is a link, which is not followed"
+        return _LINK
+    if not entry.is_file(follow_symlinks=False):
+        return NO_FILE
     if entry.name.endswith(".tmp"):
         return "is unfinished: its process was killed, or is still writing it"
     stem, _, ending = entry.name.rpartition(".")
@@ -365,6 +415,8 @@ def _compare_misplaced(
             invalid.append(Invalid(path, _misplaced(key)))
         elif (in_place.score, in_place.scores) == (result.score, result.scores):
             invalid.append(Invalid(path, f"is a copy of {RUNS}/{key}.json"))
+        elif in_place.replaces and result.finished <= in_place.finished:
+            invalid.append(Invalid(path, f"is older than {RUNS}/{key}.json, which was run again"))
         else:
             contradicted.add(key)
             invalid.append(Invalid(path, f"contradicts {RUNS}/{key}.json: neither counts"))

@@ -33,6 +33,11 @@ _CONTENT = (
     "tokenizer.model",
 )
 _WEIGHTS = "model.safetensors"
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+_ABSOLUTE_POSITIONS = ("bert", "distilbert", "electra", "albert", "gpt2", *_PADDED_POSITIONS)
+"""Model types with a table of positions, whose size is the most that they read."""
+_UNREADABLE = (OSError, ValueError, RecursionError)
+"""Why a JSON file can't be read; the last of them where it is nested too deeply."""
 
 
 def identify(name: str) -> Model:
@@ -108,7 +113,7 @@ def _read_lineage(located: Located) -> _Lineage:
         weights = teacher.get("sha256") or teacher.get("revision")
         name = _teacher_name(str(teacher["name"]))
         return _Lineage(name, str(weights) if weights else None, _distilled(record))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (*_UNREADABLE, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             f"{path}: not a valid distillation record ({error!r}); remove it"
         ) from error
@@ -167,6 +172,20 @@ def is_fine_tuned_for(model: Model, task: Task) -> bool:
     return labels == task.labels and [other.labels for other in TASKS].count(labels) <= 1
 
 
+def max_tokens_of(model: Model) -> int | None:
+    """Return how many tokens a model reads at most, where its config alone makes that certain."""
+    config = _config(model)
+    kind = config.get("model_type")
+    positions = config.get("n_positions" if kind == "gpt2" else "max_position_embeddings")
+    if type(positions) is not int or kind not in _ABSOLUTE_POSITIONS:
+        return None
+    if kind not in _PADDED_POSITIONS:
+        return positions
+    # The entries up to the padding token's are not used for tokens.
+    padding = config.get("pad_token_id")
+    return positions - padding - 1 if type(padding) is int else None
+
+
 def _config(model: Model) -> dict[str, Any]:
     path = Path(model.source) / "config.json"
     if model.revision is not None:
@@ -175,6 +194,8 @@ def _config(model: Model) -> dict[str, Any]:
         path = Path(hf_hub_download(model.source, "config.json", revision=model.revision))
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path}: not a model's config: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a model's config: expected an object")
     return config

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from angels_share.files import hash_of
@@ -89,12 +90,12 @@ class Settings:
     row: Mapping[str, Any]
     task: Mapping[str, Any]
 
-    @property
+    @cached_property
     def row_hash(self) -> str:
         """The hash that identifies a row of a table."""
         return hash_of(dict(self.row))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The name of a result's folder."""
         return hash_of({"row": dict(self.row), "task": dict(self.task)})

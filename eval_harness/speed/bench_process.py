@@ -58,7 +58,7 @@ class BenchProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._child.process.terminate()
+        self._child.terminate()
         self._child.end()
         self._child.close()
 
@@ -86,7 +86,7 @@ class BenchProcess:
             self._child.connection.send((name, arguments))
             answer, error = self._child.connection.recv()
         except (EOFError, OSError) as broken_pipe:
-            self._child.process.join()
+            self._child.wait()
             raise RunFailed(
                 f"{self._name}: its process {self._child.describe_exit()}"
             ) from broken_pipe

@@ -63,7 +63,8 @@ class Ended:
             folder can't be written to, so every other run would fail too.
         line: why it failed, or who holds the lease.
         trace: the traceback, where one was requested.
-        spoilt: whether the slot ends too: after an unexpected error, such as one of the GPU or of
+        refused: whether it failed because of bad input, such as a model that can't be loaded.
+        must_restart: whether the slot ends too: after an unexpected error, of the GPU or of
             memory, the next run should start in a new process.
     """
 
@@ -71,7 +72,8 @@ class Ended:
     how: Literal["done", "found", "held", "failed", "unsaved"]
     line: str = ""
     trace: str = ""
-    spoilt: bool = False
+    must_restart: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class Executor(Protocol):
     What every executor sees to: `worker.execute` makes and publishes a run, wherever it is called,
     one at a time in a process, with a token of its own for each slot. The number of threads is set
     in the environment before torch is imported, since it decides the bits of a result. `grow` ends
-    in `Started` or `CannotStart` for each slot. Signals are caught until the `with` is left.
+    in `Started` or `CannotStart` for each slot; a slot is idle again by the time its `Ended` is
+    returned. Signals are caught until the `with` is left; without processes a run can be stopped
+    only by an exception from its `report` that is no `Exception`.
     """
 
     @property

@@ -12,13 +12,14 @@ import platform
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock
+from angels_share.files import locked, require_locks
 
 LAPSE_SECONDS = 120.0
 BEAT_SECONDS = 15.0
@@ -107,12 +108,16 @@ class Leases:
     Args:
         root: the results folder.
         lapse: seconds after which a lease that was not touched may be taken over.
+
+    Raises:
+        UserError: the file system has no locks.
     """
 
     def __init__(self, root: Path, lapse: float = LAPSE_SECONDS) -> None:
         self.root = root
         self._folder, self._lapse = root / FOLDER, lapse
         self._folder.mkdir(parents=True, exist_ok=True)
+        require_locks(self._folder)
 
     def take(self, key: str, token: str) -> Lease | Holder:
         """Take the lease of a run, or return its current holder.
@@ -139,8 +144,8 @@ class Leases:
     def _path(self, key: str) -> Path:
         return self._folder / f"{key.replace('/', '__')}.json"
 
-    def _locked(self) -> FileLock:
-        return FileLock(self._folder / _LOCK, poll_interval=0.01)
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._folder / _LOCK, poll_seconds=0.01)
 
     def _write(self, path: Path, key: str, holder: Holder) -> int:
         """Write a lease, never visible half-written, and return its open file."""
@@ -164,6 +169,8 @@ class Leases:
 
 def _read(path: Path) -> Holder | None:
     """Return the holder of a lease; None if there is no lease."""
+    if path.exists() and not path.is_file():  # to read a FIFO is to wait for its writer
+        return _UNKNOWN
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del record["run"]

@@ -100,7 +100,7 @@ class LocalWorkers:
         """Wait up to `seconds` for events; return the workers' messages and which of them died."""
         sources: list[Any] = []
         for worker in self._workers:
-            sources.append(worker.child.process.sentinel)
+            sources.append(worker.child.sentinel)
             if worker.leaves_by is None:
                 sources.append(worker.child.connection)
         if not self._failed_starts:
@@ -111,7 +111,7 @@ class LocalWorkers:
             is_dead = worker.is_dead()
             events += worker.received()
             if is_dead:
-                events += self._bury(worker)
+                events += self._remove_dead(worker)
         failed, self._failed_starts = self._failed_starts, []
         return [*events, *failed]
 
@@ -131,18 +131,18 @@ class LocalWorkers:
         with self._interrupts.held():
             for worker in self._workers:
                 if at_once or not worker.is_ready:
-                    worker.child.process.terminate()
+                    worker.child.terminate()
                 worker.child.connection.close()  # an idle worker exits at this
             deadline = time.monotonic() + PATIENCE_SECONDS
             for worker in self._workers:
                 worker.child.end(max(deadline - time.monotonic(), 0.0))
             for worker in list(self._workers):
-                self._dismiss(worker)
+                self._forget(worker)
 
-    def _bury(self, worker: "_Worker") -> Iterator[Event]:
+    def _remove_dead(self, worker: "_Worker") -> Iterator[Event]:
         """Remove a dead worker; report the run that it lost, or that it could not start."""
         how, key = worker.child.describe_exit(), worker.key
-        self._dismiss(worker)
+        self._forget(worker)
         if not worker.is_ready:
             self._cannot_start(worker.problem or f"a worker ended before it was ready: it {how}")
         if key is not None:
@@ -152,7 +152,7 @@ class LocalWorkers:
         self.size -= 1
         self._failed_starts.append(CannotStart(reason))
 
-    def _dismiss(self, worker: "_Worker") -> None:
+    def _forget(self, worker: "_Worker") -> None:
         """Forget a dead worker and release its lease."""
         with self._interrupts.held():
             self._workers.remove(worker)
@@ -210,19 +210,19 @@ class _Worker:
                     return
                 message: Ready | Progress | Ended = self.child.connection.recv()
             except (EOFError, OSError):  # it died, perhaps in the middle of a message
-                self._hang_up()
+                self._close_pipe()
                 return
             match message:
                 case Ready(problem) if problem:
                     self.problem = problem
-                    self._hang_up()
+                    self._close_pipe()
                 case Ready():
                     self.is_ready = True
                     yield Started()
                 case Ended():
                     self.key = None
-                    if message.spoilt:
-                        self._hang_up()
+                    if message.must_restart:
+                        self._close_pipe()
                     yield message
                 case _:
                     yield message
@@ -231,10 +231,10 @@ class _Worker:
         """Return whether it has ended; kill it if it should have, but hangs (in a driver, say)."""
         is_alive = self.child.is_alive()
         if is_alive and self.leaves_by is not None and time.monotonic() > self.leaves_by:
-            self.child.process.kill()
+            self.child.kill()
         return not is_alive
 
-    def _hang_up(self) -> None:
+    def _close_pipe(self) -> None:
         """Close the pipe: its last message has arrived."""
         self.child.connection.close()
         self.leaves_by = time.monotonic() + PATIENCE_SECONDS

@@ -13,9 +13,10 @@ from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.sealed_folder import is_whole
 from angels_share.tokenizing import check_tokenization, load_tokenizer
+from eval_harness.data.sources import NoDataError
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.results.store import InvalidResult, load, path_of
-from eval_harness.runs.models import identify, is_fine_tuned_for
+from eval_harness.runs.models import identify, is_fine_tuned_for, max_tokens_of
 from eval_harness.runs.run import Method, Model, Run
 from eval_harness.runs.settings import check_overrides, neutral, settings_of
 from eval_harness.sweep.queue import Job
@@ -45,6 +46,7 @@ class Experiment:
         limit: the maximum number of training and evaluation examples.
         choose: the epoch whose score counts, "last" or "best".
         predict_test: whether to predict test splits as well.
+        keeps_weights: whether to save every fine-tuned model, not the teachers' alone.
     """
 
     program: str
@@ -62,6 +64,7 @@ class Experiment:
     limit: int | None = None
     choose: str = "last"
     predict_test: bool = False
+    keeps_weights: bool = False
 
     def load(self, task: Task) -> TaskData[Any]:
         """Read a task's data."""
@@ -123,8 +126,43 @@ def plan(experiment: Experiment) -> Plan:
     teacher = identify(experiment.teacher) if experiment.teacher else None
     if teacher is not None:
         _check_teacher(teacher, models)
-    extents = {task.name: Extent.of(experiment.load(task)) for task in experiment.tasks}
+    _check_length(experiment, filter(None, (*models, teacher)))
+    extents = _read_all(experiment)
     return Plan(root, models, teacher, extents, experiment)
+
+
+def _check_length(experiment: Experiment, models: Iterable[Model]) -> None:
+    """Refuse a given length that a model can't read, before anything is fine-tuned."""
+    if "max_seq_length" not in experiment.given:
+        return
+    wanted: int = experiment.given["max_seq_length"]
+    for model in models:
+        limit = max_tokens_of(model)
+        if limit is not None and wanted > limit:
+            raise UserError(f"--max_seq_length {wanted}: {model.name} reads {limit} tokens at most")
+
+
+def _read_all(experiment: Experiment) -> dict[str, Extent]:
+    """Read the data of all tasks; name all that are missing at once, and the command without them.
+
+    Raises:
+        UserError: missing or unreadable data.
+    """
+    extents: dict[str, Extent] = {}
+    missing: dict[str, NoDataError] = {}
+    for task in experiment.tasks:
+        try:
+            extents[task.name] = Extent.of(experiment.load(task))
+        except NoDataError as error:
+            missing[task.name] = error
+    if not missing:
+        return extents
+    if not extents or len(experiment.tasks) == 1:
+        raise next(iter(missing.values()))  # says where the data were looked for
+    raise UserError(
+        f"--data_dir {experiment.data_dir}: no data for {', '.join(missing)}; to run the "
+        f"{len(extents)} that are there: --tasks {' '.join(extents)}"
+    )
 
 
 def _refuse_launcher(program: str) -> None:
@@ -182,9 +220,12 @@ def _teacher_job(plan: Plan, task: Task) -> _Teacher:
         experiment = replace(plan.experiment, given=given, seeds=plan.seeds[:1])
         teacher_plan = replace(plan, experiment=experiment)
         run = _run(teacher_plan, plan.teacher, task, plan.seeds[0], None)
-    folder = plan.root / "models" / run.key
-    job = _job(plan, replace(run, save_weights_to=str(folder)), None)
-    return _Teacher(job, run.key, str(folder))
+    kept = replace(run, save_weights_to=_weights_of(plan, run))
+    return _Teacher(_job(plan, kept, None), run.key, _weights_of(plan, run))
+
+
+def _weights_of(plan: Plan, run: Run) -> str:
+    return str(plan.root / "models" / run.key)
 
 
 def _folder_of(model: Model) -> str:
@@ -234,6 +275,8 @@ def _method(plan: Plan, teacher: _Teacher) -> Method:
 
 def _job(plan: Plan, run: Run, teacher: _Teacher | None) -> Job:
     needs = teacher.key if teacher is not None and teacher.job is not None else None
+    if plan.experiment.keeps_weights:
+        run = replace(run, save_weights_to=_weights_of(plan, run))
     return Job(run, needs, _cost(plan, run), again=lacks_outputs(plan.root, run))
 
 
@@ -242,12 +285,17 @@ def lacks_outputs(root: Path, run: Run) -> bool:
     path = path_of(root, run.key)
     if not path.is_file():
         return False
-    if run.save_weights_to is not None and not is_whole(Path(run.save_weights_to)):
+    if lacks_weights(run):
         return True
     try:
         return run.predict_test and not set(run.task.test) <= set(load(path).data["examples"])
     except InvalidResult:
         return False  # the sweep reports it and repeats the run anyway
+
+
+def lacks_weights(run: Run) -> bool:
+    """Return whether the run's weights are requested and not there, or not whole."""
+    return run.save_weights_to is not None and not is_whole(Path(run.save_weights_to))
 
 
 def _cost(plan: Plan, run: Run) -> float:

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 
 from eval_harness.runs.run import Run
 
@@ -52,6 +54,37 @@ def unique(jobs: Iterable[Job]) -> list[Job]:
     return list(chosen.values())
 
 
+_Rank = tuple[bool, float, int]
+
+
+class _Ready:
+    """The jobs of one group that could be started now; adding and taking don't walk over them."""
+
+    def __init__(self, number: int) -> None:
+        self.needed: deque[Job] = deque()
+        """Those that others wait for: they come first."""
+        self.others: deque[Job] = deque()
+        self._cost = 0.0
+        self._number = number
+
+    def __len__(self) -> int:
+        return len(self.needed) + len(self.others)
+
+    def add(self, job: Job, *, is_needed: bool) -> None:
+        (self.needed if is_needed else self.others).append(job)
+        self._cost += job.cost
+
+    def take(self) -> Job:
+        job = (self.needed or self.others).popleft()
+        self._cost -= job.cost
+        return job
+
+    @property
+    def rank(self) -> _Rank:
+        """Groups that others need rank first, then the most expensive, then the oldest."""
+        return not self.needed, -self._cost, self._number
+
+
 class Queue:
     """The jobs that have not been started.
 
@@ -61,17 +94,24 @@ class Queue:
     """
 
     def __init__(self, jobs: Iterable[Job], finished: Set[str] = frozenset()) -> None:
-        self._ready: dict[Group, deque[Job]] = {}
+        self._ready: dict[Group, _Ready] = {}
+        self._ranked: list[tuple[_Rank, Group]] = []
+        """A heap of the groups, with old entries of those whose rank has changed."""
+        self._numbers = count()
         self._blocked: dict[str, list[Job]] = {}
+        self._length = 0
+        startable = []
         for job in jobs:
             if job.needs is None or job.needs in finished:
-                self._add(job)
+                startable.append(job)
             else:
                 self._blocked.setdefault(job.needs, []).append(job)
+        for job in startable:  # only now is it known which of them others wait for
+            self._add(job)
 
     def __len__(self) -> int:
         """Return the number of jobs that could be started now."""
-        return sum(map(len, self._ready.values()))
+        return self._length
 
     def take(self, last: Group | None, busy: Set[Group]) -> Job | None:
         """Remove and return the next job for a worker, or None if no job can be started.
@@ -86,11 +126,12 @@ class Queue:
             return None
         group = last if last in self._ready else self._best(busy)
         assert group is not None
-        jobs = self._ready[group]
-        # Within the group, too, a job that others wait for comes first.
-        job = next((job for job in jobs if job.key in self._blocked), jobs[0])
-        jobs.remove(job)
-        if not jobs:
+        ready = self._ready[group]
+        job = ready.take()
+        self._length -= 1
+        if ready:
+            heappush(self._ranked, (ready.rank, group))
+        else:
             del self._ready[group]
         return job
 
@@ -105,17 +146,38 @@ class Queue:
 
     def rest(self) -> list[Job]:
         """Remove and return all jobs."""
-        remaining = [*self._ready.values(), *self._blocked.values()]
-        self._ready, self._blocked = {}, {}
+        remaining = [
+            *(jobs for ready in self._ready.values() for jobs in (ready.needed, ready.others)),
+            *self._blocked.values(),
+        ]
+        self._ready, self._ranked, self._blocked, self._length = {}, [], {}, 0
         return [job for jobs in remaining for job in jobs]
 
     def _add(self, job: Job) -> None:
-        self._ready.setdefault(job.group, deque()).append(job)
+        if job.group not in self._ready:
+            self._ready[job.group] = _Ready(next(self._numbers))
+        ready = self._ready[job.group]
+        ready.add(job, is_needed=job.key in self._blocked)
+        heappush(self._ranked, (ready.rank, job.group))
+        self._length += 1
 
     def _best(self, busy: Set[Group]) -> Group:
-        def priority(group: Group) -> tuple[bool, bool, float]:
-            jobs = self._ready[group]
-            is_needed = any(job.key in self._blocked for job in jobs)
-            return is_needed, group not in busy, sum(job.cost for job in jobs)
-
-        return max(self._ready, key=priority)
+        """Return the group of the best rank, but of those alike needed one that is not busy."""
+        best: tuple[_Rank, Group] | None = None
+        passed = []
+        while self._ranked:
+            rank, group = self._ranked[0]
+            if group not in self._ready or self._ready[group].rank != rank:
+                heappop(self._ranked)
+                continue
+            if best is not None and rank[0] != best[0][0]:
+                break  # a busy group that others need still comes before any that nobody does
+            if group not in busy:
+                best = rank, group
+                break
+            best = best or (rank, group)
+            passed.append(heappop(self._ranked))
+        for entry in passed:
+            heappush(self._ranked, entry)
+        assert best is not None
+        return best[1]

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import tqdm
 
 from angels_share.errors import RunFailed
+from eval_harness.results.store import path_of, refuse_linked_folders
+from eval_harness.results.verify import why_not_counted
 from eval_harness.runs.run import Run
 from eval_harness.sweep.executor import (
     Assignment,
@@ -39,10 +41,11 @@ _LOG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed run, and why in one line."""
+    """A failed run, why in one line, and whether that was bad input."""
 
     run: Run
     reason: str
+    refused: bool = False
 
     def __str__(self) -> str:
         return f"{self.run}: {self.reason}"
@@ -63,6 +66,11 @@ class Outcome:
     skipped: tuple[Run, ...] = ()
     failed: tuple[Failure, ...] = ()
     missing: tuple[Run, ...] = ()
+
+    @property
+    def all_refused(self) -> bool:
+        """Whether runs failed, and each because of bad input: repeating them would not help."""
+        return bool(self.failed) and all(failure.refused for failure in self.failed)
 
     def summary(self) -> list[str]:
         """Return a line for every failure and one with their number; none if nothing failed."""
@@ -101,6 +109,7 @@ def sweep(
             goes on with fewer, and without any the remaining runs fail.
     """
     requested = unique(jobs)
+    refuse_linked_folders(root, (job.key for job in requested))
     if rerun == "never":
         return _look_up(root, requested)
     todo, skipped = _divide(root, requested, rerun)
@@ -115,8 +124,10 @@ def _look_up(root: Path, jobs: Sequence[Job]) -> Outcome:
     """Return which jobs have a result, and report how many have none."""
     skipped: list[Run] = []
     missing: list[Run] = []
+    disputed = why_not_counted(root, {job.key for job in jobs})
     for job in jobs:
-        (skipped if unfinished(root, job.key) is None else missing).append(job.run)
+        counts = unfinished(root, job.key) is None and job.key not in disputed
+        (skipped if counts else missing).append(job.run)
     if missing:
         count = f"{len(missing)} of {_runs(len(jobs))}"
         _write_line(f"no result for {count}; pass --rerun missing to execute them")
@@ -124,16 +135,20 @@ def _look_up(root: Path, jobs: Sequence[Job]) -> Outcome:
 
 
 def _divide(root: Path, jobs: Sequence[Job], rerun: str) -> tuple[list[Job], list[Run]]:
-    """Return the jobs to execute and the runs to skip; name results that are invalid."""
+    """Return the jobs to execute and the runs to skip; name results that tables wouldn't count."""
     if rerun == "always":
         return [replace(job, again=True) for job in jobs], []
     todo, skipped = [], []
+    disputed = why_not_counted(root, {job.key for job in jobs})
     for job in jobs:
         problem = unfinished(root, job.key)
-        if problem is None and not job.again:
+        again = job.again
+        if problem is None and (why := disputed.get(job.key)):
+            problem, again = f"{path_of(root, job.key)}: {why}", True
+        if problem is None and not again:
             skipped.append(job.run)
             continue
-        todo.append(job)
+        todo.append(replace(job, again=again))
         if problem:
             _write_line(f"{problem}; the run is repeated")
     return todo, skipped
@@ -231,7 +246,7 @@ class _Scheduler:
         elif ended.how == "held":
             self._put_off(job, ended.line)
         else:
-            self._failed(job, ended.line)
+            self._failed(job, ended.line, refused=ended.refused)
         if ended.how == "unsaved":
             self._stop_starting(ended.line)
 
@@ -263,15 +278,15 @@ class _Scheduler:
             self._total_cost -= job.cost
         self._queue.done(job.key)
 
-    def _failed(self, job: Job, reason: str) -> None:
-        self.failures.append(Failure(job.run, reason))
+    def _failed(self, job: Job, reason: str, *, refused: bool = False) -> None:
+        self.failures.append(Failure(job.run, reason, refused))
         self._total_cost -= job.cost
-        self._fail_dependents(job.key, f"it needs {job.run}, which failed")
+        self._fail_dependents(job.key, f"it needs {job.run}, which failed", refused=refused)
 
-    def _fail_dependents(self, key: str, reason: str) -> None:
+    def _fail_dependents(self, key: str, reason: str, *, refused: bool = False) -> None:
         """Fail the jobs that need a run which has no result."""
         for job in self._queue.failed(key):
-            self._failed(job, f"not started: {reason}")
+            self._failed(job, f"not started: {reason}", refused=refused)
 
     def _put_off(self, job: Job, holder: str) -> None:
         """Try a job again later, since another process holds its lease."""

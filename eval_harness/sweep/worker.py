@@ -29,7 +29,7 @@ from eval_harness.sweep.leases import Holder, Leases
 
 Work = Callable[[Run, Callable[[float], None]], tuple[TaskResult, Predictions]]
 _REPORT_SECONDS = 0.2
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
     while (assignment := parent.receive()) is not None:
         ended = execute(assignment, leases, setup.token, work, parent.report)
         parent.send(ended)
-        if ended.spoilt:
+        if ended.must_restart:
             return
 
 
@@ -178,13 +178,15 @@ def execute(
     except Exception as error:  # noqa: BLE001  (one run's failure: reported, and the others go on)
         wants_trace = os.environ.get("ANGELS_SHARE_TRACEBACK")
         trace = "".join(traceback.format_exception(error)) if wants_trace else ""
-        spoilt = not isinstance(error, (UserError, RunFailed))
-        return Ended(run.key, "failed", _one_line(error), without_secrets(trace), spoilt)
+        must_restart = not isinstance(error, (UserError, RunFailed))
+        refused = isinstance(error, UserError)
+        line = _one_line(error)
+        return Ended(run.key, "failed", line, without_secrets(trace), must_restart, refused)
     return Ended(run.key, "done")
 
 
 class _UnwritableError(RunFailed):
-    """The results folder can't be written to: its disk is full or read-only."""
+    """The results folder can't be written to: its disk is full or read-only, or files limited."""
 
 
 @contextmanager

@@ -152,6 +152,18 @@ def _f1(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
     return _divide(2 * hits, positives, 0.0)
 
 
+def _f1_macro(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
+    # The mean over the classes that a label or a prediction of the resample has.
+    total = np.zeros((len(counts), predictions.shape[1]))
+    classes = np.zeros_like(total)
+    for name in np.union1d(labels, predictions):
+        hits = _sums(counts, (predictions == name) & (labels == name)[:, None])
+        found = _sums(counts, predictions == name) + _sums(counts, (labels == name)[:, None])
+        total += _divide(2 * hits, found, 0.0)
+        classes += found > 0
+    return _divide(total, classes, np.nan)
+
+
 def _matthews(counts: Numbers, predictions: Column, labels: Column) -> Numbers:
     # The form for any number of classes: a correlation of one-hot predictions and labels.
     total = counts.sum(axis=1)[:, None]
@@ -227,6 +239,8 @@ def _divide(above: Numbers, below: Numbers, otherwise: float) -> Numbers:
 _METRICS: dict[Metric, Callable[[Numbers, Column, Column], Numbers]] = {
     "accuracy": _accuracy,
     "f1": _f1,
+    "f1_macro": _f1_macro,
+    "f1_micro": _accuracy,  # equal where each example has one class
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

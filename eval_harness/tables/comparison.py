@@ -108,9 +108,7 @@ def _interval(
 
 def _hashes(cell: Cell) -> dict[str, str]:
     """Return the hashes of the counted results' predictions, by the result's key."""
-    return {
-        result.key: str((result.predictions or {})["sha256"]) for result in cell.counted_results
-    }
+    return {result.key: str(result.saved_predictions["sha256"]) for result in cell.counted_results}
 
 
 def _read_cached(path: Path, made_of: Mapping[str, Any]) -> Interval | None:

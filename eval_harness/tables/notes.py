@@ -217,14 +217,34 @@ def _other_marks(shown: Sequence[_ShownCell]) -> Iterable[str]:
 
 
 def _marked(shown: Sequence[_ShownCell], matches: Callable[[str], bool]) -> Iterable[_Fact]:
-    for cell in shown:
-        seeds = [result.seed for result in cell.cell.results if any(map(matches, result.marks))]
-        if seeds:
-            yield cell, _seeds(seeds)
+    return _of_results(shown, lambda result: any(map(matches, result.marks)))
 
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {' and '.join(map(str, seeds))}"
+
+
+def _unsealed(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the results whose files have no checksum."""
+    if facts := list(_of_results(shown, lambda result: result.seal is None)):
+        yield (
+            "Unsealed (saved by an earlier version, without a checksum: `tables --verify` shows "
+            f"whether a score was altered since): {_merged(facts, shown)}."
+        )
+
+
+def _withheld(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the results whose predictions nobody else has."""
+    if facts := list(_of_results(shown, lambda result: result.predictions is None)):
+        yield f"Predictions not published: {_merged(facts, shown)}."
+
+
+def _of_results(
+    shown: Sequence[_ShownCell], matches: Callable[[TaskResult], bool]
+) -> Iterable[_Fact]:
+    for cell in shown:
+        if seeds := [result.seed for result in cell.cell.results if matches(result)]:
+            yield cell, _seeds(seeds)
 
 
 def _undefined(shown: Sequence[_ShownCell]) -> Iterable[str]:
@@ -283,6 +303,8 @@ _NOTES: tuple[Callable[[Sequence[_ShownCell]], Iterable[str]], ...] = (
     _degenerate,
     _other_marks,
     _undefined,
+    _unsealed,
+    _withheld,
     _versions,
     _machines,
 )

@@ -88,7 +88,8 @@ def _differs_in_ablation_alone(row: Row, distilled: Distilled, full: Row) -> boo
         return False
     ours, theirs = ({**one.loss, "init": one.init} for one in (distilled, other))
     names = (ours.keys() | theirs.keys()) - set(ABLATIONS[distilled.ablation].left_out)
-    return all(ours.get(name) == theirs.get(name) for name in names)
+    # A term that was added since weighs nothing in a record that doesn't name it.
+    return all(ours.get(name, 0.0) == theirs.get(name, 0.0) for name in names)
 
 
 def _tasks(row: Row, full: Row) -> tuple[str, ...]:

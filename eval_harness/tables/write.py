@@ -11,6 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import write_atomically
 from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
+from eval_harness.results.verify import agreeing
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.paper import load_paper
@@ -24,6 +25,7 @@ from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
 
 FAMILY = "family"
+VERIFIED, DISAGREEING = "verified", "disagreeing"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ def write_tables(
 
 
 def write_by_name(
-    root: Path | str, models: Collection[str] | None = None, form: str = "markdown"
+    root: Path | str,
+    models: Collection[str] | None = None,
+    form: str = "markdown",
+    *,
+    verify: bool = False,
 ) -> dict[str, str]:
     """Do what `write_tables` does, and return the texts by name.
 
@@ -87,9 +93,12 @@ def write_by_name(
         root: the results folder.
         models: keys of the models to return rows of [all]; the files have all rows.
         form: output format, one of `FORMATS`.
+        verify: whether to compute every score again from its predictions, which are hashed; what
+            disagrees doesn't count.
 
     Returns:
-        The texts by `table1` ... `table4`, `family`, `not counted`.
+        The texts by `table1` ... `table4`, `family`, `not counted`; if verified, also by `verified`
+        and, a line for each, `disagreeing`.
 
     Raises:
         UserError: the results folder does not exist.
@@ -98,13 +107,34 @@ def write_by_name(
     if not folder.is_dir():
         raise UserError(f"--results_dir {folder}: not a folder; name one that has results")
     with _without_garbage_collection():
-        return _write(load_paper(), folder, models, FORMATS[form])
+        found = find(folder)
+        agree = agreeing(folder, found) if verify else found
+        texts = _write(load_paper(), agree, folder, models, FORMATS[form])
+        return {**texts, **_verified_lines(found, agree)} if verify else texts
+
+
+def _verified_lines(found: Found, agree: Found) -> dict[str, str]:
+    """Return how many results agree with their predictions, and which don't."""
+    withheld = sum(result.predictions is None for result in agree.results)
+    disagree = [file for file in agree.invalid if file not in found.invalid]
+    without = f"; {withheld} without published predictions" if withheld else ""
+    lines = {
+        VERIFIED: f"verified: {len(agree.by_key) - withheld} of {len(found.by_key)} results agree "
+        f"with their predictions{without}"
+    }
+    if disagree:
+        lines[DISAGREEING] = "\n".join(f"not counted: {file}" for file in disagree)
+    return lines
 
 
 def _write(
-    paper: Mapping[str, Any], folder: Path, models: Collection[str] | None, form: Format
+    paper: Mapping[str, Any],
+    found: Found,
+    folder: Path,
+    models: Collection[str] | None,
+    form: Format,
 ) -> dict[str, str]:
-    ours = load_results(find(folder), folder)
+    ours = load_results(found, folder)
     texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
     for name, text in texts.items():
         write_atomically(folder / f"{name}{form.suffix}", text)

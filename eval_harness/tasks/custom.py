@@ -8,6 +8,8 @@
       train: train.csv
       validation: dev.csv
 
+Metrics of classes are `accuracy`, `matthews`, `f1` (of the second of two), `f1_macro` (the mean of
+all classes' F1) and `f1_micro` (accuracy, here); of a regression, `pearson` and `spearman`.
 `hub: someone/stars`, with an optional `config`, may replace `files`. Further keys are `title`,
 `also`, `label_column`, `version` and `evaluation` (the splits that are evaluated, `[validation]`
 by default); a split called `test` that isn't evaluated needs no labels.
@@ -24,7 +26,7 @@ from angels_share.config import read_config
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
-from eval_harness.tasks.registry import TASKS, Metric, Task
+from eval_harness.tasks.registry import MISMATCHED, TASKS, Metric, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
@@ -111,7 +113,7 @@ class _Row:
         name = str(self.need("name", "the task's name"))
         if not _NAME.fullmatch(name):
             raise self.refuse("name", f"{name!r}: use lowercase letters, digits, - _ .")
-        if name in ("all", "mnli-mm", *_COLUMNS_OF_TABLE1, *(task.name for task in TASKS)):
+        if name in ("all", MISMATCHED, *_COLUMNS_OF_TABLE1, *(task.name for task in TASKS)):
             raise self.refuse("name", f"{name!r} is there already; choose another")
         return name
 
@@ -173,7 +175,11 @@ class _Row:
                 choices = f"choose from {', '.join(known)}{nearest(name, known)}"
                 raise self.refuse(key, f"{name!r} is not a metric for this task; {choices}")
             if name == "f1" and len(self.labels()) != 2:
-                raise self.refuse(key, "f1 needs two labels: it is the F1 of the second")
+                raise self.refuse(
+                    key,
+                    "f1 needs two labels: it is the F1 of the second; for more labels "
+                    "use f1_macro or f1_micro",
+                )
         return names  # type: ignore[return-value]
 
     def version(self) -> int:

@@ -20,16 +20,27 @@ def _correlation(correlate: Callable[..., Any], predictions: Labels, labels: Lab
     return float(correlate(predictions, labels).statistic)
 
 
+def _f1(average: str) -> Callable[[Labels, Labels], float]:
+    """Return an F1; of the classes, those that neither label nor prediction has don't count."""
+
+    def measured(predictions: Labels, labels: Labels) -> float:
+        return float(metrics.f1_score(labels, predictions, average=average, zero_division=0))
+
+    return measured
+
+
 _METRICS: dict[Metric, Callable[[Labels, Labels], float]] = {
     "accuracy": lambda predictions, labels: float(metrics.accuracy_score(labels, predictions)),
-    "f1": lambda predictions, labels: float(metrics.f1_score(labels, predictions, zero_division=0)),
+    "f1": _f1("binary"),
+    "f1_macro": _f1("macro"),
+    "f1_micro": _f1("micro"),
     "matthews": lambda predictions, labels: float(metrics.matthews_corrcoef(labels, predictions)),
     "pearson": lambda predictions, labels: _correlation(stats.pearsonr, predictions, labels),
     "spearman": lambda predictions, labels: _correlation(stats.spearmanr, predictions, labels),
 }
 
 
-def measure(task: Task, predictions: Labels, labels: Labels) -> dict[str, float]:
+def compute_metrics(task: Task, predictions: Labels, labels: Labels) -> dict[str, float]:
     """Return a task's metrics and its score, the mean of the primary ones; 1 is perfect.
 
     Args:

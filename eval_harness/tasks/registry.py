@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from eval_harness.tasks.kinds import QUESTIONS, TEXTS, Kind
 
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Metric = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews", "pearson", "spearman"]
+"""`f1` is that of the second of two classes; the others are over any number, as scikit-learn's."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.runs.run import Run
-from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import BATCH, Batch, Evaluation, HeadOutputs, outputs_of
 
@@ -57,7 +57,7 @@ def evaluate(
         if split.labels is None:
             continue
         answers = answers_of(run.task, of_split)
-        scores[split.name] = _nan_as_none(measure(run.task, answers, split.labels))
+        scores[split.name] = _nan_as_none(compute_metrics(run.task, answers, split.labels))
         if _is_degenerate(run.task, answers, split.labels):
             marks.append(f"degenerate: one answer for all of {split.name}")
     return Evaluation(_predictions(splits, logits), scores, tuple(marks))

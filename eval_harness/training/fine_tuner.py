@@ -99,7 +99,7 @@ def make_trainer(
     return FineTuner(model, TrainingArguments(**arguments), **trainer_settings)
 
 
-class Progress(TrainerCallback):
+class ReportProgress(TrainerCallback):
     """A callback that reports the share of steps done and calls a function after each epoch."""
 
     def __init__(self, report: Report, at_epoch_end: Callable[[], None] | None) -> None:
@@ -155,7 +155,7 @@ def train(
         folders=folders or {},
         train_dataset=train_set,
         data_collator=collator,
-        callbacks=[Progress(report, at_epoch_end)],
+        callbacks=[ReportProgress(report, at_epoch_end)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

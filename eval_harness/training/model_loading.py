@@ -3,13 +3,13 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -19,7 +19,8 @@ from transformers import (
     set_seed,
 )
 
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
+from angels_share.files import is_path_error, reason_of_failed_write, replace_folder
 from angels_share.imports import resolve
 from angels_share.inputs import positions_of
 from angels_share.sealed_folder import seal
@@ -30,7 +31,6 @@ from eval_harness.training.evaluation import HeadOutputs
 
 # Their heads read the last position of a row, which is padding here.
 _UNSUPPORTED = ("xlnet",)
-_UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,14 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
                 ignore_mismatched_sizes=True,  # a head for other labels
                 output_loading_info=True,
             )
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files give errors of any type
         raise UserError(f"{where.name}: cannot be loaded: {_one_line(error)}") from error
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
     new = tuple(_new_modules(model, report["missing_keys"]))
+    _check_finite(where, model, new)
     return LoadedModel(model, new, config.pad_token_id)
 
 
@@ -101,8 +104,7 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
     try:
         values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
         refuse_code(where.name, values)
-        if values.get("model_type") in _UNSUPPORTED:
-            raise UserError(f"{where.name}: {values['model_type']} models are not supported")
+        _refuse_unsupported(where, values)
         return AutoConfig.from_pretrained(
             where.source,
             revision=where.revision,
@@ -112,8 +114,15 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
             label2id={name: number for number, name in enumerate(outputs.names)},
             problem_type=outputs.problem_type,
         )
-    except _UNREADABLE as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
         raise UserError(f"{where.name}: its config cannot be used: {_one_line(error)}") from error
+
+
+def _refuse_unsupported(where: Model, values: Mapping[str, Any]) -> None:
+    if values.get("model_type") in _UNSUPPORTED:
+        raise UserError(f"{where.name}: {values['model_type']} models are not supported")
 
 
 def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -143,6 +152,16 @@ def _check_body(
         )
 
 
+def _check_finite(where: Model, model: PreTrainedModel, new: Iterable[str]) -> None:
+    """Refuse NaN and infinity in what was loaded: training would blame the learning rate."""
+    initialized = tuple(f"{name}." for name in new)
+    for name, weight in model.named_parameters():
+        if not name.startswith(initialized) and not torch.isfinite(weight).all():
+            raise UserError(
+                f"{where.name}: its weights are damaged: {name} contains NaN or infinity"
+            )
+
+
 def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str]:
     """Yield the names of the modules with parameters of their own that must be initialized."""
     prefix = f"{model.base_model_prefix}."
@@ -154,7 +173,9 @@ def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    line = " ".join(str(error).split())[:200]
+    known = isinstance(error, OSError | ValueError)  # their messages say enough
+    return line if known and line else f"{type(error).__name__}: {line}"
 
 
 def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -164,15 +185,25 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
         folder: the folder to write; an existing one is replaced.
         model: the model.
         tokenizer: its tokenizer.
+
+    Raises:
+        UserError: the folder can't be written to.
+        RunFailed: the disk is full.
     """
+    # What killed processes left; the run's lease lets no other live one save here.
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        temporary.mkdir(parents=True)
         with quiet_transformers():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         seal(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+        replace_folder(temporary, folder, folder.with_name(f".{folder.name}.replaced.tmp"))
+    except (OSError, SafetensorError) as error:
+        reason = reason_of_failed_write(error, temporary)
+        failure = UserError if isinstance(error, OSError) and is_path_error(error) else RunFailed
+        raise failure(f"{folder}: the weights could not be saved: {reason}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

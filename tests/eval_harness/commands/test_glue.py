@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import tiny
@@ -91,12 +92,23 @@ def test_a_teacher_that_knows_the_task_is_taken_as_it_is(world, tmp_path):
         (["--seeds", "1", "--num_seeds", "2"], "one of them"),
         (["--output_dir", "x"], "--results_dir"),
         (["--data_dir", "/nowhere"], "/nowhere"),
+        (["--max_seq_length", "65"], "--max_seq_length 65: distilbert reads 64 tokens at most"),
     ],
 )
 def test_mistakes_are_told_before_any_work(world, tmp_path, words, said):
     """Prevents an hour of work before a refusal."""
     with pytest.raises(UserError, match=said):
         planned(world, tmp_path, *words)
+
+
+def test_all_tasks_that_are_missing_are_named_at_once(world, tmp_path):
+    """Prevents nine attempts to learn which of the nine a folder holds."""
+    words = ("--tasks", "mnli", "rte", "qqp", "cola", "sst2")
+    said = r"no data for mnli, qqp, sst2; to run the 2 that are there: --tasks rte cola$"
+    with pytest.raises(UserError, match=said):
+        planned(world, tmp_path, *words)
+    with pytest.raises(UserError, match=r"no MNLI.* found; looked for"):
+        planned(world, tmp_path, "--tasks", "mnli", "qqp")
 
 
 def test_a_teacher_of_another_vocabulary_is_refused_at_once(world, tmp_path):
@@ -151,6 +163,48 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
     assert json.loads(lost.read_text())["scores"] == content["scores"]
     assert capsys.readouterr().out == table
     assert (results / "table1.md").read_text() in table
+
+
+def test_a_model_that_cannot_be_loaded_is_bad_input(world, tmp_path, capsys):
+    """Prevents status 1, by which a script would try again, for what repeating doesn't help."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(world / "bert", folder)
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    words = [
+        "--model", str(folder), "--data_dir", str(world / "glue"), "--num_seeds", "2", "--tasks",
+        "rte", "--results_dir", str(tmp_path / "results"), "--threads", "1", *SMALL,
+    ]  # fmt: skip
+    assert run_command(glue.COMMAND, words) == 2
+    assert "failed: damaged on RTE, seed 1: damaged: cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_teacher_whose_weights_were_kept_is_not_tuned_again(world, tmp_path, capsys):
+    """Prevents hours of a teacher's fine-tuning for what an identical plain run has made already.
+
+    Without its weights a plain run's result is no teacher: then it is made again, and that is said.
+    """
+    results = tmp_path / "results"
+    shared = [
+        "--data_dir", str(world / "glue"), "--results_dir", str(results), "--num_seeds", "1",
+        "--tasks", "rte", "--threads", "1", *SMALL,
+    ]  # fmt: skip
+    plain = ["--model", str(world / "bert"), *shared]
+    distilled = ["--model", str(world / "distilbert"), "--teacher", str(world / "bert"), *shared]
+    assert run_command(glue.COMMAND, [*plain, "--keep_weights"]) == 0
+    (teacher,) = results.glob("runs/*/rte/*/seed-1.json")
+    before = teacher.stat().st_mtime_ns
+    assert run_command(glue.COMMAND, distilled) == 0
+    assert teacher.stat().st_mtime_ns == before
+    assert len(list(results.glob("models/*/rte/*/seed-1"))) == 1
+    assert "fine-tuned again" not in capsys.readouterr().err
+    shutil.rmtree(results / "models")
+    next(path for path in results.glob("runs/*/rte/*/seed-1.json") if path != teacher).unlink()
+    assert run_command(glue.COMMAND, distilled) == 0
+    assert teacher.stat().st_mtime_ns > before
+    assert (
+        "run_glue: bert on RTE, seed 1: has a result, but its weights were not kept: it is "
+        "fine-tuned again (--keep_weights saves those of every run)\n"
+    ) in capsys.readouterr().err
 
 
 def test_answers_for_the_server_are_made_afterwards_too(world, tmp_path, capsys):

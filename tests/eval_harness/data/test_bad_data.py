@@ -132,6 +132,27 @@ def test_bad_parquet_is_named_with_row_and_reason(fault, tmp_path):
     assert refusal(task_named("cola"), tmp_path).startswith(f"{path}{message}")
 
 
+@pytest.mark.parametrize("note", [b"[]", b"{", b"[" * 100_000, b'{"info": {"features": [1]}}'])
+def test_damaged_metadata_of_parquet(note, tmp_path):
+    """Prevents a traceback with status 1 for what `datasets` would have written otherwise."""
+    path = tmp_path / "cola" / "train.parquet"
+    path.parent.mkdir()
+    table = pa.table({"sentence": ["a"], "label": [0]}).replace_schema_metadata(
+        {b"huggingface": note}
+    )
+    pyarrow.parquet.write_table(table, path)
+    said = "not a readable parquet file (its 'huggingface' metadata are damaged)"
+    assert refusal(task_named("cola"), tmp_path) == f"{path}: {said}"
+
+
+def test_a_number_beyond_all_scales(tmp_path):
+    """Prevents an OverflowError with status 1 for a label of 400 digits."""
+    path = tmp_path / "stsb" / "train.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"sentence1": "a", "sentence2": "b", "label": 1' + "0" * 400 + "}\n")
+    assert refusal(task_named("stsb"), tmp_path).startswith(f"{path}:1: label 1000")
+
+
 def test_quotes_are_literal_in_tsv_and_quotes_in_csv(tmp_path):
     """Prevents a lone quote in a TSV from swallowing the rows up to the next one."""
     rte(tmp_path, HEAD + b'0\t"a\tb\tentailment\n1\ta "b"\t"c"\tentailment\n')

@@ -262,6 +262,21 @@ def test_rows_are_read_as_strictly(name, value, message, tmp_path):
     assert message in refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"data": [\n' + "[" * 100_000, ":2: is nested too deeply"),
+        ('{"version": "1.1",\n"data": ' + "9" * 5000 + "}", ":2: has a number of 5000 digits"),
+        ('{"data": [], "data": []}', ": key 'data' appears twice; keep one"),
+    ],
+)
+def test_a_hostile_file(text, message, tmp_path):
+    """Prevents a traceback with status 1, and half of a file from being read as all of it."""
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert refusal(path) == f"{path}{message}"
+
+
 def test_ids_may_repeat_only_in_training(tmp_path):
     """Prevents TyDi's training file from being refused for ids that nothing is scored by."""
     path = write(tmp_path / "a.json", changed(REFUSED["twice"][0]))

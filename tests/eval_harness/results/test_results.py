@@ -1,16 +1,21 @@
 """Results on disk: whole or not there, first come first served, nothing torn ever counted."""
 
+import contextlib
+import errno
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
+import stat
 from dataclasses import fields, replace
 from pathlib import Path
 
 import made_results as made
 import numpy as np
 import pytest
+from disks import fill, small_disk
 from places import GOLDEN
 
 from angels_share import files
@@ -18,6 +23,7 @@ from angels_share.errors import RunFailed
 from eval_harness.results import record as results
 from eval_harness.results import store
 from eval_harness.results.predictions import AnsweredQuestions, Predictions
+from eval_harness.results.speed import find_speeds
 from eval_harness.results.store import (
     InvalidResult,
     find,
@@ -33,6 +39,20 @@ HOW = {"ablation": "none", "loss": {"alpha_ce": 5.0}, "init": "teacher", "rest":
 forks = multiprocessing.get_context("fork")
 
 
+def made_socket(path):
+    """Make a socket; its path may be longer than a socket's address."""
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+        made.bind(path.name)
+
+
+def made_device(path):
+    """Make a device that delivers zeros without end."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    except OSError as error:
+        pytest.skip(f"devices can't be made here: {error}")
+
+
 @pytest.fixture
 def one(tmp_path):
     """A folder with one result in it."""
@@ -46,7 +66,7 @@ def test_what_was_saved_is_what_is_read(tmp_path):
     said = made.predictions([0.5, 4.75], [0.1, 5.2])
     assert publish(tmp_path, saved, said)
     read = load(path_of(tmp_path, saved.key))
-    assert replace(read, predictions=None) == saved
+    assert replace(read, predictions=None, seal=None) == saved
     again = read_predictions(tmp_path, read, Predictions)
     assert (again.split, again.ids) == (said.split, said.ids)
     assert np.array_equal(again.labels, said.labels)
@@ -207,6 +227,22 @@ def test_a_full_disk_leaves_the_old_result(tmp_path, one, monkeypatch):
     assert find(tmp_path).invalid == ()
 
 
+def test_a_really_full_disk_leaves_the_old_result(tmp_path):
+    """Fault 12: prevents half a result, or half of its predictions, and the loss of the old one."""
+    said = made.predictions(np.zeros(40_000), np.zeros(40_000))
+    with small_disk(tmp_path / "results", "2m") as root:
+        made.put(root, made.result())
+        path = path_of(root, made.result().key)
+        before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+        fill(root, leave=8192)
+        said = made.predictions(*np.random.default_rng(0).random((2, 40_000)))
+        with pytest.raises(OSError, match="No space left") as caught:
+            publish(root, made.result(score=0.9), said, replace=True)
+        assert caught.value.errno == errno.ENOSPC
+        assert str(path.parent) in caught.value.filename
+        assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
 def test_no_nan_is_saved(tmp_path):
     """Fault 8: prevents a NaN from standing in a result, and names where it came from."""
     broken = made.result(scores={"validation": {"pearson": float("nan")}})
@@ -230,8 +266,10 @@ def test_a_test_split_has_no_labels(tmp_path):
 
 
 def changed(**more):
+    """Change a record and seal it anew, so that the seal isn't what is wrong with it."""
+
     def change(text):
-        return json.dumps({**json.loads(text), **more})
+        return results.sealed({**json.loads(text), **more})
 
     return change
 
@@ -245,7 +283,7 @@ def inside(*path, **more):
         for name in path:
             part = part[name]
         part.update(more)
-        return json.dumps(record)
+        return results.sealed(record)
 
     return change
 
@@ -265,10 +303,10 @@ TORN = {
     "huge": (lambda text: text.replace('"score": 0.6', '"score": 1e999'), "inf is not between"),
     "measure": (changed(scores={"dev": {"f1": "x"}}), "scores.dev.f1 is a str"),
     "split": (changed(scores={"dev": 0.5}), "scores.dev is a float"),
-    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 3): update"),
+    "newer": (changed(schema=99), "written by a newer version (schema 99, known up to 4): update"),
     "older": (changed(schema=0), "has schema 0, which never existed"),
     "settings": (
-        lambda text: text.replace("3e-05", "4e-05"),
+        lambda text: results.sealed(json.loads(text.replace("3e-05", "4e-05"))),
         "belongs at runs/distilbert-0123abcd",
     ),
     "seed": (changed(seed=7), "belongs at runs/distilbert-0123abcd/rte"),
@@ -281,6 +319,10 @@ TORN = {
         "names 'seed-1./../x.parquet' as its predictions",
     ),
     "deep": (lambda text: "[" * 200_000, "is nested too deep"),
+    "endless": (
+        lambda text: text.replace('"seed": 1', f'"seed": {"1" * 5000}'),
+        "has a number of 5000 digits, on line",
+    ),
     "deep settings": (
         inside("settings", "row", overrides={"a": json.loads("[" * 20 + "]" * 20)}),
         "settings are nested too deep",
@@ -363,6 +405,33 @@ def test_a_link_is_not_followed(tmp_path, one):
     assert ["is a link" in each.reason for each in found.invalid] == [True, True]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, made_socket, made_device])
+def test_what_is_no_file_is_passed_over_and_named(tmp_path, one, make):
+    """Prevents a table that waits for ever for somebody to write into a FIFO."""
+    (tmp_path / "speed").mkdir()
+    strange = [
+        one.with_name("seed-77.json"),
+        one.with_name("seed-77.0a1b2c3d.parquet"),
+        one.with_name("notes"),
+        tmp_path / "speed" / "2026.json",
+    ]
+    for path in strange:
+        make(path)
+    found = find(tmp_path)
+    assert len(found.results) == 1
+    named = [each for each in found.invalid if "neither a file nor a folder" in each.reason]
+    assert sorted(tmp_path / each.path for each in named) == sorted(strange[:3])
+    sessions = find_speeds(tmp_path)
+    assert [each.path for each in sessions.invalid] == ["speed/2026.json"]
+    assert "neither a file nor a folder" in sessions.invalid[0].reason
+    key = made.result(seed=77).key
+    assert path_of(tmp_path, key) == strange[0]
+    with pytest.raises(InvalidResult, match=r"seed-77\.json: is neither a file nor a folder"):
+        load(strange[0])
+    made.put(tmp_path, made.result(seed=77))  # the run is made, and takes its place
+    assert load(strange[0]).seed == 77
+
+
 def test_a_copy_changes_nothing(tmp_path, one):
     """Prevents a backup beside a result from counting twice, or from hiding it."""
     shutil.copytree(one.parents[2], tmp_path / "runs" / "backup" / one.parents[2].name)
@@ -377,7 +446,7 @@ def test_of_two_that_disagree_neither_counts(tmp_path, one):
     """Fault 20: prevents the choice between two numbers for one run from being made by a sort."""
     made.put(tmp_path, made.result(seed=2))
     copy = one.with_name("seed-1 (copy).json")
-    copy.write_text(one.read_text().replace("0.6", "0.8"))
+    copy.write_text(changed(score=0.8)(one.read_text()))
     found = find(tmp_path)
     assert [each.seed for each in found.results] == [2]
     assert [Path(each.path).name for each in found.invalid] == [copy.name, one.name]
@@ -473,7 +542,8 @@ def test_a_broken_record_of_a_distillation_is_named(one, odd, reason):
 @pytest.mark.parametrize("model", [None, [], "bert"])
 def test_an_older_result_without_a_model_is_named(one, model):
     """Prevents an upgrade from stopping at what isn't a record of its time."""
-    one.write_text(changed(schema=1, model=model)(one.read_text()))
+    record = made.unsealed({**json.loads(one.read_text()), "model": model}, schema=1)
+    one.write_text(json.dumps(record))
     with pytest.raises(InvalidResult, match="model is a"):
         load(one)
 

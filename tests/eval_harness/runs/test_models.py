@@ -2,10 +2,12 @@ import hashlib
 import json
 
 import pytest
+import tiny
 from made_results import model_folder
 
 from angels_share.errors import UserError
-from eval_harness.runs.models import identify, is_fine_tuned_for
+from angels_share.inputs import positions_of
+from eval_harness.runs.models import identify, is_fine_tuned_for, max_tokens_of
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE
 
@@ -161,6 +163,43 @@ def test_the_digest_is_of_the_tokenizer_too(tmp_path, file):
     before = identify(str(folder)).digest
     (folder / file).write_text("{}")
     assert identify(str(folder)).digest != before
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 64, "pad_token_id": 0}, 64),
+        ({"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ({"model_type": "roberta", "max_position_embeddings": 66}, None),
+        ({"model_type": "gpt2", "n_positions": 32}, 32),
+        ({"model_type": "deberta-v2", "max_position_embeddings": 64}, None),
+        ({"model_type": "bert"}, None),
+        ({"model_type": "bert", "max_position_embeddings": "64"}, None),
+    ],
+)
+def test_what_a_config_says_for_certain_about_length(tmp_path, config, limit):
+    """Prevents a length that works from being refused, and one that doesn't from being tried."""
+    folder = model_folder(tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert max_tokens_of(identify(str(folder))) == limit
+
+
+@pytest.mark.parametrize("make", [tiny.bert, tiny.distilbert, tiny.roberta, tiny.gpt2])
+def test_a_config_says_what_the_model_reads(tmp_path, make):
+    """Prevents a limit from the config that is another than the model's own."""
+    model = make(2)
+    tiny.folder(tmp_path / "model", model, tiny.wordpiece())
+    assert max_tokens_of(identify(str(tmp_path / "model"))) == positions_of(model)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"a": ' + "1" * 5000 + "}"])
+def test_a_config_that_is_none(tmp_path, text):
+    """Prevents a traceback for a model's config that is hostile or damaged."""
+    folder = model_folder(tmp_path / "model")
+    model = identify(str(folder))
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: not a model's config"):
+        max_tokens_of(model)
 
 
 def test_a_folder_without_a_tokenizer_is_refused_at_once(tmp_path):

@@ -111,6 +111,26 @@ def test_an_answer_ends_after_it_begins_and_is_not_too_long(tmp_path):
     assert best(4) == ["the old distillery stands"]
 
 
+def test_twenty_candidates_and_thirty_tokens_unless_told(tmp_path):
+    """Prevents a default that isn't the original's: every score was made with them."""
+    context = " ".join(["the", "old", "river", "barrels", "sleep", "dark", "and", "by"] * 5)
+    asked, windows = made(tmp_path, [context], max_seq_length=60)
+    place, size = int(windows.place[0]), int(windows.size[0])
+    assert (len(windows), size) == (1, 40)
+    starts = flat(windows, *[(0, place + i, float(i)) for i in range(size)])
+    ends = flat(windows, *[(0, place + i, -2.0 * i) for i in range(size)])
+    # The 21 last tokens as starts and the 21 first as ends share two; of 20 and 20 none are shared.
+    found = answers_of(asked, windows, starts, ends, version2=False, n_best=21)
+    assert found.null_odds.tolist() == [19.0]
+    found = answers_of(asked, windows, starts, ends, version2=False)
+    assert (found.texts, found.null_odds.tolist()) == (["the"], [0.0])  # so all pairs count
+    starts = flat(windows, (0, place, 9.0))
+    for last, length in ((29, 30), (30, 1)):
+        ends = flat(windows, (0, place + last, 5.0))
+        (text,) = answers_of(asked, windows, starts, ends, version2=False).texts
+        assert len(text.split()) == length
+
+
 def test_version_1_is_never_empty_though_no_best_pair_is_a_span(tmp_path):
     """Prevents an empty answer, which is always wrong, where the best starts follow all ends."""
     asked, windows = made(tmp_path, [CONTEXT])

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from disks import fill, small_disk
 from sweeps import (
     another_sweep,
     numbers,
@@ -149,12 +150,21 @@ def test_a_process_that_cannot_be_made_stops_no_other(tmp_path, monkeypatch):
     assert said[0].startswith("no worker is left: a worker can't be started: Resource temp")
 
 
-NO_ROOM = {errno.ENOSPC: "the disk is full: free", errno.EROFS: "that file system is read-only: "}
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full: free",
+    errno.EROFS: "that file system is read-only: ",
+    errno.EFBIG: "a file size limit is reached",
+}
 
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("fsync", errno.ENOSPC), ("fsync", errno.EROFS), ("write", errno.ENOSPC)],
+    [
+        ("fsync", errno.ENOSPC),
+        ("fsync", errno.EROFS),
+        ("write", errno.ENOSPC),
+        ("fsync", errno.EFBIG),
+    ],
 )
 def test_a_full_disk_ends_the_sweep(tmp_path, monkeypatch, name, number):
     """Prevents a night of runs whose results are thrown away, and an error that names no path.
@@ -174,6 +184,25 @@ def test_a_full_disk_ends_the_sweep(tmp_path, monkeypatch, name, number):
     assert first.reason.startswith(line)
     assert others
     assert all(each.reason.startswith(f"not started: {line}") for each in others)
+
+
+def test_a_really_full_disk_ends_the_sweep(tmp_path, monkeypatch):
+    """Prevents what the mocked error above doesn't show: half files, and a line for every run.
+
+    There is room for a lease, but not for a result.
+    """
+    said = when_written(monkeypatch, "", lambda: None)
+    with small_disk(tmp_path / "results", "128k") as root:
+        assert seeds(sweep(root, [job("rte", 1)]).done) == [1]
+        before = {path.name for path in (root / "runs").rglob("*") if path.is_file()}
+        fill(root, leave=8192)
+        outcome = sweep(root, [job("rte", seed) for seed in (1, 2, 3)], workers=1)
+        assert sorted(reasons(outcome)) == [2, 3]
+        assert all(f"{root}: the disk is full" in reason for reason in reasons(outcome).values())
+        assert said[-1].startswith(f"{root}: the disk is full")
+        assert {path.name for path in (root / "runs").rglob("*") if path.is_file()} == before
+        (root / "filler").unlink()
+        assert seeds(sweep(root, [job("rte", seed) for seed in (1, 2, 3)]).done) == [2, 3]
 
 
 def test_what_is_under_way_outlives_a_full_disk(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Leases: one process at a run at a time, and none lost to the dead."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from work_for_sweeps import wait_until
 
+from angels_share.errors import UserError
 from eval_harness.sweep.leases import Holder, Lease, Leases
 
 KEY = "bert-0123abcd/rte/89abcdef/seed-1"
@@ -106,6 +108,31 @@ def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path):
         assert json.loads(file_of(tmp_path).read_text())["token"] == "next"
 
 
+def test_a_fifo_in_the_place_of_a_lease(tmp_path):
+    """Prevents a sweep that waits for ever for somebody to write into a FIFO."""
+    leases = Leases(tmp_path)
+    os.mkfifo(file_of(tmp_path))
+    assert leases.take(KEY, "us") == Holder("", "", 0, "", "")
+    aged(tmp_path, 130)
+    assert isinstance(leases.take(KEY, "us"), Lease)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
+    """Prevents two workers at one run, a traceback per run, or a hang, where flock is missing.
+
+    Lustre mounted without it, some FUSE and network file systems.
+    """
+
+    def missing(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    with pytest.raises(UserError, match=f"^{tmp_path}/claims: that file system has no file locks"):
+        Leases(tmp_path)
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
 def test_a_lease_is_touched_while_its_run_lasts(tmp_path):
     """Prevents a run of more than two minutes from losing its lease."""
     with Leases(tmp_path, lapse=0.1).take(KEY, "a"):
@@ -146,3 +173,16 @@ def test_of_many_who_see_it_lapse_one_gets_it(tmp_path):
     with winner:
         pass
     assert not file_of(tmp_path).exists()
+
+
+def test_a_machine_has_a_name_where_linux_has_none(monkeypatch):
+    """Prevents all machines without /proc from being one, whose living processes look dead."""
+    from eval_harness.sweep import leases
+
+    monkeypatch.setattr(leases.uuid, "getnode", lambda: 0xABC)
+    monkeypatch.setattr(leases.platform, "node", lambda: "mac")
+    here = leases._machine.__wrapped__()
+    monkeypatch.setattr(leases.Path, "readlink", lambda _: (_ for _ in ()).throw(OSError()))
+    assert leases._machine.__wrapped__() == "mac abc"
+    assert here.startswith("mac ")
+    assert here != "mac abc"

@@ -2,7 +2,7 @@
 
 from work_for_sweeps import job
 
-from eval_harness.sweep.queue import Queue, unique
+from eval_harness.sweep.queue import Job, Queue, unique
 
 
 def test_a_worker_keeps_what_it_has_loaded():
@@ -27,6 +27,29 @@ def test_what_others_wait_for_comes_first():
     queue = Queue([job("cola", 1, cost=9.0), job("rte", 1, "bert"), teacher,
                    job("rte", 1, needs=teacher.key)])  # fmt: skip
     assert queue.take(None, set()) is teacher
+
+
+def test_a_long_queue_is_not_walked_over_for_each_job(monkeypatch):
+    """Prevents thousands of seeds of one model from costing minutes: `take` was quadratic."""
+    looked_at = []
+    original = Job.key.fget
+
+    def counted(self):
+        looked_at.append(self)
+        return original(self)
+
+    jobs = [job("rte", seed, cost=0.1) for seed in range(300)]
+    jobs += [job("rte", seed, needs=jobs[7].key) for seed in range(300, 600)]
+    monkeypatch.setattr(Job, "key", property(counted))
+    queue = Queue(jobs)
+    taken, last = [], None
+    while queued := queue.take(last, set()):
+        taken.append(queued.run.seed)
+        last = queued.group
+        queue.done(queued.key)
+    assert taken == [7, *(seed for seed in range(600) if seed != 7)]
+    assert len(queue) == 0
+    assert len(looked_at) < 3 * len(jobs)
 
 
 def test_what_is_left_is_left_no_more():

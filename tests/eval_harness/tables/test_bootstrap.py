@@ -1,6 +1,7 @@
 """Intervals: the fast measures are the plain ones, and equal inputs give equal intervals."""
 
 import json
+from dataclasses import replace
 
 import made_results as made
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 from pyarrow import parquet
 
 from eval_harness.results.predictions import ClassPredictions
-from eval_harness.results.store import find, load, path_of
+from eval_harness.results.store import find, load, path_of, withhold
 from eval_harness.tables import bootstrap
 from eval_harness.tables.comparison import _pair_predictions
 from eval_harness.tables.retained import compare_with_teacher
 from eval_harness.tables.rows import rows_of
 from eval_harness.tasks.lookup import task_named
-from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import GLUE
 
 
@@ -45,7 +46,24 @@ def test_weighted_measures_are_those_of_the_resampled_data(name):
     for row, weights in enumerate(counts):
         examples = np.repeat(np.arange(60), weights.astype(int))
         for column in range(3):
-            plain = measure(task, said[examples, column], labels[examples])["score"]
+            plain = compute_metrics(task, said[examples, column], labels[examples])["score"]
+            assert fast[row, column] == pytest.approx(plain, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["f1_macro", "f1_micro"])
+def test_weighted_f1_of_many_classes(name):
+    """Prevents a custom task's interval from averaging over other classes than its score does.
+
+    With 8 classes and 12 examples, most resamples lack a class.
+    """
+    task = replace(task_named("sst2"), labels=tuple("abcdefgh"), primary=(name,))
+    labels, said = invented(task, 12, 3, np.random.default_rng(1))
+    counts = drawn(12, 40)
+    fast = bootstrap.task_scores(task, counts, said, labels)
+    for row, weights in enumerate(counts):
+        examples = np.repeat(np.arange(12), weights.astype(int))
+        for column in range(3):
+            plain = compute_metrics(task, said[examples, column], labels[examples])["score"]
             assert fast[row, column] == pytest.approx(plain, rel=1e-12, abs=1e-12)
 
 
@@ -60,7 +78,7 @@ def test_the_real_labels_of_stsb(real_data):
     for row, weights in enumerate(counts):
         examples = np.repeat(np.arange(len(labels)), weights.astype(int))
         for column in range(2):
-            plain = measure(task, said[examples, column], labels[examples])["score"]
+            plain = compute_metrics(task, said[examples, column], labels[examples])["score"]
             assert fast[row, column] == pytest.approx(plain, rel=1e-12)
 
 
@@ -98,7 +116,9 @@ def test_a_model_that_always_says_the_same(name):
     labels = np.array([0, 1, 1, 0, 1])
     for said in (np.zeros((5, 1), int), np.ones((5, 1), int)):
         fast = bootstrap.task_scores(task, np.ones((1, 5)), said, labels)
-        assert fast[0, 0] == pytest.approx(measure(task, said[:, 0], labels)["score"], abs=1e-12)
+        assert fast[0, 0] == pytest.approx(
+            compute_metrics(task, said[:, 0], labels)["score"], abs=1e-12
+        )
 
 
 def shares(pairs, seed):
@@ -120,6 +140,35 @@ def test_a_resample_without_a_score_is_left_out():
     pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, said, said)]
     assert 0 < np.isnan(bootstrap.bootstrap_totals(pairs, 1)).any(axis=0).mean() < 0.025
     assert bootstrap.share_interval(pairs, 1).percent == (100.0, 100.0)
+
+
+@pytest.mark.parametrize(("seed", "undefined"), [(2, 0.027), (3, 0.024)])
+def test_an_end_of_an_interval_is_never_an_undefined_resample(seed, undefined):
+    """Prevents a middle 95 % whose end may lie among resamples that have no value."""
+    labels = np.arange(8.0)
+    said = np.where(labels < 5, 0.0, labels)[:, None]
+    pairs = [bootstrap.PairedPredictions(task_named("stsb"), labels, said, said)]
+    totals = bootstrap.bootstrap_totals(pairs, seed)
+    assert np.isnan(totals).any(axis=0).mean() == pytest.approx(undefined)
+    for interval in (bootstrap.share_interval, bootstrap.change_interval):
+        found = interval(pairs, seed)
+        assert (found.percent is None) == (undefined > 0.025)
+        assert found.why == (
+            "in 2.7 % of the resamples a score is not defined" if undefined > 0.025 else ""
+        )
+
+
+def test_a_teacher_below_0_in_few_resamples_only():
+    """Prevents an end of a share's interval from lying where the teacher's score is 0 or less."""
+    labels = np.arange(300) % 2
+    for wrong, given in ((135, False), (133, True)):
+        weak, good = (np.where(np.arange(300) < n, 1 - labels, labels) for n in (wrong, 60))
+        pairs = [
+            bootstrap.PairedPredictions(task_named("cola"), labels, good[:, None], weak[:, None])
+        ]
+        below = np.mean(bootstrap.bootstrap_totals(pairs, 1)[1] <= 0)
+        assert 0.015 < below < 0.05
+        assert (bootstrap.share_interval(pairs, 1).percent is not None) == given
 
 
 def test_where_no_resample_has_a_score_it_says_so():
@@ -176,7 +225,7 @@ def test_a_change_needs_no_score_above_0():
     pairs = [bootstrap.PairedPredictions(task_named("cola"), labels, good[:, None], weak[:, None])]
     assert bootstrap.share_interval(pairs, 1).percent is None
     low, high = bootstrap.change_interval(pairs, 1).percent
-    score = {name: measure(task_named("cola"), said, labels)["score"]
+    score = {name: compute_metrics(task_named("cola"), said, labels)["score"]
              for name, said in (("weak", weak), ("good", good))}  # fmt: skip
     assert low < 100 * (score["good"] - score["weak"]) < high
     assert 10 < high - low < 40
@@ -232,6 +281,8 @@ def test_an_interval_is_made_once(pair):
     assert (first.teacher.label, first.tasks) == ("bert", ("rte",))
     (cached,) = (root / "intervals").iterdir()
     content = cached.read_bytes()
+    assert json.loads(content)["made_of"]["recipe"] == {"version": 2, "resamples": 1000}
+    assert len(cached.stem) == 16
     marked = {**json.loads(content), "percent": [1.0, 2.0]}
     cached.write_text(json.dumps(marked))
     assert retained().interval == (1.0, 2.0)
@@ -241,6 +292,19 @@ def test_an_interval_is_made_once(pair):
     assert cached.read_bytes() == content
     cached.unlink()
     assert retained() == first
+
+
+def test_an_interval_is_kept_without_its_predictions(pair):
+    """Prevents predictions that are not published from taking the interval with them."""
+    root, retained = pair
+    first = retained()
+    for result in find(root).results:
+        withhold(root, result)
+    assert (retained().interval, retained().share) == (first.interval, first.share)
+    (cached,) = (root / "intervals").iterdir()
+    cached.unlink()
+    assert retained().interval is None
+    assert "seed-1.json predictions not published" in retained().why_no_interval
 
 
 def test_why_there_is_no_interval_is_kept(pair):

@@ -206,6 +206,39 @@ def test_other_runs_of_a_teacher_are_one_row(root):
     }
 
 
+def test_a_teachers_run_is_not_named_beside_what_changed_it(root):
+    """Prevents "other data, another run of the teacher": its run changes with all else."""
+    for day, (settings, changed) in enumerate((("0a0a0a0a", {"content": "f" * 16}),
+                                               ("0b0b0b0b", {})), 1):  # fmt: skip
+        inputs = {"teacher": f"{BERT.key}/rte/{settings}/seed-1"}
+        given = made.settings(method=made.distilled_from(BERT), inputs=inputs, **changed)
+        made.put(root, *seeds(day / 10, given=given, day=day))
+    assert ours(root) == {"distilbert (D)": ["rte"], "distilbert (D), other data": ["rte"]}
+
+
+def test_two_differences_are_two_names(root):
+    """Prevents a label that names half of what changed, or runs both names together."""
+    earlier = made.settings(content="f" * 16, values={"learning_rate": 5e-5})
+    made.put(root, *seeds(0.5, given=earlier), *seeds(0.7, day=2))
+    assert ours(root) == {
+        "distilbert": ["rte"],
+        "distilbert, other data, earlier defaults": ["rte"],
+    }
+
+
+@pytest.mark.parametrize("changed", ["version", "labels", "measures", "columns"])
+def test_what_makes_an_earlier_version_of_a_task(root, changed):
+    """Prevents "other settings" where a task is read or scored otherwise since."""
+    given = made.settings()
+    value = 0 if changed == "version" else ["earlier"]
+    made.put(root, *seeds(0.5, given=Settings(given.row, {**given.task, changed: value})))
+    made.put(root, *seeds(0.7, given=given, day=2))
+    assert ours(root) == {
+        "distilbert": ["rte"],
+        "distilbert, earlier version of the task": ["rte"],
+    }
+
+
 def test_labels_are_unique_as_they_are_printed(root):
     """Prevents two rows that a reader can't tell apart."""
     for name, digest in (("a b", "1" * 8), ("a\tb", "2" * 8), ("a  b", "3" * 8)):

@@ -17,7 +17,7 @@ from eval_harness.data.splits import load_task
 from eval_harness.tasks.custom import read_task
 from eval_harness.tasks.kinds import QUESTIONS
 from eval_harness.tasks.lookup import task_named, tasks_named
-from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import GLUE, TASKS
 
 STARS = {
@@ -68,7 +68,7 @@ def test_what_is_evaluated():
 
 def test_extra_measures_do_not_count():
     """Prevents CoLA's accuracy from raising its score, which is Matthews' alone."""
-    values = measure(task_named("cola"), [1, 1, 1, 1], [0, 1, 1, 1])
+    values = compute_metrics(task_named("cola"), [1, 1, 1, 1], [0, 1, 1, 1])
     assert values == {"matthews": 0, "accuracy": 0.75, "score": 0}
 
 
@@ -79,7 +79,7 @@ def test_the_score_of_the_commonest_label(name, real_data):
     data = load_task(task, real_data / "data" / "hub")
     answer = Counter(data.train.labels.tolist()).most_common(1)[0][0]
     labels = data.evaluation[0].labels
-    score = measure(task, [answer] * len(labels), labels)["score"]
+    score = compute_metrics(task, [answer] * len(labels), labels)["score"]
     assert round(100 * score, 1) == task.majority
 
 
@@ -135,6 +135,12 @@ def test_a_custom_task(tmp_path):
     assert Path(task.files["hard"]) == tmp_path.parent / "hard.jsonl"
 
 
+def test_a_custom_task_of_three_classes(tmp_path):
+    """Prevents a task of three classes from having no F1 at all."""
+    task = read_task(written(tmp_path, labels="[a, b, c]", primary="[f1_macro]", also="[f1_micro]"))
+    assert (task.primary, task.also) == (("f1_macro",), ("f1_micro",))
+
+
 def test_a_custom_regression_from_the_hub(tmp_path):
     """Prevents a scale from being taken for labels, and the GLUE repository for theirs."""
     task = read_task(
@@ -173,6 +179,8 @@ BAD = {
     "near": ({"primary": "[acuracy]"}, "did you mean 'accuracy'?"),
     "unfit": ({"primary": "[pearson]"}, "'pearson' is not a metric for this task"),
     "f1 of three": ({"labels": "[a, b, c]"}, "primary: f1 needs two labels"),
+    "which f1": ({"labels": "[a, b, c]"}, "for more labels use f1_macro or f1_micro"),
+    "macro of numbers": ({**NUMBERS, "scale": "[0, 5]", "also": "[f1_macro]"}, "not a metric for"),
     "version": ({"version": "0"}, "version: 0: must be 1 or more"),
     "split": ({"files": "{train: a.csv, valid: b.csv}"}, "unknown split 'valid'; did you mean"),
     "no dev": ({"files": "{train: a.csv}"}, "files: validation is missing"),
@@ -204,6 +212,24 @@ def test_a_key_that_stands_twice(tmp_path):
     path.write_text(path.read_text() + "labels: [good, bad]\n")
     with pytest.raises(UserError, match="'labels' appears twice"):
         read_task(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "&a [x, y]", "primary": "*a"}, ":4: *a is an alias: write its value out"),
+        ({"labels": "[" * 5000}, ":3: nested more than 20 deep"),
+        ({"version": "9" * 5000}, ":6: '999"),
+        ({"title": "a" * 70_000}, ": more than 64 KiB; is it a file of settings?"),
+    ],
+)
+def test_a_hostile_row(changes, message, tmp_path):
+    """Prevents ten lines of aliases from taking all memory, and a traceback for what is no row."""
+    path = written(tmp_path, **changes)
+    with pytest.raises(UserError) as caught:
+        read_task(path)
+    assert str(caught.value).startswith(f"{path}{message}")
+    assert len(str(caught.value)) < len(str(path)) + 150
 
 
 def test_rows_by_name_and_by_file(tmp_path):

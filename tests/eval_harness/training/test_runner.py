@@ -1,4 +1,5 @@
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_kept_weights_are_those_that_were_scored(world, tmp_path, monkeypatch):
     """Prevents a teacher of the last epoch under the result of the best one."""
     looks = iter([0.5, 0.9, 0.7])  # on any machine the second epoch of three is the best
     monkeypatch.setattr(
-        "eval_harness.training.classification.measure", lambda *_: {"score": next(looks)}
+        "eval_harness.training.classification.compute_metrics", lambda *_: {"score": next(looks)}
     )
     given = {"num_train_epochs": 3}
     run = worlds.run_on(
@@ -168,11 +169,25 @@ def test_a_loss_that_is_not_finite_ends_the_run(world, tmp_path):
     """Fault 8. Prevents a run of NaNs from ending with a score: step and seed are named."""
     broken = tiny.bert(2)
     with torch.no_grad():
-        broken.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+        broken.bert.encoder.layer[0].output.LayerNorm.weight.fill_(3e38)  # finite, but overflows
     tiny.folder(tmp_path / "nan", broken, tiny.wordpiece(worlds.WORDS))
     run = worlds.run_on(world / "glue", tmp_path / "nan", seed=7)
     with pytest.raises(RunFailed, match=r"step 1 \(seed 7\).*not finite"):
         ran(run)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_with_nan_is_named_as_that(world, tmp_path, value):
+    """Prevents a damaged file from being reported as a learning rate that is too high."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(world / "bert", folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    weights[name][3, 5] = value
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    said = rf"^damaged: its weights are damaged: {name} contains NaN or infinity$"
+    with pytest.raises(UserError, match=said):
+        ran(worlds.run_on(world / "glue", folder))
 
 
 def test_an_exploding_run_has_no_result(world):
