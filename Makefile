@@ -12,8 +12,8 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format demo first bench tables study study-cost \
-    study-wants clean
+.PHONY: help setup test test-all test-lowest check lint types format demo first bench gpu-check tables study \
+    study-cost study-wants mutants wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
@@ -78,6 +78,9 @@ bench: $(READY)  ## measure speed and memory against plain implementations, abou
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_speed
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_training
 
+gpu-check: $(READY)  ## compare this machine's GPU with float64 on the CPU; no network
+	$(RUN) -m benchmarks.gpu --check
+
 tables: $(READY)  ## write Tables 1-4 from the existing results
 	$(RUN) -m eval_harness tables
 
@@ -104,6 +107,15 @@ study-cost: study-wants $(READY)  ## count what `make study` will cost: steps, t
 study-wants:
 	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \
 	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: from the Hub)" >&2; exit 2;)):
+
+MUTANTS ?= 400
+SEED ?= 13
+
+mutants: $(READY)  ## break the code in MUTANTS=400 small ways, on a copy: which do the tests notice?
+	$(RUN) tests/mutants.py --mutants $(MUTANTS) --seed $(SEED)
+
+wheel:  ## build the wheel, install it in a bare environment, use it outside of the checkout
+	$(PYTHON) tests/wheel.py --torch-index "$(TORCH_INDEX)" $(if $(AUDIT),--audit "$(AUDIT)")
 
 clean:  ## remove environments, caches, ./demo and ./first; results stay
 	rm -rf demo first $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info

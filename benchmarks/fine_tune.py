@@ -32,7 +32,7 @@ from eval_harness.runs.models import identify
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import settings_of
 from eval_harness.tasks.lookup import task_named
-from eval_harness.tasks.metrics import measure
+from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.training import runner
 from eval_harness.training.classification import answers_of
 from eval_harness.training.model_loading import load_for_task
@@ -84,7 +84,7 @@ def run_padded(run: Run, data: TaskData, examples: dict, tokenizer) -> tuple[flo
         part = data.evaluation[0]
         logits = trainer.predict(examples[part.name]).predictions
     seconds = time.perf_counter() - started
-    return seconds, measure(run.task, answers_of(run.task, logits), part.labels)["score"]
+    return seconds, compute_metrics(run.task, answers_of(run.task, logits), part.labels)["score"]
 
 
 def run_ours(run: Run) -> tuple[float, float]:

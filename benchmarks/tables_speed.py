@@ -18,12 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from eval_harness.results.predictions import ClassPredictions
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, to_text
 from eval_harness.results.store import path_of, publish
 from eval_harness.runs.run import Model, Settings
 from eval_harness.runs.settings import FINE_TUNING
@@ -66,7 +67,7 @@ def cpu_of_children() -> float:
 def write_results(root: Path, count: int) -> None:
     """Write results as `publish` does, but without a flush to the disk for each.
 
-    One is published, and serves as the template of the others.
+    One is published, and its predictions are those of the others.
     """
     sample = make_result(0, GLUE[0], SEEDS[0])
     publish(root, sample, make_predictions())
@@ -83,15 +84,8 @@ def write_results(root: Path, count: int) -> None:
             template["predictions"]["name"].replace(written.stem, path.stem)
         )
         predictions.write_bytes(data)
-        fields = {
-            "model": vars(result.model),
-            "task": result.task,
-            "seed": result.seed,
-            "settings": vars(result.settings),
-            "score": result.score,
-            "predictions": {**template["predictions"], "name": predictions.name},
-        }
-        path.write_text(json.dumps({**template, **fields}, indent=1, sort_keys=True) + "\n")
+        named = {**template["predictions"], "name": predictions.name}
+        path.write_text(to_text(replace(result, predictions=named)))
 
 
 def make_result(number: int, task: str, seed: int) -> TaskResult:

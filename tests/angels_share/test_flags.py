@@ -62,6 +62,11 @@ def test_an_alias_fills_the_same_flag():
         (["--hub_token", "hf_x"], "--hub_token is not accepted"),
         (["--learning_rate", "fast"], "invalid float value"),
         (["--max_step", "3"], "did you mean --max_steps?"),
+        (["--layers", "1" + "0" * 400], "…: an integer of more than 64 bits"),
+        (
+            ["--max_steps", "1" + "0" * 30],
+            "--max_steps 1000000000000000000000000000000: an integer of",
+        ),
     ],
 )
 def test_mistakes_name_the_flag_and_what_is_right(words, said):
@@ -157,6 +162,20 @@ def test_a_config_file_is_read(tmp_path):
         ("c.yaml", "a: [1", "c.yaml"),
         ("c.json", "{", "c.json:1: not JSON"),
         ("missing.yaml", None, "No such file"),
+        ("c.yaml", "- &a [x, x]\n- [*a, *a, *a]", "c.yaml:2: *a is an alias: write its value out"),
+        ("c.yaml", "layers: &a\n- *a", "c.yaml:2: *a is an alias"),
+        ("c.yaml", "layers:\n" + "[" * 500, "c.yaml:2: nested more than 20 deep"),
+        ("c.json", '{"layers":\n' + "[" * 30_000, "c.json:2: is nested too deeply"),
+        ("c.yaml", f"layers:\n- {'9' * 5000}", "… is not a valid int"),
+        ("c.yaml", f"alpha_ce: 0x{'f' * 5000}", "c.yaml:1: an integer of thousands of di"),
+        ("c.yaml", f"alpha_ce: 1{'0' * 400}", "…: an integer of more than 64 bits"),
+        ("c.yaml", f"x: [1{'0' * 400}]", "…: an integer of more than 64 bits"),
+        ("c.json", f'{{"alpha_ce": 1{"0" * 400}}}', "…: an integer of more than 64 bits"),
+        ("c.json", f'{{"alpha_ce":\n1{"0" * 5000}}}', "c.json:2: has a number of 5001 digits"),
+        ("c.yaml", "name: a\nalpha_ce: 2001-13-01", "c.yaml:2: '2001-13-01' is not a valid timest"),
+        ("c.yaml", "freeze: !!bool maybe", "c.yaml:1: 'maybe' is not a valid bool"),
+        ("c.yaml", "#" * 70_000, "c.yaml: more than 64 KiB; is it a file of settings?"),
+        ("c.yaml", "max_steps: " + "v" * 60_000, "… is a string, expected an integer"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_config_file(tmp_path, name, text, said):
@@ -168,6 +187,7 @@ def test_mistakes_in_a_config_file(tmp_path, name, text, said):
         read("--config", str(path))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("text", ["1e-13", "1e-4", "2.5e6", "1e300", "-3e-7", "7"])

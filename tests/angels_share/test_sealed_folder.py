@@ -95,6 +95,29 @@ def test_a_list_that_is_missing_or_unreadable_is_no_whole_folder(folder, content
     assert not is_whole(folder)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": {}}', '{"weights": 3}', "\udcff"])
+def test_a_damaged_list_names_its_folder(folder, content):
+    """Prevents a JSONDecodeError that doesn't say of which folder's list it speaks."""
+    (folder / "written.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(RunFailed, match=rf"^{folder}: its written.json is damaged: remove the"):
+        require_unchanged(folder)
+
+
+@pytest.mark.parametrize("how", ["below", "size", "time kept"])
+def test_no_damage_hides_from_a_check_that_is_remembered(folder, how):
+    """Prevents a good check from vouching for sub-folders, and for files whose times were kept."""
+    require_unchanged(folder)
+    if how == "below":
+        alter(folder / "tokens" / "vocab.txt")
+    else:
+        path = folder / "weights"
+        before = path.stat()
+        path.write_bytes(b"01234" if how == "size" else b"9876543210")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -t leaves it
+    with pytest.raises(RunFailed, match="vocab.txt" if how == "below" else "weights"):
+        require_unchanged(folder)
+
+
 def test_a_folder_of_the_users_own_has_no_list(tmp_path):
     """Prevents a refusal of a model that somebody else saved."""
     (tmp_path / "weights").write_bytes(b"any")

@@ -1,6 +1,7 @@
 """Readers of text files: strict about every fault, and exact about where it is."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,34 @@ def test_json_faults_are_told_with_their_line(written):
     assert list(read_jsonl(written(b"1\n\n  \n[2]\n"))) == [(1, 1), (4, [2])]
     assert refusal(read_jsonl, written(b'{"a": 1}\n{"a": \n')).startswith(":2: not JSON (Expecting")
     assert refusal(read_json, written(b'{"a": 1,\n"b": }')).startswith(":2: not JSON (Expecting")
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"a":\n' + DEEP + b"}", ":2: is nested too deeply"),
+        (b'[1,\n"[[",\n' + b"7" * 5000 + b"]", ":3: has a number of 5000 digits"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', ": key 'b' appears twice; keep one"),
+    ],
+)
+def test_hostile_json_is_refused_with_its_line(written, content, fault):
+    """Prevents a traceback with status 1, and the first of two values from being lost unseen."""
+    assert refusal(read_json, written(content)) == fault
+    on_one_line = b"1\n" + content.replace(b"\n", b" ")
+    assert refusal(read_jsonl, written(on_one_line)) == f":2: {fault.partition(': ')[2]}"
+
+
+def test_a_line_without_an_end(written, monkeypatch):
+    """Prevents a file without a line feed, or a device, from filling the memory."""
+    monkeypatch.setattr(text_files, "_LONGEST_LINE", 1 << 20)
+    assert refusal(read_lines, written(b"a\n" + b"x" * ((1 << 20) + 1))).startswith(
+        ":2: a line of more than 1 MiB; is it a text file?"
+    )
+    assert [number for number, _ in read_lines(written(b"x" * ((1 << 20) - 1) + b"\nb"))] == [1, 2]
+    assert refusal(read_lines, Path("/dev/zero")).startswith(":1: a line of more than 1 MiB")
 
 
 def test_columns_that_are_missing_or_there_twice():
