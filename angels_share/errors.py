@@ -10,3 +10,8 @@ class UserError(Exception):
 
 class RunFailed(Exception):  # noqa: N818  (it names an outcome, like the line that it becomes)
     """Work that failed although its input was fine: one line and status 1."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Return what an error of a library says as one line of at most so many characters."""
+    return " ".join(str(error).split())[:limit]

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.names import nearest
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -31,6 +32,27 @@ def refuse_code(name: str, config: dict[str, Any]) -> None:
         f"{name}: its config.json refers to custom code ({found}), which is never run: "
         "if the architecture is a standard one, remove that entry"
     )
+
+
+def refuse_unknown_fields(where: str, config_class: Any, given: Mapping[str, Any]) -> None:
+    """Refuse a misspelt field of a config, which would silently leave a size at its default.
+
+    Args:
+        where: how a message names the config.
+        config_class: transformers' class for it.
+        given: its fields.
+
+    Raises:
+        UserError: names the field and the nearest known one.
+    """
+    if "transformers_version" in given:
+        return  # written by transformers, not by hand: unknown fields are another version's
+    known = {*config_class().to_dict(), *config_class.attribute_map, "model_type", "dtype"}
+    for name in sorted(given.keys() - known):
+        raise UserError(
+            f"{where}: {config_class.model_type} has no field {name!r}"
+            f"{nearest(name, known) or ': remove it'}"
+        )
 
 
 def require_safetensors(folder: Path, class_name: str) -> None:

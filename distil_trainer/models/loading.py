@@ -15,9 +15,14 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from angels_share.errors import UserError
-from angels_share.names import Located, locate, nearest
-from angels_share.untrusted import quiet_transformers, refuse_code, require_safetensors
+from angels_share.errors import UserError, one_line
+from angels_share.names import Located, locate
+from angels_share.untrusted import (
+    quiet_transformers,
+    refuse_code,
+    refuse_unknown_fields,
+    require_safetensors,
+)
 from distil_trainer.models.families import Family, family_named, family_of
 
 Task = Literal["lm", "classification", "qa"]
@@ -61,7 +66,7 @@ def _config_at(name: str, located: Located) -> PreTrainedConfig:
             located.source, revision=located.revision, trust_remote_code=False
         )
     except _UNREADABLE as error:
-        raise UserError(f"{name}: its config cannot be used: {_one_line(error)}") from error
+        raise UserError(f"{name}: its config cannot be used: {one_line(error)}") from error
     family_of(config)
     return config
 
@@ -130,7 +135,7 @@ def fine_tuned_config(folder: str) -> PreTrainedConfig:
         refuse_code(folder, values)
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except _UNREADABLE as error:
-        raise UserError(f"{folder}: its config cannot be used: {_one_line(error)}") from error
+        raise UserError(f"{folder}: its config cannot be used: {one_line(error)}") from error
 
 
 def _from_pretrained(
@@ -150,7 +155,7 @@ def _from_pretrained(
                 output_loading_info=True,
             )
     except _UNREADABLE as error:
-        raise UserError(f"{name}: its weights cannot be loaded: {_one_line(error)}") from error
+        raise UserError(f"{name}: its weights cannot be loaded: {one_line(error)}") from error
     return model, report
 
 
@@ -212,12 +217,12 @@ def student_from_config(
         raise UserError(f'{where}: has no "model_type", e.g. "distilbert"')
     family = family_named(model_type)
     given = _with_vocabulary(given, teacher_config, where)
-    _check_fields(given, family, where)
+    refuse_unknown_fields(where, family.model_class.config_class, given)
     try:
         config = family.model_class.config_class.from_dict(given | {"dtype": "float32"})
         return family.new_model(config, seed)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {_one_line(error)}") from error
+        raise UserError(f"{where}: {one_line(error)}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -247,21 +252,3 @@ def _with_vocabulary(
             "a student uses its teacher's vocabulary, so leave vocab_size out"
         )
     return vocabulary | given
-
-
-def _check_fields(given: Mapping[str, Any], family: Family, where: str) -> None:
-    """Refuse a misspelt field, which would silently leave a size at its default."""
-    if "transformers_version" in given:
-        # Written by transformers, not by hand: unknown fields are an older version's, not typos.
-        return
-    config_class = family.model_class.config_class
-    known = {*config_class().to_dict(), *config_class.attribute_map, "model_type", "dtype"}
-    for name in sorted(given.keys() - known):
-        raise UserError(
-            f"{where}: {family.model_type} has no field {name!r}"
-            f"{nearest(name, known) or ': remove it'}"
-        )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

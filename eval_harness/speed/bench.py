@@ -21,7 +21,7 @@ from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
 from angels_share.names import nearest
 from angels_share.tokenizing import load_tokenizer
-from angels_share.untrusted import refuse_code
+from angels_share.untrusted import refuse_code, refuse_unknown_fields
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.runs.run import Model
 from eval_harness.speed.request import SEED, TASK, Request
@@ -101,7 +101,7 @@ class Bench:
 
     def _make_batches(self, rows: TokenRows, loaded: LoadedModel) -> dict[int, list[_Batch]]:
         """Return the batches of each size: sorted by length, except at size 1."""
-        self._check_fit(rows, loaded)
+        loaded.require_fits(self._request.name, "a pair", [rows])
         collate, names = Collator(loaded.pad_id), inputs_of(self._model)
         batches: dict[int, list[_Batch]] = {}
         for size in self._request.batch_sizes:
@@ -111,20 +111,6 @@ class Bench:
                 for indices in (by_length(rows, size) if size > 1 else one_by_one)
             ]
         return batches
-
-    def _check_fit(self, rows: TokenRows, loaded: LoadedModel) -> None:
-        """Refuse ids and lengths that the model has no embedding for: torch gives an IndexError."""
-        name, longest = self._request.name, int(rows.lengths.max())
-        if loaded.max_tokens is not None and longest > loaded.max_tokens:
-            raise UserError(
-                f"{name} reads {loaded.max_tokens} tokens and a pair has {longest}: "
-                f"pass --max_seq_length {loaded.max_tokens}"
-            )
-        if (largest := int(rows.ids.max())) >= self._model.config.vocab_size:
-            raise UserError(
-                f"{name}: its tokenizer produces id {largest} and its vocab_size is "
-                f"{self._model.config.vocab_size}: they do not belong together"
-            )
 
     def _warm(self, size: int) -> None:
         by_shape = {batch["input_ids"].shape: batch for batch in self._batches[size]}
@@ -217,7 +203,10 @@ def _new(request: Request) -> LoadedModel:
     refuse_code(request.name, dict(request.config))
     values = {name: value for name, value in request.config.items() if name not in _HEAD_FIELDS}
     model_type = values.pop("model_type")
-    _check_fields(request.name, model_type, values)
+    if model_type not in CONFIG_MAPPING:
+        suggestion = nearest(model_type, list(CONFIG_MAPPING))
+        raise UserError(f"{request.name}: unknown model_type {model_type!r}{suggestion}")
+    refuse_unknown_fields(request.name, CONFIG_MAPPING[model_type], values)
     with _blaming_the_config(request.name):
         config = AutoConfig.for_model(model_type, **values, num_labels=1, problem_type="regression")
         if config.pad_token_id is None:  # GPT-2, for example; any id will do for timing
@@ -254,21 +243,6 @@ def _check_config(name: str, config: Any) -> None:
         raise UserError(
             f"{name}: pad_token_id {config.pad_token_id}: must be below vocab_size "
             f"{config.vocab_size} and not negative"
-        )
-
-
-def _check_fields(name: str, model_type: str, values: Mapping[str, Any]) -> None:
-    """Refuse a misspelt field, which would silently leave a size at its default."""
-    if model_type not in CONFIG_MAPPING:
-        suggestion = nearest(model_type, list(CONFIG_MAPPING))
-        raise UserError(f"{name}: unknown model_type {model_type!r}{suggestion}")
-    if "transformers_version" in values:
-        return  # written by transformers: unknown fields are those of another version
-    config_class = CONFIG_MAPPING[model_type]
-    known = {*config_class().to_dict(), *config_class.attribute_map, "dtype"}
-    for field in sorted(values.keys() - known):
-        raise UserError(
-            f"{name}: {model_type} has no field {field!r}{nearest(field, known) or ': remove it'}"
         )
 
 

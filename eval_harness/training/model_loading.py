@@ -19,12 +19,13 @@ from transformers import (
     set_seed,
 )
 
-from angels_share.errors import RunFailed, UserError
+from angels_share.errors import RunFailed, UserError, one_line
 from angels_share.files import is_path_error, reason_of_failed_write, replace_folder
 from angels_share.imports import resolve
 from angels_share.inputs import positions_of
 from angels_share.sealed_folder import seal
 from angels_share.untrusted import quiet_transformers, refuse_code
+from eval_harness.data.token_rows import TokenRows
 from eval_harness.runs.run import Model
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import HeadOutputs
@@ -47,6 +48,33 @@ class LoadedModel:
     def max_tokens(self) -> int | None:
         """The maximum sequence length in tokens; None if the model has no limit."""
         return positions_of(self.model)
+
+    def require_fits(
+        self, name: str, noun: str, parts: Iterable[TokenRows], width: int | None = None
+    ) -> None:
+        """Refuse ids and lengths that the model has no embedding for: torch gives an IndexError.
+
+        Args:
+            name: how a message names the model.
+            noun: how it names what is read.
+            parts: what is read.
+            width: what all batches are padded to, if that is fixed.
+
+        Raises:
+            UserError: names the id or the length, and what would fit.
+        """
+        parts, known = list(parts), self.model.config.vocab_size
+        if (largest := max(int(rows.ids.max()) for rows in parts)) >= known:
+            raise UserError(
+                f"{name}: its tokenizer produces id {largest} and its vocab_size is {known}: they "
+                "do not belong together"
+            )
+        longest = max(width or 0, *(int(rows.lengths.max()) for rows in parts))
+        if self.max_tokens is not None and longest > self.max_tokens:
+            raise UserError(
+                f"{name} reads {self.max_tokens} tokens and {noun} has {longest}: pass "
+                f"--max_seq_length {self.max_tokens}"
+            )
 
     def copy(self, seed: int) -> PreTrainedModel:
         """Return a copy for a run, with the new modules initialized from the seed."""
@@ -91,7 +119,7 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
     except MemoryError:
         raise
     except Exception as error:  # damaged files give errors of any type
-        raise UserError(f"{where.name}: cannot be loaded: {_one_line(error)}") from error
+        raise UserError(f"{where.name}: cannot be loaded: {one_line(error)}") from error
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
     new = tuple(_new_modules(model, report["missing_keys"]))
@@ -117,7 +145,7 @@ def _config(where: Model, task: Task) -> PreTrainedConfig:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        raise UserError(f"{where.name}: its config cannot be used: {_one_line(error)}") from error
+        raise UserError(f"{where.name}: its config cannot be used: {one_line(error)}") from error
 
 
 def _refuse_unsupported(where: Model, values: Mapping[str, Any]) -> None:
@@ -170,12 +198,6 @@ def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str
         has_parameters = next(module.parameters(recurse=False), None) is not None
         if has_parameters and (name in absent or not name.startswith(prefix)):
             yield name
-
-
-def _one_line(error: Exception) -> str:
-    line = " ".join(str(error).split())[:200]
-    known = isinstance(error, OSError | ValueError)  # their messages say enough
-    return line if known and line else f"{type(error).__name__}: {line}"
 
 
 def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from angels_share.errors import RunFailed, UserError
+from angels_share.errors import RunFailed
 from angels_share.imports import resolve
 from angels_share.sealed_folder import require_unchanged
 from angels_share.tokenizing import load_tokenizer
@@ -173,7 +173,7 @@ def _prepare(run: Run) -> _Prepared:
     loaded = _cached(
         "model", (model.key, run.task), lambda: load_for_task(model, run.task, tokenizer)
     )
-    _check_fit(run, loaded, encoded)
+    loaded.require_fits(model.name, run.task.title, encoded.values(), width=_width(run))
     return _Prepared(data, tokenizer, encoded, loaded)
 
 
@@ -208,23 +208,6 @@ def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRo
         (run.model.key, run.task, data.content, len(data.test), tuple(lengths.items())),
         lambda: {split.name: encode(split, tokenizer, **lengths) for split in splits},
     )
-
-
-def _check_fit(run: Run, loaded: LoadedModel, encoded: Mapping[str, TokenRows]) -> None:
-    """Refuse ids and lengths that the model has no embedding for: torch gives an IndexError."""
-    largest = max(int(rows.ids.max()) for rows in encoded.values())
-    vocab_size = loaded.model.config.vocab_size
-    if largest >= vocab_size:
-        raise UserError(
-            f"{run.model.name}: its tokenizer produces id {largest} and its vocab_size is "
-            f"{vocab_size}: they do not belong together"
-        )
-    longest = max(_width(run) or 0, *(int(rows.lengths.max()) for rows in encoded.values()))
-    if loaded.max_tokens is not None and longest > loaded.max_tokens:
-        raise UserError(
-            f"{run.model.name} reads {loaded.max_tokens} tokens and {run.task.title} has "
-            f"{longest}: pass --max_seq_length {loaded.max_tokens}"
-        )
 
 
 def _description(data: TaskData[Any]) -> dict[str, Any]:
