@@ -28,7 +28,7 @@ _PUBLISHED = {
 """The columns of the paper's table, by our rows' cell."""
 
 
-def _columns(tasks: Sequence[Task]) -> dict[str, _Column]:
+def columns_of_tasks(tasks: Sequence[Task]) -> dict[str, _Column]:
     """Return the columns by title: a task's second one first, as the paper has EM before F1."""
     titled: dict[str, str] = {}
     for task in tasks:
@@ -39,7 +39,7 @@ def _columns(tasks: Sequence[Task]) -> dict[str, _Column]:
     return {title: _PUBLISHED.get(cell, _Column(cell)) for title, cell in titled.items()}
 
 
-_COLUMNS = _columns([task for task in TASKS if task.table == "table2"])
+_COLUMNS = columns_of_tasks([task for task in TASKS if task.table == "table2"])
 
 
 def table2(paper: Mapping[str, Any], rows: Sequence[Row], not_counted: Sequence[str]) -> Table:

@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
-from places import PAPER
+from places import PAPER, ROOT
 
 from angels_share.cli import Command, help_text, run_command, without_secrets
 from angels_share.errors import RunFailed, UserError
@@ -260,3 +262,22 @@ def test_a_flag_may_come_from_a_file(tmp_path):
     config.write_text(json.dumps({"size": 2, "name": "file", "tasks": "rte"}))
     assert run_command(sizes, ["--config", str(config), "--name", "line"]) == 0
     assert seen == {"size": 2, "name": "line", "tasks": ["rte"]}
+
+
+def test_help_survives_a_reader_that_stops():
+    """Prevents `--help | head -1` from ending in a traceback and a failing status."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "run_glue.py", "--help"],
+            cwd=ROOT,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -609,3 +609,13 @@ def test_kill_9_in_the_final_save_leaves_no_model(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "training_args.json"} <= names
     assert not [name for name in names if name.startswith("saving-")]
+
+
+def test_a_term_that_was_added_since_weighs_nothing_in_an_older_checkpoint(tmp_path):
+    """Prevents a new term of the loss from making every earlier checkpoint useless."""
+    older = checkpoint.Checkpoint(tmp_path, 3, {"alpha_ce": 5.0, "lr": 1.0})
+    checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "alpha_new": 0.0, "lr": 1.0})
+    with pytest.raises(UserError, match=r"alpha_new 0\.0 \(now 1\.0\)"):
+        checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "alpha_new": 1.0, "lr": 1.0})
+    with pytest.raises(UserError, match="seed None"):
+        checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "lr": 1.0, "seed": 0.0})

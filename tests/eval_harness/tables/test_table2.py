@@ -1,6 +1,7 @@
 """Table 2: IMDb and SQuAD in one row, each measure with its own median."""
 
 import shutil
+from dataclasses import replace
 
 import made_results as made
 import pytest
@@ -11,6 +12,7 @@ from eval_harness.results.store import find, path_of
 from eval_harness.tables.cells import columns_of
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.rows import rows_of
+from eval_harness.tables.table2 import columns_of_tasks
 from eval_harness.tables.write import make_tables, write_tables
 from eval_harness.tasks import custom as own_tasks
 from eval_harness.tasks.registry import TASKS
@@ -92,6 +94,22 @@ def test_squad_2_has_columns_where_somebody_has_it(root):
     assert rows["bert"]["SQuAD F1"] == ""
     assert [rows["distilbert"][name] for name in second] == ["", ""]
     assert [rows["BERT-base (paper)"][name] for name in second] == ["", ""]
+
+
+def test_a_new_task_of_table_2_brings_its_columns():
+    """Prevents a task whose row names this table from being evaluated and shown nowhere."""
+    tasks = {task.name: task for task in TASKS if task.table == "table2"}
+    text = replace(tasks["imdb"], name="yelp", title="Yelp")
+    second = replace(tasks["squad"].second, title="News EM", cell="news_em")
+    questions = replace(tasks["squad"], name="news", title="News", second=second)
+    columns = columns_of_tasks([*tasks.values(), text, questions])
+    assert list(columns)[-3:] == ["Yelp", "News EM", "News F1"]
+    assert [columns[name].cell for name in ("Yelp", "News EM", "News F1")] == [
+        "yelp",
+        "news_em",
+        "news",
+    ]
+    assert not any(columns[name].published for name in ("Yelp", "News EM", "News F1"))
 
 
 def test_squad_is_no_part_of_table_1(root):

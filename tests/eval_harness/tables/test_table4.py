@@ -117,6 +117,16 @@ def test_other_weights_are_another_study(root):
     assert rows["no L_cos (a/no-cos)"][CHANGE] == ""
 
 
+def test_a_term_that_was_added_since_weighs_nothing_in_an_older_record(root):
+    """Prevents a new term of the loss from parting students made before it from those after."""
+    made.put(root, *seeds(0.9, of=made.student(alpha_new=0.0)))
+    made.put(root, *seeds(0.8, of=made.student("no-ce")))
+    made.put(root, *seeds(0.7, of=made.student("no-mlm", alpha_new=1.0)))
+    rows = cells(table4(root))
+    assert rows["no L_ce (study/no-ce)"][CHANGE].startswith("-10.00 [")
+    assert rows["no L_mlm (study/no-mlm)"][CHANGE] == ""
+
+
 @pytest.mark.parametrize("other", [{"limit": 10}, {"overrides": {"learning_rate": 1e-4}}])
 def test_evaluated_otherwise_is_not_compared(root, other):
     """Prevents a difference that comes from fine-tuning alone."""
