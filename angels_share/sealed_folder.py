@@ -76,7 +76,7 @@ def is_whole(folder: Path) -> bool:
     try:
         listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
         return all((folder / name).stat().st_size == file.size for name, file in listed.items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -113,7 +113,7 @@ def _check(folder: Path, _stamps: tuple[_Stamp, ...]) -> None:
     try:
         listed = listed_in(json.loads((folder / _LIST).read_text(encoding="utf-8")))
         reason = next((fault.reason for fault in faults(folder, listed)), None)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         reason = f"its {_LIST} is damaged"
     if reason is not None:
         raise RunFailed(

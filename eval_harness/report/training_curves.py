@@ -141,7 +141,9 @@ def _read_first(
     """Return the history in the first file that can be read; resuming, too, skips torn ones."""
     for path in paths:
         try:
-            return _entries(json.loads(path.read_bytes())[key], key)
+            if path.is_file():  # to read a FIFO is to wait for its writer
+                return _entries(json.loads(path.read_bytes())[key], key)
+            why = "not a file to read"
         except OSError as error:
             why = explain(error)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

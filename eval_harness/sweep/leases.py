@@ -177,7 +177,7 @@ def _read(path: Path) -> Holder | None:
         return Holder(**record)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return _UNKNOWN
 
 

@@ -7,6 +7,8 @@ import pytest
 from angels_share.errors import RunFailed
 from angels_share.sealed_folder import faults, is_whole, listed_in, listing, require_unchanged, seal
 
+DEEP = pytest.param("[" * 99_999, id="deep")
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -85,7 +87,9 @@ def test_a_file_that_is_missing_or_short_is_noticed_by_sizes(folder, damage):
     assert not is_whole(folder)
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"weights": {}}', '{"weights": 3}'])
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[]", '{"weights": {}}', '{"weights": 3}', DEEP]
+)
 def test_a_list_that_is_missing_or_unreadable_is_no_whole_folder(folder, content):
     """Prevents a writer that was interrupted before its last file from passing for finished."""
     path = folder / "written.json"
@@ -95,7 +99,9 @@ def test_a_list_that_is_missing_or_unreadable_is_no_whole_folder(folder, content
     assert not is_whole(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": {}}', '{"weights": 3}', "\udcff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"weights": {}}', '{"weights": 3}', "\udcff", DEEP]
+)
 def test_a_damaged_list_names_its_folder(folder, content):
     """Prevents a JSONDecodeError that doesn't say of which folder's list it speaks."""
     (folder / "written.json").write_text(content, errors="surrogateescape")

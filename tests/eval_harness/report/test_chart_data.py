@@ -1,5 +1,6 @@
 """The data behind the charts: like with like, nothing cut off, nothing of another model."""
 
+import os
 from dataclasses import replace
 
 import made_results as made
@@ -165,6 +166,17 @@ def test_an_odd_checkpoint_is_passed_over(tmp_path, content):
     (each,) = found.invalid
     assert each.path == "full/checkpoint-20/trainer_state.json"
     assert each.reason.startswith("its log_history can't be read: ")
+
+
+def test_a_fifo_in_the_place_of_a_checkpoint_is_passed_over(tmp_path):
+    """Prevents a report that waits for ever for somebody to write into a FIFO."""
+    write_students(tmp_path)
+    odd = tmp_path / "full" / "checkpoint-20" / "trainer_state.json"
+    odd.unlink()
+    os.mkfifo(odd)
+    found = load_training_curves([tmp_path])
+    assert Curve("full", "loss_mlm", (10,), (4.0,)) in found.curves
+    assert [each.reason for each in found.invalid] == ["not a file to read"]
 
 
 def test_a_torn_record_is_passed_over(tmp_path):

@@ -98,10 +98,11 @@ def test_another_machine_s_lease_lapses_after_two_minutes(tmp_path, monkeypatch,
         assert str(taken) == "process 7 on far"
 
 
-def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path):
+@pytest.mark.parametrize("content", ["", "[" * 99_999], ids=["empty", "deep"])
+def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path, content):
     """Prevents a file that a power cut left empty from stopping a sweep, or from being no lease."""
     abandoned(tmp_path)
-    file_of(tmp_path).write_text("")
+    file_of(tmp_path).write_text(content)
     assert str(Leases(tmp_path).take(KEY, "next")) == "an unknown process"
     aged(tmp_path, 180)
     with Leases(tmp_path).take(KEY, "next"):
