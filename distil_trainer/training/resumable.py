@@ -17,6 +17,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
@@ -108,6 +109,30 @@ class ResumableTrainer(Trainer):
         found = checkpoint.Checkpoint(found.folder, found.step, settings)
         checkpoint.require_same_settings(found, self.result_settings(), inexact=inexact)
         return str(found.folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both states; an inexact resume keeps this run's rate, decay and betas.
+
+        torch's states hold these too, and would put the interrupted run's in their place.
+        """
+        ours = [
+            {name: value for name, value in group.items() if name not in {"params", "lr"}}
+            for group in self.optimizer.param_groups
+        ]
+        rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not self.args.allow_inexact_resume:
+            return
+        for group, options in zip(self.optimizer.param_groups, ours, strict=True):
+            group.update(options)
+        # A schedule of another kind, on a plateau, follows what it measured, from the rate it had.
+        if isinstance(schedule := self.lr_scheduler, LambdaLR):
+            schedule.base_lrs = rates
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            for group, rate, factor in zip(
+                self.optimizer.param_groups, rates, factors, strict=True
+            ):
+                group["lr"] = rate * factor
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:

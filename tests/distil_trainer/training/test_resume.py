@@ -195,6 +195,28 @@ def test_a_missing_part_is_forgiven_only_when_asked(whole_run, tmp_path, name):
     assert trainer.state.global_step == STEPS
 
 
+def test_an_inexact_resume_takes_the_new_rate_and_decay(whole_run, tmp_path):
+    """Prevents settings that were given, and warned of, from giving way to the checkpoint's."""
+    left_by(whole_run, tmp_path, 5)
+    stored = safetensors.torch.load_file(tmp_path / "checkpoint-5" / "model.safetensors")
+    new = {"learning_rate": 1e-60, "weight_decay": 0.25, "allow_inexact_resume": True}
+    trainer = trainer_in(tmp_path, save_strategy="no", **new)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == STEPS
+    assert 0.25 in {group["weight_decay"] for group in trainer.optimizer.param_groups}
+    ours = weights_of(trainer)
+    for name, value in stored.items():
+        assert torch.equal(ours[name], value), f"{name} was trained at the old rate"
+
+
+def test_an_inexact_resume_with_the_same_settings_changes_no_bit(whole_run, tmp_path):
+    """Prevents the rate of the step after a resume from being another than the schedule's."""
+    left_by(whole_run, tmp_path, 5)
+    trainer = trainer_in(tmp_path, save_strategy="no", allow_inexact_resume=True)
+    trainer.train(resume_from_checkpoint=True)
+    assert_equal_bits(weights_of(trainer), whole_run[1])
+
+
 def test_an_empty_newest_folder_and_an_incomplete_mark(whole_run, tmp_path, caplog):
     """Fault 5: prevents an empty checkpoint-99 from hiding the good ones before it."""
     left_by(whole_run, tmp_path, 4)
