@@ -271,6 +271,12 @@ def _is_off(weight: float | Tensor) -> bool:
 
 
 def last_hidden_state(model: PreTrainedModel, family: Family, batch: Mapping[str, Any]) -> Tensor:
-    """Return the output [B, S, H] of a model's body, without its head."""
+    """Return the output [B, S, H] of a model's body, without its head.
+
+    Args:
+        model: the teacher or the student.
+        family: its architecture's row.
+        batch: its inputs, of B sequences of S tokens.
+    """
     hidden: Tensor = family.body(model)(**family.model_inputs(batch)).last_hidden_state
     return hidden

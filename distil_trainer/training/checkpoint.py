@@ -65,7 +65,13 @@ def place_files(staging: Path, folder: Path) -> None:
 
 
 def complete(staging: Path, step: int, settings: Mapping[str, Any]) -> Path:
-    """Write the manifest of a staging folder and rename the folder; return the checkpoint."""
+    """Write the manifest of a staging folder and rename the folder; return the checkpoint.
+
+    Args:
+        staging: the folder that everything was saved into.
+        step: the update after which it was saved.
+        settings: the result settings of the run, for whoever resumes.
+    """
     files = listing(staging)
     write_json(staging / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
     target = staging.parent / f"{PREFIX}{step}"

@@ -394,7 +394,13 @@ class DistilTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor]:
-        """Return an update's micro-batches, and each term's count over them and all processes."""
+        """Return an update's micro-batches, and each term's count over them and all processes.
+
+        Args:
+            epoch_iterator: yields the epoch's micro-batches.
+            num_batches: how many make an update.
+            device: where the counts are summed over processes.
+        """
         started = self._window.begin_waiting()
         batches = [self._prepared(batch) for batch in islice(epoch_iterator, num_batches)]
         self._window.end_waiting(started)

@@ -60,5 +60,11 @@ def status_of(outcome: Outcome) -> int:
 
 
 def submission_folder(root: Path, run: Run, settings: str) -> Path:
-    """Return the folder of the files in which a run's predictions are scored elsewhere."""
+    """Return the folder of the files in which a run's predictions are scored elsewhere.
+
+    Args:
+        root: the results folder.
+        run: whose predictions they are, with its seed.
+        settings: the digest of its settings.
+    """
     return root / "submissions" / run.model.key / settings / f"seed-{run.seed}"

@@ -33,7 +33,13 @@ def file_of(folder: Path, split: str) -> Path:
 
 
 def is_there(folder: Path, task: Task, split: str) -> bool:
-    """Return whether a folder has the file of a task's split."""
+    """Return whether a folder has the file of a task's split.
+
+    Args:
+        folder: the task's own, in GLUE's layout.
+        task: one of GLUE's.
+        split: the name of the split.
+    """
     return file_of(folder, split).is_file() or _is_msr(folder, task)
 
 

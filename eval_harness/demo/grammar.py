@@ -70,7 +70,13 @@ def is_woman(who: str) -> bool:
 
 
 def draw_other(rng: random.Random, values: Sequence[_Any], taken: _Any) -> _Any:
-    """Return one of the values, but not the one that is taken."""
+    """Return one of the values, but not the one that is taken.
+
+    Args:
+        rng: the source of chance.
+        values: what to choose from.
+        taken: the value to leave out.
+    """
     return rng.choice([value for value in values if value != taken])
 
 
@@ -204,7 +210,13 @@ def draw_opinion(rng: random.Random, *, is_good: bool) -> str:
 
 
 def draw_feeling(rng: random.Random, who: str, *, is_good: bool) -> str:
-    """Return a clause like `everyone loved it`."""
+    """Return a clause like `everyone loved it`.
+
+    Args:
+        rng: the source of chance.
+        who: the clause's subject.
+        is_good: whether the feeling is a good one.
+    """
     return f"{who} {rng.choice(words.LIKED if is_good else words.DISLIKED)} it"
 
 

@@ -58,6 +58,11 @@ def summary(
     """Return means over all questions; for SQuAD 2.0 also over those with and without an answer.
 
     A mean over no questions is left out.
+
+    Args:
+        scores: exact match and F1 of each question.
+        answers: each question's answers, none where it has none; in the same order.
+        version2: whether the data are SQuAD 2.0.
     """
     parts = {"": np.ones(len(answers), dtype=bool)}
     if version2:

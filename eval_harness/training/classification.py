@@ -70,7 +70,13 @@ def outputs(task: Task) -> HeadOutputs:
 
 
 def loss(output: Any, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Return the summed cross-entropy, or the summed squared error if the labels are numbers."""
+    """Return the summed cross-entropy, or the summed squared error if the labels are numbers.
+
+    Args:
+        output: what the model returned.
+        batch: the inputs, with their labels.
+        smoothing: the share of a label that is spread evenly over all classes.
+    """
     logits, labels = output.logits.float(), batch["labels"]
     if labels.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")

@@ -48,7 +48,13 @@ class FineTuner(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, _device: torch.device
     ) -> tuple[list[Batch], int]:
-        """Return the micro-batches of an update and the number of their examples."""
+        """Return the micro-batches of an update and the number of their examples.
+
+        Args:
+            epoch_iterator: yields the epoch's micro-batches.
+            num_batches: how many make an update.
+            _device: not needed, since the examples are counted on the CPU.
+        """
         batches = list(islice(epoch_iterator, num_batches))
         return batches, sum(map(self._count, batches))
 
@@ -59,7 +65,14 @@ class FineTuner(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return a micro-batch's summed loss divided by the number of the update's examples."""
+        """Return a micro-batch's summed loss divided by the number of the update's examples.
+
+        Args:
+            model: the model to train.
+            inputs: a micro-batch.
+            return_outputs: whether to return the model's output, too.
+            num_items_in_batch: the number of the update's examples; None while evaluating.
+        """
         output = model(**chosen(inputs, self._inputs))
         total = self._loss(output, inputs, self.args.label_smoothing_factor)
         count = self._count(inputs) if num_items_in_batch is None else num_items_in_batch
@@ -107,11 +120,20 @@ class ReportProgress(TrainerCallback):
         self._at_epoch_end = at_epoch_end
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_rest: Any) -> None:
-        """Report the share of steps that is done."""
+        """Report the share of steps that is done.
+
+        Args:
+            _args, _control, _rest: what the Trainer passes to every callback.
+            state: says how many steps are done.
+        """
         self._report(state.global_step / state.max_steps)
 
     def on_epoch_end(self, _args: Any, _state: Any, _control: Any, **_rest: Any) -> None:
-        """Call back at the end of an epoch."""
+        """Call back at the end of an epoch.
+
+        Args:
+            _args, _state, _control, _rest: what the Trainer passes to every callback.
+        """
         if self._at_epoch_end is not None:
             self._at_epoch_end()
 

@@ -92,6 +92,11 @@ def loss(output: Any, batch: Batch, _smoothing: float = 0.0) -> Tensor:
     """Return the sum over windows of the mean cross-entropy of an answer's start and end.
 
     Padding is masked, or the loss would depend on the width that a batch is padded to.
+
+    Args:
+        output: what the model returned.
+        batch: the inputs, with the positions of the answers.
+        _smoothing: not used: a position isn't a class.
     """
     padding = batch["attention_mask"] == 0
     start_and_end = (
