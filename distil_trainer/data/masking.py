@@ -8,7 +8,7 @@ batch, unless the scope is "batch"), and step k can be replayed alone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,10 @@ def _mix(state: _Words) -> _Words:
     return state ^ (state >> np.uint64(31))
 
 
+Scope = Literal["example", "batch", "token"]
+"""The unit in which the share of masked tokens holds."""
+
+
 @dataclass(frozen=True)
 class MaskingOptions:
     """Options for choosing targets and corrupting them.
@@ -75,7 +79,7 @@ class MaskingOptions:
 
     probability: float = 0.15
     smoothing: float = 0.7
-    scope: Literal["example", "batch", "token"] = "example"
+    scope: Scope = "example"
     mask_share: float = 0.8
     keep_share: float = 0.1
 
@@ -84,7 +88,7 @@ class MaskingOptions:
             raise UserError(f"mlm_probability {self.probability}: must lie between 0 and 1")
         if self.smoothing < 0:
             raise UserError(f"mlm_smoothing {self.smoothing}: must not be negative")
-        if self.scope not in ("example", "batch", "token"):
+        if self.scope not in get_args(Scope):
             raise UserError(f"mask_scope {self.scope!r}: must be example, batch or token")
         if min(self.mask_share, self.keep_share) < 0 or self.mask_share + self.keep_share > 1:
             raise UserError("mask_share and keep_share: must not be negative nor exceed 1 together")

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from transformers import TrainingArguments
 
 from angels_share.errors import UserError
 from angels_share.flags import above_zero, not_negative
 from angels_share.names import nearest
-from distil_trainer.data.masking import MaskingOptions
+from distil_trainer.data.masking import Scope
 from distil_trainer.recipe import DEFAULTS, PRESETS, WEIGHTS, Mode, check_weights, default_weights
 from distil_trainer.training.honoured import check_fields
 
@@ -42,7 +42,7 @@ def _switch(value: object) -> str | None:
 
 
 def _scope(value: object) -> str | None:
-    scopes = get_args(get_type_hints(MaskingOptions)["scope"])
+    scopes = get_args(Scope)
     if value in scopes:
         return None
     return f"{value!r} is not one of {', '.join(scopes)}{nearest(str(value), scopes)}"
@@ -118,7 +118,7 @@ class DistilTrainingArguments(TrainingArguments):
     kd_over_all_positions: bool = False
     mlm_probability: float = 0.15
     mlm_smoothing: float = 0.7
-    mask_scope: str = "example"
+    mask_scope: Scope = "example"
     tokens_per_batch: int | None = None
     allow_inexact_resume: bool = False
 

@@ -25,21 +25,11 @@ from transformers.utils import ModelOutput, find_labels
 
 from angels_share.errors import RunFailed, UserError
 from distil_trainer.data.batches import (
-    BatchPlan,
-    CausalCollator,
-    EpochLoader,
-    MaskingCollator,
-    Sequences,
-    StreamedBatches,
     TextStream,
-    stream_loader,
 )
-from distil_trainer.data.masking import Masker, MaskingOptions
 from distil_trainer.data.sequences import (
     RowStream,
-    StreamedRows,
     as_sequences,
-    count_tokens,
     is_iterable,
 )
 from distil_trainer.objectives.language_model import (
@@ -62,14 +52,13 @@ from distil_trainer.training.checks import (
     check_token_counts,
     check_tokenizers,
     freeze,
-    max_length,
     mode_of,
     require_length,
-    require_readable,
     require_teacher_outputs,
     require_types,
 )
 from distil_trainer.training.fingerprints import of_run
+from distil_trainer.training.loaders import Loaders
 from distil_trainer.training.resumable import ResumableTrainer
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
@@ -151,7 +140,7 @@ class DistilTrainer(ResumableTrainer):
         if mode != "task":
             check_token_counts(token_counts, model.config.vocab_size)
         check_positions(model, args, taught)
-        self._token_counts = token_counts
+        self._loaders = Loaders(args, (model, *self.teachers), mode, processing_class, token_counts)
         self.objective = self._build_objective(model, args, mode)
         self._alphas = {
             name.removeprefix("alpha_"): self.weights[name] for name in self.objective.weight_names
@@ -260,51 +249,7 @@ class DistilTrainer(ResumableTrainer):
         if self._collates or self.train_dataset is None:
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
-        if isinstance(self.train_dataset, RowStream):
-            batch_size = self.args.per_device_train_batch_size
-            return self._rows_loader(self.train_dataset, batch_size, endless=True)
-        if isinstance(self.train_dataset, TextStream):
-            return self._stream_loader(self.train_dataset)
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size)
-
-    def _stream_loader(self, stream: TextStream) -> DataLoader[Any]:
-        batches = StreamedBatches(
-            stream,
-            process_index=self.args.process_index,
-            num_processes=self.args.world_size,
-            **self._batch_size(self.args.per_device_train_batch_size),
-        )
-        return stream_loader(
-            batches,
-            self._collator(),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-        )
-
-    def _rows_loader(self, stream: RowStream, batch_size: int, *, endless: bool) -> DataLoader[Any]:
-        if self.args.dataloader_num_workers:
-            raise UserError(
-                f"dataloader_num_workers {self.args.dataloader_num_workers}: an iterable data set "
-                "is read by the training process itself; set it to 0, or pass rows by number"
-            )
-        batches = StreamedRows(
-            stream,
-            process_index=self.args.process_index,
-            num_processes=self.args.world_size,
-            endless=endless,
-            **self._batch_size(batch_size),
-        )
-        pin_memory = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
-        return stream_loader(batches, self._collator(), pin_memory=pin_memory)
-
-    def _batch_size(self, sequences: int) -> dict[str, Any]:
-        """Return the arguments by which batches are sized and seeded."""
-        by_tokens = self.args.tokens_per_batch
-        return {
-            "batch_size": None if by_tokens else sequences,
-            "tokens_per_batch": by_tokens,
-            "seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
-        }
+        return self._loaders.for_training(self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return a loader for evaluation, whose masks are the same every time."""
@@ -327,12 +272,11 @@ class DistilTrainer(ResumableTrainer):
 
     def _held_out_loader(self, dataset: Any) -> DataLoader[Any]:
         """Return a loader of one pass over a language model's held-out data."""
-        batch_size = self.args.per_device_eval_batch_size
         if not self._collates:
-            held_out = self._as_sequences(dataset)
-            if isinstance(held_out, RowStream):
-                return self._rows_loader(held_out, batch_size, endless=False)
-            return self._loader(held_out, batch_size)
+            counted = self.eval_dataset if self.train_dataset is None else self.train_dataset
+            if isinstance(counted, dict):
+                counted = next(iter(counted.values()))
+            return self._loaders.for_held_out(self._as_sequences(dataset), counted)
         held_out = as_rows(dataset)
         processes = self.accelerator.num_processes
         if is_iterable(held_out) and processes > 1:
@@ -347,47 +291,6 @@ class DistilTrainer(ResumableTrainer):
         finally:
             self.accelerator.even_batches = before
         return loader
-
-    def _loader(self, sequences: Sequences, batch_size: int) -> EpochLoader:
-        require_readable(sequences, (self.student, *self.teachers))
-        plan = BatchPlan(
-            sequences.lengths,
-            num_processes=self.args.world_size,
-            **self._batch_size(batch_size),
-        )
-        return EpochLoader(
-            sequences,
-            plan,
-            self._collator(),
-            process_index=self.args.process_index,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
-
-    def _collator(self) -> MaskingCollator | CausalCollator:
-        tokenizer, config = self.processing_class, self.student.config
-        pad = config.pad_token_id if tokenizer is None else tokenizer.pad_token_id
-        width = min(max_length(model) for model in (self.student, *self.teachers))
-        if self.objective.mode == "causal":
-            return CausalCollator(pad or 0, width)
-        if tokenizer is None:
-            raise UserError("masked language modelling needs processing_class, the tokenizer")
-        if self._token_counts is None:
-            counted = self.eval_dataset if self.train_dataset is None else self.train_dataset
-            if isinstance(counted, dict):
-                counted = next(iter(counted.values()))
-            self._token_counts = count_tokens(counted, config.vocab_size)
-        options = MaskingOptions(
-            probability=self.args.mlm_probability,
-            smoothing=self.args.mlm_smoothing,
-            scope=self.args.mask_scope,
-        )
-        masker = Masker.for_tokenizer(
-            tokenizer, options, seed=self.args.seed, token_counts=self._token_counts
-        )
-        return MaskingCollator(masker, pad, width)
 
     # A step
 

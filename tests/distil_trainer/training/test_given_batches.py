@@ -384,8 +384,10 @@ def test_iterable_data_sets(kind, form, tmp_path):
         max_steps=5,
         per_device_train_batch_size=4,
     )
-    trainer._token_counts = np.bincount(  # the training data's, as above: none was given there
-        np.concatenate([row["input_ids"] for row in updates.pair(kind)[2]]), minlength=160
+    trainer._loaders._token_counts = (
+        np.bincount(  # the training data's, as above: none was given there
+            np.concatenate([row["input_ids"] for row in updates.pair(kind)[2]]), minlength=160
+        )
     )
     ours = trainer.evaluate()
     for name in ("eval_loss", "eval_perplexity", "eval_agreement"):
