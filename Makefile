@@ -26,7 +26,7 @@ setup: $(READY)  ## create .venv with the tested versions; redone only when its 
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "$(PYTHON) is older than Python 3.11: choose another with PYTHON=..."; exit 2; }
+	    { echo "$(PYTHON) is missing or older than Python 3.11: choose another with PYTHON=..."; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch

@@ -22,8 +22,8 @@ COMMAND = Command(
         Flag("format", "output format", default="markdown", choices=tuple(FORMATS)),
         Flag(
             "verify",
-            "compute every score again from its predictions: what disagrees is named, doesn't "
-            "count, and the status is 1",
+            "compute every score again from its predictions: what disagrees, or is damaged, "
+            "is named and doesn't count, and the status is 1",
             bool,
         ),
     ),

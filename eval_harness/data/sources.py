@@ -13,6 +13,7 @@ from angels_share.names import Located, cache_folder, locate
 from angels_share.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
 from eval_harness.data.glue_files import file_of, is_there, read_glue
+from eval_harness.tasks.kinds import Kind
 from eval_harness.tasks.registry import Task
 
 _ABOUT = "about.json"
@@ -189,7 +190,7 @@ def _from_hub(task: Task, splits: Sequence[str], revision: str | None) -> DataSo
         raise UserError(f"revision {revision!r}: must be the 40 hex digits of a commit")
     source = f"hub:{task.hub}" + (f"/{task.config}" if task.config else "")
     if revision is None or not _snapshot(task.hub, revision).is_dir():
-        located = _locate(task.hub)
+        located = _locate(task.hub, task.kind)
         revision = revision or located.revision
         if located.kind == "folder":
             raise UserError(
@@ -203,11 +204,11 @@ def _from_hub(task: Task, splits: Sequence[str], revision: str | None) -> DataSo
     return DataSource(source, revision, lambda split: [_dataset_columns(task, data, split, source)])
 
 
-def _locate(hub: str) -> Located:
+def _locate(hub: str, kind: Kind) -> Located:
     try:
         return locate(hub, what="dataset")  # answers within two seconds
     except UserError as error:
-        raise UserError(f"{error}; or use --data_dir, a folder of local files") from error
+        raise UserError(f"{error}; or use {kind.local_data}") from error
 
 
 def _snapshot(hub: str, revision: str) -> Path:

@@ -56,7 +56,7 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
     if find_spec("matplotlib") is None:  # an extra: tables do without it
         raise UserError(
             "the report's charts need matplotlib, which is not installed: "
-            "pip install 'angels-share[report]'"
+            "pip install -e '.[report]'"
         )
     folder, training = Path(root).expanduser(), load_training_curves(students)
     if not folder.is_dir():

@@ -110,16 +110,17 @@ def write_by_name(
         found = find(folder)
         agree = agreeing(folder, found) if verify else found
         texts = _write(load_paper(), agree, folder, models, FORMATS[form])
-        return {**texts, **_verified_lines(found, agree)} if verify else texts
+        return {**texts, **_verified_lines(agree)} if verify else texts
 
 
-def _verified_lines(found: Found, agree: Found) -> dict[str, str]:
-    """Return how many results agree with their predictions, and which don't."""
+def _verified_lines(agree: Found) -> dict[str, str]:
+    """Return how many results agree with their predictions, and all that don't count."""
     withheld = sum(result.predictions is None for result in agree.results)
-    disagree = [file for file in agree.invalid if file not in found.invalid]
+    disagree = [file for file in agree.invalid if not file.is_leftover]
     without = f"; {withheld} without published predictions" if withheld else ""
     lines = {
-        VERIFIED: f"verified: {len(agree.by_key) - withheld} of {len(found.by_key)} results agree "
+        VERIFIED: f"verified: {len(agree.by_key) - withheld} of "
+        f"{len(agree.by_key) + len(disagree)} results agree "
         f"with their predictions{without}"
     }
     if disagree:

@@ -14,6 +14,7 @@ class Kind:
     Attributes:
         name: the kind's name.
         command: the script that runs tasks of this kind.
+        local_data: the script's flags for files of one's own.
         read: `read(task, data_dir, *, limit, revision, test) -> TaskData`, without torch.
         encode: `encode(part, tokenizer, **lengths) -> TokenRows`: a split as model inputs.
         lengths: the settings that `encode` takes.
@@ -30,6 +31,7 @@ class Kind:
 
     name: str
     command: str
+    local_data: str
     read: str
     encode: str
     lengths: tuple[str, ...]
@@ -51,6 +53,7 @@ class Kind:
 TEXTS = Kind(
     name="texts",
     command="run_glue",
+    local_data="--data_dir, a folder of local files",
     read="eval_harness.data.texts:read",
     encode="eval_harness.training.encoding:encode",
     lengths=("max_seq_length",),
@@ -65,6 +68,7 @@ TEXTS = Kind(
 QUESTIONS = Kind(
     name="questions",
     command="run_squad_distill",
+    local_data="--train_file and --validation_file",
     read="eval_harness.data.questions:read",
     encode="eval_harness.squad.windows:make_windows",
     lengths=("max_seq_length", "doc_stride", "max_query_length"),

@@ -76,6 +76,27 @@ def test_verifying_names_what_its_predictions_disprove(root, capsys):
     assert printed(root, capsys, verify=True)[0] == DONE
 
 
+@pytest.mark.parametrize("damage", ["score", "no predictions", "longer predictions"])
+def test_verifying_names_what_is_damaged(root, capsys, damage):
+    """Prevents "all agree", and status 0, where a file had already dropped out before."""
+    made.put(root, *seeds(0.6, 0.7), said=made.scoring(0.6))
+    key = made.result(STUDENT, seed=1).key
+    file = path_of(root, key)
+    (predictions,) = file.parent.glob("seed-1.*.parquet")
+    if damage == "score":
+        file.write_text(file.read_text().replace("0.6", "0.5"))
+    elif damage == "no predictions":
+        predictions.unlink()
+    else:
+        predictions.write_bytes(predictions.read_bytes() + b"xx")
+    path_of(root, made.result(STUDENT, seed=2).key).unlink()
+    status, out = printed(root, capsys, verify=True)
+    assert status == RUN_FAILED
+    *_, verified, named = out.splitlines()
+    assert verified == "verified: 0 of 1 results agree with their predictions"
+    assert named.startswith(f"not counted: runs/{key}.json: ")
+
+
 def test_withheld_predictions_are_noted(root):
     """Prevents predictions that may not be published from looking lost, or going unmentioned."""
     made.put(root, *seeds(0.6, 0.7))
