@@ -208,7 +208,8 @@ def resuming(size: Size, device: str) -> Iterator[Row]:
 
 def _largest(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     pairs = zip(ours, theirs, strict=True)
-    return max(float((one.double() - other.double()).abs().max()) for one, other in pairs)
+    differences = [(one.double() - other.double()).abs().max() for one, other in pairs]
+    return float(torch.stack(differences).max())  # Python's max would lose a NaN
 
 
 def one_update(

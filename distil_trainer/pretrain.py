@@ -80,6 +80,7 @@ class _Job:
         corpus = self._corpus(tokenizer, student, teachers)
         # A streamed corpus has no validation split, and its tokens have not been counted.
         held_out = corpus.validation if isinstance(corpus, Corpus) else None
+        masked = not family_of(student).causal
         trainer = DistilTrainer(
             student,
             arguments,
@@ -87,7 +88,7 @@ class _Job:
             train_dataset=corpus.train if isinstance(corpus, Corpus) else corpus,
             eval_dataset=held_out if held_out else None,
             processing_class=tokenizer,
-            token_counts=corpus.token_counts if isinstance(corpus, Corpus) else None,
+            token_counts=corpus.token_counts if isinstance(corpus, Corpus) and masked else None,
         )
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))

@@ -360,14 +360,16 @@ def stream_loader(
     *,
     num_workers: int = 0,
     pin_memory: bool = False,
+    prefetch_factor: int | None = None,
 ) -> DataLoader[list[Example]]:
-    """Return a DataLoader of streamed batches.
+    """Return a DataLoader of streamed batches, whose stream never ends, or is read once.
 
     Args:
         batches: one process' batches.
         collate: turns a batch of examples into tensors.
         num_workers: worker processes; 0 loads in this one.
         pin_memory: as in torch's DataLoader.
+        prefetch_factor: as in torch's DataLoader.
     """
     return SignalProofLoader(
         batches,
@@ -375,6 +377,7 @@ def stream_loader(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor,
         worker_init_fn=outlive_signals,
         generator=torch.Generator(),
     )

@@ -131,7 +131,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads((folder / FILE).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(folder / FILE) from error
     if not isinstance(record, dict) or record.get("rows") != ROWS:
         raise damaged(folder / FILE)

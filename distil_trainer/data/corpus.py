@@ -190,7 +190,7 @@ class Corpus:
         folder = Path(folder)
         try:
             return cls._open(folder)
-        except (OSError, ValueError, DamagedCorpus) as error:
+        except (OSError, ValueError, RecursionError, DamagedCorpus) as error:
             raise UserError(f"{folder}: not a prepared corpus ({error}); delete it") from error
 
     @classmethod

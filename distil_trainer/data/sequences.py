@@ -60,16 +60,17 @@ def read_row(row: Any, *, causal: bool, special_ids: Sequence[int] = ()) -> Row:
         UserError: a column has another length than `input_ids`, or can't be honoured.
     """
     if not isinstance(row, Mapping):
-        return Row(np.asarray(row, dtype=np.int64), {})
-    tokens = np.asarray(row["input_ids"], dtype=np.int64)
+        return Row(_integers("the row", row), {})
+    tokens = _integers("input_ids", row["input_ids"])
     if refused := [name for name in NOT_PASSED_ON if row.get(name) is not None]:
         raise UserError(f"{refused[0]} of a language model's data is not supported; remove it")
-    given = {
-        name: np.asarray(row[name], np.int64) for name in _COLUMNS if row.get(name) is not None
-    }
+    given = {name: _integers(name, row[name]) for name in _COLUMNS if row.get(name) is not None}
     for name, values in given.items():
         if values.shape != tokens.shape:
             raise UserError(f"{name} has {values.size} values, input_ids {tokens.size}")
+    for name in ("attention_mask", "special_tokens_mask"):
+        if not np.isin(given.get(name, 0), (0, 1)).all():
+            raise UserError(f"{name} holds other values than 0 and 1, which is not supported")
     text = _text_within(given.pop("attention_mask", None))
     tokens, given = tokens[text], {name: values[text] for name, values in given.items()}
     if not given.get("token_type_ids", tokens[:0]).any():
@@ -87,12 +88,22 @@ def read_row(row: Any, *, causal: bool, special_ids: Sequence[int] = ()) -> Row:
     return Row(tokens, given)
 
 
+def _integers(name: str, values: Any) -> AnyInts:
+    """Return one dimension of whole numbers; a float such as 1.0 is one, 5.7 is not."""
+    given = np.asarray(values)
+    if given.ndim != 1:
+        raise UserError(f"{name} has {given.ndim} dimensions instead of 1")
+    if given.size and given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} of type {given.dtype}")
+    if given.dtype.kind == "f" and not bool(np.all(given == np.trunc(given))):
+        raise UserError(f"{name} has values that are no whole numbers")
+    return given.astype(np.int64)
+
+
 def _text_within(mask: AnyInts | None) -> slice:
     """Return where a row's text lies, between padding on its left and right."""
     if mask is None:
         return slice(None)
-    if not np.isin(mask, (0, 1)).all():
-        raise UserError("attention_mask holds other values than 0 and 1, which is not supported")
     places = np.flatnonzero(mask)
     if len(places) == 0:
         return slice(0, 0)
@@ -155,6 +166,11 @@ class RowStream:
     def __init__(self, dataset: Any, read: Callable[[Any], Row]) -> None:
         self._dataset = dataset
         self._read = read
+
+    @property
+    def is_read_once(self) -> bool:
+        """True for a generator, and for anything else that is its own iterator."""
+        return iter(self._dataset) is self._dataset
 
     def rows(self, epoch: int = 0) -> Iterator[tuple[int, Row]]:
         """Yield an epoch's rows that have a token, each with its number.
@@ -247,8 +263,7 @@ def as_sequences(dataset: Any, *, causal: bool = False, special_ids: Sequence[in
             name: as_sequences(member, causal=causal, special_ids=special_ids)
             for name, member in dataset.items()
         }
-    read_already = isinstance(dataset, TextStream | RowStream) or hasattr(dataset, "lengths")
-    if dataset is None or read_already:
+    if dataset is None or isinstance(dataset, TextStream | RowStream) or has_sequences(dataset):
         return dataset
     if getattr(dataset, "column_names", None) and "input_ids" not in dataset.column_names:
         raise UserError(
@@ -259,6 +274,13 @@ def as_sequences(dataset: Any, *, causal: bool = False, special_ids: Sequence[in
     if is_iterable(dataset):
         return RowStream(dataset, read)
     return Rows(dataset, read)
+
+
+def has_sequences(dataset: Any) -> bool:
+    """Return whether a data set gives token ids by number and their lengths, as a corpus does."""
+    return hasattr(dataset, "lengths") and not (
+        len(dataset) and isinstance(dataset[0], Mapping)  # rows, of a class with such a name
+    )
 
 
 def is_iterable(dataset: Any) -> bool:
@@ -272,6 +294,11 @@ def count_tokens(dataset: Sequences | TextStream | RowStream, vocab_size: int) -
         return estimate_token_counts(dataset)
     counts = np.zeros(vocab_size, dtype=np.int64)
     if isinstance(dataset, RowStream):
+        if dataset.is_read_once:
+            raise UserError(
+                "the data set gives its rows only once, and counting the tokens would use them up: "
+                "pass token_counts, or a data set that can be read again"
+            )
         for _, row in islice(dataset.rows(), 100_000):
             counts += _counts_of(row.tokens, vocab_size)
         return counts

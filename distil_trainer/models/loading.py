@@ -42,7 +42,9 @@ _FINE_TUNED = {
 }
 # Fields that depend on the tokenizer; a student's config that omits them gets the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
-_UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
+_UNREADABLE = (
+    OSError, ValueError, AttributeError, RecursionError, StrictDataclassError, SafetensorError,
+)  # fmt: skip
 
 
 def load_config(name: str) -> PreTrainedConfig:
@@ -228,7 +230,7 @@ def student_from_config(
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a JSON config: {error}") from error
     if not isinstance(values, dict):
         raise UserError(

@@ -219,12 +219,24 @@ class LanguageModelObjective(Objective):
         return losses
 
 
+# What a batch may hold; a special_tokens_mask has done its part where masks were made.
+_KNOWN = (
+    "input_ids", "labels", "attention_mask", "token_type_ids", "special_tokens_mask",
+    "attended_rows",
+)  # fmt: skip
+
+
 def _check_fields(batch: Batch) -> None:
     for name in ("input_ids", "labels"):
         if name not in batch:
             raise UserError(f"a batch has {', '.join(batch)}, but no {name}")
     if refused := [name for name in NOT_PASSED_ON if name in batch]:
         raise UserError(f"a batch has {refused[0]}, which is not supported for a language model")
+    if unknown := [name for name in batch if name not in _KNOWN]:
+        raise UserError(
+            f"a batch has {unknown[0]}, of which a language model makes no use; leave it out of "
+            "the data set, or of what the data_collator returns"
+        )
     shape = batch["input_ids"].shape
     for name in ("attention_mask", "labels", "token_type_ids"):
         if name in batch and batch[name].dim() != 2:
@@ -236,6 +248,9 @@ def _check_fields(batch: Batch) -> None:
                 f"a batch has {name} of shape {tuple(batch[name].shape)} and input_ids of "
                 f"{tuple(shape)}"
             )
+    mask = batch.get("attention_mask")
+    if mask is not None and not bool(((mask == 0) | (mask == 1)).all()):
+        raise UserError("a batch has an attention_mask of other values than 0 and 1")
 
 
 def require_known_ids(ids: Tensor, vocabulary: int, *, lowest: int = 0) -> None:

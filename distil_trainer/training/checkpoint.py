@@ -138,7 +138,7 @@ def _complaints(folder: Path, *, inexact: bool) -> Iterator[str]:
     except FileNotFoundError:
         yield f"it has no {MANIFEST}, so it was not completed (or not written by this trainer)"
         return
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         yield f"its {MANIFEST} is damaged"
         return
     needed = _NEEDED if inexact else _NEEDED_TO_BE_EXACT

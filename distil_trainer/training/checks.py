@@ -49,8 +49,8 @@ def check_models(
     """Refuse students that would not be trained as they look; called before anything is frozen.
 
     Raises:
-        UserError: a model has adapters, the student is in float16, or shares parameters with a
-            teacher.
+        UserError: a model has adapters, the student is in float16, has a weight that is not
+            finite, or shares parameters with a teacher.
     """
     teachers = _as_list(teacher)
     for whose, model in [("student", student), *(("teacher", each) for each in teachers)]:
@@ -70,6 +70,7 @@ def check_models(
             "the student's weights are bfloat16, so updates below 1/256 of a weight are lost: load "
             "it with dtype=torch.float32, and train with bf16=True to save time"
         )
+    _require_finite("student", student)
     for each in teachers:
         _refuse_shared(student, each)
 
@@ -138,17 +139,24 @@ def _folder_of_tokenizer(model: PreTrainedModel) -> str | None:
     return str(folder) if model.name_or_path and (folder / "tokenizer.json").is_file() else None
 
 
-def check_token_counts(token_counts: Any, vocabulary: int) -> None:
+def check_token_counts(token_counts: Any, vocabulary: int, mode: Mode) -> None:
     """Refuse counts of another vocabulary: they would also decide which random tokens are drawn.
 
     Raises:
-        UserError: there isn't one count for each token.
+        UserError: there isn't one count for each token, one is no count, or nothing is masked.
     """
-    if token_counts is not None and len(token_counts) != vocabulary:
+    if token_counts is None:
+        return
+    if mode != "masked":
+        raise UserError("token_counts would be ignored: only a masked language model has masks")
+    if len(token_counts) != vocabulary:
         raise UserError(
             f"token_counts has {len(token_counts)} numbers, but the student's vocabulary has "
             f"{vocabulary} tokens; give one for each, 0 for a token that doesn't occur"
         )
+    counts = np.asarray(token_counts)
+    if counts.dtype.kind not in "iuf" or not bool(np.all((counts >= 0) & np.isfinite(counts))):
+        raise UserError("token_counts has values other than finite numbers of 0 and more")
 
 
 def freeze(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[PreTrainedModel]:
@@ -161,12 +169,16 @@ def freeze(teacher: PreTrainedModel | Sequence[PreTrainedModel] | None) -> list[
     for each in teachers:
         each.requires_grad_(requires_grad=False)
         each.eval()
-        for name, weight in each.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                raise UserError(
-                    f"the teacher's {name} contains NaN or infinity; check the model's weights"
-                )
+        _require_finite("teacher", each)
     return teachers
+
+
+def _require_finite(whose: str, model: PreTrainedModel) -> None:
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise UserError(
+                f"the {whose}'s {name} contains NaN or infinity; check the model's weights"
+            )
 
 
 def check_teachers(
@@ -294,18 +306,25 @@ def require_length(longest: int, models: Sequence[PreTrainedModel]) -> None:
             )
 
 
-def require_types(highest: int, models: Sequence[PreTrainedModel]) -> None:
+def require_types(lowest: int, highest: int, models: Sequence[PreTrainedModel]) -> None:
     """Refuse token types that a model doesn't have.
+
+    Args:
+        lowest: the lowest type in the data.
+        highest: the highest.
+        models: the student and the teachers.
 
     Raises:
         UserError: a model that takes types has too few.
     """
     for model in models:
-        types = model.config.type_vocab_size if family_of(model).token_types else highest + 1
-        if highest >= types:
+        if not family_of(model).token_types:
+            continue
+        types = model.config.type_vocab_size
+        if lowest < 0 or highest >= types:
             raise UserError(
-                f"a batch has token_type_ids up to {highest}, but the {model.config.model_type} "
-                f"has {types} types, from 0 on"
+                f"a batch has token_type_ids {lowest if lowest < 0 else highest}, but the "
+                f"{model.config.model_type} has {types} types, from 0 on"
             )
 
 

@@ -40,7 +40,8 @@ def _bypasses_the_step(optimizer: Any) -> bool:
     return name.startswith(("galore", "apollo", "lomo", "adalomo"))
 
 
-def _is_not_default(config: Any) -> bool:
+def is_not_default(config: Any) -> bool:
+    """Return whether an `accelerator_config` differs from the one that a run has without it."""
     given = config.to_dict() if hasattr(config, "to_dict") else (config or {})
     default = AcceleratorConfig().to_dict()
     return any(value != default.get(name) for name, value in given.items())
@@ -138,12 +139,21 @@ REFUSED_FOR_TEXT: Mapping[str, Refusal] = {
         "workers are started in the system's own way", _other_than(None, "fork")
     ),
     "accelerator_config": Refusal(
-        "batches are planned for all processes beforehand", _is_not_default
+        "batches are planned for all processes beforehand", is_not_default
     ),
     "include_for_metrics": Refusal("compute_metrics, which would get it, is for tasks"),
     "batch_eval_metrics": Refusal("compute_metrics, which would be called, is for tasks"),
 }
 """Fields that only a student with a task head honours; a language model's run refuses them."""
+
+_MASKS = ("mlm_probability", "mlm_smoothing", "mask_scope")
+
+OURS_OF_NO_EFFECT: Mapping[Mode, Mapping[str, str]] = {
+    "masked": {},
+    "causal": dict.fromkeys(_MASKS, "a causal student's tokens are not masked"),
+    "task": dict.fromkeys((*_MASKS, "restrict_ce_to_mask"), "a task's tokens are not masked"),
+}
+"""Our own fields that change nothing for a kind of student; a preset sets some for every kind."""
 
 _NO_LOGITS = "a language model's evaluation adds up sums and keeps no logits"
 
@@ -240,6 +250,12 @@ def check_fields_for(mode: Mode, args: TrainingArguments) -> None:
     Raises:
         UserError: the error names the field and why.
     """
+    _warn_of(OURS_OF_NO_EFFECT[mode], args)
+    if mode == "task" and getattr(args, "tokens_per_batch", None):
+        raise UserError(
+            "--tokens_per_batch is for language models: a task's batches are counted in examples; "
+            "set per_device_train_batch_size"
+        )
     if mode == "task":
         return
     for name, refusal in REFUSED_FOR_TEXT.items():

@@ -54,7 +54,11 @@ class Loaders:
             batches = StreamedBatches(data, **self._processes(), **self._batch_size(batch_size))
             workers = self._args.dataloader_num_workers
             return stream_loader(
-                batches, self._collator(data), num_workers=workers, pin_memory=self._pins_memory()
+                batches,
+                self._collator(data),
+                num_workers=workers,
+                pin_memory=self._pins_memory(),
+                prefetch_factor=self._args.dataloader_prefetch_factor,
             )
         return self._loader(data, data, batch_size, endless=True)
 

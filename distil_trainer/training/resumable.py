@@ -25,6 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import is_path_error, reason_of_failed_write, write_atomically
 from distil_trainer.training import checkpoint
+from distil_trainer.training.honoured import is_not_default
 
 # The TrainingArguments that change the result; a resumed run must have the same.
 _RESULT_SETTINGS = (
@@ -56,6 +57,8 @@ class ResumableTrainer(Trainer):
         """Return the settings that a resumed run must share with the interrupted one."""
         values = {name: _plain(getattr(self.args, name)) for name in _RESULT_SETTINGS}
         precision = self.accelerator.mixed_precision
+        if is_not_default(self.args.accelerator_config):
+            values["accelerator_config"] = self.args.accelerator_config.to_dict()
         return {**values, "precision": precision, "processes": self.args.world_size}
 
     @property

@@ -4,6 +4,7 @@ It normalises every term once, by its own count over the whole accumulated batch
 logs each term of the loss; and stops before the optimizer's step if a value is not finite.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -74,6 +75,8 @@ from distil_trainer.training.users_collator import (
     name_of,
 )
 
+_logger = logging.getLogger(__name__)
+
 _COUNTS = "counts_of_update"
 """The batch key of each term's count over the accumulated batch, for subclasses that drop it."""
 
@@ -137,8 +140,7 @@ class DistilTrainer(ResumableTrainer):
         taught = train_dataset if isinstance(train_dataset, TaughtDataset) else None
         check_teachers(model, self.teachers, self.weights, mode, taught)
         check_tokenizers(processing_class, self.teachers, teacher_tokenizer)
-        if mode != "task":
-            check_token_counts(token_counts, model.config.vocab_size)
+        check_token_counts(token_counts, model.config.vocab_size, mode)
         check_positions(model, args, taught)
         self._loaders = Loaders(args, (model, *self.teachers), mode, processing_class, token_counts)
         self.objective = self._build_objective(model, args, mode)
@@ -184,6 +186,11 @@ class DistilTrainer(ResumableTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, **rest: Any) -> TrainOutput:
         """Train; see `ResumableTrainer.train`. Evaluation data are checked first."""
+        if resume_from_checkpoint and isinstance(self.train_dataset, RowStream):
+            _logger.warning(
+                "whether the iterable data set gives the rows of the interrupted run can't be "
+                "checked; with others, the result is another"
+            )
         evaluates = self.eval_dataset is not None and self.objective.mode != "task"
         if evaluates and not isinstance(self.eval_dataset, dict):
             self.get_eval_dataloader()
@@ -328,7 +335,8 @@ class DistilTrainer(ResumableTrainer):
         models = (self.student, *self.teachers)
         require_length(int(longest), models)
         if "token_type_ids" in batch:
-            require_types(int(batch["token_type_ids"].max()), models)
+            types = batch["token_type_ids"]
+            require_types(int(types.min()), int(types.max()), models)
         return batch
 
     def compute_loss(

@@ -8,7 +8,7 @@ import transformers
 
 from angels_share.errors import UserError
 from distil_trainer.data.batches import TextStream
-from distil_trainer.data.sequences import RowStream
+from distil_trainer.data.sequences import RowStream, has_sequences
 from distil_trainer.training.args import DistilTrainingArguments
 
 # Ours, of which the masks and batches of a user's collator make no use.
@@ -72,7 +72,7 @@ def as_rows(dataset: Any) -> Any:
         raise UserError(
             "a data_collator can't be used with a stream of texts; prepare the corpus instead"
         )
-    return _RowsOf(dataset) if hasattr(dataset, "lengths") else dataset
+    return _RowsOf(dataset) if has_sequences(dataset) else dataset
 
 
 class _RowsOf:

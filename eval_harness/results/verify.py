@@ -50,8 +50,10 @@ def disagreement(root: Path | str, result: TaskResult) -> str | None:
     except InvalidResult as error:
         return f"its predictions {error.path.name}: {error.reason}"
     first = predictions.split[0] if len(predictions.split) else ""
+    if first not in result.scores:
+        return f"scores.{first} is missing" if first else "its predictions hold no example"
     if result.score != result.scores.get(first, {}).get("score"):
-        return f"score {result.score} is not the score of {first or 'any example'}"
+        return f"score {result.score} is not the score of {first}"
     return next(
         filter(None, (_of_split(result, predictions, each) for each in result.scores)), None
     )

@@ -174,7 +174,10 @@ def _read(path: Path) -> Holder | None:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del record["run"]
-        return Holder(**record)
+        holder = Holder(**record)
+        texts = (holder.host, holder.machine, holder.started, holder.token)
+        is_known = isinstance(holder.pid, int) and holder.pid is not True and 0 < holder.pid < 2**31
+        return holder if is_known and all(isinstance(each, str) for each in texts) else _UNKNOWN
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -72,6 +72,9 @@ def test_a_check_that_breaks_is_a_row(monkeypatch, capsys):
 def test_a_difference_that_is_no_number_fails():
     """Prevents a NaN from passing, as it is not above any tolerance."""
     assert not gpu.Row("NaN", float("nan"), 1.0).ok
+    sound, damaged = torch.zeros(2), torch.tensor([float("nan"), 1.0])
+    for ours in ([sound, damaged], [damaged, sound]):
+        assert not gpu.Row("NaN", gpu._largest(ours, [sound, sound]), 1.0).ok
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

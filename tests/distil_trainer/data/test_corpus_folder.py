@@ -128,6 +128,17 @@ def test_a_damaged_corpus_is_refused(tmp_path, prepare):
         Corpus.open(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["corpus.json", "checksums.json"])
+def test_a_corpus_of_deep_nesting_is_refused(tmp_path, prepare, name):
+    """Prevents a RecursionError without a file's name, for a hostile corpus."""
+    folder = prepare(write_lines(tmp_path / "a.txt", many(20))).folder
+    (folder / name).write_text("[" * 99_999)
+    if name == "corpus.json":  # which is otherwise named by its checksum
+        (folder / "checksums.json").unlink()
+    with pytest.raises(UserError, match="not a prepared corpus"):
+        Corpus.open(folder)
+
+
 def zero(file, position, size=64):
     """Zero some bytes in the middle of a file, as a lost block of a disk does."""
     content = bytearray(file.read_bytes())

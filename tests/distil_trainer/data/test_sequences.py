@@ -38,6 +38,39 @@ def _only_batch(rows, collator, *, causal):
     return batch
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"input_ids": [5.7, 6.0, 7.0]}, "row 0: input_ids has values that are no whole numbers"),
+        ({"input_ids": [5, 6], "attention_mask": [1, 0.5]}, "attention_mask has values that are"),
+        ({"input_ids": [5, 6], "special_tokens_mask": [0, 7]}, "special_tokens_mask holds other"),
+        ({"input_ids": [[5, 6]]}, "input_ids has 2 dimensions instead of 1"),
+        ((torch.tensor([5, 6]), torch.tensor([1, 1])), "the row has 2 dimensions instead of 1"),
+        ({"input_ids": ["5", "6"]}, "not token ids"),
+    ],
+)
+def test_values_that_would_be_cut_are_refused(row, said):
+    """Prevents 5.7 from becoming token 5, and rows that hold no ids from being a traceback."""
+    with pytest.raises(UserError, match=said):
+        as_sequences([row])
+
+
+def test_whole_numbers_may_be_floats():
+    """Prevents a mask of 1.0 and 0.0, as some tokenizers' tensors have, from being refused."""
+    rows = as_sequences([{"input_ids": [5, 6, 0], "attention_mask": [1.0, 1.0, 0.0]}])
+    assert rows[0].tolist() == [5, 6]
+
+
+def test_a_data_set_with_lengths_of_its_own_is_read():
+    """Prevents a class of the user's from being taken for a prepared corpus by one name."""
+
+    class Lengthy(list):
+        lengths = "of something"
+
+    rows = as_sequences(Lengthy([{"input_ids": TOKENS}]))
+    assert rows[0].tolist() == TOKENS
+
+
 @pytest.mark.parametrize("make", [masked_batch, causal_batch])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_attention_mask(make, side):

@@ -161,6 +161,15 @@ def test_torn_files_are_refused_in_one_line(bert_folder):
         load_config(str(bert_folder))
 
 
+@pytest.mark.parametrize("content", ["[1]", "[" * 99_999], ids=["list", "deep"])
+def test_a_config_that_is_no_config_is_one_line(bert_folder, content):
+    """Prevents a traceback from a hostile or damaged config.json of a model."""
+    (bert_folder / "config.json").write_text(content)
+    for load in (load_config, load_model):
+        with pytest.raises(UserError, match=str(bert_folder)):
+            load(str(bert_folder))
+
+
 def test_a_student_from_a_config_has_its_teachers_vocabulary(tmp_path):
     """A student of any width, whose vocabulary is the teacher's without being told."""
     teacher = tiny.bert(vocab_size=123, pad_token_id=7).config
@@ -213,7 +222,7 @@ def test_without_a_teacher_the_vocabulary_must_be_given():
         student_from_config({"model_type": "distilbert"})
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", None])
+@pytest.mark.parametrize("content", ["{", "[1]", None, pytest.param("[" * 99_999, id="deep")])
 def test_unreadable_student_configs_are_refused(tmp_path, content):
     """One line with the path, whatever is wrong with the file."""
     path = tmp_path / "student.json"

@@ -10,7 +10,7 @@ import torch
 import updates
 
 from angels_share.errors import UserError
-from distil_trainer import make_student
+from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.training.checks import check_tokenizers
 
 
@@ -109,22 +109,42 @@ def test_the_teachers_folder_tells_its_vocabulary(tmp_path):
     trainer(tmp_path / "out", teacher=tiny.transformers.BertForMaskedLM.from_pretrained(same))
 
 
-@pytest.mark.parametrize("size", [159, 161])
-def test_token_counts_of_another_vocabulary(size, tmp_path):
-    """Prevents random tokens from being drawn from part of the vocabulary, or from beyond it."""
-    teacher, student, data = updates.pair("masked")
-    from distil_trainer import DistilTrainer, DistilTrainingArguments
-
+@pytest.mark.parametrize(
+    ("kind", "counts", "said"),
+    [
+        ("masked", np.ones(159), "token_counts has 159 numbers, .* 160 tokens"),
+        ("masked", np.ones(161), "token_counts has 161 numbers, .* 160 tokens"),
+        ("masked", np.full(160, np.nan), "other than finite numbers of 0 and more"),
+        ("masked", np.full(160, -1), "other than finite numbers of 0 and more"),
+        ("masked", ["many"] * 160, "other than finite numbers of 0 and more"),
+        ("causal", np.ones(400), "would be ignored: only a masked"),
+        ("classification", [1, 2], "would be ignored: only a masked"),
+    ],
+)
+def test_token_counts_that_cannot_be_used(kind, counts, said, tmp_path):
+    """Prevents tokens from another vocabulary, masks that mask nothing, and counts of no effect."""
+    teacher, student, data = updates.pair(kind)
     arguments = DistilTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-    with pytest.raises(UserError, match=f"token_counts has {size} numbers, .* 160 tokens"):
+    with pytest.raises(UserError, match=said):
         DistilTrainer(
             student,
             arguments,
             teacher=teacher,
             train_dataset=data,
-            processing_class=tiny.wordpiece(),
-            token_counts=np.ones(size),
+            processing_class=None if kind == "causal" else tiny.wordpiece(),
+            token_counts=counts,
         )
+
+
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+def test_weights_that_are_no_numbers(whose, tmp_path):
+    """Prevents "lower the learning rate" where a model was damaged before it came here."""
+    teacher, student, _ = updates.pair("masked")
+    damaged = student if whose == "student" else teacher
+    with torch.no_grad():
+        next(damaged.parameters()).view(-1)[3] = float("nan")
+    with pytest.raises(UserError, match=rf"the {whose}'s .*word_embeddings.* contains NaN"):
+        trainer(tmp_path, student=student, teacher=teacher)
 
 
 @pytest.mark.parametrize(

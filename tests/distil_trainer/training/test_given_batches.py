@@ -139,7 +139,10 @@ def test_the_student_itself_as_model(tmp_path):
         ({"labels": None}, "a batch has input_ids, attention_mask, but no labels"),
         ({"position_ids": torch.zeros(8, 32)}, "position_ids.* not supported"),
         ({"attention_mask": torch.ones(8, 1, 32, 32)}, "attention_mask of 4 dimensions"),
-        ({"token_type_ids": torch.full((8, 32), 2)}, "token_type_ids up to 2, but the bert has 2"),
+        ({"token_type_ids": torch.full((8, 32), 2)}, "token_type_ids 2, but the bert has 2"),
+        ({"token_type_ids": torch.full((8, 32), -1)}, "token_type_ids -1, but the bert has 2"),
+        ({"loss_weights": torch.zeros(8, 32)}, "loss_weights, of which .* makes no use"),
+        ({"attention_mask": torch.full((8, 32), 0.5)}, "attention_mask of other values"),
         (
             dict.fromkeys(("input_ids", "attention_mask", "labels"), torch.full((8, 72), 1)),
             "72 tokens, but the distilbert reads 64",
@@ -446,6 +449,23 @@ def test_a_generator_can_be_read_only_once(tmp_path):
     )
     with pytest.raises(UserError, match="no rows in pass 2"):
         trainer.train()
+
+
+def test_counting_does_not_use_up_a_generator(tmp_path):
+    """Prevents the rows that are counted for a masked model from never being trained on."""
+    rows = (row for row in updates.sequences(160))
+    trainer = trainer_with("masked", tmp_path, data=rows, max_steps=1)
+    with pytest.raises(UserError, match=r"only once, and counting .* pass token_counts"):
+        trainer.train()
+
+
+def test_resuming_on_an_iterable_data_set_says_what_is_not_checked(tmp_path, caplog):
+    """Prevents other rows than the interrupted run's from passing without a word."""
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    trainer_with("causal", tmp_path, data=Endless(updates.sequences(160)), **settings).train()
+    trainer = trainer_with("causal", tmp_path, data=Endless(updates.sequences(160)), **settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert "can't be checked; with others, the result is another" in caplog.text
 
 
 def test_rows_of_a_stream_that_are_too_long(tmp_path):

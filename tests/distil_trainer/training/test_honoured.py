@@ -189,6 +189,44 @@ def test_a_refused_argument(argument, kinds, tmp_path):
             )
 
 
+def test_an_argument_of_a_newer_version_passes_with_one_warning(monkeypatch, caplog):
+    """Prevents a newer Trainer's argument from being trusted blindly."""
+    monkeypatch.setattr(honoured, "ARGUMENTS_HONOURED", honoured.ARGUMENTS_HONOURED - {"callbacks"})
+    honoured.check_arguments("task", {"callbacks": None})
+    assert "newer" not in caplog.text
+    honoured.check_arguments("task", {"callbacks": []})
+    assert caplog.text.count("callbacks is newer than what was tried here") == 1
+
+
+OURS_OF_NO_EFFECT = {
+    "mlm_probability": 0.3,
+    "mlm_smoothing": 0.1,
+    "mask_scope": "token",
+    "restrict_ce_to_mask": True,
+}
+KIND = {"causal": "causal", "task": "classification"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [(mode, name) for mode in KIND for name in honoured.OURS_OF_NO_EFFECT[mode]],
+)
+def test_a_field_of_ours_without_effect_is_named(mode, name, tmp_path, caplog):
+    """Prevents masks that somebody asked for from not being made, without a word."""
+    plain = updates.trainer_for(KIND[mode], tmp_path / "plain")
+    assert "has no effect" not in caplog.text
+    named = {name: OURS_OF_NO_EFFECT[name]}
+    given = updates.trainer_for(KIND[mode], tmp_path / "given", **named)
+    assert caplog.text.count(f"--{name} has no effect here") == 1
+    assert plain.train().training_loss == given.train().training_loss
+
+
+def test_a_batch_size_in_tokens_is_no_tasks(tmp_path):
+    """Prevents batches of another size than was asked for."""
+    with pytest.raises(UserError, match="--tokens_per_batch is for language models"):
+        updates.trainer_for("classification", tmp_path, tokens_per_batch=30)
+
+
 def test_a_task_calls_the_metrics_of_the_user(tmp_path):
     """Prevents metrics, or logits prepared for them, from being ignored with a task's head."""
     seen = []

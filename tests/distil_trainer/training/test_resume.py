@@ -132,6 +132,10 @@ def truncate(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def nest(file):
+    file.write_text("[" * 99_999)
+
+
 @pytest.mark.parametrize(
     ("spoil", "name", "said"),
     [
@@ -143,6 +147,7 @@ def truncate(file):
         (Path.unlink, "rng_state.pth", "rng_state.pth is missing"),
         (Path.unlink, "manifest.json", "has no manifest.json"),
         (truncate, "manifest.json", "manifest.json is damaged"),
+        (nest, "manifest.json", "manifest.json is damaged"),
     ],
 )
 def test_a_spoiled_checkpoint_is_seen_before_it_is_read(
@@ -250,6 +255,16 @@ def test_other_settings_are_another_run(whole_run, tmp_path, other):
     left_by(whole_run, tmp_path, 4)
     with pytest.raises(UserError, match=f"was made with {next(iter(other))}"):
         trainer_in(tmp_path, **other).train(resume_from_checkpoint=True)
+
+
+def test_another_order_of_a_tasks_batches_is_another_run(tmp_path):
+    """Prevents a sampler that was changed since from giving a resumed run other batches."""
+    steps = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    updates.trainer_for("classification", tmp_path, **steps).train()
+    changed = {**steps, "accelerator_config": {"use_seedable_sampler": False}}
+    trainer = updates.trainer_for("classification", tmp_path, **changed)
+    with pytest.raises(UserError, match="was made with accelerator_config None"):
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_a_manifest_does_not_reach_outside(whole_run, tmp_path):
@@ -588,7 +603,7 @@ def test_a_checkpoint_that_was_being_replaced_is_found(whole_run, tmp_path):
 
 
 def test_kill_9_in_the_final_save_leaves_no_model(tmp_path):
-    """Prevents a student's folder whose weights are of one save and whose config of another."""
+    """Prevents half a student from lying where a whole one is expected."""
 
     def save(folder):
         trainer = trainer_in(folder / "run")
@@ -610,6 +625,38 @@ def test_kill_9_in_the_final_save_leaves_no_model(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "training_args.json"} <= names
     assert not [name for name in names if name.startswith("saving-")]
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_kill_9_while_a_second_save_takes_the_firsts_place(tmp_path, moved):
+    """Prevents a student's folder whose weights are of one save and whose config of another."""
+    out = tmp_path / "out"
+
+    def save(folder):
+        trainer = trainer_in(folder / "run")
+        trainer.save_model(str(out))
+        with torch.no_grad():
+            next(trainer.student.parameters()).add_(1.0)
+        move, done = Path.replace, []
+
+        def stopped(self, target):
+            if Path(target).parent == out:
+                if len(done) == moved:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done.append(target)
+            return move(self, target)
+
+        Path.replace = stopped
+        trainer.save_model(str(out))
+
+    assert in_a_fork(save, tmp_path) == -signal.SIGKILL
+    assert not (out / "config.json").exists()
+    with pytest.raises((OSError, ValueError)):
+        transformers.AutoModelForMaskedLM.from_pretrained(out)
+    trainer = trainer_in(tmp_path / "run")
+    trainer.save_model(str(out))
+    model = transformers.AutoModelForMaskedLM.from_pretrained(out)
+    assert_equal_bits(model.state_dict(), weights_of(trainer))
 
 
 def test_a_term_that_was_added_since_weighs_nothing_in_an_older_checkpoint(tmp_path):

@@ -1,5 +1,7 @@
 """The proof of a score: it is computed again from the predictions beside it."""
 
+from dataclasses import replace
+
 import made_results as made
 import numpy as np
 import pytest
@@ -54,6 +56,16 @@ def test_the_score_is_that_of_its_split(tmp_path):
     result = made.result(score=0.9, scores=measured("rte", LABELS, SAID))
     sound = saved(tmp_path, result, made.predictions(LABELS, SAID))
     assert disagreement(tmp_path, sound) == "score 0.9 is not the score of validation"
+
+
+def test_a_small_alteration_is_seen(tmp_path):
+    """Prevents a tolerance for rounding from letting through what a table would show."""
+    scores = measured("rte", LABELS, SAID)
+    for name in scores["validation"]:
+        scores["validation"][name] += 1e-4
+    result = made.result(score=scores["validation"]["score"], scores=scores)
+    sound = saved(tmp_path, result, made.predictions(LABELS, SAID))
+    assert disagreement(tmp_path, sound).startswith("scores.validation.")
 
 
 def test_a_regression_and_an_undefined_score(tmp_path):
@@ -120,7 +132,7 @@ def test_a_flipped_bit_of_predictions_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("scores", "told"),
     [
-        ({"dev": {"accuracy": 1.0, "score": 1.0}}, "score 1.0 is not the score of validation"),
+        ({"dev": {"accuracy": 1.0, "score": 1.0}}, "scores.validation is missing"),
         (
             {"validation": {"score": 1.0}},
             "scores.validation.accuracy is missing",
@@ -135,3 +147,10 @@ def test_scores_without_examples_are_named(tmp_path, scores, told):
     """Prevents scores of nothing from agreeing with anything."""
     sound = saved(tmp_path, made.result(score=1.0, scores=scores), made.predictions())
     assert disagreement(tmp_path, sound).startswith(told)
+
+
+def test_predictions_without_any_score_are_named(tmp_path):
+    """Prevents a record from which the scores were taken from agreeing with its predictions."""
+    sound = saved(tmp_path, made.result(score=1.0), made.predictions())
+    robbed = replace(sound, score=None, scores={})
+    assert disagreement(tmp_path, robbed) == "scores.validation is missing"

@@ -109,6 +109,17 @@ def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path, content):
         assert json.loads(file_of(tmp_path).read_text())["token"] == "next"
 
 
+@pytest.mark.parametrize("pid", ["abc", None, [1], 1.5, 10**30, True, -3])
+def test_a_lease_of_no_process_lapses_by_its_age(tmp_path, pid):
+    """Prevents a damaged number from failing its run in every sweep, by an error without a file."""
+    abandoned(tmp_path)
+    file = file_of(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": pid}))
+    assert str(Leases(tmp_path).take(KEY, "next")) == "an unknown process"
+    aged(tmp_path, 180)
+    assert isinstance(Leases(tmp_path).take(KEY, "next"), Lease)
+
+
 def test_a_fifo_in_the_place_of_a_lease(tmp_path):
     """Prevents a sweep that waits for ever for somebody to write into a FIFO."""
     leases = Leases(tmp_path)
