@@ -16,17 +16,20 @@ import ast
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from types import FrameType
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 STATE = ROOT / ".mutants"
@@ -78,6 +81,8 @@ class Mutant:
     text: str
     """The line that it begins in."""
     says: str = ""
+    nth: int = 1
+    """Which it is of those of the same name: the same line may occur twice."""
 
     @property
     def name(self) -> str:
@@ -87,8 +92,8 @@ class Mutant:
 
     @property
     def place(self) -> str:
-        """What tells it from all others of the same text of the module."""
-        return f"{self.module}:{self.start}-{self.end}:{self.becomes}"
+        """What tells it from all others, and stays while other lines change."""
+        return f"{self.name} #{self.nth}"
 
     def applied(self, source: str) -> str:
         """Return the module's text with the change."""
@@ -208,19 +213,28 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
             was = source[start:end]
             mutant = Mutant(module, node.lineno, start, end, was, text, line, says)
             found.append(mutant)
-    return sorted(set(found), key=lambda each: (each.start, each.end, each.becomes))
+    seen: Counter[str] = Counter()
+    numbered = []
+    for mutant in sorted(set(found), key=lambda each: (each.start, each.end, each.becomes)):
+        seen[mutant.name] += 1
+        numbered.append(replace(mutant, nth=seen[mutant.name]))
+    return numbered
 
 
 def drawn(root: Path, number: int, seed: int) -> tuple[list[Mutant], int]:
     """Return `number` mutants drawn by a seed from all those of `MODULES`, and how many those are.
 
-    A larger number begins with what a smaller one draws.
+    A larger number begins with what a smaller one draws, and a change of some lines of the code
+    changes the sample in those lines alone: each mutant has a lot of its own.
     """
     everything = [
         mutant for module in MODULES for mutant in mutants_of(module, (root / module).read_text())
     ]
-    random.Random(seed).shuffle(everything)
-    return everything[:number], len(everything)
+    return sorted(everything, key=lambda each: _lot(seed, each))[:number], len(everything)
+
+
+def _lot(seed: int, mutant: Mutant) -> bytes:
+    return hashlib.sha256(f"{seed} {mutant.place}".encode()).digest()
 
 
 # Running
@@ -234,11 +248,13 @@ def copied(root: Path, folder: Path) -> Path:
     return copy
 
 
-def passes(copy: Path, tests: str, seconds: float, log: Path) -> tuple[bool, str]:
+def passes(
+    copy: Path, tests: Sequence[str], seconds: float, log: Path, plugins: Sequence[object] = ()
+) -> tuple[bool, str]:
     """Run tests in a process forked from this one; return whether all passed, and which failed."""
     pid = os.fork()
     if pid == 0:
-        _run_tests(copy, tests, log)
+        _run_tests(copy, tests, log, plugins)
     end = time.monotonic() + seconds
     done = status = 0
     try:
@@ -257,7 +273,7 @@ def passes(copy: Path, tests: str, seconds: float, log: Path) -> tuple[bool, str
     return code == 0, failed[0] if failed else f"status {code}"
 
 
-def _run_tests(copy: Path, tests: str, log: Path) -> None:
+def _run_tests(copy: Path, tests: Sequence[str], log: Path, plugins: Sequence[object]) -> None:
     """Become a process of its own that runs the tests, and end."""
     os.setsid()
     with log.open("w") as file:
@@ -268,13 +284,65 @@ def _run_tests(copy: Path, tests: str, log: Path) -> None:
     os.environ["PYTHONPATH"] = str(copy)
     code = 99
     try:
-        import pytest
-
         quiet = ("-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not slow")
-        code = int(pytest.main([*quiet, tests]))
+        code = int(pytest.main([*quiet, *tests], plugins))
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+class _Lines:
+    """Notes which lines of a module each test runs in its own process, and how long it takes."""
+
+    def __init__(self, module: Path, notes: Path) -> None:
+        self._file, self._notes = str(module), notes
+        self._lines: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Trace a test with its fixtures."""
+        lines: set[int] = set()
+
+        def of_line(frame: FrameType, event: str, _: object) -> Callable | None:
+            lines.add(frame.f_lineno)
+            return of_line
+
+        def of_call(frame: FrameType, event: str, _: object) -> Callable | None:
+            return of_line if frame.f_code.co_filename == self._file else None
+
+        started = time.monotonic()
+        threading.settrace(of_call)
+        sys.settrace(of_call)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            self._lines[item.nodeid] = sorted(lines)
+            self._seconds[item.nodeid] = time.monotonic() - started
+
+    def pytest_sessionfinish(self) -> None:
+        """Write down what was seen, the quickest test first."""
+        quickest = sorted(self._lines, key=lambda name: self._seconds[name])
+        self._notes.write_text(json.dumps({name: self._lines[name] for name in quickest}))
+
+
+def tests_of_lines(copy: Path, module: str, state: Path, log: Path) -> dict[str, list[int]]:
+    """Return the lines of a module that each of its tests runs, the quickest test first."""
+    notes = state.parent / f"lines-{_hash_of(copy, module, '')}.json"
+    if not notes.exists():
+        for tests in MODULES[module]:
+            part = log.with_name(f"lines-{len(list(log.parent.glob('lines-*')))}")
+            passes(copy, [tests], 3600, log, [_Lines(copy / module, part)])
+        found: dict[str, list[int]] = {}
+        for part in sorted(log.parent.glob("lines-*")):
+            found |= json.loads(part.read_text())
+            part.unlink()
+        partial_notes = notes.with_suffix(f".{os.getpid()}")
+        partial_notes.write_text(json.dumps(found))
+        partial_notes.replace(notes)
+    return json.loads(notes.read_text())
 
 
 def _preload() -> None:
@@ -294,17 +362,26 @@ def _preload() -> None:
     from transformers import BertForMaskedLM, DistilBertForMaskedLM, Trainer  # noqa: F401
 
 
-def _hash_of(root: Path, module: str) -> str:
-    """Hash a module and its tests: a kill by a test that was weakened since says nothing."""
+def _hash_of(root: Path, module: str, by: str) -> str:
+    """Hash a module and what killed a mutant: a kill by a test that changed since says nothing.
+
+    Without the name of a failed test (a survivor, no end) all tests of the module count.
+    """
     files = [root / module]
-    for tests in MODULES[module]:
-        place = root / tests
-        files += sorted(place.rglob("test_*.py")) if place.is_dir() else [place]
+    killer = root / by
+    if killer.suffix == ".py" and killer.is_file():
+        files.append(killer)
+    else:
+        for tests in MODULES[module]:
+            place = root / tests
+            files += sorted(place.rglob("test_*.py")) if place.is_dir() else [place]
     read = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(read).hexdigest()[:16]
 
 
-def run(root: Path, number: int, seed: int, state: Path, *, seconds: float, say: Callable) -> None:
+def run(
+    root: Path, number: int, seed: int, state: Path, *, seconds: float, jobs: int, say: Callable
+) -> None:
     """Run the mutants without an outcome, and again those that survived and aren't equivalent.
 
     Args:
@@ -314,62 +391,101 @@ def run(root: Path, number: int, seed: int, state: Path, *, seconds: float, say:
         state: where the outcomes are kept, a line of JSON each.
         seconds: how long the tests of one module may take beyond three times what they take
             without a change.
+        jobs: how many mutants run at a time, each on a copy of its own.
         say: what prints a line.
     """
+    chosen, total = drawn(root, number, seed)
+    known = {
+        each["place"]
+        for each in outcomes(state, root)
+        if not each["survives"] or each["name"] in equivalents()
+    }
+    wanted = [mutant for mutant in chosen if mutant.place not in known]
+    say(f"{number} of {total} mutants, {number - len(wanted)} known")
     _preload()
+    children = []
+    for job in range(jobs):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                _run_some(root, wanted[job::jobs], state, seconds, say)
+                code = 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        children.append(pid)
+    if any(os.waitpid(pid, 0)[1] for pid in children):
+        raise SystemExit(2)
+
+
+def _run_some(
+    root: Path, mutants: list[Mutant], state: Path, seconds: float, say: Callable
+) -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy, log = copied(root, Path(folder)), Path(folder) / "log"
-        chosen, total = drawn(copy, number, seed)
-        known = {
-            each["place"]
-            for each in outcomes(state, copy)
-            if not each["survives"] or each["name"] in equivalents()
-        }
-        say(f"{number} of {total} mutants, {len(known)} known")
         whole = copied(root, Path(folder) / "whole")
 
         @cache
         def allowed(tests: str) -> float:
             """Return how long tests may take; they must pass without a change."""
             started = time.monotonic()
-            passed, failed = passes(whole, tests, 1800, log)
+            passed, failed = passes(whole, [tests], 1800, log)
             if not passed:
                 say(f"{tests}: fails without a change: {failed}")
-                raise SystemExit(2)
+                raise RuntimeError(tests)
             return seconds + 3 * (time.monotonic() - started)
 
-        for count, mutant in enumerate(chosen, 1):
-            if mutant.place in known:
-                continue
+        @cache
+        def lines_of(module: str) -> dict[str, list[int]]:
+            return tests_of_lines(whole, module, state, log)
+
+        for count, mutant in enumerate(mutants, 1):
             path = copy / mutant.module
             source = path.read_text()
             compile(mutant.applied(source), mutant.place, "exec", dont_inherit=True)
             path.write_text(mutant.applied(source))
             try:
                 survives, by = True, ""
-                for tests in MODULES[mutant.module]:
-                    survives, by = passes(copy, tests, allowed(tests), log)
+                # Those that run the changed line first; then all, for what runs it elsewhere.
+                if close := close_tests(mutant, lines_of(mutant.module)):
+                    patience = sum(map(allowed, MODULES[mutant.module]))
+                    survives, by = passes(copy, close, patience, log)
+                for tests in MODULES[mutant.module] if survives else ():
+                    survives, by = passes(copy, [tests], allowed(tests), log)
                     if not survives:
                         break
             finally:
                 path.write_text(source)
+            by = "" if survives else by
+            source_hash = _hash_of(copy, mutant.module, _file_of(by))
             outcome = {
                 "place": mutant.place, "name": mutant.name, "line": mutant.line,
-                "survives": survives, "by": "" if survives else by,
-                "source": _hash_of(copy, mutant.module),
+                "survives": survives, "by": by, "source": source_hash,
             }  # fmt: skip
             with state.open("a") as file:
                 file.write(json.dumps(outcome) + "\n")
-            say(f"{count}/{number} {'SURVIVES' if survives else 'killed'} {mutant.name}")
+            say(f"{count}/{len(mutants)} {'SURVIVES' if survives else 'killed'} {mutant.name}")
+
+
+def close_tests(mutant: Mutant, lines_of: dict[str, list[int]]) -> list[str]:
+    """Return the tests that run a line of what a mutant changes."""
+    changed = range(mutant.line, mutant.line + mutant.was.count("\n") + 1)
+    return [test for test, lines in lines_of.items() if any(line in changed for line in lines)]
 
 
 def outcomes(state: Path, root: Path) -> list[dict]:
     """Return what is known of the mutants of a tree's modules as they are now, the last of each."""
-    hashes = {module: _hash_of(root, module) for module in MODULES}
+    hash_of = cache(partial(_hash_of, root))
     lines = state.read_text().splitlines() if state.exists() else []
-    found = map(json.loads, lines)
-    current = [each for each in found if each["source"] == hashes.get(_module_of(each))]
+    found = [each for each in map(json.loads, lines) if _module_of(each) in MODULES]
+    current = [e for e in found if e["source"] == hash_of(_module_of(e), _file_of(e["by"]))]
     return list({each["place"]: each for each in current}.values())
+
+
+def _file_of(by: str) -> str:
+    """Return the file of the test that a line of pytest's names."""
+    return by.removeprefix("FAILED ").removeprefix("ERROR ").split("::")[0]
 
 
 def _module_of(outcome: dict) -> str:
@@ -415,13 +531,14 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="the tree (it is copied)")
     parser.add_argument("--state", type=Path, default=STATE, help="folder of what is known")
     parser.add_argument("--seconds", type=float, default=60, help="patience beyond 3 x normal")
+    parser.add_argument("--jobs", type=int, default=2, help="how many run at a time")
     parser.add_argument("--table", action="store_true", help="only print the table")
     given = parser.parse_args()
     root, folder = given.root.resolve(), given.state.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"seed-{given.seed}.jsonl"
     if not given.table:
-        run(root, given.mutants, given.seed, state, seconds=given.seconds,
+        run(root, given.mutants, given.seed, state, seconds=given.seconds, jobs=given.jobs,
             say=lambda line: print(line, flush=True))  # fmt: skip
     chosen, total = drawn(root, given.mutants, given.seed)
     places = {mutant.place for mutant in chosen}

@@ -279,7 +279,7 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
             f"{started} processes were started, but each sees a world size of {args.world_size}; "
             "without a GPU add --use_cpu"
         )
-    check_fields_for(mode, args)
+    check_fields_for(mode, args, own_collator=settings.get("data_collator") is not None)
     check_arguments(mode, settings)
 
 

@@ -40,6 +40,11 @@ def _bypasses_the_step(optimizer: Any) -> bool:
     return name.startswith(("galore", "apollo", "lomo", "adalomo"))
 
 
+def _is_unseeded(config: Any) -> bool:
+    given = config.to_dict() if hasattr(config, "to_dict") else (config or {})
+    return not given.get("use_seedable_sampler", True)
+
+
 def is_not_default(config: Any) -> bool:
     """Return whether an `accelerator_config` differs from the one that a run has without it."""
     given = config.to_dict() if hasattr(config, "to_dict") else (config or {})
@@ -119,6 +124,10 @@ REFUSED: Mapping[str, Refusal] = {
         "batches in another order could not be resumed exactly; leave it at True",
         operator.not_,
     ),
+    "accelerator_config": Refusal(
+        "without use_seedable_sampler a resumed run would train on other batches; leave it at True",
+        _is_unseeded,
+    ),
     "debug": Refusal(
         "transformers' debugger fails on the boolean masks of attention; use "
         "torch.autograd.set_detect_anomaly(True)"
@@ -127,7 +136,7 @@ REFUSED: Mapping[str, Refusal] = {
 }
 """Fields that are refused, whatever the student is. Checked when the arguments are made."""
 
-REFUSED_FOR_TEXT: Mapping[str, Refusal] = {
+OF_OUR_LOADER: Mapping[str, Refusal] = {
     "dataloader_drop_last": Refusal("every sequence is in one batch of each epoch, none is left"),
     "train_sampling_strategy": Refusal(
         "batches already hold sequences of similar length, in random order", _other_than("random")
@@ -141,6 +150,11 @@ REFUSED_FOR_TEXT: Mapping[str, Refusal] = {
     "accelerator_config": Refusal(
         "batches are planned for all processes beforehand", is_not_default
     ),
+}
+"""Fields that the Trainer's loader reads: it serves a task, or a `data_collator` of the user's."""
+
+REFUSED_FOR_TEXT: Mapping[str, Refusal] = {
+    **OF_OUR_LOADER,
     "include_for_metrics": Refusal("compute_metrics, which would get it, is for tasks"),
     "batch_eval_metrics": Refusal("compute_metrics, which would be called, is for tasks"),
 }
@@ -206,12 +220,16 @@ ARGUMENTS_REFUSED_FOR_TEXT: Mapping[str, str] = {
 }
 
 
+_PARTLY = frozenset(("optim", "accelerator_config"))
+"""Fields of which only some values are refused; the others are honoured."""
+
+
 def treatment(name: str, mode: Mode) -> Treatment | None:
     """Return what becomes of a field, at the values that are not its default; None if unknown."""
     text = mode != "task"
     if name in NO_EFFECT or (text and name in NO_EFFECT_ON_TEXT):
         return "no effect"
-    if (name in REFUSED and name != "optim") or (text and name in REFUSED_FOR_TEXT):
+    if (name in REFUSED and name not in _PARTLY) or (text and name in REFUSED_FOR_TEXT):
         return "refused"
     return "honoured" if name in HONOURED else None
 
@@ -244,8 +262,13 @@ def check_fields(args: TrainingArguments) -> None:
             )
 
 
-def check_fields_for(mode: Mode, args: TrainingArguments) -> None:
+def check_fields_for(mode: Mode, args: TrainingArguments, *, own_collator: bool = False) -> None:
     """Refuse or name the fields that a kind of student has no use for.
+
+    Args:
+        mode: the kind of student.
+        args: the training arguments.
+        own_collator: whether the user's `data_collator` makes a language model's batches.
 
     Raises:
         UserError: the error names the field and why.
@@ -259,6 +282,8 @@ def check_fields_for(mode: Mode, args: TrainingArguments) -> None:
     if mode == "task":
         return
     for name, refusal in REFUSED_FOR_TEXT.items():
+        if own_collator and name in OF_OUR_LOADER:
+            continue
         if refusal.applies(getattr(args, name, None)):
             raise UserError(
                 f"--{name} would be ignored with a language model: {refusal.reason}; leave it out"

@@ -18,8 +18,10 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
 
 from angels_share.errors import RunFailed, UserError
@@ -65,6 +67,16 @@ class ResumableTrainer(Trainer):
     def student(self) -> Any:
         """The model that is saved and loaded."""
         raise NotImplementedError
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Return the Trainer's sampler, in an order that follows from the seed and the epoch."""
+        sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return _SeededSampler(sampler, seed)
+        return sampler
 
     # Starting and stopping
 
@@ -310,6 +322,28 @@ class ResumableTrainer(Trainer):
         if (problem := checkpoint.complaint(folder)) is not None:
             raise RunFailed(f"the best checkpoint {folder} cannot be loaded: {problem}")
         self._load_from_checkpoint(str(folder))
+
+
+class _SeededSampler(Sampler[int]):
+    """A grouping by length whose random order doesn't depend on what was drawn before.
+
+    transformers' own draws from torch's global generator, which at the start of a later epoch is
+    in another state in a resumed run.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
+        self._sampler, self._seed, self._epoch = sampler, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the loader calls it."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self._sampler.generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(self._sampler)
 
 
 def _plain(value: Any) -> Any:

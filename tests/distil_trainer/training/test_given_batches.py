@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset
 from angels_share.errors import UserError
 from distil_trainer import DistilTrainer, DistilTrainingArguments
 from distil_trainer.data.batches import TextStream
+from distil_trainer.training import honoured
 
 LANGUAGE_MODELS = ("masked", "restricted", "causal")
 
@@ -286,9 +287,22 @@ def test_evaluation_by_the_users_collator(kind, tmp_path):
     assert metrics["eval_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_a_run_with_a_collator_without_masks_resumes_bit_by_bit(tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dataloader_drop_last": True},
+        {"train_sampling_strategy": "group_by_length"},
+        {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "spawn"},
+        {"train_sampling_strategy": "batch_rebalance"},
+        {"train_sampling_strategy": "sequential"},
+        {"accelerator_config": {"even_batches": False}},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "plain",
+)
+def test_a_run_with_a_collator_without_masks_resumes_bit_by_bit(settings, tmp_path):
     """Prevents the Trainer's own order of rows from being another one after a resume."""
-    settings = {
+    settings = settings | {
         "max_steps": 6,
         "per_device_train_batch_size": 3,
         "save_strategy": "steps",
@@ -300,9 +314,26 @@ def test_a_run_with_a_collator_without_masks_resumes_bit_by_bit(tmp_path):
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     ours, theirs = (trainer.student.state_dict() for trainer in (whole, again))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    if settings.keys() & honoured.OF_OUR_LOADER.keys():
+        return
     other = trainer_with("causal", tmp_path, **settings)
     with pytest.raises(UserError, match="data_collator"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+def test_a_users_collator_leaves_the_loader_to_the_trainer(tmp_path):
+    """Prevents a field of the Trainer's loader from being refused, or dropped, where it is used."""
+    sizes = {}
+    for drop_last in (False, True):
+        spy = Spy(collator_for("causal"))
+        settings = {"max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": 3}
+        trainer = trainer_with(
+            "causal", tmp_path, collator=spy, dataloader_drop_last=drop_last, **settings
+        )
+        trainer.train()
+        sizes[drop_last] = sorted(len(batch["labels"]) for batch in spy.made)
+    assert sizes[False][0] == len(trainer.train_dataset) % 3 > 0
+    assert sizes[True] == sizes[False][1:]
 
 
 def test_whole_words(tmp_path):

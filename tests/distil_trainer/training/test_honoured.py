@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import logging
+import sys
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -39,6 +41,7 @@ REFUSED_VALUES = {
     "remove_unused_columns": True,
     "label_names": ["targets"],
     "dataloader_in_order": False,
+    "accelerator_config": {"use_seedable_sampler": False},
     "debug": "underflow_overflow",
     "push_to_hub": True,
 }
@@ -93,7 +96,7 @@ def test_the_list_names_nothing_that_is_gone():
 
 def test_a_field_has_one_treatment():
     """Prevents a field that is honoured in one table and refused in another."""
-    everywhere = [honoured.HONOURED, honoured.REFUSED.keys() - {"optim"}, honoured.NO_EFFECT.keys()]
+    everywhere = [honoured.HONOURED, honoured.REFUSED.keys() - honoured._PARTLY, honoured.NO_EFFECT]
     assert sum(map(len, everywhere)) == len(set().union(*everywhere))
     on_text = [honoured.REFUSED_FOR_TEXT.keys(), honoured.NO_EFFECT_ON_TEXT.keys()]
     assert not on_text[0] & on_text[1]
@@ -300,6 +303,54 @@ def test_fields_that_reach_into_what_is_overridden(kind, tmp_path):
     assert type(trainer.optimizer).__name__ in ("Adafactor", "AcceleratedOptimizer")
     assert trainer.state.best_model_checkpoint
     assert "init_mem_cpu_alloc_delta" in result.metrics
+
+
+LOOK_AT_ALL = {
+    "__post_init__", "_validate_args", "to_dict", "to_sanitized_dict", "_check_values",
+    "_is_set", "check_fields", "check_fields_for", "compare_trainer_and_checkpoint_args",
+    "settings_that_decide", "<dictcomp>", "<genexpr>",
+}  # fmt: skip
+"""Functions that go through many fields: one that reads a field does nothing with it."""
+
+USED_EARLIER = {
+    "do_eval": "scripts ask for it; evaluation follows eval_strategy",
+    "gradient_checkpointing": "becomes activation_checkpointing",
+    "gradient_checkpointing_kwargs": "becomes activation_checkpointing_kwargs",
+    "tf32": "sets torch's own switch",
+    "ddp_timeout": "goes to the process group",
+    "bf16": "becomes the accelerator's mixed precision",
+    "torch_compile": "becomes torch_compile_backend",
+}
+"""Fields that TrainingArguments itself uses up, before there is a Trainer."""
+USED_BY_TRACKERS = {
+    "project", "run_name", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal", "classification"])
+def test_every_honoured_field_is_read_by_what_runs(kind, tmp_path, monkeypatch):
+    """Prevents a loader or a loop of ours from forgetting a field that the Trainer would read."""
+    reads = set()
+
+    def read(self, name):
+        caller = sys._getframe(1).f_code.co_name
+        if caller not in LOOK_AT_ALL:
+            reads.add(name)
+        return super(DistilTrainingArguments, self).__getattribute__(name)
+
+    monkeypatch.setattr(DistilTrainingArguments, "__getattribute__", read, raising=False)
+    _, _, data = updates.pair(kind)
+    mode = "task" if kind == "classification" else kind
+    settings = COMMON | {"max_steps": -1, "num_train_epochs": 1}
+    if mode == "task":
+        settings |= {"train_sampling_strategy": "group_by_length"}
+        data = datasets.Dataset.from_list(list(data))
+    trainer = updates.trainer_for(kind, tmp_path, data=data, eval_data=data, **settings)
+    trainer.train()
+    trainer.predict(data)
+    trainer.train(resume_from_checkpoint=True)
+    expected = {name for name in THEIRS if honoured.treatment(name, mode) == "honoured"}
+    assert expected - reads == {*USED_EARLIER, *USED_BY_TRACKERS}
 
 
 def test_optimizers_of_the_user(tmp_path):

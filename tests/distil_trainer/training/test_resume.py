@@ -261,7 +261,7 @@ def test_another_order_of_a_tasks_batches_is_another_run(tmp_path):
     """Prevents a sampler that was changed since from giving a resumed run other batches."""
     steps = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     updates.trainer_for("classification", tmp_path, **steps).train()
-    changed = {**steps, "accelerator_config": {"use_seedable_sampler": False}}
+    changed = {**steps, "accelerator_config": {"split_batches": True}}
     trainer = updates.trainer_for("classification", tmp_path, **changed)
     with pytest.raises(UserError, match="was made with accelerator_config None"):
         trainer.train(resume_from_checkpoint=True)
