@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.names import locate
+from angels_share.hub.fetch import at_commit, model_folder
+from angels_share.hub.locate import locate
 
 _CONFIG = "tokenizer_config.json"
 # Case, accents precomposed and combining, blanks, CJK, digits, an emoji, a zero-width space.
@@ -26,20 +27,18 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     Raises:
         UserError: none is found, it refers to custom code or to files outside its folder.
     """
+    folder = Path(name).expanduser()
+    if revision is None and folder.is_dir():  # `locate` would require a model in it
+        _check_links(folder)
+    else:
+        located = locate(name) if revision is None else at_commit(name, revision)
+        folder = model_folder(located, weights=False)
+    _check_folder(folder)
     from transformers import AutoTokenizer
 
-    folder = Path(name).expanduser()
-    if folder.is_dir():  # `locate` would require a model in it
-        _check_folder(folder)
-        source = str(folder)
-    elif revision is not None:
-        source = name
-    else:
-        located = locate(name)
-        source, revision = located.source, located.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, use_fast=True, trust_remote_code=False
+            str(folder), use_fast=True, trust_remote_code=False
         )
     except MemoryError:
         raise
@@ -57,14 +56,18 @@ def has_tokenizer(name: str) -> bool:
     return not folder.is_dir() or any((folder / file).is_file() for file in _VOCABULARIES)
 
 
+def _check_links(folder: Path) -> None:
+    """Refuse links out of a folder; those of the Hub's cache lead to its own blobs."""
+    for path in folder.glob("*token*.json"):
+        if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+            raise UserError(f"{path}: a link to outside its folder, which is not followed")
+
+
 def _check_folder(folder: Path) -> None:
     """Refuse what an untrusted folder could use to run code or to read files elsewhere."""
     if not has_tokenizer(str(folder)):
         files = ", ".join(_VOCABULARIES)
         raise UserError(f"{folder}: holds no tokenizer ({files}); copy its teacher's into it")
-    for path in folder.glob("*token*.json"):
-        if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-            raise UserError(f"{path}: a link to outside its folder, which is not followed")
     file = folder / _CONFIG
     if not file.is_file():
         return

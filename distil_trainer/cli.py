@@ -9,7 +9,7 @@ from angels_share.cli import Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
-from angels_share.names import locate
+from angels_share.hub.locate import locate
 from distil_trainer.recipe import (
     PRESETS,
     TERMS,

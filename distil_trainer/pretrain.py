@@ -19,7 +19,8 @@ from angels_share.cli import DONE
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
-from angels_share.names import locate
+from angels_share.hub.fetch import model_folder
+from angels_share.hub.locate import locate
 from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
@@ -330,7 +331,7 @@ def _print_once(trainer: DistilTrainer, line: str) -> None:
 def _identity(name: str) -> dict[str, str | None]:
     """Return what identifies a teacher: its Hub revision, or the hash of its weights."""
     located = locate(name)
-    weights = Path(located.source) / "model.safetensors"
+    weights = model_folder(located) / "model.safetensors"
     sha256 = sha256_of_file(weights) if weights.is_file() else None
     return {
         "name": name,

@@ -19,7 +19,7 @@ from angels_share.ablations import ABLATIONS
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, parse
-from angels_share.names import locate
+from angels_share.hub.locate import locate
 from angels_share.student_record import is_complete
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from angels_share.untrusted import require_safetensors

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import tqdm
 
 from angels_share.errors import UserError
+from angels_share.hub.fetch import configuration_folder
+from angels_share.hub.locate import Located, locate
 from angels_share.text_files import (
     fault_in_text,
     open_parquet,
@@ -29,7 +31,7 @@ from angels_share.text_files import (
 _BLOCK = 1 << 20
 # Tokenized at a time: enough to keep all cores busy, and about 50 MB of encodings.
 _CHUNK_CHARACTERS = 1 << 20
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w./-]+)?(:[\w.-]+)?")
 
 
 class Source(Protocol):
@@ -104,20 +106,26 @@ class FileSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """The train split of a Hub data set, `name` or `name:config`.
+    """The train split of a Hub data set, `NAME`, `NAME@REVISION` or `NAME:CONFIG`, or with both.
 
     With `streaming` it is read over the network and takes no disk space; otherwise it is first
     downloaded, unless it is in the local cache.
     """
 
-    name: str
+    given: str
     text_column: str = "text"
     streaming: bool = False
 
     @property
+    def name(self) -> str:
+        """The name with the commit that is read, so that it can be typed again."""
+        config = f":{self._config}" if self._config else ""
+        return f"{self._located.source}@{self._located.revision}{config}"
+
+    @property
     def identity(self) -> str:
-        """The name, and the revision that the Hub or the local cache reports."""
-        return f"hub:{self.name}:{self._builder.hash}"
+        """The repository, its configuration and the commit."""
+        return f"hub:{self.name}"
 
     @property
     def rows(self) -> int | None:
@@ -132,32 +140,42 @@ class HubSource:
             UserError: the data set can't be read, or has no train split or no such column.
         """
         try:
-            for number, row in enumerate(self._rows(), 1):
-                yield _text_of(row, self.text_column, f"{self.name}: row {number}")
+            # From the network, or from the files in the cache: no copy of them is made.
+            rows = self._builder.as_streaming_dataset(split="train")
+            for number, row in enumerate(rows, 1):
+                yield _text_of(row, self.text_column, f"{self.given}: row {number}")
         except (OSError, ValueError, KeyError) as error:  # the network, or no train split
             raise self._failure(error) from error
 
-    def _rows(self) -> Any:
-        if self.streaming:
-            return self._builder.as_streaming_dataset(split="train")
-        self._builder.download_and_prepare()
-        return self._builder.as_dataset(split="train")
+    @property
+    def _config(self) -> str | None:
+        return self.given.partition(":")[2] or None
+
+    @cached_property
+    def _located(self) -> Located:
+        try:
+            return locate(self.given.partition(":")[0], what="dataset")
+        except UserError as error:
+            raise UserError(f"{error} (nor is there a file or folder {self.given!r})") from error
 
     @cached_property
     def _builder(self) -> Any:
+        located = self._located
+        folder = None if self.streaming else str(configuration_folder(located, self._config))
         import datasets  # two seconds, and only Hub data needs it
 
-        name, _, config = self.name.partition(":")
         try:
-            return datasets.load_dataset_builder(name, config or None)
+            if folder is not None:
+                return datasets.load_dataset_builder(folder, self._config)
+            return datasets.load_dataset_builder(
+                located.source, self._config, revision=located.revision
+            )
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> UserError:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        return UserError(
-            f"{self.name}: neither a local file or folder nor readable from the Hub ({reason})"
-        )
+        return UserError(f"{self.given}: can't be read from the Hub ({reason})")
 
 
 def find_sources(

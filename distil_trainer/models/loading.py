@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from angels_share.errors import UserError, one_line
-from angels_share.names import Located, locate
+from angels_share.hub.fetch import model_folder
+from angels_share.hub.locate import locate
 from angels_share.untrusted import (
     quiet_transformers,
     refuse_code,
@@ -54,19 +55,17 @@ def load_config(name: str) -> PreTrainedConfig:
         UserError: it can't be found or read, its architecture isn't supported, or it asks for
             custom code.
     """
-    return _config_at(name, locate(name))
+    return _config_in(name, model_folder(locate(name), weights=False))
 
 
-def _config_at(name: str, located: Located) -> PreTrainedConfig:
+def _config_in(name: str, folder: Path) -> PreTrainedConfig:
     try:
-        values, _ = PreTrainedConfig.get_config_dict(located.source, revision=located.revision)
+        values, _ = PreTrainedConfig.get_config_dict(folder)
         refuse_code(name, values)
         if not isinstance(model_type := values.get("model_type"), str):
             raise UserError(f"{name}: its config.json has no model_type")
         family_named(model_type)
-        config = AutoConfig.from_pretrained(
-            located.source, revision=located.revision, trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except _UNREADABLE as error:
         raise UserError(f"{name}: its config cannot be used: {one_line(error)}") from error
     family_of(config)
@@ -89,13 +88,12 @@ def load_model(
     Raises:
         UserError: it can't be loaded, its weights are pickled, or they don't fit its config.
     """
-    located = locate(name)
-    config = _config_at(name, located)
+    folder = model_folder(locate(name))
+    config = _config_in(name, folder)
     family = family_of(config)
     model_class = family.model_class if task == "lm" else getattr(transformers, _TASK_CLASSES[task])
-    if located.kind == "folder":
-        require_safetensors(Path(located.source), model_class.__name__)
-    model, report = _from_pretrained(model_class, name, located, config, dtype)
+    require_safetensors(folder, model_class.__name__)
+    model, report = _from_pretrained(model_class, name, folder, config, dtype)
     _check_sizes(name, report["mismatched_keys"])
     _check_body(name, family, report["missing_keys"] | report["unexpected_keys"])
     _warn_of_random_weights(name, task, report["missing_keys"])
@@ -117,9 +115,8 @@ def load_fine_tuned(folder: str) -> PreTrainedModel:
             f"architectures must end in {' or '.join(_FINE_TUNED)}"
         )
     require_safetensors(Path(folder), head)
-    located = Located(folder, folder, None, "folder")
     model_class = getattr(transformers, head)
-    model, report = _from_pretrained(model_class, folder, located, config, torch.float32)
+    model, report = _from_pretrained(model_class, folder, Path(folder), config, torch.float32)
     _check_sizes(folder, report["mismatched_keys"])
     if missing := report["missing_keys"]:
         raise UserError(f"{folder}: {len(missing)} weights are missing, e.g. {min(missing)}")
@@ -141,14 +138,13 @@ def fine_tuned_config(folder: str) -> PreTrainedConfig:
 
 
 def _from_pretrained(
-    model_class: Any, name: str, located: Located, config: PreTrainedConfig, dtype: torch.dtype
+    model_class: Any, name: str, folder: Path, config: PreTrainedConfig, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(
-                located.source,
+                folder,
                 config=config,
-                revision=located.revision,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -1,39 +1,73 @@
-"""Execution of a plan: its missing runs, then its tables."""
+"""Execution of a plan: its missing runs, its models, then its tables."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
 from angels_share.flags import Options
 from eval_harness.runs.run import Run
+from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
-from eval_harness.sweep.plan import Plan, jobs, lacks_weights
-from eval_harness.sweep.queue import unique
+from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
+from eval_harness.sweep.queue import Job, unique
 from eval_harness.sweep.scheduler import Outcome, sweep
 from eval_harness.tables.write import write_by_name
 
 _WORK = "eval_harness.training.runner:run_task"
 
 
-def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> tuple[Outcome, list[Run]]:
-    """Do the runs that have no result, write all tables and print some.
+@dataclass(frozen=True)
+class Carried:
+    """What became of a plan.
+
+    Attributes:
+        outcome: the sweep's outcome.
+        runs: the runs that now have a result.
+        chosen: with `--save_models best`, the runs whose models were kept.
+    """
+
+    outcome: Outcome
+    runs: tuple[Run, ...]
+    chosen: tuple[Chosen, ...] = ()
+
+
+def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
+    """Do the runs that have no result, keep the models, write all tables and print some.
 
     Args:
         plan: the runs.
         options: how to execute them: `workers`, `threads`, `rerun` and `use_cpu`.
         tables: names of the tables to print.
-
-    Returns:
-        The sweep's outcome, and the runs that now have a result.
     """
     planned = unique(jobs(plan))
+    _name_lost_models(plan, options, planned)
+    outcome = _sweep(plan, planned, options, options.rerun)
+    finished = {run.key for run in (*outcome.done, *outcome.skipped)}
+    runs = [job.run for job in planned if job.key in finished]
+    chosen = _keep_the_best(plan, options, planned, outcome, runs)
+    written = write_by_name(plan.root, {job.run.model.key for job in planned})
+    for name in (*tables, "not counted"):
+        if name in written:
+            print(written[name])  # noqa: T201
+    for each in chosen:
+        print(f"saved: {each}: {each.run.save_weights_to}")  # noqa: T201
+    for line in outcome.summary():
+        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+    return Carried(outcome, tuple(runs), tuple(chosen))
+
+
+def _name_lost_models(plan: Plan, options: Options, planned: Iterable[Job]) -> None:
     for job in planned:
         if options.rerun == "missing" and job.again and lacks_weights(job.run):
             sys.stderr.write(
                 f"{plan.experiment.program}: {job.run}: has a result, but its weights were not "
-                "kept: it is fine-tuned again (--keep_weights saves those of every run)\n"
+                "kept: it is fine-tuned again (--save_models all keeps those of every run)\n"
             )
+
+
+def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: str) -> Outcome:
     executor = LocalWorkers(
         plan.root,
         _WORK,
@@ -41,15 +75,23 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> tuple[Outc
         threads=options.threads,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    outcome = sweep(plan.root, planned, executor, rerun=options.rerun)
-    written = write_by_name(plan.root, {job.run.model.key for job in planned})
-    for name in (*tables, "not counted"):
-        if name in written:
-            print(written[name])  # noqa: T201
-    for line in outcome.summary():
-        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
-    finished = {run.key for run in (*outcome.done, *outcome.skipped)}
-    return outcome, [job.run for job in planned if job.key in finished]
+    return sweep(plan.root, planned, executor, rerun=rerun, prepare=fetch_models)  # type: ignore[arg-type]
+
+
+def _keep_the_best(
+    plan: Plan, options: Options, planned: Sequence[Job], outcome: Outcome, runs: Iterable[Run]
+) -> list[Chosen]:
+    """Save the model of the seed nearest the median, and remove those made on the way to it."""
+    if plan.experiment.save_models != "best":
+        return []
+    wanted = {(model.key, task.name) for model in plan.models for task in plan.tasks}
+    chosen = nearest_to_median(
+        plan.root, (run for run in runs if (run.model.key, run.task.name) in wanted)
+    )
+    if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
+        _sweep(plan, missing, options, "missing")
+    remove_others(outcome.done, chosen, planned)
+    return [each for each in chosen if not lacks_weights(each.run)]
 
 
 def status_of(outcome: Outcome) -> int:

@@ -33,11 +33,11 @@ from eval_harness.tasks.registry import Task
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     planned = plan(experiment(options))
-    outcome, runs = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
+    carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:
         for task in planned.tasks:
-            _write_submissions(planned, task, [run for run in runs if run.task == task])
-    return status_of(outcome)
+            _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
+    return status_of(carried.outcome)
 
 
 def experiment(options: Options) -> Experiment:

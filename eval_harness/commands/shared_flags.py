@@ -7,7 +7,7 @@ from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
 
 MODEL = Flag(
     "model",
-    "models to fine-tune: short names, folders or Hub ids",
+    "models to fine-tune: short names, folders or Hub ids, the latter with @REVISION if wanted",
     many=True,
     required=True,
     alias="model_name_or_path",
@@ -43,9 +43,11 @@ SWEEP = (
     ),
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
-        "keep_weights",
-        "save every fine-tuned model; a later --teacher is then not fine-tuned again",
-        bool,
+        "save_models",
+        "fine-tuned models to save below RESULTS_DIR/models; best: that of the seed nearest the "
+        "median of its model and task; a later --teacher takes a saved one",
+        default="none",
+        choices=("none", "best", "all"),
     ),
     Flag(
         "choose",
@@ -62,7 +64,9 @@ NO_TEACHER_CACHE = Flag(
 )
 
 DATA_DIR = Flag("data_dir", "folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]")
-DATA_REVISION = Flag("data_revision", "commit of the data set on the Hub [the newest]")
+DATA_REVISION = Flag(
+    "data_revision", "commit, tag or branch of the data sets on the Hub [cached, else the newest]"
+)
 
 _DISTILLATION_FLAGS = (
     "alpha_ce",
@@ -100,5 +104,5 @@ def shared_settings(options: Options) -> dict[str, Any]:
         "data_revision": options.data_revision,
         "limit": options.limit,
         "choose": options.choose,
-        "keeps_weights": options.keep_weights,
+        "save_models": options.save_models,
     }

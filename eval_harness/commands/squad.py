@@ -37,10 +37,10 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 def run(options: Options) -> int:
     """Do the missing runs, write tables and answers, print Table 2."""
     planned = checked_plan(experiment(options))
-    outcome, runs = carry_out(planned, options, ["table2"])
-    for each in runs:
+    carried = carry_out(planned, options, ["table2"])
+    for each in carried.runs:
         _write_answers(planned, each)
-    return status_of(outcome)
+    return status_of(carried.outcome)
 
 
 def experiment(options: Options) -> Experiment:

@@ -9,16 +9,17 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import explain
-from angels_share.names import Located, cache_folder, locate
+from angels_share.hub.asking import NoNetworkError
+from angels_share.hub.cache import noted_files, snapshot
+from angels_share.hub.fetch import Wanted, configuration_folder, download, files_of_splits
+from angels_share.hub.locate import Located, locate
 from angels_share.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
 from eval_harness.data.glue_files import file_of, is_there, read_glue
-from eval_harness.tasks.kinds import Kind
 from eval_harness.tasks.registry import Task
 
 _ABOUT = "about.json"
 _LONGEST_NAME = 100
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -86,7 +87,8 @@ def find_source(
         task: what to find.
         data_dir: the folder; None for the Hub.
         splits: the splits to be read; the first one decides where the others must be, too.
-        revision: the commit of the Hub's data set; None for the newest.
+        revision: a commit, tag or branch of the Hub's data set; None for what is cached, or else
+            the newest.
 
     Raises:
         UserError: not found, found twice, or a revision was given for data that have none.
@@ -185,55 +187,123 @@ def _read_tables(task: Task, folder: Path, split: str) -> list[Columns]:
 
 
 def _from_hub(task: Task, splits: Sequence[str], revision: str | None) -> DataSource:
-    assert task.hub is not None
-    if revision is not None and not _COMMIT.fullmatch(revision):
-        raise UserError(f"revision {revision!r}: must be the 40 hex digits of a commit")
+    located = _locate(task, revision)
+    assert located.revision is not None
     source = f"hub:{task.hub}" + (f"/{task.config}" if task.config else "")
-    if revision is None or not _snapshot(task.hub, revision).is_dir():
-        located = _locate(task.hub, task.kind)
-        revision = revision or located.revision
-        if located.kind == "folder":
-            raise UserError(
-                f"{task.hub}: a local folder has the name of this Hub data set; rename the folder"
-            )
-    assert revision is not None
-    folder = _cached_folder(task, _snapshot(task.hub, revision), splits)
+    folder = _parquet_folder(task, located, splits)
     if folder is not None:
-        return DataSource(source, revision, lambda split: _read_tables(task, folder, split))
-    data = _download(task, revision)
-    return DataSource(source, revision, lambda split: [_dataset_columns(task, data, split, source)])
+        return DataSource(source, located.revision, lambda split: _read_tables(task, folder, split))
+    data = _load(task, located)
+    return DataSource(
+        source, located.revision, lambda split: [_dataset_columns(task, data, split, source)]
+    )
 
 
-def _locate(hub: str, kind: Kind) -> Located:
-    try:
-        return locate(hub, what="dataset")  # answers within two seconds
-    except UserError as error:
-        raise UserError(f"{error}; or use {kind.local_data}") from error
+def wanted_files(
+    tasks: Iterable[Task],
+    splits_of: Callable[[Task], Sequence[str]],
+    revision: str | None,
+    *,
+    newest: bool = False,
+) -> list[Wanted]:
+    """Return the files on the Hub that reading tasks takes, for one download of them all.
 
+    Left out are data in a layout of their own, and what is in the cache unless the newest is asked.
 
-def _snapshot(hub: str, revision: str) -> Path:
-    return cache_folder() / f"datasets--{hub.replace('/', '--')}" / "snapshots" / revision
+    Args:
+        tasks: the tasks.
+        splits_of: returns the splits of a task that are read.
+        revision: the commit, tag or branch of their data sets; None for what is cached or newest.
+        newest: whether the Hub is asked even if something is cached.
 
-
-def _cached_folder(task: Task, snapshot: Path, splits: Sequence[str]) -> Path | None:
-    """Return the folder in the Hub's cache if it has all splits.
-
-    Offline, `datasets` would retry the network for half a minute before it read the cache.
+    Raises:
+        UserError: a data set isn't found.
     """
-    folder = snapshot / (task.config or "data")
+    found: dict[str, Wanted] = {}
+    for task in tasks:
+        if task.files or task.hub is None:
+            continue
+        located = _locate(task, revision, newest=newest)
+        if not newest and _is_cached(task, located, splits_of(task)):
+            continue
+        wanted = files_of_splits(located, task.config or "data", splits_of(task))
+        if wanted is not None:  # tasks of one data set are one entry
+            before = found.get(wanted.repo_id)
+            found[wanted.repo_id] = wanted.with_files(before.files if before else ())
+    return list(found.values())
+
+
+def _is_cached(task: Task, located: Located, splits: Sequence[str]) -> bool:
+    assert located.revision is not None
+    if _cached_folder(task, located, splits) is not None:
+        return True
+    return noted_files(located.source, located.revision, task.config) is not None
+
+
+def fetch_unusual(
+    tasks: Iterable[Task], splits_of: Callable[[Task], Sequence[str]], revision: str | None
+) -> None:
+    """Fetch the newest data of tasks on the Hub that are in a layout of their own.
+
+    Args:
+        tasks: the tasks.
+        splits_of: returns the splits of a task that are read.
+        revision: the commit, tag or branch of their data sets, if one is meant.
+
+    Raises:
+        UserError: one of them can't be fetched.
+    """
+    for task in tasks:
+        if not task.files and task.hub is not None:
+            located = _locate(task, revision, newest=True)
+            if _parquet_folder(task, located, splits_of(task)) is None:
+                configuration_folder(located, task.config)
+
+
+def _locate(task: Task, revision: str | None, *, newest: bool = False) -> Located:
+    name = f"{task.hub}@{revision}" if revision else str(task.hub)
+    if Path(str(task.hub)).is_dir():
+        raise UserError(
+            f"{task.hub}: a local folder has the name of this Hub data set; rename the folder"
+        )
+    try:
+        return locate(name, what="dataset", newest=newest)
+    except NoNetworkError as error:
+        raise UserError(f"{error}; or use {task.kind.local_data}") from error
+
+
+def _cached_folder(task: Task, located: Located, splits: Sequence[str]) -> Path | None:
+    """Return the folder of the splits' parquet files in the Hub's cache if it has all of them."""
+    assert located.revision is not None
+    folder = snapshot(located.source, located.revision, "dataset") / (task.config or "data")
     return folder if all(_table_files(folder, split) for split in splits) else None
 
 
-def _download(task: Task, revision: str) -> Any:
-    import datasets  # takes two seconds, and only the Hub needs it
+def _parquet_folder(task: Task, located: Located, splits: Sequence[str]) -> Path | None:
+    """Return the folder of the splits' parquet files, fetched if need be; None without such."""
+    folder = _cached_folder(task, located, splits)
+    if folder is not None:
+        return folder
+    assert located.revision is not None
+    if noted_files(located.source, located.revision, task.config) is not None:
+        return None  # was fetched before, in its own layout
+    wanted = files_of_splits(located, task.config or "data", splits)
+    if wanted is None:
+        return None
+    download([wanted])
+    return wanted.folder / (task.config or "data")
+
+
+def _load(task: Task, located: Located) -> Any:
+    """Return a data set in a layout of its own, as `datasets` reads it from the cache."""
+    folder = configuration_folder(located, task.config)
+    import datasets  # takes two seconds, and only such data need it
 
     try:
-        return datasets.load_dataset(task.hub, task.config, revision=revision)
+        return datasets.load_dataset(str(folder), task.config)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{task.hub}: {task.title} could not be loaded from the Hub ({reason})"
-        ) from error
+        raise UserError(f"{task.hub}: {task.title} could not be read ({reason})") from error
 
 
 def _dataset_columns(task: Task, data: Any, split: str, source: str) -> Columns:

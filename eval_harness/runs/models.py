@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
-from angels_share.names import Located, ShortName, locate, short_name_of
+from angels_share.hub.fetch import at_commit, model_folder
+from angels_share.hub.locate import Located, locate
+from angels_share.names import ShortName, short_name_of
 from angels_share.student_record import RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
@@ -47,7 +49,7 @@ def identify(name: str) -> Model:
         UserError: not found, no tokenizer, or no weights that can be read without running code.
     """
     located = locate(name)
-    row = short_name_of(name)
+    row = short_name_of(name.partition("@")[0])
     if located.kind == "folder":
         row = None  # a folder is the user's own model, even if named like a short name
         require_safetensors(Path(located.source), "AutoModel")
@@ -71,7 +73,9 @@ def identify(name: str) -> Model:
 def _display_name(name: str, located: Located, row: ShortName | None) -> str:
     if row is not None:
         return row.short
-    return _folder_name(Path(located.source).resolve()) if located.kind == "folder" else name
+    if located.kind == "folder":
+        return _folder_name(Path(located.source).resolve())
+    return name.partition("@")[0]
 
 
 def _folder_name(path: Path) -> str:
@@ -101,9 +105,9 @@ class _Lineage(NamedTuple):
 
 
 def _read_lineage(located: Located) -> _Lineage:
-    """Read the record in a folder; of several teachers the first one counts."""
-    path = Path(located.source) / RECORD
-    if located.kind != "folder" or not path.is_file():
+    """Read the record in a model's folder; of several teachers the first one counts."""
+    path = model_folder(located, weights=False) / RECORD
+    if not path.is_file():
         return _Lineage()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +125,7 @@ def _read_lineage(located: Located) -> _Lineage:
 
 def _teacher_name(name: str) -> str:
     """Return a teacher's name as `identify` would give it."""
-    row = short_name_of(name)
+    row = short_name_of(name.partition("@")[0])
     return row.short if row else _folder_name(Path(name))
 
 
@@ -151,6 +155,21 @@ def _distilled(record: Mapping[str, Any]) -> Distilled | None:
 
 def _is_loss_weight(name: str) -> bool:
     return name.startswith("alpha_")
+
+
+def folder_of(model: Model, *, weights: bool = True) -> Path:
+    """Return a folder with exactly this revision of a model, fetched if need be.
+
+    Args:
+        model: the model.
+        weights: whether its weights are needed, or its config and tokenizer alone.
+
+    Raises:
+        UserError: it can't be fetched.
+    """
+    if model.revision is None:
+        return Path(model.source)
+    return model_folder(at_commit(model.source, model.revision), weights=weights)
 
 
 def is_fine_tuned_for(model: Model, task: Task) -> bool:
@@ -187,11 +206,7 @@ def max_tokens_of(model: Model) -> int | None:
 
 
 def _config(model: Model) -> dict[str, Any]:
-    path = Path(model.source) / "config.json"
-    if model.revision is not None:
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(model.source, "config.json", revision=model.revision))
+    path = folder_of(model, weights=False) / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except _UNREADABLE as error:

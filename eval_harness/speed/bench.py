@@ -23,6 +23,7 @@ from angels_share.names import nearest
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import refuse_code, refuse_unknown_fields
 from eval_harness.data.token_rows import TokenRows
+from eval_harness.runs.models import folder_of
 from eval_harness.runs.run import Model
 from eval_harness.speed.request import SEED, TASK, Request
 from eval_harness.training.encoding import Collator, by_length, encode
@@ -184,16 +185,11 @@ def _file_bytes(model: Model | None) -> int | None:
     """Return the size of the weights: of one file, or of those in an index; None without either."""
     if model is None:
         return None
-    folder = Path(model.source)
-    if model.revision is not None:
-        from huggingface_hub import hf_hub_download
-
-        config = hf_hub_download(model.source, "config.json", revision=model.revision)
-        folder = Path(config).parent
+    folder = folder_of(model)
     if (single := folder / "model.safetensors").is_file():
         return single.stat().st_size
     if not (index := folder / "model.safetensors.index.json").is_file():
-        return None  # loaded from the Hub's conversion of pickled weights, in another revision
+        return None
     names: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return sum((folder / name).stat().st_size for name in names)
 

@@ -13,7 +13,9 @@ from angels_share.errors import UserError
 from angels_share.files import explain, hash_of
 from angels_share.flags import Options
 from angels_share.hardware import cores
-from angels_share.names import locate, short_name_of
+from angels_share.hub.fetch import model_folder
+from angels_share.hub.locate import locate
+from angels_share.names import short_name_of
 from eval_harness.data.sources import find_source
 from eval_harness.data.stsb_lengths import lengths
 from eval_harness.data.texts import Split
@@ -204,12 +206,7 @@ def _config_of(name: str, *, is_file: bool) -> Mapping[str, Any]:
 
 
 def _config_file(name: str) -> Path:
-    located = locate(name)
-    if located.kind == "folder":
-        return Path(located.source) / "config.json"
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(located.source, "config.json", revision=located.revision))
+    return model_folder(locate(name), weights=False) / "config.json"
 
 
 def _tokenizer_of(name: str) -> tuple[str, str | None]:

@@ -7,16 +7,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
+from angels_share.hub.fetch import at_commit, download, files_of_model
 from angels_share.sealed_folder import is_whole
 from angels_share.tokenizing import check_tokenization, load_tokenizer
-from eval_harness.data.sources import NoDataError
+from eval_harness.data.sources import NoDataError, wanted_files
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.results.store import InvalidResult, load, path_of
-from eval_harness.runs.models import identify, is_fine_tuned_for, max_tokens_of
+from eval_harness.runs.models import folder_of, identify, is_fine_tuned_for, max_tokens_of
 from eval_harness.runs.run import Method, Model, Run
 from eval_harness.runs.settings import check_overrides, neutral, settings_of
 from eval_harness.sweep.queue import Job
@@ -42,11 +43,12 @@ class Experiment:
         student_given: settings added to `given` for runs with a teacher.
         caches_teacher_outputs: whether teacher outputs are computed once rather than at every step.
         data_dir: the folder with the data; None for the Hub.
-        data_revision: the revision of the data sets on the Hub.
+        data_revision: the commit, tag or branch of the data sets on the Hub.
         limit: the maximum number of training and evaluation examples.
         choose: the epoch whose score counts, "last" or "best".
         predict_test: whether to predict test splits as well.
-        keeps_weights: whether to save every fine-tuned model, not the teachers' alone.
+        save_models: which fine-tuned models to save beside the teachers': none, that of the seed
+            nearest the median of its model and task, or all.
     """
 
     program: str
@@ -64,7 +66,11 @@ class Experiment:
     limit: int | None = None
     choose: str = "last"
     predict_test: bool = False
-    keeps_weights: bool = False
+    save_models: Literal["none", "best", "all"] = "none"
+
+    def splits_of(self, task: Task) -> tuple[str, ...]:
+        """Return the splits of a task that are read."""
+        return ("train", *task.evaluation, *(task.test if self.predict_test else ()))
 
     def load(self, task: Task) -> TaskData[Any]:
         """Read a task's data."""
@@ -79,16 +85,18 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Extent:
-    """The content hash of a task's data and its numbers of examples."""
+    """The content hash of a task's data, its numbers of examples, and its commit on the Hub."""
 
     content: str
     train: int
     evaluated: int
+    revision: str | None = None
 
     @classmethod
     def of(cls, data: TaskData[Any]) -> "Extent":
         """Return the extent of a task's data, without a reference to the data."""
-        return cls(data.content, len(data.train), sum(len(part) for part in data.evaluation))
+        evaluated = sum(len(part) for part in data.evaluation)
+        return cls(data.content, len(data.train), evaluated, data.revision)
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,8 @@ def _read_all(experiment: Experiment) -> dict[str, Extent]:
     Raises:
         UserError: missing or unreadable data.
     """
+    if experiment.data_dir is None:  # all in one download, before any is read
+        download(wanted_files(experiment.tasks, experiment.splits_of, experiment.data_revision))
     extents: dict[str, Extent] = {}
     missing: dict[str, NoDataError] = {}
     for task in experiment.tasks:
@@ -208,7 +218,7 @@ def _teacher_job(plan: Plan, task: Task) -> _Teacher:
     """Plan to fine-tune the teacher with the first seed and save it, unless it is fine-tuned."""
     assert plan.teacher is not None
     if is_fine_tuned_for(plan.teacher, task):
-        return _Teacher(None, plan.teacher.key, _folder_of(plan.teacher))
+        return _Teacher(None, plan.teacher.key, str(folder_of(plan.teacher)))
     if plan.teacher in plan.models:
         run = _run(plan, plan.teacher, task, plan.seeds[0], None)
     else:
@@ -226,16 +236,6 @@ def _teacher_job(plan: Plan, task: Task) -> _Teacher:
 
 def _weights_of(plan: Plan, run: Run) -> str:
     return str(plan.root / "models" / run.key)
-
-
-def _folder_of(model: Model) -> str:
-    """Return a folder with exactly this revision, so that no worker loads a newer one."""
-    if model.revision is None:
-        return model.source
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", "*.json", "*.txt"]
-    return str(snapshot_download(model.source, revision=model.revision, allow_patterns=patterns))
 
 
 def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:
@@ -258,7 +258,7 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         method,
         neutral=neutral(experiment.given),
         data_dir=experiment.data_dir,
-        data_revision=experiment.data_revision,
+        data_revision=plan.extents[task.name].revision,
         seeds=plan.seeds,
         predict_test=experiment.predict_test,
     )
@@ -275,9 +275,22 @@ def _method(plan: Plan, teacher: _Teacher) -> Method:
 
 def _job(plan: Plan, run: Run, teacher: _Teacher | None) -> Job:
     needs = teacher.key if teacher is not None and teacher.job is not None else None
-    if plan.experiment.keeps_weights:
-        run = replace(run, save_weights_to=_weights_of(plan, run))
-    return Job(run, needs, _cost(plan, run), again=lacks_outputs(plan.root, run))
+    keeps = plan.experiment.save_models
+    saved = replace(run, save_weights_to=_weights_of(plan, run)) if keeps != "none" else run
+    # Which seed is the best shows when all have results: none is made again for its model before.
+    again = lacks_outputs(plan.root, saved if keeps == "all" else run)
+    return Job(saved, needs, _cost(plan, run), again=again)
+
+
+def fetch_models(jobs: Iterable[Job]) -> None:
+    """Fetch the weights of the models that jobs fine-tune, all in one download.
+
+    Raises:
+        UserError: one of them can't be fetched.
+    """
+    models = dict.fromkeys(job.run.model for job in jobs)
+    places = [at_commit(each.source, each.revision) for each in models if each.revision]
+    download([wanted for place in places if (wanted := files_of_model(place)) is not None])
 
 
 def lacks_outputs(root: Path, run: Run) -> bool:

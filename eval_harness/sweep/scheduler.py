@@ -6,7 +6,7 @@ missing. How runs are executed is the executor's business.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +87,7 @@ def sweep(
     executor: Executor,
     *,
     rerun: Literal["missing", "always", "never"] = "missing",
+    prepare: Callable[[Sequence[Job]], None] | None = None,
 ) -> Outcome:
     """Execute runs and save their results; a failing run does not stop the others.
 
@@ -98,6 +99,7 @@ def sweep(
         jobs: the requested runs; a run that one of them needs is among them or has a result.
         executor: executes the runs; not entered if there are none to execute.
         rerun: "missing" executes runs without a valid result, "always" all, "never" none.
+        prepare: called with the jobs to execute, before the first of them, if there are any.
 
     Returns:
         What became of each run.
@@ -115,6 +117,8 @@ def sweep(
     todo, skipped = _divide(root, requested, rerun)
     if not todo:
         return Outcome(skipped=tuple(skipped))
+    if prepare is not None:
+        prepare(todo)
     scheduler = _Scheduler(root, todo, executor)
     scheduler.run()
     return Outcome(tuple(scheduler.done), tuple(skipped), tuple(scheduler.failures))

@@ -26,6 +26,7 @@ from angels_share.inputs import positions_of
 from angels_share.sealed_folder import seal
 from angels_share.untrusted import quiet_transformers, refuse_code
 from eval_harness.data.token_rows import TokenRows
+from eval_harness.runs.models import folder_of
 from eval_harness.runs.run import Model
 from eval_harness.tasks.registry import Task
 from eval_harness.training.evaluation import HeadOutputs
@@ -100,15 +101,15 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
     Raises:
         UserError: the model can't be loaded, needs custom code, or its body is incomplete.
     """
-    config = _config(where, task)
+    folder = str(folder_of(where))
+    config = _config(where, folder, task)
     config.finetuning_task = task.name  # recorded in a saved model
     if config.pad_token_id is None:
         config.pad_token_id = _pad_id(where, tokenizer)
     try:
         with quiet_transformers():
             model, report = getattr(transformers, task.kind.head).from_pretrained(
-                where.source,
-                revision=where.revision,
+                folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -127,15 +128,14 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
     return LoadedModel(model, new, config.pad_token_id)
 
 
-def _config(where: Model, task: Task) -> PreTrainedConfig:
+def _config(where: Model, folder: str, task: Task) -> PreTrainedConfig:
     outputs: HeadOutputs = resolve(task.kind.outputs)(task)
     try:
-        values, _ = PreTrainedConfig.get_config_dict(where.source, revision=where.revision)
+        values, _ = PreTrainedConfig.get_config_dict(folder)
         refuse_code(where.name, values)
         _refuse_unsupported(where, values)
         return AutoConfig.from_pretrained(
-            where.source,
-            revision=where.revision,
+            folder,
             trust_remote_code=False,
             num_labels=len(outputs.names),
             id2label=dict(enumerate(outputs.names)),

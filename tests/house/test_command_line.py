@@ -28,17 +28,18 @@ OUR_FLAGS = {
     "preset ablation",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature data_dir data_revision "
     "max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun limit workers "
-    "threads choose keep_weights",
+    "threads choose save_models",
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature kd_over_all_positions "
     "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
     "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "
     "no_teacher_cache num_seeds seeds results_dir rerun limit workers threads choose "
-    "keep_weights",
+    "save_models",
     "eval_harness tables": "results_dir format verify",
     "eval_harness report": "results_dir students",
     "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
     "pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",
+    "eval_harness fetch": "model tasks corpus data_revision dry_run",
     "eval_harness demo": "folder seed",
 }
 

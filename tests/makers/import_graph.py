@@ -19,7 +19,7 @@ WINGS = {
         "cli", "pretrain", "harness", "training", "objectives", "models", "data", "recipe",
     ),
     "eval_harness": (
-        "__main__", "cli", "commands", "demo", "report", "tables", "speed", "sweep", "training",
+        "__main__", "cli", "commands", "demo", "report", "publish", "tables", "speed", "sweep", "training",
         "results", "squad", "data", "runs", "tasks", "child_process",
     ),
 }  # fmt: skip

@@ -161,48 +161,9 @@ def test_what_is_not_there_is_refused(name, tmp_path, prepare, monkeypatch):
         prepare(name)
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_hub_data_sets_are_read_streamed_or_not(streaming, tmp_path, prepare, tokenizer):
-    """Both ways must give one corpus under one fingerprint that follows the revision."""
-    made = prepare("someone/lines:plain", streaming=streaming)
-    assert rows(made.train) == encoded(tokenizer, tiny.LINES)
-    assert made.report["sources"] == [
-        {"name": "someone/lines:plain", "identity": "hub:someone/lines:plain:revision-1"}
-    ]
-
-
-@pytest.fixture(autouse=True)
-def hub(monkeypatch):
-    """A Hub with one data set; everything else isn't there."""
-
-    class Builder:
-        hash = "revision-1"
-        info = type("Info", (), {"splits": None})
-        ready = False
-
-        def download_and_prepare(self):
-            self.ready = True
-
-        def as_dataset(self, split):
-            assert self.ready
-            return self.as_streaming_dataset(split)
-
-        def as_streaming_dataset(self, split):
-            assert split == "train"
-            return iter([{"text": line, "id": 1} for line in tiny.LINES])
-
-    def load_dataset_builder(name, config):
-        if (name, config) != ("someone/lines", "plain"):
-            raise FileNotFoundError(f"Dataset '{name}' doesn't exist\nlong explanation")
-        return Builder()
-
-    module = type("datasets", (), {"load_dataset_builder": staticmethod(load_dataset_builder)})
-    monkeypatch.setitem(__import__("sys").modules, "datasets", module)
-
-
 def test_an_unknown_hub_id_is_one_line(prepare):
     """A typo in a folder's name ends here; the answer must fit both meanings."""
-    with pytest.raises(UserError, match=r"^my-texts: neither a local file or folder") as caught:
+    with pytest.raises(UserError, match=r"^dataset 'my-texts' is neither a folder") as caught:
         prepare("my-texts")
     assert "\n" not in str(caught.value)
 

@@ -190,7 +190,7 @@ def test_a_teacher_whose_weights_were_kept_is_not_tuned_again(world, tmp_path, c
     ]  # fmt: skip
     plain = ["--model", str(world / "bert"), *shared]
     distilled = ["--model", str(world / "distilbert"), "--teacher", str(world / "bert"), *shared]
-    assert run_command(glue.COMMAND, [*plain, "--keep_weights"]) == 0
+    assert run_command(glue.COMMAND, [*plain, "--save_models", "all"]) == 0
     (teacher,) = results.glob("runs/*/rte/*/seed-1.json")
     before = teacher.stat().st_mtime_ns
     assert run_command(glue.COMMAND, distilled) == 0
@@ -203,7 +203,7 @@ def test_a_teacher_whose_weights_were_kept_is_not_tuned_again(world, tmp_path, c
     assert teacher.stat().st_mtime_ns > before
     assert (
         "run_glue: bert on RTE, seed 1: has a result, but its weights were not kept: it is "
-        "fine-tuned again (--keep_weights saves those of every run)\n"
+        "fine-tuned again (--save_models all keeps those of every run)\n"
     ) in capsys.readouterr().err
 
 

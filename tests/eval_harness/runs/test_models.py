@@ -25,21 +25,6 @@ def test_the_digest_is_of_what_a_model_computes(tmp_path):
     assert one.name == "my Model"
 
 
-def test_a_hub_model_is_known_by_its_revision(tmp_path, monkeypatch):
-    """Prevents a result of an older revision from passing for the newest one's."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    root = tmp_path / "models--distilbert--distilbert-base-uncased"
-    model_folder(root / "snapshots" / "0123456789ab")
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("0123456789ab")
-    model = identify("distilbert-base-uncased")
-    assert model.key == "distilbert-01234567"
-    assert (model.name, model.teacher) == ("distilbert", "bert")
-    assert model.revision == "0123456789ab"
-
-
 def test_a_student_knows_its_teacher(tmp_path):
     """Prevents a share retained against nobody: a student's record names its teacher."""
     folder = model_folder(tmp_path / "student")

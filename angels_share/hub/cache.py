@@ -1,0 +1,109 @@
+"""The local cache of the Hub, in huggingface_hub's own layout.
+
+Everything is fetched by its commit, so that no later commit can slip in; which commit a branch or
+a tag stood for is written down in `refs`, as huggingface_hub does when it is given the branch.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from angels_share.files import require_writable_folder, write_atomically
+
+What = Literal["model", "dataset"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+MAIN = "main"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+# Beside huggingface_hub's own folders, which it leaves alone.
+_NOTES = "angels-share"
+
+
+def cache_folder() -> Path:
+    """Return the folder of huggingface_hub's cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def require_writable_cache(repo_id: str) -> None:
+    """Refuse a cache that can't be written to, before anything is downloaded.
+
+    Raises:
+        UserError: it can't be written to.
+    """
+    require_writable_folder(cache_folder(), f"the Hub cache (HF_HOME) for {repo_id}:")
+
+
+def snapshot(repo_id: str, revision: str, what: What) -> Path:
+    """Return the folder of a commit's files, whether it is there or not."""
+    return _repository(repo_id, what) / "snapshots" / revision
+
+
+def recorded_commit(repo_id: str, reference: str, what: What) -> str | None:
+    """Return the cached commit that a branch, a tag or a commit's id stands for, if any."""
+    if COMMIT.fullmatch(reference):
+        revision = reference
+    else:
+        try:
+            file = _repository(repo_id, what) / "refs" / reference
+            revision = file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):  # none, or a cache that this user can't read
+            return None
+    try:
+        is_there = bool(revision) and snapshot(repo_id, revision, what).is_dir()
+    except OSError:
+        return None
+    return revision if is_there else None
+
+
+def record_commit(repo_id: str, reference: str, revision: str, what: What) -> None:
+    """Write down the commit that a branch or a tag stands for; a commit's own id needs no note."""
+    if reference != revision:
+        file = _repository(repo_id, what) / "refs" / reference
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, revision)
+
+
+def has_model(folder: Path, *, weights: bool) -> bool:
+    """Return whether a snapshot holds a model's config and tokenizer, and its weights if asked."""
+    has_tokenizer = any((folder / name).exists() for name in _VOCABULARIES)
+    if not has_tokenizer or not (folder / "config.json").exists():
+        return False
+    return not weights or (folder / _WEIGHTS).exists() or _has_shards(folder)
+
+
+def _has_shards(folder: Path) -> bool:
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return all((folder / str(name)).exists() for name in set(index["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def noted_files(repo_id: str, revision: str, config: str | None) -> list[str] | None:
+    """Return the files of a data set's configuration, if all were fetched before and are there."""
+    try:
+        files: list[str] = json.loads(_note(repo_id, revision, config).read_text(encoding="utf-8"))
+        folder = snapshot(repo_id, revision, "dataset")
+        return files if all((folder / name).exists() for name in files) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def note_files(repo_id: str, revision: str, config: str | None, files: Iterable[str]) -> None:
+    """Write down that these files, all of a data set's configuration, were fetched."""
+    note = _note(repo_id, revision, config)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(note, json.dumps(sorted(files)))
+
+
+def _note(repo_id: str, revision: str, config: str | None) -> Path:
+    name = re.sub(r"[^\w-]", "-", config or "default")
+    return _repository(repo_id, "dataset") / _NOTES / revision / f"{name}.json"
+
+
+def _repository(repo_id: str, what: What) -> Path:
+    return cache_folder() / f"{what}s--{repo_id.replace('/', '--')}"

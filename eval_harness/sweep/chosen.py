@@ -1,0 +1,91 @@
+"""The seed whose model is kept of a model and a task: the one nearest the median. No torch."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from angels_share.sealed_folder import is_whole
+from eval_harness.results.store import load, path_of
+from eval_harness.runs.run import Run
+from eval_harness.sweep.queue import Job
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run that stands for all seeds of a model, a task and settings.
+
+    Attributes:
+        run: the run.
+        score: its score.
+        median: the median of all seeds.
+        seeds: how many seeds there are.
+    """
+
+    run: Run
+    score: float
+    median: float
+    seeds: int
+
+    def __str__(self) -> str:
+        percent = f"{100 * self.score:.1f}, nearest the median {100 * self.median:.1f}"
+        return f"{self.run} ({percent} of {self.seeds})"
+
+
+def nearest_to_median(root: Path, runs: Iterable[Run]) -> list[Chosen]:
+    """Return the run nearest the median of each model, task and settings; of two, the lower one.
+
+    Args:
+        root: the results folder.
+        runs: runs that have results; those with an undefined score stand for nothing.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.key.rpartition("/")[0], []).append(run)
+    return [chosen for group in groups.values() if (chosen := _nearest(root, group)) is not None]
+
+
+def _nearest(root: Path, runs: Sequence[Run]) -> Chosen | None:
+    scored = [(run, load(path_of(root, run.key)).score) for run in runs]
+    known = [(run, score) for run, score in scored if score is not None]
+    if not known:
+        return None
+    middle = median(score for _, score in known)
+    run, score = min(known, key=lambda each: (abs(each[1] - middle), each[1], each[0].seed))
+    return Chosen(run, score, middle, len(known))
+
+
+def jobs_for_models(chosen: Iterable[Chosen], planned: Sequence[Job]) -> list[Job]:
+    """Return the jobs that make the models of chosen runs that were not saved, with their teachers.
+
+    A run that is made again has the same bits, so its result stays what it was.
+
+    Args:
+        chosen: the runs whose models are wanted.
+        planned: the jobs of the command.
+    """
+    jobs = {job.key: job for job in planned}
+    missing = []
+    for each in chosen:
+        job = jobs[each.run.key]
+        if job.run.save_weights_to and not is_whole(Path(job.run.save_weights_to)):
+            missing.append(replace(job, again=True))
+    needed = {job.needs for job in missing if job.needs}
+    return [*(jobs[key] for key in sorted(needed) if key in jobs), *missing]
+
+
+def remove_others(made: Iterable[Run], chosen: Iterable[Chosen], planned: Iterable[Job]) -> None:
+    """Remove the models that this command made on the way to the chosen ones.
+
+    Args:
+        made: the runs that this command executed; a model that was there before stays.
+        chosen: the runs whose models stay.
+        planned: the jobs of the command; a teacher that one of them needs stays.
+    """
+    planned = list(planned)
+    kept = {each.run.key for each in chosen} | {job.needs for job in planned}
+    folders = {job.key: job.run.save_weights_to for job in planned}
+    for run in made:
+        if run.key not in kept and (folder := folders.get(run.key)):
+            shutil.rmtree(folder, ignore_errors=True)
