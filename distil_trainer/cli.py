@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from angels_share.ablations import ABLATIONS, FULL
@@ -10,6 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
 from angels_share.hub.locate import locate
+from angels_share.hub.push_flags import PUSH_FLAGS, destination_of
 from distil_trainer.recipe import (
     PRESETS,
     TERMS,
@@ -176,15 +178,16 @@ def _run(parsed: Options) -> int:
     elif options.student is None:
         raise UserError("--teacher none requires --student FOLDER or --student config.json")
     require_writable_folder(options.output_dir, "--output_dir")
+    destination = destination_of(options, Path(options.output_dir).resolve().name)
     from distil_trainer.pretrain import pretrain
 
-    return pretrain(options)
+    return pretrain(options, destination)
 
 
 PRETRAIN = Command(
     name="run_pretrain_distill",
     summary="distils a student from a teacher while pre-training on a corpus",
-    flags=(*_MODEL_FLAGS, *_DATA_FLAGS, *_LOSS_FLAGS),
+    flags=(*_MODEL_FLAGS, *_DATA_FLAGS, *_LOSS_FLAGS, *PUSH_FLAGS),
     run=_run,
     examples=(
         "python run_pretrain_distill.py --teacher bert --corpus wiki.txt --output_dir my-distil",

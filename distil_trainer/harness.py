@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel, Trainer
 
 from angels_share.errors import UserError
 from angels_share.inputs import positions_of
@@ -61,7 +61,17 @@ def make_trainer(
         dataset = _with_teacher_outputs(args, version, folders["outputs"], dataset, collator)
     else:
         teacher = _load_teacher(version)
-    return DistilTrainer(model, args, teacher=teacher, train_dataset=dataset, **trainer_settings)
+    return _SweepTrainer(model, args, teacher=teacher, train_dataset=dataset, **trainer_settings)
+
+
+class _SweepTrainer(DistilTrainer):
+    """A trainer of a run that is repeated rather than resumed: its order is plain fine-tuning's.
+
+    So a seed sees the same batches with a teacher as without.
+    """
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return Trainer._get_train_sampler(self, train_dataset)
 
 
 def _version(folder: str) -> Version:

@@ -5,7 +5,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from transformers.utils import logging as transformers_logging
 from angels_share import __version__
 from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import DONE
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
+from angels_share.hardware import processor
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
+from angels_share.hub.push import Destination, push, push_command, upload_of_model
 from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
@@ -35,19 +37,28 @@ from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.trainer import DistilTrainer
 
 
-def pretrain(options: Options) -> int:
-    """Train one student, or Table 4's one after the other; return the exit status."""
+def pretrain(options: Options, destination: Destination | None = None) -> int:
+    """Train one student, or Table 4's one after the other; return the exit status.
+
+    Args:
+        options: the command's flags.
+        destination: where to push what is finished, if anywhere; of several students, what the
+            names of their repositories begin with.
+    """
     # These bars are of loading and saving models, which takes seconds; the Trainer's own stays.
     transformers_logging.disable_progress_bar()
     if options.ablation != "all":
-        return _Job.of(options, Path(options.output_dir), options.ablation or FULL).run()
+        folder = Path(options.output_dir)
+        return _Job.of(options, folder, options.ablation or FULL, destination).run()
     status = DONE
     for name in ABLATIONS:
         folder = Path(options.output_dir) / name
         if is_complete(folder) and options.resume_from_checkpoint:
             print(f"{folder}: complete, nothing to do")  # noqa: T201
             continue
-        status = _Job.of(options, folder, name).run()
+        repo_id = f"{destination.repo_id}-{name}" if destination else ""
+        place = replace(destination, repo_id=repo_id) if destination else None
+        status = _Job.of(options, folder, name, place).run()
         if status != DONE:
             break
     return status
@@ -62,11 +73,14 @@ class _Job:
     training: Mapping[str, Any]
     folder: Path
     ablation: str
+    destination: Destination | None
 
     @classmethod
-    def of(cls, options: Options, folder: Path, ablation: str) -> "_Job":
+    def of(
+        cls, options: Options, folder: Path, ablation: str, destination: Destination | None
+    ) -> "_Job":
         changed = {**options.values, **ABLATIONS[ablation].changes}
-        return cls(changed, options.given, options.training, folder, ablation)
+        return cls(changed, options.given, options.training, folder, ablation, destination)
 
     def run(self) -> int:
         if is_complete(self.folder):
@@ -259,6 +273,19 @@ class _Job:
             f"{self.folder}: {type(student).__name__} of {shape.depth} layers x {shape.width}, "
             f"{student.num_parameters() / 1e6:.1f} M parameters, {step} steps{validated}",
         )
+        return self._push(trainer) if self.destination else DONE
+
+    def _push(self, trainer: DistilTrainer) -> int:
+        """Push the student; a push that fails loses nothing, and says how to repeat it."""
+        assert self.destination is not None
+        if not trainer.is_world_process_zero():
+            return DONE
+        try:
+            upload = upload_of_model(self.folder, self.destination)
+            print(push(upload, self.destination), flush=True)  # noqa: T201
+        except UserError as error:
+            again = push_command(self.folder, self.destination)
+            raise RunFailed(f"{error}; the student is saved: `{again}`") from error
         return DONE
 
     def _write_record(
@@ -292,6 +319,8 @@ class _Job:
             "versions": _versions(),
             "threads": torch.get_num_threads(),
             "device": str(trainer.args.device),
+            "machine": {"processor": processor()},
+            "times": _times(trainer),
         }
         write_json(self.folder / RECORD, record)
 
@@ -301,6 +330,15 @@ class _Job:
             return None
         plan = plan_student(trainer.teachers[0].config, **self._plan(), init="teacher")
         return list(plan.layers)
+
+
+def _times(trainer: DistilTrainer) -> dict[str, float]:
+    """Return how long this process trained; a resumed one says from which step on."""
+    if trainer.seconds_trained is None:
+        return {}
+    first = trainer.first_step
+    stage = "training" if first == 0 else f"training from step {first} on"
+    return {stage: round(trainer.seconds_trained, 1)}
 
 
 def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:

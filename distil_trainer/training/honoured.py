@@ -74,6 +74,7 @@ HONOURED = frozenset((
     "length_column_name", "dataloader_drop_last", "dataloader_multiprocessing_context",
     "include_for_metrics", "batch_eval_metrics", "prediction_loss_only",
     "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
+    "hub_model_id", "hub_private_repo", "hub_revision",
 ))  # fmt: skip
 """Fields that do what transformers says, except as listed below for text."""
 
@@ -132,7 +133,11 @@ REFUSED: Mapping[str, Refusal] = {
         "transformers' debugger fails on the boolean masks of attention; use "
         "torch.autograd.set_detect_anomaly(True)"
     ),
-    "push_to_hub": Refusal("push the finished folder with `hf upload`"),
+    "push_to_hub": Refusal(
+        "checkpoints are not published: call push_to_hub() when training is over, or give the "
+        "command the flag"
+    ),
+    "hub_token": Refusal("set HF_TOKEN or run `hf auth login`: a token must not lie in a file"),
 }
 """Fields that are refused, whatever the student is. Checked when the arguments are made."""
 
@@ -180,7 +185,7 @@ NO_EFFECT_ON_TEXT: Mapping[str, str] = {
 """Fields that a language model's run has no use for; its numbers are the same with any value."""
 
 _FOR_SCRIPTS = "it is for scripts, which decide by it which methods to call; no Trainer reads it"
-_OF_THE_HUB = "nothing is pushed to the Hub"
+_OF_THE_HUB = "push_to_hub() pushes the finished student once, and no checkpoints"
 
 NO_EFFECT: Mapping[str, str] = {
     "logging_nan_inf_filter": "a run stops at the first loss that is not finite",
@@ -188,12 +193,8 @@ NO_EFFECT: Mapping[str, str] = {
     "do_predict": _FOR_SCRIPTS,
     "resume_from_checkpoint": "pass it to train(), as no Trainer reads this one",
     "local_rank": "the launcher says it in LOCAL_RANK, as no Trainer reads this one",
-    "hub_token": _OF_THE_HUB,
-    "hub_private_repo": _OF_THE_HUB,
-    "hub_model_id": _OF_THE_HUB,
     "hub_strategy": _OF_THE_HUB,
     "hub_always_push": _OF_THE_HUB,
-    "hub_revision": _OF_THE_HUB,
 }
 """Fields that change nothing, whatever the student is."""
 

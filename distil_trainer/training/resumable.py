@@ -9,6 +9,7 @@ import logging
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,10 @@ class ResumableTrainer(Trainer):
 
     stop_signal: int | None = None
     """The signal that ended the last `train()` early, the same in every process, or None."""
+    first_step: int = 0
+    """The step that the last `train()` went on from."""
+    seconds_trained: float | None = None
+    """How long it took in this process; None before it has ended."""
     _signal_here: int | None = None
     _stopped_at: int | None = None
 
@@ -93,10 +98,14 @@ class ResumableTrainer(Trainer):
                 checkpoints.
             RunFailed: a value is not finite, or a checkpoint can't be written.
         """
+        self.first_step = 0
         folder = self._folder_to_resume(resume_from_checkpoint)
         self.stop_signal = self._signal_here = self._stopped_at = None
+        started = time.monotonic()
         with self._catching_signals():
-            return super().train(resume_from_checkpoint=folder, **rest)
+            output = super().train(resume_from_checkpoint=folder, **rest)
+        self.seconds_trained = time.monotonic() - started
+        return output
 
     def _folder_to_resume(self, requested: Any) -> str | None:
         output_dir = Path(self.args.output_dir)
@@ -123,6 +132,7 @@ class ResumableTrainer(Trainer):
             )
         found = checkpoint.Checkpoint(found.folder, found.step, settings)
         checkpoint.require_same_settings(found, self.result_settings(), inexact=inexact)
+        self.first_step = found.step
         return str(found.folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

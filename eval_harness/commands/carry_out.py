@@ -1,12 +1,14 @@
 """Execution of a plan: its missing runs, its models, then its tables."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
 from angels_share.flags import Options
+from angels_share.hub.push import Destination
+from eval_harness.publish.models import Key, push_models
 from eval_harness.runs.run import Run
 from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
@@ -25,7 +27,7 @@ class Carried:
     Attributes:
         outcome: the sweep's outcome.
         runs: the runs that now have a result.
-        chosen: with `--save_models best`, the runs whose models were kept.
+        chosen: the runs nearest the median, whose models were saved.
     """
 
     outcome: Outcome
@@ -81,8 +83,8 @@ def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: str) -> 
 def _keep_the_best(
     plan: Plan, options: Options, planned: Sequence[Job], outcome: Outcome, runs: Iterable[Run]
 ) -> list[Chosen]:
-    """Save the model of the seed nearest the median, and remove those made on the way to it."""
-    if plan.experiment.save_models != "best":
+    """Save the model of the seed nearest the median; with `best` remove the others made here."""
+    if plan.experiment.save_models == "none":
         return []
     wanted = {(model.key, task.name) for model in plan.models for task in plan.tasks}
     chosen = nearest_to_median(
@@ -90,15 +92,39 @@ def _keep_the_best(
     )
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
         _sweep(plan, missing, options, "missing")
-    remove_others(outcome.done, chosen, planned)
+    if plan.experiment.save_models == "best":
+        remove_others(outcome.done, chosen, planned)
     return [each for each in chosen if not lacks_weights(each.run)]
 
 
-def status_of(outcome: Outcome) -> int:
-    """Return a command's exit status: that of bad input where all failures are due to it."""
-    if outcome.all_refused:
+def status_of(carried: Carried, failed_pushes: Sequence[str] = ()) -> int:
+    """Return a command's exit status: that of bad input where all failures are due to it.
+
+    Args:
+        carried: what became of the runs.
+        failed_pushes: what could not be pushed.
+    """
+    if carried.outcome.all_refused:
         return BAD_INPUT
-    return RUN_FAILED if outcome.failed else DONE
+    return RUN_FAILED if carried.outcome.failed or failed_pushes else DONE
+
+
+def push_chosen(
+    plan: Plan, carried: Carried, places: Mapping[Key, Destination] | None
+) -> list[str]:
+    """Push the models of the seeds nearest the median; report and return what failed.
+
+    Args:
+        plan: the plan.
+        carried: what became of it.
+        places: where each model goes; None where nothing is pushed.
+    """
+    if places is None:
+        return []
+    failures = push_models(plan, carried.chosen, places)
+    for line in failures:
+        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+    return failures
 
 
 def submission_folder(root: Path, run: Run, settings: str) -> Path:

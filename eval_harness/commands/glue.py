@@ -10,7 +10,13 @@ from pathlib import Path
 from angels_share.cli import Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
-from eval_harness.commands.carry_out import carry_out, status_of, submission_folder
+from angels_share.hub.push_flags import PUSH_FLAGS
+from eval_harness.commands.carry_out import (
+    carry_out,
+    push_chosen,
+    status_of,
+    submission_folder,
+)
 from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_DIR,
@@ -21,6 +27,7 @@ from eval_harness.commands.shared_flags import (
     TEMPERATURE,
     shared_settings,
 )
+from eval_harness.publish.models import destinations
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
@@ -33,11 +40,12 @@ from eval_harness.tasks.registry import Task
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     planned = plan(experiment(options))
+    places = destinations(planned, options)
     carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
-    return status_of(carried.outcome)
+    return status_of(carried, push_chosen(planned, carried, places))
 
 
 def experiment(options: Options) -> Experiment:
@@ -112,6 +120,7 @@ COMMAND = Command(
         Flag("predict_test", "also predict the test splits, as files for GLUE's server", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
+        *PUSH_FLAGS,
     ),
     run=run,
     examples=(

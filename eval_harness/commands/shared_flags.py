@@ -104,5 +104,14 @@ def shared_settings(options: Options) -> dict[str, Any]:
         "data_revision": options.data_revision,
         "limit": options.limit,
         "choose": options.choose,
-        "save_models": options.save_models,
+        "save_models": _save_models(options),
     }
+
+
+def _save_models(options: Options) -> str:
+    """Return which models are saved: what is pushed must be."""
+    if not options.push_to_hub or options.save_models != "none":
+        return str(options.save_models)
+    if "save_models" in options.given:
+        raise UserError("--push_to_hub needs a saved model: --save_models best, or leave it out")
+    return "best"

@@ -11,8 +11,14 @@ from typing import Any
 from angels_share.cli import Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, not_negative
+from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.tokenizing import load_tokenizer
-from eval_harness.commands.carry_out import carry_out, status_of, submission_folder
+from eval_harness.commands.carry_out import (
+    carry_out,
+    push_chosen,
+    status_of,
+    submission_folder,
+)
 from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_REVISION,
@@ -22,6 +28,7 @@ from eval_harness.commands.shared_flags import (
     TEMPERATURE,
     shared_settings,
 )
+from eval_harness.publish.models import destinations
 from eval_harness.results.predictions import AnsweredQuestions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_answers
@@ -37,10 +44,11 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 def run(options: Options) -> int:
     """Do the missing runs, write tables and answers, print Table 2."""
     planned = checked_plan(experiment(options))
+    places = destinations(planned, options)
     carried = carry_out(planned, options, ["table2"])
     for each in carried.runs:
         _write_answers(planned, each)
-    return status_of(carried.outcome)
+    return status_of(carried, push_chosen(planned, carried, places))
 
 
 def experiment(options: Options) -> Experiment:
@@ -163,6 +171,7 @@ COMMAND = Command(
         Flag("pad_to_max_length", "pad every window to --max_seq_length", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
+        *PUSH_FLAGS,
     ),
     run=run,
     examples=(

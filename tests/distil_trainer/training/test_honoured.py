@@ -44,6 +44,7 @@ REFUSED_VALUES = {
     "accelerator_config": {"use_seedable_sampler": False},
     "debug": "underflow_overflow",
     "push_to_hub": True,
+    "hub_token": "hf_secret",
 }
 REFUSED_FOR_TEXT_VALUES = {
     "dataloader_drop_last": True,
@@ -60,12 +61,8 @@ NO_EFFECT_VALUES = {
     "do_predict": True,
     "resume_from_checkpoint": "checkpoint-1",
     "local_rank": 0,
-    "hub_token": "hf_secret",
-    "hub_private_repo": True,
-    "hub_model_id": "me/student",
     "hub_strategy": "end",
     "hub_always_push": True,
-    "hub_revision": "main",
 }
 NO_EFFECT_ON_TEXT_VALUES = {
     "prediction_loss_only": True,
@@ -313,6 +310,9 @@ LOOK_AT_ALL = {
 """Functions that go through many fields: one that reads a field does nothing with it."""
 
 USED_EARLIER = {
+    "hub_model_id": "push_to_hub() reads it",
+    "hub_private_repo": "push_to_hub() reads it",
+    "hub_revision": "push_to_hub() reads it",
     "do_eval": "scripts ask for it; evaluation follows eval_strategy",
     "gradient_checkpointing": "becomes activation_checkpointing",
     "gradient_checkpointing_kwargs": "becomes activation_checkpointing_kwargs",
@@ -321,7 +321,7 @@ USED_EARLIER = {
     "bf16": "becomes the accelerator's mixed precision",
     "torch_compile": "becomes torch_compile_backend",
 }
-"""Fields that TrainingArguments itself uses up, before there is a Trainer."""
+"""Fields that TrainingArguments itself uses up, before there is a Trainer, or that others read."""
 USED_BY_TRACKERS = {
     "project", "run_name", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id"
 }  # fmt: skip

@@ -1,0 +1,42 @@
+"""The flags that say where to push, under the names of TrainingArguments. Imports no torch."""
+
+from angels_share.errors import UserError
+from angels_share.flags import Flag, Options
+from angels_share.hub.push import Destination, require_login
+
+PUSH_FLAGS = (
+    Flag("push_to_hub", "push what is finished to the Hub, in one commit", bool),
+    Flag(
+        "hub_model_id",
+        "NAME or OWNER/NAME of the repository; of several models, what their names begin with "
+        "[the model's name]",
+    ),
+    Flag("hub_private_repo", "whether a new repository is private", bool, default=True),
+    Flag("hub_revision", "branch to push to [main]"),
+)
+_NEED_A_PUSH = ("hub_model_id", "hub_private_repo", "hub_revision")
+
+
+def destination_of(options: Options, name: str) -> Destination | None:
+    """Return where to push, with its owner; None where nothing is to be pushed.
+
+    Asks the Hub, so that a token that is missing or too weak shows before any work.
+
+    Args:
+        options: the flags.
+        name: the repository's name if the flags give none.
+
+    Raises:
+        UserError: flags that say where, but not that; no token that may write; no such name.
+    """
+    given = [flag for flag in _NEED_A_PUSH if flag in options.given]
+    if given and not options.push_to_hub:
+        raise UserError(f"--{given[0]} says where to push: add --push_to_hub")
+    if not options.push_to_hub:
+        return None
+    place = Destination(
+        options.hub_model_id or name,
+        private=options.hub_private_repo,
+        revision=options.hub_revision,
+    )
+    return require_login(place)

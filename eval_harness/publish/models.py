@@ -1,0 +1,142 @@
+"""Fine-tuned models on the Hub: the seed nearest the median, a repository per model and task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from angels_share.errors import UserError
+from angels_share.flags import Options
+from angels_share.hub.push import (
+    Destination,
+    Upload,
+    last_part,
+    push,
+    push_command,
+    upload_of_model,
+)
+from angels_share.hub.push_flags import destination_of
+from eval_harness.publish.card_results import card_results, run_of
+from eval_harness.results.record import TaskResult, to_text
+from eval_harness.results.store import find
+from eval_harness.runs.models import folder_of, identify
+from eval_harness.runs.run import Model
+from eval_harness.sweep.chosen import Chosen
+from eval_harness.sweep.plan import Plan
+
+Key = tuple[str, str]
+"""A model's key and a task's name."""
+
+
+def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
+    """Return where each model goes; None where nothing is pushed.
+
+    One repository per model and task: `<hub_model_id>` where there is one of each, else with the
+    model's name, the task's, or both behind it.
+
+    Raises:
+        UserError: there is no token that may write, or the name is none.
+    """
+    several = len(plan.models) > 1
+    first = "-".join(filter(None, (plan.models[0].slug, "distilled" if plan.teacher else "")))
+    place = destination_of(options, first)
+    if place is None:
+        return None
+    found: dict[Key, Destination] = {}
+    for model in plan.models:
+        for task in plan.tasks:
+            name = place.repo_id
+            if several and options.hub_model_id:
+                name += f"-{model.slug}"
+            elif several:
+                name = name.replace(plan.models[0].slug, model.slug)
+            if len(plan.tasks) > 1 or not options.hub_model_id:
+                name += f"-{task.name}"
+            found[model.key, task.name] = replace(place, repo_id=name)
+    return found
+
+
+def push_models(
+    plan: Plan, chosen: Sequence[Chosen], places: Mapping[Key, Destination]
+) -> list[str]:
+    """Push the chosen models; return a line for each that could not be, with the command to repeat.
+
+    Args:
+        plan: the plan that they are from.
+        chosen: the runs whose models are pushed.
+        places: where each goes.
+    """
+    failures = []
+    pushed = {(each.run.model.key, each.run.task.name): each for each in chosen}
+    for key, place in places.items():
+        each = pushed.get(key)
+        if each is None or each.seeds < len(plan.seeds):
+            there = each.seeds if each else 0
+            failures.append(
+                f"{place.repo_id}: not pushed: {there} of {len(plan.seeds)} seeds of {key[1]} have "
+                "a score and a saved model"
+            )
+            continue
+        folder = Path(str(each.run.save_weights_to))
+        try:
+            print(push(upload_of(folder, plan.root, place), place))  # noqa: T201
+        except UserError as error:
+            failures.append(f"{error}; nothing is lost: `{push_command(folder, place, plan.root)}`")
+    return failures
+
+
+def upload_of(folder: Path, root: Path, place: Destination) -> Upload:
+    """Return what goes up of a saved model's folder: with its results, if there are any.
+
+    Args:
+        folder: the folder.
+        root: the results folder, which need not exist.
+        place: where it goes.
+
+    Raises:
+        UserError: it is no finished model, or its results disagree with their predictions.
+    """
+    if not root.is_dir():
+        return upload_of_model(folder, place)
+    run = run_of(folder, root)
+    found = find(root).by_key
+    if run is not None and run in found:
+        result = found[run]
+        measured = card_results(root, result.model.key, run=run)
+        group = run.rpartition("/")[0]
+        seeds = [each for key, each in found.items() if key.rpartition("/")[0] == group]
+        base = _folder_of_base(result.model)
+        return upload_of_model(
+            folder, place, measured=measured, base=base, records=records_of(seeds)
+        )
+    key = identify(str(folder)).key
+    results = [each for each in found.values() if each.model.key == key]
+    if not results:
+        return upload_of_model(folder, place)
+    return upload_of_model(
+        folder, place, measured=card_results(root, key), records=records_of(results)
+    )
+
+
+def _folder_of_base(model: Model) -> Path | None:
+    """Return the folder of the model that was fine-tuned, if it is still there."""
+    try:
+        folder = folder_of(model, weights=False)
+    except UserError:
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def records_of(results: Sequence[TaskResult]) -> dict[str, bytes]:
+    """Return results as files for others: without predictions, which they say, nor local paths."""
+    return {f"results/{each.key}.json": published(each).encode() for each in results}
+
+
+def published(result: TaskResult) -> str:
+    """Return a result's record for others, sealed anew: its predictions are said to be withheld."""
+    kept = replace(
+        result,
+        model=replace(result.model, source=last_part(result.model.source)),
+        predictions=None,
+        withheld=result.saved_predictions,
+    )
+    return to_text(kept)
