@@ -150,16 +150,20 @@ def _problem(error: Exception, about: str, number: int) -> _Problem | None:
         error = error.__cause__  # huggingface_hub's "not in the cache either"
     if isinstance(error, HfHubHTTPError):
         return _problem_of_answer(error, about, number)
-    if isinstance(error, _TooLate):
-        return _Problem(NoNetworkError(f"{about}: {endpoint()} gave {error}"))
     names = {kind.__name__ for kind in type(error).__mro__}
-    if "ConnectError" in names:
-        what = _innermost(error)
-        return _Problem(NoNetworkError(f"{about}: {endpoint()} can't be reached ({what})"))
-    if "TimeoutException" in names:
-        return _Problem(NoNetworkError(f"{about}: {endpoint()} gave no answer in time"))
-    if names & {"NetworkError", "ProtocolError"} or (
-        isinstance(error, OSError) and "Consistency check failed" in str(error)
+    silence = {
+        "_TooLate": f"gave {error}",
+        "ConnectError": f"can't be reached ({_innermost(error)})",
+        "TimeoutException": "gave no answer in time",
+    }
+    if found := next((words for name, words in silence.items() if name in names), None):
+        return _Problem(NoNetworkError(f"{about}: {endpoint()} {found}"))
+    if isinstance(error, ConnectionError) and "client error" in str(error):  # hf-xet's, denied
+        return _Problem(DeniedError(f"{about}: {_in_one_line(str(error))}"))
+    if (
+        isinstance(error, ConnectionError)
+        or names & {"NetworkError", "ProtocolError"}
+        or (isinstance(error, OSError) and "Consistency check failed" in str(error))
     ):
         what = _innermost(error)
         cut = HubError(f"{about}: the answer of {endpoint()} was cut off ({what})")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from angels_share.card.render import CardMeasured, facts_of, render
-from angels_share.errors import UserError
+from angels_share.errors import UserError, one_line
 from angels_share.files import explain
 from angels_share.hub.asking import DeniedError, HubError, ask, endpoint
 from angels_share.hub.cache import What
@@ -285,14 +285,17 @@ def _commit(upload: Upload, destination: Destination) -> str:
         ]
     except OSError as error:
         raise UserError(f"{error.filename}: {explain(error)}") from error
-    info = api.create_commit(
-        name,
-        operations,
-        commit_message=upload.title,
-        repo_type=what,
-        revision=branch,
-        parent_commit=parent,
-    )
+    try:
+        info = api.create_commit(
+            name,
+            operations,
+            commit_message=upload.title,
+            repo_type=what,
+            revision=branch,
+            parent_commit=parent,
+        )
+    except ValueError as error:  # the Hub doesn't take the card's metadata
+        raise HubError(f"pushing to {name}: {one_line(error)}") from error
     if info.oid == parent:
         return f"{destination.page}: nothing new, so no commit was made"
     return f"pushed: {info.commit_url}"

@@ -510,6 +510,9 @@ class Hub:
         found["HF_HUB_DISABLE_XET"] = "0" if xet else "1"
         found["HF_HUB_DISABLE_TELEMETRY"] = "1"
         found["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # it asks another server
+        # Its own retries take minutes where a test lets every one of them fail.
+        found["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"
+        found["HF_XET_CLIENT_RETRY_BASE_DELAY"] = "50ms"
         found["HF_ENDPOINT"] = self.endpoint
         return found | ({"HF_TOKEN": token} if token else {})
 
