@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.hub.cache import cache_folder
 from angels_share.hub.fetch import at_commit, model_folder
 from angels_share.hub.locate import locate
 
@@ -57,9 +58,12 @@ def has_tokenizer(name: str) -> bool:
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse links out of a folder; those of the Hub's cache lead to its own blobs."""
+    """Refuse links out of a folder; those of a snapshot in the Hub's cache lead to its blobs."""
+    home = folder.resolve()
+    if home.is_relative_to(cache_folder().resolve()):
+        home = home.parent.parent
     for path in folder.glob("*token*.json"):
-        if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+        if path.is_symlink() and home not in path.resolve().parents:
             raise UserError(f"{path}: a link to outside its folder, which is not followed")
 
 

@@ -1,6 +1,12 @@
 """Tiny models and tasks as the Hub has them, put on a test's own Hub."""
 
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
 import tiny
+import worlds
 from tasks_on_disk import as_parquet, split_names
 
 from eval_harness.tasks.lookup import tasks_named
@@ -44,3 +50,40 @@ def add_distilbert_and_glue(hub, folder, *names):
     data = hub.add("nyu-mll/glue", data_files(folder / "d", *names), what="dataset",
                    renamed_from=("glue",))  # fmt: skip
     return model, data
+
+
+def squad_files(folder):
+    """Return a tiny SQuAD as the Hub's repository has it."""
+    worlds.squad_files(folder, train=24, dev=8)
+    files = {}
+    for split, name in (("train", "train"), ("validation", "dev")):
+        (article,) = json.loads((folder / f"{name}.json").read_text())["data"]
+        rows = [
+            {
+                "id": question["id"],
+                "title": "t",
+                "context": paragraph["context"],
+                "question": question["question"],
+                "answers": {
+                    "text": [answer["text"] for answer in question["answers"]],
+                    "answer_start": [answer["answer_start"] for answer in question["answers"]],
+                },
+            }
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), buffer)
+        files[f"plain_text/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+    return files
+
+
+def everything(hub, folder):
+    """Put all on a Hub that the three commands take by name: models, tasks, SQuAD and a corpus."""
+    hub.add(DISTILBERT, model_files(folder / "m", tiny.distilbert(1), tiny.wordpiece(worlds.WORDS)))
+    hub.add(BERT, model_files(folder / "b", tiny.bert(2), tiny.wordpiece(worlds.WORDS)))
+    hub.add("nyu-mll/glue", data_files(folder / "d", "rte", "cola"), what="dataset")
+    hub.add("rajpurkar/squad", squad_files(folder / "s"), what="dataset")
+    texts = [{"text": " ".join(worlds.WORDS)} for _ in range(200)]
+    lines = "\n".join(map(json.dumps, texts)).encode()
+    hub.add("someone/wiki", {"train.jsonl": lines}, what="dataset")

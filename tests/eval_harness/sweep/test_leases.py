@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from work_for_sweeps import wait_until
@@ -80,6 +82,33 @@ def test_a_process_number_that_was_used_again_is_no_life(tmp_path):
         pass
 
 
+def test_a_process_whose_name_is_no_text(tmp_path):
+    """Prevents a run from failing because its dead worker's number went to a program `caf\\xe9`."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen(["sleep", "60"], executable=odd) as named:
+        try:
+            abandoned(tmp_path, pid=named.pid, started="1")
+            with Leases(tmp_path).take(KEY, "next"):
+                pass
+        finally:
+            named.kill()
+
+
+def test_a_process_that_hides_its_start_is_alive(tmp_path, monkeypatch):
+    """Prevents another user's worker from being robbed where /proc is mounted with `hidepid`."""
+    abandoned(tmp_path)
+    read = Path.read_text
+
+    def hidden(path, *args, **kwargs):
+        if path.name == "stat":
+            raise PermissionError
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert isinstance(Leases(tmp_path).take(KEY, "next"), Holder)
+
+
 @pytest.mark.parametrize(("seconds", "lapsed"), [(60, False), (180, True)])
 def test_another_machine_s_lease_lapses_after_two_minutes(tmp_path, monkeypatch, seconds, lapsed):
     """Fault 11: prevents waiting for ever for a machine that is off, and robbing one that is slow.
@@ -109,7 +138,7 @@ def test_a_lease_that_cannot_be_read_lapses_by_its_age(tmp_path, content):
         assert json.loads(file_of(tmp_path).read_text())["token"] == "next"
 
 
-@pytest.mark.parametrize("pid", ["abc", None, [1], 1.5, 10**30, True, -3])
+@pytest.mark.parametrize("pid", ["abc", None, [1], 1.5, 2**31, 10**30, True, -3])
 def test_a_lease_of_no_process_lapses_by_its_age(tmp_path, pid):
     """Prevents a damaged number from failing its run in every sweep, by an error without a file."""
     abandoned(tmp_path)
@@ -151,6 +180,13 @@ def test_a_lease_is_touched_while_its_run_lasts(tmp_path):
         aged(tmp_path, 3600)
         before = file_of(tmp_path).stat().st_mtime
         wait_until(lambda: file_of(tmp_path).stat().st_mtime > before + 3000, "it isn't touched")
+
+
+@pytest.mark.parametrize("lapse", [1.0, 120.0])
+def test_a_lease_may_miss_a_touch(tmp_path, lapse):
+    """Prevents a lease that lapses between two touches, or after the first that comes late."""
+    with Leases(tmp_path, lapse).take(KEY, "a") as lease:
+        assert 0 < lease._beat < lapse / 3
 
 
 def test_a_lost_lease_is_the_next_one_s(tmp_path):

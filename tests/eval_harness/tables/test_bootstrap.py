@@ -11,7 +11,7 @@ from pyarrow import parquet
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import find, load, path_of, withhold
 from eval_harness.tables import bootstrap
-from eval_harness.tables.comparison import _pair_predictions
+from eval_harness.tables.comparison import _pair_predictions, cached_interval
 from eval_harness.tables.retained import compare_with_teacher
 from eval_harness.tables.rows import rows_of
 from eval_harness.tasks.lookup import task_named
@@ -67,6 +67,20 @@ def test_weighted_f1_of_many_classes(name):
             assert fast[row, column] == pytest.approx(plain, rel=1e-12, abs=1e-12)
 
 
+def test_a_correlation_does_not_depend_on_offset_or_scale():
+    """Prevents a model whose numbers are far from 0, or close together, from losing its digits.
+
+    Each column is one seed's: what is subtracted from one must not be the mean of all.
+    """
+    task = task_named("stsb")
+    labels, said = invented(task, 60, 1, np.random.default_rng(1))
+    near = said.astype(float)
+    columns = np.concatenate([near, near + 1e6, near * 1e-5], axis=1)
+    scores = bootstrap.task_scores(task, drawn(60, 8), columns, labels)
+    assert scores[:, 1:] == pytest.approx(np.repeat(scores[:, :1], 2, axis=1), rel=1e-9)
+    assert scores[:, 0].min() > 0.1
+
+
 def test_the_real_labels_of_stsb(real_data):
     """Prevents ties as they really are from being ranked otherwise than scipy ranks them."""
     path = real_data / "data" / "hub" / "glue" / "stsb" / "validation.parquet"
@@ -109,11 +123,12 @@ def test_test_splits_take_no_part(tmp_path):
     assert one.student.shape == (40, 1)
 
 
-@pytest.mark.parametrize("name", ["cola", "mrpc"])
-def test_a_model_that_always_says_the_same(name):
-    """Prevents a division by zero where scikit-learn gives 0."""
-    task = task_named(name)
-    labels = np.array([0, 1, 1, 0, 1])
+@pytest.mark.parametrize(
+    ("name", "labels"), [("cola", [0, 1, 1, 0, 1]), ("mrpc", [0, 1, 1, 0, 1]), ("mrpc", [0] * 5)]
+)
+def test_a_model_that_always_says_the_same(name, labels):
+    """Prevents a division by zero where scikit-learn gives 0, also if nothing is positive."""
+    task, labels = task_named(name), np.array(labels)
     for said in (np.zeros((5, 1), int), np.ones((5, 1), int)):
         fast = bootstrap.task_scores(task, np.ones((1, 5)), said, labels)
         assert fast[0, 0] == pytest.approx(
@@ -292,6 +307,28 @@ def test_an_interval_is_made_once(pair):
     assert cached.read_bytes() == content
     cached.unlink()
     assert retained() == first
+
+
+@pytest.mark.parametrize(
+    ("comparison", "compute", "recipe"),
+    [
+        ("shares", bootstrap.share_interval, {}),
+        ("changes", bootstrap.change_interval, {"comparison": "changes"}),
+    ],
+)
+def test_a_cached_interval_can_be_computed_again(pair, comparison, compute, recipe):
+    """Prevents published intervals from being found no more, or from coming out otherwise.
+
+    Their files are named by what they are made of, and that name is the seed of the draws.
+    """
+    root, _ = pair
+    teacher, student = sorted(rows_of(find(root)), key=lambda row: row.label)
+    found = cached_interval(comparison, student, teacher, ["rte"], root)
+    (cached,) = (root / "intervals").iterdir()
+    made_of = json.loads(cached.read_text())["made_of"]
+    assert made_of["recipe"] == {"version": 2, "resamples": 1000, **recipe}
+    paired = _pair_predictions("rte", student.cells["rte"], teacher.cells["rte"], root)
+    assert compute([paired], int(cached.stem, 16)) == found
 
 
 def test_an_interval_is_kept_without_its_predictions(pair):

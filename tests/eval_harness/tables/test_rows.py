@@ -97,6 +97,24 @@ def test_the_newest_data_are_the_row(root):
     assert row_named("distilbert", root)["RTE"] == "10.0"
 
 
+def test_of_equally_old_data_those_with_most_seeds_are_the_row(root):
+    """Prevents two seeds from hiding three that finished in the same second.
+
+    Of the three, each is in a folder of its own: a teacher's run has the student's seed.
+    """
+    method = made.distilled_from(BERT)
+    inputs = {"teacher": f"{BERT.key}/rte/0a0a0a0a/seed-1"}
+    other = made.settings(content="f" * 16, method=method, inputs=inputs)
+    made.put(root, *seeds(0.8, 0.9, given=other))
+    for seed in (1, 2, 3):
+        inputs = {"teacher": f"{BERT.key}/rte/0a0a0a0a/seed-{seed}"}
+        given = made.settings(method=method, inputs=inputs)
+        made.put(root, *seeds(seed / 10, first=seed, given=given))
+    rows = cells(write_tables(root)[0])
+    assert rows["distilbert (D)"]["RTE"] == "20.0 (10.0 to 30.0)"
+    assert rows["distilbert (D), other data"]["RTE"] == "85.0 (80.0 to 90.0)"
+
+
 def test_earlier_defaults_are_one_row_over_all_tasks(root):
     """Fault 20: prevents a row for each task, and a mean over runs of two generations."""
     for task in ("rte", "cola", "mrpc"):
