@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lines import PAD, lines, loader, masking
 from places import TESTS
 
 from angels_share.errors import UserError
+from distil_trainer.data import batches as batches_module
 from distil_trainer.data import sources as sources_module
 from distil_trainer.data.batches import (
     BatchPlan,
@@ -64,12 +66,27 @@ def test_few_examples_are_still_shared_out_evenly(count):
     assert sorted(np.concatenate(seen)) == list(range(count))
 
 
-def test_batches_keep_their_token_budget():
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
+def test_batches_keep_their_token_budget(processes):
     """The budget is what keeps a GPU from running out of memory: padding counts."""
     lengths = lines(500).lengths
-    for batch in BatchPlan(lengths, tokens_per_batch=256, num_processes=3).epoch_batches(2, 1):
-        width = -(-lengths[batch].max() // 8) * 8
-        assert len(batch) * width <= 256
+    plan = BatchPlan(lengths, tokens_per_batch=256, num_processes=processes)
+    for process in range(processes):
+        for batch in plan.epoch_batches(2, process):
+            width = -(-lengths[batch].max() // 8) * 8
+            assert len(batch) * width <= 256
+
+
+def test_lengths_of_a_narrow_type_do_not_overflow():
+    """Prevents lengths that were kept in a byte each from being padded to 0."""
+    lengths = [250, 9, 251, 8, 100, 249]
+    narrow, wide = (
+        BatchPlan(np.array(lengths, dtype=dtype), tokens_per_batch=512)
+        for dtype in (np.uint8, np.int64)
+    )
+    assert narrow.padding_share == wide.padding_share
+    one, other = (list(plan.epoch_batches(0, 0)) for plan in (narrow, wide))
+    assert [batch.tolist() for batch in one] == [batch.tolist() for batch in other]
 
 
 def test_a_sequence_longer_than_the_budget_is_a_batch_of_its_own():
@@ -163,6 +180,19 @@ def test_masking_batch_is_what_the_model_needs():
         assert torch.equal((labels != -100).sum(1), quota.long())
 
 
+def test_tokens_that_a_data_set_calls_special_are_no_targets():
+    """Prevents a special_tokens_mask from being taken, and then ignored."""
+    words = np.arange(10, 30)
+    given = {"special_tokens_mask": (words < 20).astype(np.int64)}
+    batch = [Example(Key(0, 0), words, given), Example(Key(0, 1), words)]
+    plain = masking()([Example(Key(0, n), words) for n in (0, 1)])["labels"]
+    masked = masking()(batch)["labels"]
+    assert (plain[0, :10] != -100).any()
+    assert (masked[0, :10] == -100).all()
+    assert (masked[0] != -100).sum() == 3
+    assert torch.equal(masked[1], plain[1])
+
+
 def test_unmasked_tokens_are_the_corpus():
     """What is put back together from input and labels must be the lines, each once."""
     sequences = lines()
@@ -245,6 +275,23 @@ def test_streaming_workers_outlive_a_signal_to_the_group(stream):
     assert len({example.key.example for example in rest if example.key.epoch == 0}) == 59
 
 
+def test_workers_end_by_themselves():
+    """Prevents a wait of seconds at every epoch's end for workers that have to be told twice."""
+    helped = iter(loader(num_workers=1))
+    (worker,), told = helped._workers, []
+    terminate = worker.terminate
+    worker.terminate = lambda: told.append(worker) or terminate()
+    assert len(list(helped)) == len(loader())
+    worker.join(30)
+    assert (told, worker.exitcode) == ([], 0)
+
+
+def test_workers_where_no_signal_can_be_waited_for(monkeypatch):
+    """Prevents macOS and Windows, which have no sigwaitinfo, from loading nothing."""
+    monkeypatch.setattr(batches_module, "sys", SimpleNamespace(platform="darwin"))
+    same(list(loader(num_workers=1)), list(loader()))
+
+
 WITH_THREADS = """
 import os, signal, subprocess, threading, time
 from lines import loader
@@ -293,6 +340,14 @@ def test_prefetching_needs_workers(workers):
     loaded = loader(num_workers=workers, prefetch_factor=5)
     assert loaded.prefetch_factor == (5 if workers else None)
     same(list(loaded), list(loader()))
+
+
+def test_a_stream_is_loaded_as_asked(stream):
+    """Prevents settings of the loader from being dropped where a corpus is streamed."""
+    batches = StreamedBatches(TextStream(*stream), batch_size=1)
+    asked = stream_loader(batches, list, num_workers=1, pin_memory=True, prefetch_factor=7)
+    assert (asked.num_workers, asked.pin_memory, asked.prefetch_factor) == (1, True, 7)
+    assert not stream_loader(batches, list).pin_memory
 
 
 def test_global_generator_is_not_touched():
@@ -416,3 +471,16 @@ def test_token_counts_are_estimated_from_the_first_sequences(stream, tmp_path):
         [str(sources[0].path)], tiny.wordpiece(), cache_dir=tmp_path, options=maker.options
     )
     assert (estimate_token_counts(TextStream(sources, maker)) == prepared.token_counts).all()
+
+
+def test_token_counts_are_estimated_from_no_fewer_sequences(stream, monkeypatch):
+    """Prevents an estimate from fewer sequences than were asked for, or from the whole corpus."""
+    monkeypatch.setattr(sources_module, "_CHUNK_CHARACTERS", 300)
+    sources, maker = stream
+    chunks = list(maker.sequences(sources_module.text_chunks(sources_module.texts_of(sources))))
+    first, second = (len(pieces.lengths) for pieces in chunks[:2])
+    assert len(chunks) > 2
+    tokens = [len(pieces.tokens) for pieces in chunks]
+    for asked, read in ((1, 1), (first, 1), (first + 1, 2), (first + second, 2)):
+        counts = estimate_token_counts(TextStream(sources, maker), asked)
+        assert counts.sum() == sum(tokens[:read])

@@ -8,7 +8,7 @@ import tiny
 from scipy import stats
 
 from angels_share.errors import UserError
-from distil_trainer.data.masking import IGNORED, Masker, MaskingOptions, uniform
+from distil_trainer.data.masking import IGNORED, Draw, Masker, MaskingOptions, uniform
 
 VOCAB, MASK, SPECIAL = 1000, 4, (0, 1, 2, 3, 4)
 # Chosen beforehand: with this many checks, chance alone fails one in about a thousand runs of
@@ -58,6 +58,16 @@ def test_masks_are_pinned():
     masked = masker().mask_example(tokens, epoch=1, example=5)
     assert np.flatnonzero(targets_of(masked)).tolist() == [1, 15, 17]
     assert masked.input_ids[[1, 15, 17]].tolist() == [MASK, 410, MASK]
+
+
+def test_draws_for_each_purpose_are_pinned():
+    """Prevents a renumbered purpose, which would train on what an earlier version held out."""
+    held_out = uniform(Draw.HOLD_OUT, 0, np.arange(1000)) < 0.005
+    assert np.flatnonzero(held_out).tolist() == [216, 884]
+    assert {purpose.name: purpose.value for purpose in Draw} == {
+        "TARGET": 0, "CORRUPTION": 1, "REPLACEMENT": 2, "EXAMPLE_ORDER": 3, "STEP_ORDER": 4,
+        "HOLD_OUT": 5,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("word", range(4))

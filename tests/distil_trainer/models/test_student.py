@@ -139,6 +139,14 @@ def test_refused_before_anything_is_built(monkeypatch):
         make_student(teacher, layers=[0, 4])
 
 
+def test_types_that_are_not_lost_are_not_folded():
+    """Prevents a BERT student from adding its token type twice, at the same time as keeping it."""
+    with pytest.raises(UserError, match="bert to bert loses none"):
+        make_student(tiny.bert(layers=2), architecture="bert", fold_token_types=True)
+    with pytest.raises(UserError, match="needs init teacher"):
+        make_student(tiny.bert(layers=2), init="random", fold_token_types=True)
+
+
 def test_a_teacher_with_a_task_head_is_refused():
     """It has no vocabulary head to copy: the student's would be random without a word."""
     teacher = tiny.bert(model_class=transformers.BertForSequenceClassification)

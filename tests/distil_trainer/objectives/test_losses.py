@@ -1,12 +1,14 @@
 """The loss terms against float64 formulas written out by hand, in value and gradient."""
 
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
 
 from distil_trainer.objectives.losses import (
     cross_entropy,
+    flat_kl,
     hidden_cosine,
     logit_mse,
     soft_target_kl,
@@ -121,6 +123,73 @@ def test_kl_at_a_high_temperature_does_not_hide_what_is_not_finite(draw):
         student[1, 2] = poison
         term = soft_target_kl(student, [draw(3, 5)], torch.ones(3, dtype=torch.bool), 100.0)
         assert not term.total.isfinite()
+
+
+HALVES = (0.5, 0.25, 0.125, 0.0625, 0.0625)  # without rounding, their sum included
+
+
+def exact_flat_kl(target, difference):
+    """KL(p ‖ q) and q - p to 50 digits, where q is p·exp(d), normalised."""
+    with localcontext() as context:
+        context.prec = 50
+        p, d = ([Decimal(value) for value in row] for row in (target, difference))
+        masses = [each * by.exp() for each, by in zip(p, d, strict=True)]
+        total = sum(masses)
+        divergence = total.ln() - sum(each * by for each, by in zip(p, d, strict=True))
+        slope = [mass / total - each for mass, each in zip(masses, p, strict=True)]
+        return float(divergence), torch.tensor(list(map(float, slope)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "largest", [1e-9, 1e-3, 0.12, 0.2, 0.24, 0.26, 0.5, 2.0, 25.0, -0.24, -1.0, -40.0]
+)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1.5e-15), (torch.float32, 5e-7)])
+def test_a_flat_divergence_and_its_slope_keep_all_digits(largest, dtype, error):
+    """Prevents a wrong slope where the divergence isn't small, and a series that stops early."""
+    target = torch.tensor(HALVES, dtype=dtype)
+    factors = torch.tensor([0.25, -0.125, 0.25, 1.0, -0.375], dtype=dtype)
+    difference = (largest * factors).requires_grad_()
+    found = flat_kl(target, difference, torch.ones(5, dtype=torch.bool))
+    value, slope = exact_flat_kl(HALVES, difference.tolist())
+    (gradient,) = torch.autograd.grad(found.divergence, difference)
+    assert found.applies
+    assert found.divergence.item() == pytest.approx(value, rel=error, abs=0)
+    assert (found.slope.double() - slope).norm() < error * slope.norm()
+    assert (gradient.double() - slope).norm() < error * slope.norm()
+
+
+def test_rows_that_a_flat_divergence_is_not_for():
+    """Prevents a class that only the teacher rules out from being left out of the divergence."""
+    many = torch.tensor(HALVES).expand(5, 5).clone()
+    many[:3, 4], many[:3, 3] = 0.0, 0.125
+    many[2] = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])
+    near = torch.tensor([0.5, 0.25, -0.5, 0.5, -0.25]).expand(5, 5).clone()
+    near[3, 4], near[4, 0] = 99.0, torch.nan
+    possible = torch.ones(5, 5, dtype=torch.bool)
+    possible[1, 4] = False
+    possible[2] = many[2] > 0
+    found = flat_kl(many, near, possible)
+    assert found.applies.tolist() == [False, True, True, False, False]
+    assert found.divergence[1] > 0.04
+    assert found.slope[1].abs().max() > 0.04
+    assert (found.divergence[2], found.slope[2].abs().max()) == (0, 0)
+    for row in (0, 3, 4):
+        assert (found.divergence[row], found.slope[row].abs().max()) == (0, 0)
+
+
+@pytest.mark.parametrize("temperature", [4.0, 100.0])
+def test_a_class_that_only_the_teacher_rules_out_still_costs(draw, temperature):
+    """Prevents mass on a class that the teacher rules out from being free at a high T."""
+    student, teacher = draw(3, 6), draw(3, 6)
+    teacher[:, 4:] = -torch.inf
+    student.requires_grad_()
+    term = soft_target_kl(student, [teacher], torch.ones(3, dtype=torch.bool), temperature)
+    p, q = (teacher[:, :4] / temperature).softmax(-1), (student / temperature).softmax(-1)[:, :4]
+    expected = temperature**2 * (p * (p / q).log()).sum()
+    assert expected > temperature**2  # log(6/4) in each row, and some
+    assert term.total.item() == pytest.approx(expected.item(), rel=1e-12)
+    ours, theirs = (torch.autograd.grad(each, student)[0] for each in (term.total, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_kl_of_equal_logits_is_zero(draw):

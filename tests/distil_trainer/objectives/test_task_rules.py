@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from angels_share.errors import UserError
 from distil_trainer.data.sequences import as_sequences
-from distil_trainer.objectives.task import TaskObjective, task_head
+from distil_trainer.objectives.task import TaskObjective, packed, task_head
 
 TEMPERATURE = 2.0
 
@@ -105,6 +105,38 @@ def test_training_without_labels_is_refused():
     batch["label"] = batch.pop("labels")
     with pytest.raises(UserError, match="has input_ids, attention_mask, label, but no labels"):
         objective.train()(batch, [answer], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("wrong", [160, -1])
+@pytest.mark.parametrize("kind", ["classification", "questions"])
+def test_tokens_that_the_student_has_not_are_refused(kind, wrong):
+    """Prevents another model's tokenizer from ending in an index error, or a GPU's abort."""
+    objective, batch, _ = taught(kind)
+    assert objective.prepare(batch) is batch
+    batch["input_ids"][2, 1] = wrong
+    said = f"token id {wrong}, but the student's vocabulary has 160 tokens"
+    with pytest.raises(UserError, match=said):
+        objective.prepare(batch)
+
+
+def test_the_width_of_kept_outputs_counts():
+    """Prevents a first batch from being compared over other positions than its kept outputs."""
+    objective, batch, answer = taught("questions")
+    objective = TaskObjective(objective.student, temperature=2.0, over_all_positions=True)
+    rows, width = batch["input_ids"].shape
+    batch["teacher_outputs"] = torch.zeros(rows, width + 8, 2)
+    with pytest.raises(UserError, match=f"a batch has width {width}, others have {width + 8}"):
+        objective.prepare(batch)
+    objective = TaskObjective(objective.student, temperature=2.0, over_all_positions=True)
+    batch["teacher_outputs"] = packed(answer)
+    assert objective.prepare(batch) is batch
+
+
+def test_a_weight_for_each_term_is_needed():
+    """Prevents a term whose weight a caller forgot from being left out in silence."""
+    objective, batch, answer = taught("classification")
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        objective(batch, [answer], [1.0])
 
 
 @pytest.mark.parametrize(

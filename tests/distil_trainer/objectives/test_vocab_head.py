@@ -94,6 +94,7 @@ CASES = {
     "no rows": make_case(0, 0, seed=7),
     "no bias": make_case(21, 6, bias=False, seed=8),
     "three teachers": make_case(35, 9, widths=(3, 7, 6), seed=9),
+    "width one": make_case(9, 3, widths=(1,), bias=False, seed=10),
 }
 
 
@@ -171,6 +172,25 @@ def test_far_logits_at_a_high_temperature(temperature):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
 
 
+def test_tokens_ruled_out_for_both_leave_the_others_their_digits():
+    """Prevents one token of a padded vocabulary from making the divergence of the rest rounding."""
+    case = close_case(1, torch.float32, 0.05)
+    with torch.no_grad():
+        for decoder in (case.decoder, case.teachers[0][1]):
+            decoder.bias[-3:] = -1e5
+    wide = case.to(torch.float64)
+    target, ours = (
+        (project(*each) / 100.0).softmax(-1)[:, :-3]
+        for each in (wide.teachers[0], (wide.hidden, wide.decoder))
+    )
+    expected = 100.0**2 * (target * (target / ours).log()).sum()
+    found = case.run(HeadWeights(ce=1.0), 100.0).objective
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    mine, theirs = gradients(found, case.leaves), gradients(expected, wide.leaves)
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one.double() - other).norm() < 1e-5 * other.norm()
+
+
 @pytest.mark.parametrize("on", list(itertools.product([0.0, 0.7], repeat=3)))
 def test_every_mix_of_terms_equals_the_textbook(on):
     """Catches a term that leaks into another one's gradient, or that cannot be switched off."""
@@ -182,6 +202,14 @@ def test_every_mix_of_terms_equals_the_textbook(on):
     torch.testing.assert_close(
         gradients(found.objective, case.leaves), gradients(expected, case.leaves)
     )
+
+
+def test_only_the_objective_carries_a_gradient():
+    """Prevents a part of the loss from being trained on alone, with zeros for its gradient."""
+    found = make_case(9, 3).run(WEIGHTS)
+    assert found.objective.requires_grad
+    parts = (found.ce, found.hard, found.mse, found.agreement)
+    assert not any(part.total.requires_grad for part in parts)
 
 
 def test_weights_may_be_tensors():
@@ -338,6 +366,33 @@ def test_the_sizes_of_the_pieces_do_not_matter(monkeypatch):
     real = case.run(WEIGHTS)
     torch.testing.assert_close(real.objective, small.objective)
     torch.testing.assert_close(gradients(real.objective, case.leaves), few, rtol=1e-4, atol=1e-5)
+
+
+def test_passes_are_over_parts_on_a_cpu_alone(monkeypatch):
+    """Prevents a GPU from being given a few rows at a time, and a CPU more than its cache holds."""
+    monkeypatch.undo()
+    rows = 16 * torch.get_num_threads()
+    assert vocab_head._cached_rows(torch.empty(3 * rows, 2)) == rows
+    assert vocab_head._cached_rows(torch.empty(3 * rows, 2, device="meta")) == 3 * rows
+
+
+@pytest.mark.parametrize(
+    ("temperature", "dtype"), [(0.9, torch.float32), (1.0, torch.bfloat16), (1.9, torch.bfloat16)]
+)
+def test_products_of_bf16_are_widened_below_a_temperature_of_1_only(temperature, dtype):
+    """Prevents a bf16 model at T = 1 from paying for products in float32."""
+    seen = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            if function._overloadpacket is torch.ops.aten.addmm:
+                seen.extend(each.dtype for each in arguments[1:3])
+            return function(*arguments, **(keywords or {}))
+
+    case = make_case(20, 8).to(torch.bfloat16)
+    with Watch():
+        case.run(WEIGHTS, temperature)
+    assert set(seen) == {dtype}
 
 
 def test_logits_of_all_tokens_never_exist(monkeypatch):

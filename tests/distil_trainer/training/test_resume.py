@@ -167,6 +167,29 @@ def test_a_spoiled_checkpoint_is_seen_before_it_is_read(
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "name", "is_told"),
+    [
+        (Path.unlink, "optimizer.pt", True),
+        (Path.unlink, "rng_state.pth", True),
+        (Path.unlink, "model.safetensors", False),
+        (Path.unlink, "manifest.json", False),
+        (truncate, "optimizer.pt", False),
+        (flip_bytes, "rng_state.pth", False),
+    ],
+)
+def test_the_way_out_is_told_where_it_is_one(whole_run, tmp_path, spoil, name, is_told):
+    """Prevents advice to use --allow_inexact_resume, which then ends in the same error."""
+    left_by(whole_run, tmp_path, 5)
+    spoil(tmp_path / "checkpoint-5" / name)
+    for asked in ("latest", str(tmp_path / "checkpoint-5")):
+        with pytest.raises(UserError) as error:
+            find_checkpoint(tmp_path, asked)
+        assert ("--allow_inexact_resume" in str(error.value)) is is_told
+        if is_told:
+            assert find_checkpoint(tmp_path, asked, inexact=True).step == 5
+
+
 def test_the_run_goes_on_from_the_older_checkpoint_to_the_same_end(whole_run, tmp_path):
     """Fault 2: prevents a fallback that ends elsewhere."""
     left_by(whole_run, tmp_path, 3, 5)
@@ -359,11 +382,15 @@ def steps_in(folder):
     )
 
 
-def test_the_best_checkpoint_is_kept(whole_run, tmp_path):
-    """Prevents rotation from removing the checkpoint that was the best one."""
+def test_the_best_checkpoint_is_kept(whole_run, tmp_path, caplog):
+    """Prevents rotation from removing the best checkpoint, and others without a word."""
     left_by(whole_run, tmp_path, 1, 2, 3, 4, 5)
-    checkpoint.rotate(tmp_path / "checkpoint-5", 2, str(tmp_path / "checkpoint-2"))
+    with caplog.at_level(logging.INFO, "distil_trainer"):
+        checkpoint.rotate(tmp_path / "checkpoint-5", 2, str(tmp_path / "checkpoint-2"))
     assert steps_in(tmp_path) == [2, 5]
+    assert caplog.messages == [
+        f"removed {tmp_path}/checkpoint-{step} (save_total_limit 2)" for step in (1, 3, 4)
+    ]
 
 
 def test_rotation_is_not_misled(whole_run, tmp_path):
@@ -667,3 +694,43 @@ def test_a_term_that_was_added_since_weighs_nothing_in_an_older_checkpoint(tmp_p
         checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "alpha_new": 1.0, "lr": 1.0})
     with pytest.raises(UserError, match="seed None"):
         checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "lr": 1.0, "seed": 0.0})
+
+
+def test_other_settings_that_were_allowed_are_warned_of(tmp_path, caplog):
+    """Prevents a resume to another result, although asked for, without a line that says so."""
+    older = checkpoint.Checkpoint(tmp_path, 3, {"alpha_ce": 5.0, "lr": 1.0})
+    with caplog.at_level(logging.WARNING):
+        checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "lr": 1.0}, inexact=True)
+        assert caplog.messages == []
+        checkpoint.require_same_settings(older, {"alpha_ce": 5.0, "lr": 2.0}, inexact=True)
+    expected = f"{tmp_path} was made with lr 1.0 (now 2.0): the result will differ"
+    assert caplog.messages == [expected]
+
+
+def test_placed_files_are_on_disk_in_folders_of_any_depth(tmp_path, monkeypatch):
+    """Prevents a power cut from undoing a finished save, and nested files from failing one."""
+    staging, out = tmp_path / "staging", tmp_path / "out"
+    names = ["config.json", "deep/er/vocab.txt", "model.safetensors"]
+    for name in names:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_text(name)
+    out.mkdir()
+    done, fsync, rename = [], os.fsync, Path.replace
+
+    def note(handle):
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def renamed(self, target):
+        done.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", renamed)
+    checkpoint.place_files(staging, out)
+    files = [Path(name).name for name in names]
+    assert sorted(done[:3]) == sorted(files)
+    assert done[3:] == ["renamed"] * 3 + ["out"]
+    assert {name: (out / name).read_text() for name in names} == dict(
+        zip(names, names, strict=True)
+    )

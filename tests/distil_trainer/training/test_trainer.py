@@ -14,6 +14,7 @@ from torch.nn import functional
 from angels_share.errors import RunFailed, UserError
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.models.families import family_of
+from distil_trainer.objectives.language_model import LanguageModelObjective, attended_tokens
 from distil_trainer.training import step_metrics
 from distil_trainer.training.checks import check_settings
 
@@ -169,6 +170,55 @@ def test_several_teachers_are_averaged(tmp_path):
     both = updates.one_update("masked", tmp_path, teacher=[first, second], alpha_mse=0.0)[0]
     assert twice == pytest.approx(alone, rel=1e-5)
     assert abs(both - alone) > 1e-5
+
+
+MASKS = {
+    "none": None,
+    "ones": torch.ones(2, 6, dtype=torch.int64),
+    "booleans": torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]]).bool(),
+}
+
+
+def bare_batch(mask):
+    """A batch of two sequences as somebody's own collator would make it."""
+    ids = torch.arange(10, 22).view(2, 6)
+    batch = {"input_ids": ids, "labels": ids.clone()}
+    return batch if mask is None else {**batch, "attention_mask": mask}
+
+
+def bare_objective():
+    return LanguageModelObjective(
+        tiny.distilbert(layers=1), temperature=2.0, restrict_to_mask=False, soft=True
+    )
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_of_zeros_and_ones_are_taken(name):
+    """Prevents a batch without a mask from failing, and padding from counting as tokens."""
+    batch, tokens = bare_batch(MASKS[name]), 8 if name == "booleans" else 12
+    assert attended_tokens(batch) == tokens
+    prepared = bare_objective().prepare(batch)
+    assert len(prepared["attended_rows"]) == len(prepared["head_labels"]) == tokens
+
+
+@pytest.mark.parametrize("values", [(0.0, -1e4), (1.0, 0.5), (1, 2), (1, -1)])
+def test_masks_of_other_values_are_refused(values):
+    """Prevents a mask that is added to scores, or numbers documents, from being read as 0 and 1."""
+    mask = torch.tensor(values).repeat(2, 3)
+    with pytest.raises(UserError, match="attention_mask of other values than 0 and 1"):
+        bare_objective().prepare(bare_batch(mask))
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
+def test_checkpointing_under_its_older_name():
+    """Prevents a Trainer that knows the older name alone from storing all activations."""
+    objective, calls = bare_objective().train(), []
+    layer = objective.student.distilbert.transformer.layer[0]
+    layer.ffn.lin1.register_forward_hook(lambda *_: calls.append(None))
+    objective.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    batch = bare_batch(MASKS["ones"])
+    objective.student(**batch).loss.backward()
+    assert len(calls) == 2  # the second time in the backward pass
 
 
 def test_a_teacher_gets_its_own_inputs(tmp_path):
