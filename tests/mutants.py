@@ -16,6 +16,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -365,18 +366,31 @@ def _preload() -> None:
 def _hash_of(root: Path, module: str, by: str) -> str:
     """Hash a module and what killed a mutant: a kill by a test that changed since says nothing.
 
-    Without the name of a failed test (a survivor, no end) all tests of the module count.
+    Without a failed test (a survivor, no end) all tests of the module count.
     """
-    files = [root / module]
-    killer = root / by
-    if killer.suffix == ".py" and killer.is_file():
-        files.append(killer)
+    read = [(root / module).read_bytes()]
+    file, _, test = by.removeprefix("FAILED ").removeprefix("ERROR ").partition("::")
+    killer = re.split(r"[\[ ]", test)[0]
+    if killer and (text := _function(root / file, killer)) is not None:
+        read.append(text.encode())
     else:
         for tests in MODULES[module]:
             place = root / tests
-            files += sorted(place.rglob("test_*.py")) if place.is_dir() else [place]
-    read = b"".join(file.read_bytes() for file in files)
-    return hashlib.sha256(read).hexdigest()[:16]
+            files = sorted(place.rglob("test_*.py")) if place.is_dir() else [place]
+            read += [each.read_bytes() for each in files]
+    return hashlib.sha256(b"".join(read)).hexdigest()[:16]
+
+
+def _function(file: Path, name: str) -> str | None:
+    """Return the text of a function of a file; None if there is none of that name."""
+    try:
+        source = file.read_text()
+    except OSError:
+        return None
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.get_source_segment(source, node)
+    return None
 
 
 def run(
@@ -458,7 +472,7 @@ def _run_some(
             finally:
                 path.write_text(source)
             by = "" if survives else by
-            source_hash = _hash_of(copy, mutant.module, _file_of(by))
+            source_hash = _hash_of(copy, mutant.module, by)
             outcome = {
                 "place": mutant.place, "name": mutant.name, "line": mutant.line,
                 "survives": survives, "by": by, "source": source_hash,
@@ -479,13 +493,8 @@ def outcomes(state: Path, root: Path) -> list[dict]:
     hash_of = cache(partial(_hash_of, root))
     lines = state.read_text().splitlines() if state.exists() else []
     found = [each for each in map(json.loads, lines) if _module_of(each) in MODULES]
-    current = [e for e in found if e["source"] == hash_of(_module_of(e), _file_of(e["by"]))]
+    current = [e for e in found if e["source"] == hash_of(_module_of(e), e["by"])]
     return list({each["place"]: each for each in current}.values())
-
-
-def _file_of(by: str) -> str:
-    """Return the file of the test that a line of pytest's names."""
-    return by.removeprefix("FAILED ").removeprefix("ERROR ").split("::")[0]
 
 
 def _module_of(outcome: dict) -> str:

@@ -299,6 +299,7 @@ def _load(task: Task, located: Located) -> Any:
     folder = configuration_folder(located, task.config)
     import datasets  # takes two seconds, and only such data need it
 
+    datasets.disable_progress_bars()  # of a conversion on this disk, in the midst of our own
     try:
         return datasets.load_dataset(str(folder), task.config)
     except Exception as error:

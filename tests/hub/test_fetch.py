@@ -5,7 +5,9 @@ import json
 import sys
 
 import pytest
+from disks import fill, small_disk
 from hub_server import half, lost, reset, slow, status
+from huggingface_hub import constants
 from on_the_hub import (
     DISTILBERT,
     add_distilbert_and_glue,
@@ -295,10 +297,8 @@ def test_the_command_fills_the_cache(hub, tmp_path, forget, capsys):
 def test_a_disk_without_room(hub, tmp_path, monkeypatch):
     """Fault 8: prevents a full disk from being called a network that is down."""
     hub.add(DISTILBERT, model_files(tmp_path / "m"))
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.file_download._create_symlink", full)
-    with pytest.raises(UserError, match=r"can't be written to the cache: .*(full|No space)"):
-        model_folder(locate("distilbert"))
+    with small_disk(tmp_path / "small", "1m") as disk:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(disk))
+        fill(disk, leave=20_000)
+        with pytest.raises(UserError, match=r"can't be written to the cache: the disk is full"):
+            model_folder(locate("distilbert"))

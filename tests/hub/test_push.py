@@ -3,12 +3,12 @@
 import json
 import os
 import re
+from pathlib import Path
 
-import huggingface_hub
 import pytest
 import tiny
 import yaml
-from hub_server import lost, reset, status
+from hub_server import lost, meanwhile, reset, status
 from huggingface_hub import constants
 from on_the_hub import BERT, model_files
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -107,21 +107,33 @@ def test_nothing_private_goes_up(writer, student):
     assert record["teachers"][0]["source"] == "teacher"
 
 
-def test_the_token_is_nowhere(writer, student, tmp_path, capsys):
+@pytest.mark.parametrize("how", ["variable", "login"])
+def test_the_token_is_nowhere(how, writer, student, tmp_path, monkeypatch, capsys):
     """Fault 17: prevents a token in a file, a log, a body, or at another host."""
-    token = os.environ["HF_TOKEN"].encode()
+    token = os.environ["HF_TOKEN"]
+    if how == "login":  # as `hf auth login` leaves it
+        monkeypatch.delenv("HF_TOKEN")
+        Path(constants.HF_TOKEN_PATH).parent.mkdir(parents=True, exist_ok=True)
+        Path(constants.HF_TOKEN_PATH).write_text(token)
     writer.fail("/commit/", status(500))
     pushed(student)
+    writer.fail("/commit/", *[status(403, "no")] * 9)
+    tiny.folder(student, tiny.distilbert(seed=1), tiny.wordpiece())
+    words = [str(student), "--repo_id", NAME]
+    monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
+    assert run_command(push_command.COMMAND, words) == 2
     said = capsys.readouterr()
-    assert token.decode() not in said.out + said.err
+    assert "doesn't let your token do this" in said.err
+    assert token not in said.out + said.err
+    assert any(request.token == token for request in writer.requests)
     for request in writer.requests:
-        assert token not in request.body
-        assert token not in request.path.encode()
-        to_us = request.host.startswith("127.0.0.1")
-        assert to_us or request.token != token.decode()
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or token not in path.read_bytes(), path
-    assert token not in b"".join(writer.files(NAME).values())
+        assert token.encode() not in request.body
+        assert token not in request.path
+        assert request.host.startswith("127.0.0.1") or request.token != token
+    allowed = {Path(constants.HF_TOKEN_PATH)} if how == "login" else set()
+    written = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path for path in written if token.encode() in path.read_bytes()} == allowed
+    assert token.encode() not in b"".join(writer.files(NAME).values())
 
 
 def test_the_same_again_makes_no_commit(writer, student):
@@ -151,29 +163,21 @@ def test_a_push_survives_a_bad_moment(name, path, xet, writer, student, monkeypa
     assert titles.count("Push by Angel's Share") == 1
 
 
-def test_somebody_elses_commit_in_between(writer, student, monkeypatch):
+def test_somebody_elses_commit_in_between(writer, student):
     """Prevents a push from overwriting what somebody wrote into the card a second before."""
     pushed(student)
-    (student / "config.json").write_text(
-        (student / "config.json").read_text().replace('"dropout"', '"dropout" ')
-    )
-    original = huggingface_hub.HfApi.create_commit
-    meddled = []
+    tiny.folder(student, tiny.distilbert(seed=1), tiny.wordpiece())
 
-    def meddle(self, *words, **named):
-        if not meddled:
-            card = writer.files(NAME)["README.md"].decode()
-            meddled.append(
-                writer.commit(NAME, {"README.md": (card + "\nA note by hand.\n").encode()})
-            )
-        return original(self, *words, **named)
+    def write_by_hand():
+        card = writer.files(NAME)["README.md"].decode() + "\nA note by hand.\n"
+        writer.commit(NAME, {"README.md": card.encode()})
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", meddle)
+    writer.fail("/commit/main", meanwhile(write_by_hand))
     pushed(student)
-    assert meddled
-    card = writer.files(NAME)["README.md"].decode()
-    assert "A note by hand." in card
-    assert 412 in [request.status for request in writer.asked("/commit/main")]
+    files = writer.files(NAME)
+    assert "A note by hand." in files["README.md"].decode()
+    assert files["model.safetensors"] == (student / "model.safetensors").read_bytes()
+    assert [request.status for request in writer.asked("/commit/main")] == [200, 412, 200]
 
 
 def test_a_push_is_whole_or_not_there(writer, student):

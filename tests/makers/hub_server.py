@@ -116,6 +116,7 @@ class Fault:
     kind: str
     answer: Answer | None = None
     seconds: float | None = None
+    action: object = None
 
 
 reset = partial(Fault, "reset")  # the connection is reset, and nothing is done
@@ -127,6 +128,11 @@ never = partial(Fault, "never")  # accepted, but not answered until the Hub is c
 def slow(seconds):
     """Return the fault that answers rightly, but later."""
     return Fault("slow", seconds=seconds)
+
+
+def meanwhile(action):
+    """Return the fault that lets somebody else do something first; the answer is then right."""
+    return Fault("meanwhile", action=action)
 
 
 def status(number, message="", *, code=None, retry_after=None):
@@ -308,6 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
         request.fault = fault and fault.kind
         if request.fault == "reset":
             return self._reset()
+        if request.fault == "meanwhile":
+            fault.action()
         if request.fault in ("never", "slow") and hub.closed.wait(fault.seconds):
             self.close_connection = True
             return None
