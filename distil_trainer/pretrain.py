@@ -4,6 +4,7 @@
 """
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from angels_share import __version__
 from angels_share.ablations import ABLATIONS, FULL
-from angels_share.cli import DONE
-from angels_share.errors import RunFailed, UserError
+from angels_share.cli import DONE, RUN_FAILED
+from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
 from angels_share.hardware import processor
@@ -58,8 +59,9 @@ def pretrain(options: Options, destination: Destination | None = None) -> int:
             continue
         repo_id = f"{destination.repo_id}-{name}" if destination else ""
         place = replace(destination, repo_id=repo_id) if destination else None
-        status = _Job.of(options, folder, name, place).run()
-        if status != DONE:
+        ended = _Job.of(options, folder, name, place).run()
+        status = max(status, ended)
+        if ended not in (DONE, RUN_FAILED):  # a push that failed stops no training
             break
     return status
 
@@ -285,7 +287,8 @@ class _Job:
             print(push(upload, self.destination), flush=True)  # noqa: T201
         except UserError as error:
             again = push_command(self.folder, self.destination)
-            raise RunFailed(f"{error}; the student is saved: `{again}`") from error
+            sys.stderr.write(f"run_pretrain_distill: {error}; the student is saved: `{again}`\n")
+            return RUN_FAILED
         return DONE
 
     def _write_record(

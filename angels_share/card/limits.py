@@ -19,7 +19,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         yield "**Its training was interrupted and is not finished.**"
     if pretraining is not None and pretraining.ablation not in (None, "none"):
         yield (
-            f"A part of the loss was left out on purpose ({inline(pretraining.ablation)}), to "
+            f"A part of the method was left out on purpose ({inline(pretraining.ablation)}), to "
             "measure what that part is worth: a comparison, not the best student."
         )
     yield _language(facts)

@@ -233,7 +233,7 @@ def _corpus(record: Mapping[str, Any]) -> CardCorpus | None:
         hub = [
             name
             for name, source in zip(names, sources, strict=True)
-            if str(source.get("identity")).startswith(f"hub:{name}:") and _hub_id(name)
+            if str(source.get("identity")).startswith(f"hub:{name}") and _hub_id(name)
         ]
     train, held_out = _mapping(record.get("train")), _mapping(record.get("validation"))
     shown = (plain(name) if name in hub else name_of(name) for name in names)
@@ -251,8 +251,9 @@ def _corpus(record: Mapping[str, Any]) -> CardCorpus | None:
 
 
 def _hub_id(name: str) -> str | None:
-    """Return the id in the name of a Hub data set, `id` or `id:config`; None for a file's."""
+    """Return the id in the name of a Hub data set, `id@commit:config`; None for a file's."""
     repo_id, _, config = name.partition(":")
+    repo_id, _, _ = repo_id.partition("@")
     is_config = not config or re.fullmatch(r"[\w.-]+", config)
     return repo_id if _is_id(repo_id) and is_config and not _TEXT_FILE.search(name) else None
 

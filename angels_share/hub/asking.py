@@ -1,8 +1,8 @@
 """Requests to the Hub: what is waited for, what is tried again, and the true reason of a failure.
 
-A server's passing trouble (an answer 500 or 429, a connection cut in mid-answer, no answer in the
-client's own time) is tried again with growing pauses, or after as long as the server says. What
-can't pass by itself (no network, a wrong token, no such repository) is answered at once.
+A server's passing trouble (an answer 500 or 429, a connection cut in mid-answer) is tried again
+with growing pauses, or after as long as the server says. What can't pass by itself (no network, no
+answer in the client's own time, a wrong token, no such repository) is not.
 """
 
 import sys
@@ -61,6 +61,13 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
+
+
+def answer_seconds() -> float:
+    """Return how long the Hub may take to answer: the clients' own limit, HF_HUB_ETAG_TIMEOUT."""
+    from huggingface_hub import constants
+
+    return float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def ask(
@@ -215,7 +222,7 @@ def _denial(error: Any, about: str, status: int, said: str) -> HubError:
         return MissingError(f"{about}: the Hub has no such revision")
     if status == 403:
         reason = f" ({said})" if said else ""
-        return DeniedError(f"{about}: the Hub doesn't let your token do this{reason}")
+        return DeniedError(f"{about}: the Hub doesn't let you or your token do this{reason}")
     return MissingError(f"{about}: the Hub has none that you may read")
 
 
@@ -241,7 +248,7 @@ def _token_is_refused() -> bool:
     if get_token() is None:
         return False
     try:
-        HfApi().whoami()
+        _within(answer_seconds(), lambda: HfApi().whoami())
     except Exception as error:  # noqa: BLE001  (any other failure says nothing of the token)
         return getattr(getattr(error, "response", None), "status_code", None) == 401
     return False

@@ -14,8 +14,10 @@ from angels_share.files import require_writable_folder, write_atomically
 
 What = Literal["model", "dataset"]
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_PART_OF_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 MAIN = "main"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 # Beside huggingface_hub's own folders, which it leaves alone.
 _NOTES = "angels-share"
@@ -44,8 +46,10 @@ def snapshot(repo_id: str, revision: str, what: What) -> Path:
 
 def recorded_commit(repo_id: str, reference: str, what: What) -> str | None:
     """Return the cached commit that a branch, a tag or a commit's id stands for, if any."""
-    if COMMIT.fullmatch(reference):
-        revision = reference
+    if _PART_OF_COMMIT.fullmatch(reference):
+        found = (_repository(repo_id, what) / "snapshots").glob(f"{reference}*")
+        names = [path.name for path in found if COMMIT.fullmatch(path.name)]
+        revision = names[0] if len(names) == 1 else ""
     else:
         try:
             file = _repository(repo_id, what) / "refs" / reference
@@ -67,10 +71,42 @@ def record_commit(repo_id: str, reference: str, revision: str, what: What) -> No
         write_atomically(file, revision)
 
 
+_pending: dict[tuple[str, str, What], str] = {}
+
+
+def note_pending(repo_id: str, reference: str, revision: str, what: What) -> None:
+    """Remember that a reference is to stand for a commit as soon as that is whole.
+
+    Args:
+        repo_id: the repository.
+        reference: the branch or tag.
+        revision: the commit.
+        what: the kind of repository.
+    """
+    _pending[repo_id, revision, what] = reference
+
+
+def record_pending(repo_id: str, revision: str, what: What) -> None:
+    """Write down what a reference stands for from now on, since its commit is whole.
+
+    Args:
+        repo_id: the repository.
+        revision: the commit.
+        what: the kind of repository.
+    """
+    if (reference := _pending.pop((repo_id, revision, what), None)) is not None:
+        record_commit(repo_id, reference, revision, what)
+
+
 def has_model(folder: Path, *, weights: bool) -> bool:
-    """Return whether a snapshot holds a model's config and tokenizer, and its weights if asked."""
+    """Return whether a snapshot holds a model's config and tokenizer, and its weights if asked.
+
+    Of a snapshot that another program filled. Without its settings a tokenizer would be another.
+    """
     has_tokenizer = any((folder / name).exists() for name in _VOCABULARIES)
-    if not has_tokenizer or not (folder / "config.json").exists():
+    absent = folder.parent.parent / ".no_exist" / folder.name / _TOKENIZER_SETTINGS
+    has_settings = (folder / _TOKENIZER_SETTINGS).exists() or absent.exists()
+    if not has_tokenizer or not has_settings or not (folder / "config.json").exists():
         return False
     return not weights or (folder / _WEIGHTS).exists() or _has_shards(folder)
 
@@ -83,26 +119,50 @@ def _has_shards(folder: Path) -> bool:
         return False
 
 
-def noted_files(repo_id: str, revision: str, config: str | None) -> list[str] | None:
-    """Return the files of a data set's configuration, if all were fetched before and are there."""
+def noted_files(
+    repo_id: str, revision: str, name: str | None, what: What = "dataset"
+) -> list[str] | None:
+    """Return files that belong together, if all of them were fetched before and are there.
+
+    Args:
+        repo_id: the repository.
+        revision: the commit.
+        name: a data set's configuration; of a model, what of it.
+        what: the kind of repository.
+    """
     try:
-        files: list[str] = json.loads(_note(repo_id, revision, config).read_text(encoding="utf-8"))
-        folder = snapshot(repo_id, revision, "dataset")
+        note = _note(repo_id, revision, name, what)
+        files: list[str] = json.loads(note.read_text(encoding="utf-8"))
+        folder = snapshot(repo_id, revision, what)
         return files if all((folder / name).exists() for name in files) else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def note_files(repo_id: str, revision: str, config: str | None, files: Iterable[str]) -> None:
-    """Write down that these files, all of a data set's configuration, were fetched."""
-    note = _note(repo_id, revision, config)
+def note_files(
+    repo_id: str,
+    revision: str,
+    name: str | None,
+    files: Iterable[str],
+    what: What = "dataset",
+) -> None:
+    """Write down that these files, which belong together, were fetched.
+
+    Args:
+        repo_id: the repository.
+        revision: the commit.
+        name: a data set's configuration; of a model, what of it.
+        files: their names.
+        what: the kind of repository.
+    """
+    note = _note(repo_id, revision, name, what)
     note.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(note, json.dumps(sorted(files)))
 
 
-def _note(repo_id: str, revision: str, config: str | None) -> Path:
-    name = re.sub(r"[^\w-]", "-", config or "default")
-    return _repository(repo_id, "dataset") / _NOTES / revision / f"{name}.json"
+def _note(repo_id: str, revision: str, name: str | None, what: What) -> Path:
+    file = re.sub(r"[^\w-]", "-", name or "default")
+    return _repository(repo_id, what) / _NOTES / revision / f"{file}.json"
 
 
 def _repository(repo_id: str, what: What) -> Path:

@@ -20,6 +20,7 @@ from angels_share.hub.cache import (
     has_model,
     note_files,
     noted_files,
+    record_pending,
     snapshot,
 )
 from angels_share.hub.locate import Located, entry_of
@@ -49,12 +50,14 @@ class Wanted:
         revision: the commit.
         what: the kind of repository.
         files: their names in it, each with its size in bytes.
+        part: of a model, which part of it they are: with "weights" it is whole.
     """
 
     repo_id: str
     revision: str
     what: What
     files: tuple[tuple[str, int], ...]
+    part: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -102,9 +105,15 @@ def files_of_model(located: Located, *, weights: bool = True) -> Wanted | None:
     """
     if located.revision is None:
         return None
-    if has_model(snapshot(located.source, located.revision, "model"), weights=weights):
+    parts = ("weights",) if weights else ("weights", "small")
+    if any(noted_files(located.source, located.revision, part, "model") for part in parts):
         return None
-    return all_files_of_model(located, weights=weights)
+    try:
+        return all_files_of_model(located, weights=weights)
+    except NoNetworkError:  # what another program fetched may do
+        if has_model(snapshot(located.source, located.revision, "model"), weights=weights):
+            return None
+        raise
 
 
 def all_files_of_model(located: Located, *, weights: bool = True) -> Wanted | None:
@@ -124,7 +133,8 @@ def all_files_of_model(located: Located, *, weights: bool = True) -> Wanted | No
         if not found:
             raise UserError(_no_weights(located, entry.files))
         chosen |= found
-    return _wanted(located, chosen, entry.files)
+    wanted = _wanted(located, chosen, entry.files)
+    return replace(wanted, part="weights" if weights else "small")
 
 
 def _no_weights(located: Located, files: Iterable[str]) -> str:
@@ -172,14 +182,26 @@ def configuration_folder(located: Located, config: str | None) -> Path:
     """
     assert located.revision is not None
     folder = snapshot(located.source, located.revision, "dataset")
-    if noted_files(located.source, located.revision, config) is None:
-        entry = entry_of(located.source, located.revision, "dataset")
-        names = _files_of_configuration(located, config)
-        names |= {name for name in ("README.md",) if name in entry.files}
-        wanted = _wanted(located, names & entry.files.keys(), entry.files)
+    wanted = files_of_configuration(located, config)
+    if wanted is not None:
         download([wanted])
-        note_files(located.source, located.revision, config, names)
+        note_files(located.source, located.revision, config, [name for name, _ in wanted.files])
     return folder
+
+
+def files_of_configuration(located: Located, config: str | None) -> Wanted | None:
+    """Return the files of a data set's configuration; None if all of them were fetched before.
+
+    Raises:
+        UserError: the data set can't be read.
+    """
+    assert located.revision is not None
+    if noted_files(located.source, located.revision, config) is not None:
+        return None
+    entry = entry_of(located.source, located.revision, "dataset")
+    names = _files_of_configuration(located, config)
+    names |= {name for name in ("README.md",) if name in entry.files}
+    return _wanted(located, names & entry.files.keys(), entry.files)
 
 
 def _files_of_configuration(located: Located, config: str | None) -> set[str]:
@@ -225,6 +247,12 @@ def download(wanted: Sequence[Wanted]) -> None:
                 except BaseException:
                     threads.shutdown(cancel_futures=True)
                     raise
+    for each in wanted:
+        if each.part is not None:
+            names = [name for name, _ in each.files]
+            note_files(each.repo_id, each.revision, each.part, names, each.what)
+        if each.part != "small":
+            record_pending(each.repo_id, each.revision, each.what)
 
 
 class _Bar:

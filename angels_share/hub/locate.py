@@ -16,6 +16,7 @@ from angels_share.hub.asking import (
     HubError,
     MissingError,
     NoNetworkError,
+    answer_seconds,
     ask,
     endpoint,
     is_offline,
@@ -25,6 +26,7 @@ from angels_share.hub.cache import (
     MAIN,
     What,
     cache_folder,
+    note_pending,
     record_commit,
     recorded_commit,
     require_writable_cache,
@@ -141,7 +143,10 @@ def _on_hub(name: str, base: str, reference: str, what: What, *, newest: bool) -
     if entry.gated:
         _require_access(ids[0], what)
     require_writable_cache(ids[0])
-    record_commit(ids[0], reference, entry.revision, what)
+    if not cached:
+        record_commit(ids[0], reference, entry.revision, what)
+    else:  # what is whole in the cache stands for the name until the newer one is whole, too
+        note_pending(ids[0], reference, entry.revision, what)
     return Located(name, ids[0], entry.revision, "hub", what)
 
 
@@ -160,12 +165,12 @@ def entry_of(
     Raises:
         HubError: the Hub doesn't say, and why.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
     key = (repo_id, reference, what, endpoint())
     if key in _ENTRIES:
         return _ENTRIES[key]
-    limit = float(constants.HF_HUB_ETAG_TIMEOUT) if seconds is None else seconds
+    limit = answer_seconds() if seconds is None else seconds
     api: Any = HfApi()
     look_up = api.model_info if what == "model" else api.dataset_info
     about = f"{what} {repo_id}" + (f"@{reference}" if reference != MAIN else "")
@@ -186,7 +191,8 @@ def _require_access(repo_id: str, what: What) -> None:
     """Refuse a gated repository that this user may not read, before anything is fetched."""
     from huggingface_hub import HfApi
 
-    ask(lambda: HfApi().auth_check(repo_id, repo_type=what), f"{what} {repo_id}")
+    about = f"{what} {repo_id}"
+    ask(lambda: HfApi().auth_check(repo_id, repo_type=what), about, seconds=answer_seconds())
 
 
 def _tell_of_news(repo_id: str, revision: str, reference: str, what: What) -> None:
@@ -201,9 +207,8 @@ def _tell_of_news(repo_id: str, revision: str, reference: str, what: What) -> No
     except HubError:
         return
     if entry.revision != revision:
-        kind = "" if what == "model" else " data set"
         _say(
-            f"the Hub has a newer commit of the{kind} {repo_id} ({entry.revision[:8]}); "
+            f"the Hub has a newer commit of {what} {repo_id} ({entry.revision[:8]}); "
             f"{_short(repo_id, revision)} of the cache is used: "
             f"`python -m eval_harness fetch` or {repo_id}@{reference} takes the newer one"
         )

@@ -7,6 +7,7 @@ overwritten unseen; if there is a newer one, the card is made anew on top of it.
 """
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -18,13 +19,20 @@ from typing import Any
 from angels_share.card.render import CardMeasured, facts_of, render
 from angels_share.errors import UserError, one_line
 from angels_share.files import explain
-from angels_share.hub.asking import DeniedError, HubError, ask, endpoint
+from angels_share.hub.asking import (
+    DeniedError,
+    HubError,
+    MissingError,
+    answer_seconds,
+    ask,
+    endpoint,
+)
 from angels_share.hub.cache import What
 from angels_share.hub.inherited import inherited
-from angels_share.names import REPO_ID
 from angels_share.student_record import RECORD
 
 CARD = "README.md"
+_CONFIG = "config.json"
 _ALLOWED = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|config\.json"
     r"|generation_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json"
@@ -33,6 +41,9 @@ _ALLOWED = re.compile(
 )
 _RECORDS = frozenset(("config.json", "tokenizer_config.json", RECORD))
 """Files in which a path of this machine may stand; it is shortened to its last part."""
+
+# Not the path of an address, whose slashes follow a name, a colon or a slash.
+_PATHS_IN_TEXT = re.compile(r"(?<![\w:/.-])(?:file://|~)?(?:/[^\s/\"':,;]+){2,}")
 
 MakeCard = Callable[[str | None], str]
 """Returns the card's text, given that of the card on the Hub, if there is one."""
@@ -169,11 +180,29 @@ def last_part(text: str) -> str:
         return PureWindowsPath(text).name
     if text.startswith(("/", "~/", "./", "../")) and "\n" not in text and len(text) > 2:
         return PurePosixPath(text).name
-    return text
+    return _PATHS_IN_TEXT.sub(lambda found: PurePosixPath(found[0]).name, text)
 
 
 def _size(content: Path | bytes) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def require_name(name: str) -> None:
+    """Refuse what can't be a repository's name.
+
+    Raises:
+        UserError: it can't.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(
+            f"{name!r}: not a name on the Hub; expected NAME or OWNER/NAME of letters, digits, "
+            "'-', '_' and '.', 96 at most, no '--' or '..'"
+        ) from error
 
 
 def require_login(destination: Destination) -> Destination:
@@ -186,15 +215,16 @@ def require_login(destination: Destination) -> Destination:
     """
     from huggingface_hub import HfApi, get_token
 
+    require_name(destination.repo_id)
     name = destination.repo_id
-    if not REPO_ID.match(name) or name.startswith((".", "-")) or ".." in name:
-        raise UserError(f"{name!r}: not a name on the Hub; expected NAME or OWNER/NAME")
     if get_token() is None:
         raise DeniedError(
             f"pushing to {name} needs a token: `hf auth login`, or set HF_TOKEN to one that may "
             "write"
         )
-    user: dict[str, Any] = ask(lambda: HfApi().whoami(), f"pushing to {name}")
+    user: dict[str, Any] = ask(
+        lambda: HfApi().whoami(), f"pushing to {name}", seconds=answer_seconds()
+    )
     role = user.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise DeniedError(
@@ -202,7 +232,40 @@ def require_login(destination: Destination) -> Destination:
             f"{endpoint()}/settings/tokens"
         )
     owned = name if "/" in name else f"{user['name']}/{name}"
-    return Destination(owned, destination.what, destination.private, destination.revision)
+    owners = {str(user["name"]), *(str(each.get("name")) for each in user.get("orgs") or ())}
+    if (owner := owned.partition("/")[0]) not in owners:
+        raise DeniedError(
+            f"pushing to {name}: your token is {user['name']}'s, which may not write for {owner}"
+        )
+    found = Destination(owned, destination.what, destination.private, destination.revision)
+    require_free(found)
+    return found
+
+
+def require_free(destination: Destination) -> bool:
+    """Return whether a repository exists; refuse a public one where private was asked for.
+
+    Raises:
+        UserError: it is public, or its name is none.
+    """
+    from huggingface_hub import HfApi
+
+    require_name(destination.repo_id)
+    about = f"pushing to {destination.repo_id}"
+    try:
+        state = ask(
+            lambda: HfApi().repo_info(destination.repo_id, repo_type=destination.what),
+            about,
+            seconds=answer_seconds(),
+        )
+    except MissingError:
+        return False
+    if destination.private and not state.private:
+        raise HubError(
+            f"{about}: it exists and is public: say that it may be (--hub_private_repo False), or "
+            "choose another name"
+        )
+    return True
 
 
 def push(upload: Upload, destination: Destination) -> str:
@@ -221,6 +284,8 @@ def push(upload: Upload, destination: Destination) -> str:
     _make_repository(destination, about)
     if not sys.stderr.isatty():
         disable_progress_bars()
+    # It says that nothing is new, in other words than we do.
+    logging.getLogger("huggingface_hub").addFilter(_is_no_news)
     return ask(lambda: _commit(upload, destination), about)
 
 
@@ -240,25 +305,22 @@ def push_command(folder: Path, destination: Destination, results: Path | None = 
     return " ".join(words)
 
 
+def _is_no_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("No files have been modified")
+
+
 def _make_repository(destination: Destination, about: str) -> None:
     from huggingface_hub import HfApi
 
     api: Any = HfApi()
     name, what = destination.repo_id, destination.what
-    exists = ask(lambda: api.repo_exists(name, repo_type=what), about)
-    if not exists:
+    if not require_free(destination):
         ask(
             lambda: api.create_repo(
                 name, private=destination.private, repo_type=what, exist_ok=True
             ),
             about,
-        )
-    elif (
-        destination.private and not ask(lambda: api.repo_info(name, repo_type=what), about).private
-    ):
-        raise HubError(
-            f"{about}: it exists and is public: --hub_private_repo False pushes to it, "
-            "--hub_model_id names another"
+            seconds=answer_seconds(),
         )
     if destination.revision is not None:
         ask(
@@ -266,6 +328,7 @@ def _make_repository(destination: Destination, about: str) -> None:
                 name, branch=destination.revision, repo_type=what, exist_ok=True
             ),
             about,
+            seconds=answer_seconds(),
         )
 
 
@@ -275,8 +338,10 @@ def _commit(upload: Upload, destination: Destination) -> str:
 
     api: Any = HfApi()
     name, what, branch = destination.repo_id, destination.what, destination.revision or "main"
-    parent = api.repo_info(name, repo_type=what, revision=branch).sha
-    card = upload.card(_card_at(destination, parent))
+    state = api.repo_info(name, repo_type=what, revision=branch)
+    parent = state.sha
+    _refuse_another_task(upload, destination, parent)
+    card = upload.card(_text_at(destination, parent, CARD))
     files = {**upload.files, CARD: card.encode()}
     try:
         operations = [
@@ -296,21 +361,49 @@ def _commit(upload: Upload, destination: Destination) -> str:
         )
     except ValueError as error:  # the Hub doesn't take the card's metadata
         raise HubError(f"pushing to {name}: {one_line(error)}") from error
+    seen = "private" if state.private else "public"
     if info.oid == parent:
-        return f"{destination.page}: nothing new, so no commit was made"
-    return f"pushed: {info.commit_url}"
+        return f"{destination.page} ({seen}): nothing new, so no commit was made"
+    return f"pushed: {info.commit_url} ({seen})"
 
 
-def _card_at(destination: Destination, revision: str) -> str | None:
-    """Return the card of a commit on the Hub, if it has one."""
+def _refuse_another_task(upload: Upload, destination: Destination, revision: str) -> None:
+    """Refuse to put a model of one task over that of another, whose results lie beside it."""
+    ours, theirs = _task_in(upload.files.get(_CONFIG)), None
+    if ours is not None and (text := _text_at(destination, revision, _CONFIG)):
+        theirs = _task_in(text.encode())
+    if theirs not in (None, ours):
+        raise HubError(
+            f"pushing to {destination.repo_id}: it holds a model for {theirs}, and this one is for "
+            f"{ours}: choose another name, such as {destination.repo_id}-{ours}"
+        )
+
+
+def _task_in(config: Path | bytes | None) -> str | None:
+    if config is None:
+        return None
+    try:
+        text = config if isinstance(config, bytes) else config.read_bytes()
+        task = json.loads(text).get("finetuning_task")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return str(task) if task else None
+
+
+def _text_at(destination: Destination, revision: str, file: str) -> str | None:
+    """Return a text file of a commit on the Hub, if it has it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
         path = hf_hub_download(
-            destination.repo_id, CARD, repo_type=destination.what, revision=revision
+            destination.repo_id, file, repo_type=destination.what, revision=revision
         )
     except EntryNotFoundError:
         return None
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return file.read()
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HubError(
+            f"pushing to {destination.repo_id}: its {file} is not UTF-8: correct it first"
+        ) from error

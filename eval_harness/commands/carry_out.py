@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
@@ -14,7 +14,7 @@ from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
 from eval_harness.sweep.queue import Job, unique
-from eval_harness.sweep.scheduler import Outcome, sweep
+from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
 
 _WORK = "eval_harness.training.runner:run_task"
@@ -48,7 +48,8 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     outcome = _sweep(plan, planned, options, options.rerun)
     finished = {run.key for run in (*outcome.done, *outcome.skipped)}
     runs = [job.run for job in planned if job.key in finished]
-    chosen = _keep_the_best(plan, options, planned, outcome, runs)
+    chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
+    outcome = replace(outcome, failed=(*outcome.failed, *failed))
     written = write_by_name(plan.root, {job.run.model.key for job in planned})
     for name in (*tables, "not counted"):
         if name in written:
@@ -82,19 +83,20 @@ def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: str) -> 
 
 def _keep_the_best(
     plan: Plan, options: Options, planned: Sequence[Job], outcome: Outcome, runs: Iterable[Run]
-) -> list[Chosen]:
+) -> tuple[list[Chosen], tuple[Failure, ...]]:
     """Save the model of the seed nearest the median; with `best` remove the others made here."""
     if plan.experiment.save_models == "none":
-        return []
+        return [], ()
     wanted = {(model.key, task.name) for model in plan.models for task in plan.tasks}
     chosen = nearest_to_median(
         plan.root, (run for run in runs if (run.model.key, run.task.name) in wanted)
     )
+    failed: tuple[Failure, ...] = ()
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
-        _sweep(plan, missing, options, "missing")
+        failed = _sweep(plan, missing, options, "missing").failed
     if plan.experiment.save_models == "best":
         remove_others(outcome.done, chosen, planned)
-    return [each for each in chosen if not lacks_weights(each.run)]
+    return [each for each in chosen if not lacks_weights(each.run)], failed
 
 
 def status_of(carried: Carried, failed_pushes: Sequence[str] = ()) -> int:

@@ -3,17 +3,20 @@
 python -m eval_harness fetch --model distilbert bert --tasks all
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
-from angels_share.hub.cache import cache_folder
+from angels_share.hub.asking import NoNetworkError
+from angels_share.hub.cache import What, cache_folder
 from angels_share.hub.fetch import (
     Wanted,
     all_files_of_model,
     configuration_folder,
     download,
+    files_of_configuration,
+    files_of_model,
     size_of,
 )
 from angels_share.hub.locate import Located, locate
@@ -31,25 +34,47 @@ def run(options: Options) -> int:
     """
     if not (options.model or options.tasks or options.corpus):
         raise UserError("nothing to fetch: name it with --model, --tasks or --corpus")
-    models = [locate(name, newest=True) for name in options.model or ()]
+    models = [_on_hub(name, "model") for name in options.model or ()]
+    corpora = [_on_hub(name.partition(":")[0], "dataset") for name in options.corpus or ()]
+    configs = [name.partition(":")[2] or None for name in options.corpus or ()]
     tasks = tasks_named(options.tasks) if options.tasks else ()
-    wanted = [found for model in models if (found := all_files_of_model(model)) is not None]
-    of_tasks = wanted_files(tasks, _splits, options.data_revision, newest=True)
-    wanted += of_tasks
-    print(f"to fetch: {_megabytes(size_of(wanted))} into {cache_folder()}")  # noqa: T201
-    for each in wanted:
+    wanted = [_wanted(all_files_of_model, model, files_of_model) for model in models]
+    wanted += [
+        files_of_configuration(corpus, config)
+        for corpus, config in zip(corpora, configs, strict=True)
+    ]
+    listed = [each for each in wanted if each is not None]
+    listed += wanted_files(tasks, _splits, options.data_revision, newest=True)
+    print(f"to fetch: {_size(size_of(listed))} into {cache_folder()}")  # noqa: T201
+    for each in listed:
         _print_line(each)
-    for model in models:
-        if model.revision is None:
-            print(f"model {model.source}: a folder, nothing to fetch")  # noqa: T201
     if options.dry_run:
         return DONE
-    download(wanted)
+    download(listed)
     fetch_unusual(tasks, _splits, options.data_revision)
-    for name in options.corpus or ():
-        _fetch_corpus(name)
+    for corpus, config in zip(corpora, configs, strict=True):
+        configuration_folder(corpus, config)
     print("all of it is in the cache: HF_HUB_OFFLINE=1 uses it without a network")  # noqa: T201
     return DONE
+
+
+def _on_hub(name: str, what: What) -> Located:
+    located = locate(name, what=what, newest=True)
+    if located.revision is None:
+        raise UserError(f"{name}: a folder: there is nothing to fetch")
+    return located
+
+
+def _wanted(
+    newest: Callable[[Located], Wanted | None],
+    located: Located,
+    cached: Callable[[Located], Wanted | None],
+) -> Wanted | None:
+    """Return what is to be fetched; without a network nothing, if all is there."""
+    try:
+        return newest(located)
+    except NoNetworkError:
+        return cached(located)
 
 
 def _splits(task: Task) -> Sequence[str]:
@@ -59,23 +84,14 @@ def _splits(task: Task) -> Sequence[str]:
 def _print_line(wanted: Wanted) -> None:
     whole = sum(size for _, size in wanted.files)
     missing = size_of([wanted])
-    rest = "all in the cache" if not missing else f"{_megabytes(missing)} to fetch"
+    rest = "all in the cache" if not missing else f"{_size(missing)} to fetch"
     print(  # noqa: T201
-        f"{wanted.what} {wanted.repo_id}@{wanted.revision}: {_megabytes(whole)}, {rest}"
+        f"{wanted.what} {wanted.repo_id}@{wanted.revision}: {_size(whole)}, {rest}"
     )
 
 
-def _fetch_corpus(name: str) -> None:
-    located: Located = locate(name.partition(":")[0], what="dataset", newest=True)
-    if located.revision is None:
-        print(f"corpus {name}: a folder, nothing to fetch")  # noqa: T201
-        return
-    configuration_folder(located, name.partition(":")[2] or None)
-    print(f"corpus {located.source}@{located.revision}: in the cache")  # noqa: T201
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
 COMMAND = Command(

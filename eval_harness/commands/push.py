@@ -3,11 +3,13 @@
 python -m eval_harness push results/models/KEY --repo_id me/student-rte
 """
 
+import sys
 from pathlib import Path
 
 from angels_share.cli import DONE, Command
+from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
-from angels_share.hub.push import CARD, Destination, push, require_login
+from angels_share.hub.push import CARD, Destination, push, require_login, require_name
 from eval_harness.publish.models import upload_of
 from eval_harness.publish.results_data import upload_of_results
 
@@ -19,6 +21,11 @@ def run(options: Options) -> int:
         UserError: nothing in it may go up, or the Hub doesn't take it: then nothing of it is there.
     """
     folder = Path(options.folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if not options.results and any(folder.glob("runs/*/*/*/seed-*.json")):
+        raise UserError(f"{folder}: this is a folder of results: add --results")
+    require_name(options.repo_id)
     place = Destination(
         options.repo_id,
         what="dataset" if options.results else "model",
@@ -32,7 +39,13 @@ def run(options: Options) -> int:
     if options.results:
         upload = upload_of_results(folder, place)
     else:
-        upload = upload_of(folder, Path(options.results_dir).expanduser(), place)
+        results = Path(options.results_dir).expanduser()
+        upload = upload_of(folder, results, place)
+        if not any(name.startswith("results/") for name in upload.files):
+            sys.stderr.write(
+                f"{COMMAND.name}: {results} has no results of this model (--results_dir), so the "
+                "card states none\n"
+            )
     if options.dry_run:
         print(upload.listing())  # noqa: T201
         print(f"\n{CARD}:\n\n{upload.card(None)}")  # noqa: T201

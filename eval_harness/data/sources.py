@@ -226,7 +226,12 @@ def wanted_files(
         located = _locate(task, revision, newest=newest)
         if not newest and _is_cached(task, located, splits_of(task)):
             continue
-        wanted = files_of_splits(located, task.config or "data", splits_of(task))
+        try:
+            wanted = files_of_splits(located, task.config or "data", splits_of(task))
+        except NoNetworkError as error:
+            if _is_cached(task, located, splits_of(task)):
+                continue
+            raise _lacking(task, error) from error
         if wanted is not None:  # tasks of one data set are one entry
             before = found.get(wanted.repo_id)
             found[wanted.repo_id] = wanted.with_files(before.files if before else ())
@@ -238,6 +243,13 @@ def _is_cached(task: Task, located: Located, splits: Sequence[str]) -> bool:
     if _cached_folder(task, located, splits) is not None:
         return True
     return noted_files(located.source, located.revision, task.config) is not None
+
+
+def _lacking(task: Task, error: NoNetworkError) -> UserError:
+    return UserError(
+        f"{error}; {task.title} is not in the local cache: `python -m eval_harness fetch --tasks "
+        f"{task.name}` on a machine that has a network fills it; or use {task.kind.local_data}"
+    )
 
 
 def fetch_unusual(
@@ -287,7 +299,10 @@ def _parquet_folder(task: Task, located: Located, splits: Sequence[str]) -> Path
     assert located.revision is not None
     if noted_files(located.source, located.revision, task.config) is not None:
         return None  # was fetched before, in its own layout
-    wanted = files_of_splits(located, task.config or "data", splits)
+    try:
+        wanted = files_of_splits(located, task.config or "data", splits)
+    except NoNetworkError as error:
+        raise _lacking(task, error) from error
     if wanted is None:
         return None
     download([wanted])

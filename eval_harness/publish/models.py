@@ -12,6 +12,7 @@ from angels_share.hub.push import (
     last_part,
     push,
     push_command,
+    require_free,
     upload_of_model,
 )
 from angels_share.hub.push_flags import destination_of
@@ -36,22 +37,29 @@ def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
     Raises:
         UserError: there is no token that may write, or the name is none.
     """
-    several = len(plan.models) > 1
-    first = "-".join(filter(None, (plan.models[0].slug, "distilled" if plan.teacher else "")))
-    place = destination_of(options, first)
-    if place is None:
+    first = destination_of(options, plan.models[0].slug)
+    if first is None:
         return None
+    owner, _, given = first.repo_id.partition("/")
     found: dict[Key, Destination] = {}
     for model in plan.models:
         for task in plan.tasks:
-            name = place.repo_id
-            if several and options.hub_model_id:
-                name += f"-{model.slug}"
-            elif several:
-                name = name.replace(plan.models[0].slug, model.slug)
+            parts = [given] if options.hub_model_id else [model.slug]
+            if options.hub_model_id and len(plan.models) > 1:
+                parts.append(model.slug)
+            if plan.teacher and not options.hub_model_id:
+                parts.append("distilled")
             if len(plan.tasks) > 1 or not options.hub_model_id:
-                name += f"-{task.name}"
-            found[model.key, task.name] = replace(place, repo_id=name)
+                parts.append(task.name)
+            place = replace(first, repo_id=f"{owner}/{'-'.join(parts)}")
+            require_free(place)
+            found[model.key, task.name] = place
+    names = [place.repo_id for place in found.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(
+            f"two models would both become {twice} on the Hub: push them one at a time, each with "
+            "a --hub_model_id of its own"
+        )
     return found
 
 

@@ -26,7 +26,13 @@ _METADATA = {
 }
 _EXPLANATION = f"""Scores of fine-tuned models, measured by Angel's Share. `{_ROWS}` has a row a run
 (a model, a task, a seed); `results/` has each run's whole record, with its settings, data revision,
-code version and hardware, sealed by a checksum. Predictions, texts and labels are not published."""
+code version and hardware, sealed by a checksum. Predictions, texts and labels are not published.
+
+```python
+from datasets import load_dataset
+
+runs = load_dataset("{{repo_id}}", split="runs").to_pandas()
+```"""
 
 
 def upload_of_results(root: Path, place: Destination) -> Upload:
@@ -48,9 +54,11 @@ def upload_of_results(root: Path, place: Destination) -> Upload:
     files: dict[str, Path | bytes] = dict(records_of(results))
     files[_ROWS] = _parquet([row_of(each) for each in results])
     order = [name for name in tables if name.startswith(("table", "family", "distil"))]
-    shown = [tables[name] for name in order or tables]
+    models = {each.model.name for each in results}
+    # A table of the paper's rows alone is no result of these.
+    shown = [tables[name] for name in order if any(f"| {m} " in tables[name] for m in models)]
     title = f"# {place.repo_id.rpartition('/')[2]}"
-    body = "\n\n".join([_EXPLANATION, *shown])
+    body = "\n\n".join([_EXPLANATION.replace("{repo_id}", place.repo_id), *shown])
 
     def card(existing: str | None) -> str:
         page = Existing(existing or "")

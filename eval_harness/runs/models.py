@@ -114,7 +114,7 @@ def _read_lineage(located: Located) -> _Lineage:
         if not record["teachers"]:
             return _Lineage()
         teacher = record["teachers"][0]
-        weights = teacher.get("sha256") or teacher.get("revision")
+        weights = teacher.get("revision") or teacher.get("sha256")  # as it is known by itself
         name = _teacher_name(str(teacher["name"]))
         return _Lineage(name, str(weights) if weights else None, _distilled(record))
     except (*_UNREADABLE, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -137,7 +137,7 @@ def _distilled(record: Mapping[str, Any]) -> Distilled | None:
     loss = {name: float(value) for name, value in recipe.items() if _is_loss_weight(name)}
     rest = {
         "teachers": [
-            teacher["sha256"] or teacher["revision"] or teacher["name"]
+            teacher["revision"] or teacher["sha256"] or teacher["name"]
             for teacher in record["teachers"]
         ],
         "corpus": record["corpus"].get("fingerprint") or record["corpus"],

@@ -189,3 +189,16 @@ def test_the_trainers_own_methods_are_as_safe(writer, tmp_path):
     with pytest.raises(UserError, match="push_to_hub"):
         DistilTrainingArguments(str(tmp_path), push_to_hub=True)
     assert DistilTrainer.push_to_hub.__doc__
+
+
+def test_two_models_are_never_one_repository(writer, tmp_path, forget, capsys):
+    """Prevents the second model of a command from replacing the first on the Hub."""
+    older = identify("distilbert").revision
+    writer.commit("distilbert/distilbert-base-uncased", {"README.md": b"# Newer"})
+    forget()
+    words = [
+        "--model", f"distilbert@{older}", "distilbert@main", "--tasks", "rte", *FAST,
+        "--results_dir", str(tmp_path / "r"), "--push_to_hub",
+    ]  # fmt: skip
+    assert run_command(glue.COMMAND, words) == 2
+    assert "two models would both become me/distilbert-rte" in capsys.readouterr().err

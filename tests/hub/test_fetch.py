@@ -7,7 +7,7 @@ import sys
 import pytest
 from disks import fill, small_disk
 from hub_server import half, lost, reset, slow, status
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from on_the_hub import (
     DISTILBERT,
     add_distilbert_and_glue,
@@ -302,3 +302,50 @@ def test_a_disk_without_room(hub, tmp_path, monkeypatch):
         fill(disk, leave=20_000)
         with pytest.raises(UserError, match=r"can't be written to the cache: the disk is full"):
             model_folder(locate("distilbert"))
+
+
+def test_an_update_that_was_interrupted_leaves_the_old_one(hub, tmp_path, forget):
+    """Prevents a kill in the middle of an update from taking away what was whole before."""
+    old = hub.add(DISTILBERT, model_files(tmp_path / "m"))
+    model_folder(locate("distilbert"))
+    new = hub.commit(DISTILBERT, {"model.safetensors": b"other weights"})
+    hub.fail("/cdn/", *[status(404)] * 9, method="GET")
+    forget()
+    with pytest.raises(UserError):
+        model_folder(locate("distilbert@main"))
+    forget()
+    with hub.gone():
+        assert model_folder(locate("distilbert")).name == old
+    hub._faults.clear()
+    forget()
+    model_folder(locate("distilbert@main"))
+    forget()
+    with hub.gone():
+        assert locate("distilbert").revision == new
+
+
+def test_a_cache_that_another_program_filled_in_part(hub, tmp_path, forget):
+    """Prevents a tokenizer without its settings from reading a text in another way."""
+    files = model_files(tmp_path / "m")
+    sha = hub.add(DISTILBERT, files)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        hf_hub_download(DISTILBERT, name)
+    with hub.gone(), pytest.raises(UserError, match="can't be reached"):
+        model_folder(locate("distilbert"))
+    forget()
+    folder = model_folder(locate("distilbert"))
+    assert (folder.name, (folder / "tokenizer_config.json").exists()) == (sha, True)
+
+
+def test_all_in_the_cache_needs_no_network_to_be_fetched(hub, tmp_path, forget, capsys):
+    """Prevents `fetch` from failing on a train although there is nothing to fetch."""
+    add_distilbert_and_glue(hub, tmp_path, "rte")
+    words = ["--model", "distilbert", "--tasks", "rte"]
+    assert run_command(fetch_command.COMMAND, words) == 0
+    forget()
+    with hub.gone():
+        assert run_command(fetch_command.COMMAND, words) == 0
+        lacking = [*words, "cola"]
+        assert run_command(fetch_command.COMMAND, lacking) == 2
+    assert "CoLA is not in the local cache" in capsys.readouterr().err
+    assert run_command(fetch_command.COMMAND, ["--corpus", "someone/nope", "--dry_run"]) == 2

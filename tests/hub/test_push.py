@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from hub_server import lost, meanwhile, reset, status
+from hub_server import lost, meanwhile, never, reset, status
 from huggingface_hub import constants
 from on_the_hub import BERT, model_files
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -123,7 +123,7 @@ def test_the_token_is_nowhere(how, writer, student, tmp_path, monkeypatch, capsy
     monkeypatch.setenv("ANGELS_SHARE_TRACEBACK", "1")
     assert run_command(push_command.COMMAND, words) == 2
     said = capsys.readouterr()
-    assert "doesn't let your token do this" in said.err
+    assert "doesn't let you or your token do this" in said.err
     assert token not in said.out + said.err
     assert any(request.token == token for request in writer.requests)
     for request in writer.requests:
@@ -140,7 +140,9 @@ def test_the_same_again_makes_no_commit(writer, student):
     """Prevents a history of empty commits."""
     pushed(student)
     before = len(writer.commits(NAME))
-    assert pushed(student) == f"{writer.endpoint}/{NAME}: nothing new, so no commit was made"
+    assert (
+        pushed(student) == f"{writer.endpoint}/{NAME} (private): nothing new, so no commit was made"
+    )
     assert len(writer.commits(NAME)) == before
 
 
@@ -221,16 +223,17 @@ def test_who_may_push(server, student, tmp_path):
     with server.used(tmp_path / "c", token=server.token("me")):
         with pytest.raises(UserError, match="not a name on the Hub"):
             require_login(Destination("a/b/c"))
-        place = require_login(Destination("someone-else/student"))
-        upload = upload_of_model(student, place)
-        with pytest.raises(UserError, match="doesn't let your token do this"):
-            push(upload, place)
+        with pytest.raises(UserError, match="is me's, which may not write for someone-else"):
+            require_login(Destination("someone-else/student"))
+        for name in ("a--b", "x" * 97, "with a blank"):
+            with pytest.raises(UserError, match="not a name on the Hub"):
+                require_login(Destination(name))
 
 
 def test_what_exists_and_is_public(writer, student):
     """Prevents a private student from going to a repository that everybody reads."""
     writer.add(NAME, {"README.md": b"# Mine\n"})
-    with pytest.raises(UserError, match="it exists and is public: --hub_private_repo False"):
+    with pytest.raises(UserError, match=r"it exists and is public: .*--hub_private_repo False"):
         pushed(student)
     assert pushed(student, private=False).startswith("pushed: ")
     assert b"# Mine" in writer.files(NAME)["README.md"]
@@ -291,3 +294,29 @@ def test_a_damaged_record_is_refused(writer, student):
     (student / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json"):
         pushed(student)
+
+
+def test_a_model_of_another_task_is_not_overwritten(writer, student):
+    """Prevents a model for CoLA from lying beside the results of one for RTE."""
+    config = json.loads((student / "config.json").read_text())
+    for task in ("rte", "cola"):
+        (student / "config.json").write_text(json.dumps(config | {"finetuning_task": task}))
+        if task == "rte":
+            pushed(student)
+    with pytest.raises(UserError, match="holds a model for rte, and this one is for cola"):
+        pushed(student)
+
+
+def test_a_card_that_is_no_text(writer, student):
+    """Prevents a card in another encoding from ending in a traceback, or from being replaced."""
+    writer.add(NAME, {"README.md": b"caf\xe9"}, private=True)
+    with pytest.raises(UserError, match=r"its README\.md is not UTF-8"):
+        pushed(student)
+
+
+def test_a_server_that_never_answers(writer, student, monkeypatch):
+    """Prevents a push that hangs before it has begun."""
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
+    writer.fail("whoami", never())
+    with pytest.raises(UserError, match="gave no answer in"):
+        require_login(Destination(NAME))

@@ -415,6 +415,28 @@ def test_another_output_folder_with_checkpoints(whole_run, tmp_path):
     assert_equal_bits(weights_of(trainer), whole_run[1])
 
 
+IN_ASCII = """
+import sys
+from pathlib import Path
+from distil_trainer.training.checkpoint import find_checkpoint
+print(ascii(find_checkpoint(Path(sys.argv[1]), "latest").settings["run_name"]))
+"""
+
+
+def test_a_manifest_is_read_as_utf_8_whatever_the_locale(whole_run, tmp_path):
+    """Prevents a name with an accent from making a whole checkpoint pass for a damaged one."""
+    file = left_by(whole_run, tmp_path, 4) / "checkpoint-4" / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    manifest["settings"]["run_name"] = "caf\u00e9"
+    file.write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", IN_ASCII, str(tmp_path)]
+    ended = subprocess.run(
+        command, env=os.environ | ascii_alone, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "'caf\\xe9'\n", ended.stderr[-2000:]
+
+
 def test_a_manifest_that_leaves_something_out(whole_run, tmp_path):
     """Prevents bytes that nobody vouched for from being loaded."""
     left_by(whole_run, tmp_path, 4)

@@ -445,12 +445,14 @@ def test_the_optimizer_decays_no_norm_and_no_bias(tmp_path):
 
 
 def test_no_secret_is_written(tmp_path, monkeypatch, capfd):
-    """Fault 17: prevents a token, from the environment or an argument, in a file or a log."""
+    """Fault 17: prevents a token of the environment in a file or a log."""
     secret = "hf_averysecrettokenindeed"
     monkeypatch.setenv("HF_TOKEN", secret)
-    trainer = updates.trainer_for(
-        "masked", tmp_path, save_strategy="steps", save_steps=1, hub_token=secret, log_level="debug"
-    )
+    settings = {"save_strategy": "steps", "save_steps": 1, "log_level": "debug"}
+    with pytest.raises(UserError, match="--hub_token is not supported here") as refused:
+        updates.trainer_for("masked", tmp_path, hub_token=secret, **settings)
+    assert secret not in str(refused.value)
+    trainer = updates.trainer_for("masked", tmp_path, **settings)
     trainer.train()
     trainer.save_model(str(tmp_path / "student"))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
