@@ -43,8 +43,17 @@ _INVARIANCE = f"{_D}/training/test_invariance.py"
 _TABLES = f"{_E}/tables"
 MODULES: dict[str, tuple[str, ...]] = {
     "distil_trainer/objectives/vocab_head.py": (f"{_D}/objectives/test_vocab_head.py", _TRAINER),
-    "distil_trainer/objectives/losses.py": (f"{_D}/objectives/test_losses.py", _TRAINER),
-    "distil_trainer/objectives/language_model.py": (_TRAINER, _INVARIANCE, f"{_D}/objectives"),
+    "distil_trainer/objectives/losses.py": (
+        f"{_D}/objectives/test_losses.py",
+        f"{_D}/objectives/test_vocab_head.py",
+        _TRAINER,
+    ),
+    "distil_trainer/objectives/language_model.py": (
+        _TRAINER,
+        _INVARIANCE,
+        f"{_D}/objectives",
+        f"{_D}/training/test_given_batches.py",
+    ),
     "distil_trainer/objectives/task.py": (
         f"{_D}/objectives/test_task.py",
         f"{_D}/objectives/test_task_rules.py",
