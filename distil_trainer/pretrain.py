@@ -3,28 +3,23 @@
 `distil_trainer.cli` has checked the flags; this module imports torch.
 """
 
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from angels_share import __version__
 from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import DONE, RUN_FAILED
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file, write_json
 from angels_share.flags import Options
-from angels_share.hardware import processor
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.hub.push import Destination, push, push_command, upload_of_model
-from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.data.batches import TextStream
@@ -35,6 +30,7 @@ from distil_trainer.models.loading import load_config, load_model, student_from_
 from distil_trainer.models.student import check_pair, make_student, plan_student
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width, parse_layers
 from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 
 
@@ -305,8 +301,7 @@ class _Job:
             "copy_head_transform", "fold_token_types", "freeze_pos_embs",
         )  # fmt: skip
         record = {
-            "status": status,
-            "step": trainer.state.global_step,
+            **record_of(trainer, status),
             "ablation": self.ablation,
             **sources,
             "student": {
@@ -314,16 +309,7 @@ class _Job:
                 "layers_of_the_teacher": self._layers_taken(trainer),
                 "asked_for": {name: self.options[name] for name in student_flags},
             },
-            "recipe": trainer.result_settings(),
             "validation": dict(metrics),
-            "validation_history": [
-                entry for entry in trainer.state.log_history if "eval_loss" in entry
-            ],
-            "versions": _versions(),
-            "threads": torch.get_num_threads(),
-            "device": str(trainer.args.device),
-            "machine": {"processor": processor()},
-            "times": _times(trainer),
         }
         write_json(self.folder / RECORD, record)
 
@@ -333,15 +319,6 @@ class _Job:
             return None
         plan = plan_student(trainer.teachers[0].config, **self._plan(), init="teacher")
         return list(plan.layers)
-
-
-def _times(trainer: DistilTrainer) -> dict[str, float]:
-    """Return how long this process trained; a resumed one says from which step on."""
-    if trainer.seconds_trained is None:
-        return {}
-    first = trainer.first_step
-    stage = "training" if first == 0 else f"training from step {first} on"
-    return {stage: round(trainer.seconds_trained, 1)}
 
 
 def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
@@ -379,13 +356,4 @@ def _identity(name: str) -> dict[str, str | None]:
         "source": located.source,
         "revision": located.revision,
         "sha256": sha256,
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "accelerate", "tokenizers")
-    return {
-        "angels-share": __version__,
-        "python": platform.python_version(),
-        **versions_of(packages),
     }

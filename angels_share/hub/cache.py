@@ -44,6 +44,18 @@ def snapshot(repo_id: str, revision: str, what: What) -> Path:
     return _repository(repo_id, what) / "snapshots" / revision
 
 
+def repository_of(folder: Path) -> tuple[str, str] | None:
+    """Return the repository's id and the commit of a model's snapshot; None for other folders."""
+    home = cache_folder().resolve()
+    parts = (
+        folder.resolve().relative_to(home).parts if folder.resolve().is_relative_to(home) else ()
+    )
+    match parts:
+        case (str(name), "snapshots", str(revision)) if name.startswith("models--"):
+            return name.removeprefix("models--").replace("--", "/"), revision
+    return None
+
+
 def recorded_commit(repo_id: str, reference: str, what: What) -> str | None:
     """Return the cached commit that a branch, a tag or a commit's id stands for, if any."""
     if _PART_OF_COMMIT.fullmatch(reference):

@@ -7,9 +7,11 @@ from typing import Any
 
 from angels_share.card.render import facts_of, render
 from angels_share.errors import UserError
-from angels_share.files import write_atomically
+from angels_share.files import write_atomically, write_json
 from angels_share.hub.inherited import inherited
 from angels_share.hub.push import CARD, Destination, push, require_login, upload_of_model
+from angels_share.student_record import RECORD
+from distil_trainer.training.record import identity_of, record_of
 
 
 def push_student(
@@ -30,6 +32,14 @@ def push_student(
     place = require_login(destination)
     upload = upload_of_model(folder, place, licence=licence, languages=languages)
     return push(replace(upload, title=title) if title else upload, place)
+
+
+def write_record(trainer: Any) -> None:
+    """Write the record of a training by the Trainer alone; the command's says more, and stays."""
+    path = Path(trainer.args.output_dir) / RECORD
+    if not path.exists():
+        teachers = list(map(identity_of, trainer.teachers))
+        write_json(path, {**record_of(trainer), "teachers": teachers})
 
 
 def write_card(folder: Path, destination: Destination, **named: Any) -> None:

@@ -63,7 +63,7 @@ from distil_trainer.training.checks import (
 )
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.loaders import Loaders
-from distil_trainer.training.publishing import push_student, write_card
+from distil_trainer.training.publishing import push_student, write_card, write_record
 from distil_trainer.training.resumable import ResumableTrainer
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
@@ -258,6 +258,7 @@ class DistilTrainer(ResumableTrainer):
             UserError: another argument, or there is no saved student yet.
         """
         if self.is_world_process_zero():
+            write_record(self)
             write_card(Path(self.args.output_dir), self._destination(), **named)
 
     def push_to_hub(
@@ -296,6 +297,7 @@ class DistilTrainer(ResumableTrainer):
         self.save_model(str(folder), _internal_call=True)
         if not self.is_world_process_zero():
             return ""
+        write_record(self)
         return push_student(folder, place, commit_message, **named)
 
     def _destination(self) -> Destination:

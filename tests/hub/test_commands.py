@@ -8,14 +8,17 @@ import sys
 
 import datasets
 import pytest
+import tiny
 import updates
+import yaml
 from hub_server import status
-from on_the_hub import everything
+from on_the_hub import everything, model_files
 from transformers import AutoModelForMaskedLM, pipeline
 
 from angels_share.cli import run_command
 from angels_share.errors import UserError
 from distil_trainer import DistilTrainer, DistilTrainingArguments
+from distil_trainer.models.loading import load_model
 from eval_harness.commands import glue
 from eval_harness.commands import push as push_command
 from eval_harness.results.store import find
@@ -170,14 +173,22 @@ def test_a_push_is_refused_before_any_work(writer, tmp_path, monkeypatch, capsys
 def test_the_trainers_own_methods_are_as_safe(writer, tmp_path):
     """Prevents `trainer.push_to_hub()` from sending pickled arguments, checkpoints and all else."""
     settings = {"hub_model_id": "by-hand", "save_strategy": "steps", "save_steps": 1}
-    trainer = updates.trainer_for("masked", tmp_path / "out", **settings)
+    sha = writer.add("someone/teacher", model_files(tmp_path / "t", tiny.bert(2)))
+    teacher = load_model("someone/teacher")
+    trainer = updates.trainer_for(
+        "masked", tmp_path / "out", teacher=teacher, student=tiny.distilbert(1), **settings
+    )
     trainer.train()
     (tmp_path / "out" / "notes.txt").write_text("mine alone")
     assert "pushed: " in trainer.push_to_hub(commit_message="By hand", language="en")
     files = writer.files("me/by-hand")
     assert set(files) - {".gitattributes"} == {
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md", "config.json", "distil.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     }  # fmt: skip
+    metadata = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert (metadata["base_model"], metadata["license"]) == ("someone/teacher", "apache-2.0")
+    assert json.loads(files["distil.json"])["teachers"][0]["revision"] == sha
     assert [commit.title for commit in writer.commits("me/by-hand")][-1] == "By hand"
     assert writer.repo("me/by-hand").private
     trainer.create_model_card(license="mit")
