@@ -1,5 +1,6 @@
 """Downloads from the Hub into its cache: what is needed and nothing else, in parallel, one bar."""
 
+import logging
 import re
 import sys
 import threading
@@ -236,6 +237,8 @@ def download(wanted: Sequence[Wanted]) -> None:
     """
     missing = [(each, name) for each in wanted for name, _ in each.missing]
     if missing:
+        # The client's own warnings hold signed addresses, which let anybody download for a while.
+        logging.getLogger("huggingface_hub.file_download").addFilter(_has_no_address)
         first = [(each, name) for each, name in missing if name != _LAST]
         last = [(each, name) for each, name in missing if name == _LAST]
         with _Bar(size_of(wanted)) as bar, ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -307,6 +310,10 @@ class _Part(tqdm.tqdm):
 
     def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
         """Show no speed of its own."""
+
+
+def _has_no_address(record: logging.LogRecord) -> bool:
+    return "http" not in record.getMessage()
 
 
 def _fetch_file(wanted: Wanted, name: str, bar: "_Bar") -> None:
