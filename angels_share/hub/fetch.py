@@ -238,7 +238,8 @@ def download(wanted: Sequence[Wanted]) -> None:
     missing = [(each, name) for each in wanted for name, _ in each.missing]
     if missing:
         # The client's own warnings hold signed addresses, which let anybody download for a while.
-        logging.getLogger("huggingface_hub.file_download").addFilter(_has_no_address)
+        for name in ("file_download", "utils._http"):
+            logging.getLogger(f"huggingface_hub.{name}").addFilter(_has_no_address)
         first = [(each, name) for each, name in missing if name != _LAST]
         last = [(each, name) for each, name in missing if name == _LAST]
         with _Bar(size_of(wanted)) as bar, ThreadPoolExecutor(_AT_ONCE) as threads:
