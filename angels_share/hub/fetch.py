@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -251,12 +252,13 @@ def download(wanted: Sequence[Wanted]) -> None:
                 except BaseException:
                     threads.shutdown(cancel_futures=True)
                     raise
-    for each in wanted:
-        if each.part is not None:
-            names = [name for name, _ in each.files]
-            note_files(each.repo_id, each.revision, each.part, names, each.what)
-        if each.part != "small":
-            record_pending(each.repo_id, each.revision, each.what)
+    with suppress(OSError):  # a cache that may only be read, with all in it: it needs no notes
+        for each in wanted:
+            if each.part is not None:
+                names = [name for name, _ in each.files]
+                note_files(each.repo_id, each.revision, each.part, names, each.what)
+            if each.part != "small":
+                record_pending(each.repo_id, each.revision, each.what)
 
 
 class _Bar:

@@ -351,3 +351,19 @@ def test_all_in_the_cache_needs_no_network_to_be_fetched(hub, tmp_path, forget, 
         assert run_command(fetch_command.COMMAND, lacking) == 2
     assert "CoLA is not in the local cache" in capsys.readouterr().err
     assert run_command(fetch_command.COMMAND, ["--corpus", "someone/nope", "--dry_run"]) == 2
+
+
+def test_a_cache_that_can_only_be_read(hub, tmp_path, forget, monkeypatch):
+    """Prevents a shared cache of a cluster, with all in it, from being refused."""
+    hub.add(DISTILBERT, model_files(tmp_path / "m"))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
+                 "README.md"):  # fmt: skip
+        hf_hub_download(DISTILBERT, name)
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(fetch, "note_files", refused)  # as root writes anywhere
+    asked = len(hub.asked("/resolve/"))
+    assert (model_folder(locate("distilbert")) / "model.safetensors").exists()
+    assert len(hub.asked("/resolve/")) == asked
