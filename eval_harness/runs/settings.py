@@ -53,6 +53,7 @@ NEUTRAL = frozenset({
 _ONE_EVALUATION = "dev is evaluated once, after training; --choose best does so every epoch"
 _NO_CHECKPOINTS = "runs are short and not checkpointed; rerun the command to redo unfinished ones"
 _ONE_PROCESS = "a run is a single process; --workers does several runs at a time"
+_ONE_PUSH = "a model is pushed once, when all of its runs are done"
 _REFUSED = {
     "output_dir": "results go to --results_dir",
     "seed": "use --seeds or --num_seeds",
@@ -66,7 +67,9 @@ _REFUSED = {
     "save_steps": _NO_CHECKPOINTS,
     "save_total_limit": _NO_CHECKPOINTS,
     "resume_from_checkpoint": "rerun the same command: runs with a result are skipped",
-    "push_to_hub": "push a finished folder with `hf upload`",
+    "push_to_hub": "a command pushes, not a run",
+    "hub_strategy": _ONE_PUSH,
+    "hub_always_push": _ONE_PUSH,
     "fp16": "use --bf16, or float32",
     "fsdp": _ONE_PROCESS,
     "deepspeed": _ONE_PROCESS,
