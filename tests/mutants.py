@@ -60,7 +60,12 @@ MODULES: dict[str, tuple[str, ...]] = {
         _TRAINER,
     ),
     "distil_trainer/data/masking.py": (f"{_D}/data/test_masking.py", _INVARIANCE),
-    "distil_trainer/data/batches.py": (f"{_D}/data/test_batches.py", _INVARIANCE, _RESUME),
+    "distil_trainer/data/batches.py": (
+        f"{_D}/data/test_batches.py",
+        f"{_D}/data/test_sequences.py",
+        _INVARIANCE,
+        _RESUME,
+    ),
     "distil_trainer/models/student.py": (f"{_D}/models",),
     "distil_trainer/training/checkpoint.py": (_RESUME, _TRAINER),
     "eval_harness/tasks/metrics.py": (f"{_E}/tasks", f"{_E}/tables/test_bootstrap.py"),
