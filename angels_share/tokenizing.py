@@ -10,6 +10,7 @@ from angels_share.errors import UserError
 from angels_share.hub.cache import cache_folder
 from angels_share.hub.fetch import at_commit, model_folder
 from angels_share.hub.locate import locate
+from angels_share.model_files import VOCABULARIES
 
 _CONFIG = "tokenizer_config.json"
 # Case, accents precomposed and combining, blanks, CJK, digits, an emoji, a zero-width space.
@@ -17,7 +18,6 @@ _PROBE = (
     "The  Café in 東京 hat 12,5 €: Zürich's 🙂 ",
     " ÀÉ e\u0301\tNAÏVE Ⅷ “x=3.14” \u200b북 don't",
 )
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
@@ -54,7 +54,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 def has_tokenizer(name: str) -> bool:
     """Return whether a folder holds a tokenizer; a name on the Hub is assumed to have one."""
     folder = Path(name).expanduser()
-    return not folder.is_dir() or any((folder / file).is_file() for file in _VOCABULARIES)
+    return not folder.is_dir() or any((folder / file).is_file() for file in VOCABULARIES)
 
 
 def _check_links(folder: Path) -> None:
@@ -70,7 +70,7 @@ def _check_links(folder: Path) -> None:
 def _check_folder(folder: Path) -> None:
     """Refuse what an untrusted folder could use to run code or to read files elsewhere."""
     if not has_tokenizer(str(folder)):
-        files = ", ".join(_VOCABULARIES)
+        files = ", ".join(VOCABULARIES)
         raise UserError(f"{folder}: holds no tokenizer ({files}); copy its teacher's into it")
     file = folder / _CONFIG
     if not file.is_file():

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.model_files import INDEX, WEIGHTS
 from angels_share.names import nearest
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -57,9 +57,9 @@ def refuse_unknown_fields(where: str, config_class: Any, given: Mapping[str, Any
 
 def require_safetensors(folder: Path, class_name: str) -> None:
     """Refuse a folder whose weights are pickled (unpickling can run code) or outside it."""
-    if (folder / _WEIGHTS).is_file():
+    if (folder / WEIGHTS).is_file():
         return
-    if (index := folder / _INDEX).is_file():
+    if (index := folder / INDEX).is_file():
         _check_index(index)
         return
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
@@ -69,7 +69,7 @@ def require_safetensors(folder: Path, class_name: str) -> None:
             f"if you trust them, convert them once with {class_name}.from_pretrained("
             f"{str(folder)!r}, use_safetensors=False).save_pretrained(NEW_FOLDER)"
         )
-    raise UserError(f"{folder}: holds no weights: {_WEIGHTS} is missing")
+    raise UserError(f"{folder}: holds no weights: {WEIGHTS} is missing")
 
 
 def _check_index(index: Path) -> None:

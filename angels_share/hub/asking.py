@@ -37,6 +37,10 @@ class MissingError(HubError):
     """The Hub has no such repository or revision, or none that this user may read."""
 
 
+class NoRevisionError(MissingError):
+    """The Hub has the repository, but not this commit, tag or branch of it."""
+
+
 class DeniedError(HubError):
     """The Hub has it, but not for this user: a gate, or a wrong or too weak token."""
 
@@ -101,7 +105,7 @@ def ask(
                 raise
             if problem.pause is None or number == tries or problem.pause > LONGEST_PAUSE:
                 raise problem.error from error
-            _say(f"{problem.error}; trying again in {problem.pause:.0f} s")
+            say(f"{problem.error}; trying again in {problem.pause:.0f} s")
             time.sleep(problem.pause)
     raise AssertionError("the last try returns or raises")
 
@@ -135,7 +139,7 @@ def _within(seconds: float | None, work: Callable[[], T]) -> T:
 
 @contextmanager
 def _saying_what_is_waited_for(about: str) -> Iterator[None]:
-    timer = threading.Timer(QUIET_SECONDS, _say, [f"{about}: waiting for {endpoint()}"])
+    timer = threading.Timer(QUIET_SECONDS, say, [f"{about}: waiting for {endpoint()}"])
     timer.daemon = True
     timer.start()
     try:
@@ -144,7 +148,8 @@ def _saying_what_is_waited_for(about: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a line to the screen, at once."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
@@ -219,7 +224,7 @@ def _denial(error: Any, about: str, status: int, said: str) -> HubError:
             "again, or set HF_TOKEN to a valid one"
         )
     if isinstance(error, RevisionNotFoundError):
-        return MissingError(f"{about}: the Hub has no such revision")
+        return NoRevisionError(f"{about}: the Hub has no such revision")
     if status == 403:
         reason = f" ({said})" if said else ""
         return DeniedError(f"{about}: the Hub doesn't let you or your token do this{reason}")

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from angels_share.files import require_writable_folder, write_atomically
+from angels_share.model_files import INDEX, VOCABULARIES, WEIGHTS
 
 What = Literal["model", "dataset"]
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART_OF_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 MAIN = "main"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 # Beside huggingface_hub's own folders, which it leaves alone.
 _NOTES = "angels-share"
 
@@ -115,17 +114,17 @@ def has_model(folder: Path, *, weights: bool) -> bool:
 
     Of a snapshot that another program filled. Without its settings a tokenizer would be another.
     """
-    has_tokenizer = any((folder / name).exists() for name in _VOCABULARIES)
+    has_tokenizer = any((folder / name).exists() for name in VOCABULARIES)
     absent = folder.parent.parent / ".no_exist" / folder.name / _TOKENIZER_SETTINGS
     has_settings = (folder / _TOKENIZER_SETTINGS).exists() or absent.exists()
     if not has_tokenizer or not has_settings or not (folder / "config.json").exists():
         return False
-    return not weights or (folder / _WEIGHTS).exists() or _has_shards(folder)
+    return not weights or (folder / WEIGHTS).exists() or _has_shards(folder)
 
 
 def _has_shards(folder: Path) -> bool:
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         return all((folder / str(name)).exists() for name in set(index["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -26,15 +26,8 @@ from angels_share.hub.cache import (
     snapshot,
 )
 from angels_share.hub.locate import Located, entry_of
+from angels_share.model_files import BESIDE_WEIGHTS, IS_WEIGHTS, WEIGHTS
 
-_SMALL = frozenset((
-    "config.json", "generation_config.json", "distil.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-    "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
-    "chat_template.jinja", "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md",
-))  # fmt: skip
-"""A model's files that are fetched beside its weights, where it has them."""
-_WEIGHTS = re.compile(r"model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
 _PICKLES = re.compile(r"pytorch_model.*\.bin")
 _AT_ONCE = 8
 _DELAY = 1.0
@@ -127,11 +120,11 @@ def all_files_of_model(located: Located, *, weights: bool = True) -> Wanted | No
     if located.revision is None:
         return None
     entry = entry_of(located.source, located.revision, "model")
-    chosen = {name for name in entry.files if name in _SMALL}
+    chosen = entry.files.keys() & (BESIDE_WEIGHTS | {"README.md"})  # the card tells the licence
     if weights:
-        found = {name for name in entry.files if _WEIGHTS.fullmatch(name)}
-        if "model.safetensors" in found:
-            found = {"model.safetensors"}
+        found = {name for name in entry.files if IS_WEIGHTS.fullmatch(name)}
+        if WEIGHTS in found:
+            found = {WEIGHTS}
         if not found:
             raise UserError(_no_weights(located, entry.files))
         chosen |= found

@@ -6,20 +6,22 @@ first, so `NAME@main` is the newest.
 """
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from angels_share.errors import UserError
 from angels_share.hub.asking import (
+    TRIES,
     HubError,
     MissingError,
     NoNetworkError,
+    NoRevisionError,
     answer_seconds,
     ask,
     endpoint,
     is_offline,
+    say,
 )
 from angels_share.hub.cache import (
     COMMIT,
@@ -133,7 +135,7 @@ def _on_hub(name: str, base: str, reference: str, what: What, *, newest: bool) -
         entry = entry_of(ids[0], reference, what)
     except NoNetworkError as error:
         if cached:
-            _say(f"{error}; {_short(*cached)} of the cache is used")
+            say(f"{error}; {_short(*cached)} of the cache is used")
             return Located(name, *cached, "cache", what)
         raise _without_network(name, ids[0], what, error) from error
     except MissingError as error:
@@ -151,7 +153,7 @@ def _on_hub(name: str, base: str, reference: str, what: What, *, newest: bool) -
 
 
 def entry_of(
-    repo_id: str, reference: str, what: What, *, seconds: float | None = None, tries: int = 5
+    repo_id: str, reference: str, what: What, *, seconds: float | None = None, tries: int = TRIES
 ) -> Entry:
     """Return what the Hub says of a repository; asked once for each revision.
 
@@ -207,7 +209,7 @@ def _tell_of_news(repo_id: str, revision: str, reference: str, what: What) -> No
     except HubError:
         return
     if entry.revision != revision:
-        _say(
+        say(
             f"the Hub has a newer commit of {what} {repo_id} ({entry.revision[:8]}); "
             f"{_short(repo_id, revision)} of the cache is used: "
             f"`python -m eval_harness fetch` or {repo_id}@{reference} takes the newer one"
@@ -218,13 +220,8 @@ def _short(repo_id: str, revision: str) -> str:
     return f"{repo_id}@{revision[:8]}"
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
 def _missing(name: str, base: str, reference: str, what: What, error: HubError) -> str:
-    if "revision" in str(error):
+    if isinstance(error, NoRevisionError):
         return f"{what} {base!r} has no revision {reference!r} on the Hub"
     return (
         f"no {what} {name!r}: no folder of that name, and the Hub has none that you may read"

@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -29,16 +29,11 @@ from angels_share.hub.asking import (
 )
 from angels_share.hub.cache import What
 from angels_share.hub.inherited import inherited
+from angels_share.model_files import is_of_model
 from angels_share.student_record import RECORD
 
 CARD = "README.md"
 _CONFIG = "config.json"
-_ALLOWED = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|config\.json"
-    r"|generation_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json"
-    r"|added_tokens\.json|vocab\.(txt|json)|merges\.txt|spiece\.model|tokenizer\.model"
-    r"|sentencepiece\.bpe\.model|chat_template\.jinja|distil\.json|LICENSE(\.(txt|md))?|NOTICE"
-)
 _RECORDS = frozenset(("config.json", "tokenizer_config.json", RECORD))
 """Files in which a path of this machine may stand; it is shortened to its last part."""
 
@@ -83,7 +78,7 @@ class Upload:
 
     files: Mapping[str, Path | bytes]
     card: MakeCard
-    title: str = field(default="Push by Angel's Share")
+    title: str = "Push by Angel's Share"
 
     def listing(self) -> str:
         """Return every file with its size, a line each, and the sum."""
@@ -141,7 +136,7 @@ def files_of_model(folder: Path) -> dict[str, Path | bytes]:
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path | bytes] = {}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and _ALLOWED.fullmatch(path.name):
+        if path.is_file() and is_of_model(path.name):
             found[path.name] = _without_paths(path) if path.name in _RECORDS else path
     if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
         raise UserError(
@@ -237,13 +232,13 @@ def require_login(destination: Destination) -> Destination:
         raise DeniedError(
             f"pushing to {name}: your token is {user['name']}'s, which may not write for {owner}"
         )
-    found = Destination(owned, destination.what, destination.private, destination.revision)
-    require_free(found)
+    found = replace(destination, repo_id=owned)
+    check_repository(found)
     return found
 
 
-def require_free(destination: Destination) -> bool:
-    """Return whether a repository exists; refuse a public one where private was asked for.
+def check_repository(destination: Destination) -> bool:
+    """Return whether the repository exists; refuse a public one where private was asked for.
 
     Raises:
         UserError: it is public, or its name is none.
@@ -314,7 +309,7 @@ def _make_repository(destination: Destination, about: str) -> None:
 
     api: Any = HfApi()
     name, what = destination.repo_id, destination.what
-    if not require_free(destination):
+    if not check_repository(destination):
         ask(
             lambda: api.create_repo(
                 name, private=destination.private, repo_type=what, exist_ok=True

@@ -1,9 +1,11 @@
-"""What the Trainer's own methods of publishing do here: the same as the commands."""
+"""The Trainer's own methods of publishing, which do here what the commands do."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from angels_share.card.render import facts_of, render
 from angels_share.errors import UserError
@@ -12,6 +14,72 @@ from angels_share.hub.inherited import inherited
 from angels_share.hub.push import CARD, Destination, push, require_login, upload_of_model
 from angels_share.student_record import RECORD
 from distil_trainer.training.record import identity_of, record_of
+from distil_trainer.training.resumable import ResumableTrainer
+
+
+class PublishingTrainer(ResumableTrainer):
+    """A trainer whose student goes to the Hub as the commands' do: chosen files, one commit."""
+
+    teachers: list[PreTrainedModel]
+
+    def create_model_card(self, **named: Any) -> None:
+        """Write the student's card into `output_dir`; what people wrote into it stays.
+
+        Args:
+            named: `language` and `license`, as transformers has them; nothing else is taken, since
+                the rest follows from the record.
+
+        Raises:
+            UserError: another argument, or there is no saved student yet.
+        """
+        if self.is_world_process_zero():
+            write_record(self)
+            write_card(Path(self.args.output_dir), self._destination(), **named)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,  # noqa: FBT001, FBT002  (the Trainer's signature)
+        token: str | None = None,
+        revision: str | None = None,
+        **named: Any,
+    ) -> str:
+        """Save the student and push it to the Hub in one commit, private unless said otherwise.
+
+        Only what others need goes up: no optimizer states, pickles, arguments, logs or text.
+
+        Args:
+            commit_message: title of the commit.
+            blocking: must be True: the commit is there when this returns.
+            token: refused: a token comes from HF_TOKEN or `hf auth login`.
+            revision: branch to push to [`hub_revision`, else main].
+            named: `language` and `license`, for the card.
+
+        Returns:
+            What was done, in a line.
+
+        Raises:
+            UserError: an argument can't be used, or the Hub doesn't take it, and why.
+        """
+        if token is not None:
+            raise UserError("token: set HF_TOKEN or run `hf auth login` instead")
+        if not blocking:
+            raise UserError("blocking=False: a push is one commit that is there when this returns")
+        place = self._destination()
+        if revision is not None:
+            place = replace(place, revision=revision)
+        folder = Path(self.args.output_dir)
+        self.save_model(str(folder), _internal_call=True)
+        if not self.is_world_process_zero():
+            return ""
+        write_record(self)
+        return push_student(folder, place, commit_message, **named)
+
+    def _destination(self) -> Destination:
+        args = self.args
+        name = args.hub_model_id or Path(args.output_dir).resolve().name
+        private = True if args.hub_private_repo is None else args.hub_private_repo
+        return Destination(name, private=private, revision=args.hub_revision)
 
 
 def push_student(

@@ -7,9 +7,7 @@ logs each term of the loss; and stops before the optimizer's step if a value is 
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,6 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput, find_labels
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.hub.push import Destination
 from distil_trainer.data.batches import (
     TextStream,
 )
@@ -63,8 +60,7 @@ from distil_trainer.training.checks import (
 )
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.loaders import Loaders
-from distil_trainer.training.publishing import push_student, write_card, write_record
-from distil_trainer.training.resumable import ResumableTrainer
+from distil_trainer.training.publishing import PublishingTrainer
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
     MetricsWindow,
@@ -85,7 +81,7 @@ _COUNTS = "counts_of_update"
 """The batch key of each term's count over the accumulated batch, for subclasses that drop it."""
 
 
-class DistilTrainer(ResumableTrainer):
+class DistilTrainer(PublishingTrainer):
     """A Trainer for a student with one or more teachers, or with none.
 
     The objective follows from the student's head: a language model learns from its corpus, a model
@@ -244,67 +240,6 @@ class DistilTrainer(ResumableTrainer):
             # Each reader has its own part of a stream, so their number determines the order.
             ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
         return {**super().result_settings(), **self.weights, **ours, **self._identities}
-
-    # Publishing
-
-    def create_model_card(self, **named: Any) -> None:
-        """Write the student's card into `output_dir`; what people wrote into it stays.
-
-        Args:
-            named: `language` and `license`, as transformers has them; nothing else is taken, since
-                the rest follows from the record.
-
-        Raises:
-            UserError: another argument, or there is no saved student yet.
-        """
-        if self.is_world_process_zero():
-            write_record(self)
-            write_card(Path(self.args.output_dir), self._destination(), **named)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = None,
-        blocking: bool = True,  # noqa: FBT001, FBT002  (the Trainer's signature)
-        token: str | None = None,
-        revision: str | None = None,
-        **named: Any,
-    ) -> str:
-        """Save the student and push it to the Hub in one commit, private unless said otherwise.
-
-        Only what others need goes up: no optimizer states, pickles, arguments, logs or text.
-
-        Args:
-            commit_message: title of the commit.
-            blocking: must be True: the commit is there when this returns.
-            token: refused: a token comes from HF_TOKEN or `hf auth login`.
-            revision: branch to push to [`hub_revision`, else main].
-            named: `language` and `license`, for the card.
-
-        Returns:
-            What was done, in a line.
-
-        Raises:
-            UserError: an argument can't be used, or the Hub doesn't take it, and why.
-        """
-        if token is not None:
-            raise UserError("token: set HF_TOKEN or run `hf auth login` instead")
-        if not blocking:
-            raise UserError("blocking=False: a push is one commit that is there when this returns")
-        place = self._destination()
-        if revision is not None:
-            place = replace(place, revision=revision)
-        folder = Path(self.args.output_dir)
-        self.save_model(str(folder), _internal_call=True)
-        if not self.is_world_process_zero():
-            return ""
-        write_record(self)
-        return push_student(folder, place, commit_message, **named)
-
-    def _destination(self) -> Destination:
-        args = self.args
-        name = args.hub_model_id or Path(args.output_dir).resolve().name
-        private = True if args.hub_private_repo is None else args.hub_private_repo
-        return Destination(name, private=private, revision=args.hub_revision)
 
     # Data
 

@@ -14,7 +14,7 @@ from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
 from eval_harness.sweep.queue import Job, unique
-from eval_harness.sweep.scheduler import Failure, Outcome, sweep
+from eval_harness.sweep.scheduler import Failure, Outcome, Rerun, sweep
 from eval_harness.tables.write import write_by_name
 
 _WORK = "eval_harness.training.runner:run_task"
@@ -70,7 +70,7 @@ def _name_lost_models(plan: Plan, options: Options, planned: Iterable[Job]) -> N
             )
 
 
-def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: str) -> Outcome:
+def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: Rerun) -> Outcome:
     executor = LocalWorkers(
         plan.root,
         _WORK,
@@ -78,7 +78,7 @@ def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: str) -> 
         threads=options.threads,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    return sweep(plan.root, planned, executor, rerun=rerun, prepare=fetch_models)  # type: ignore[arg-type]
+    return sweep(plan.root, planned, executor, rerun=rerun, prepare=fetch_models)
 
 
 def _keep_the_best(

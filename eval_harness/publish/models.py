@@ -9,10 +9,10 @@ from angels_share.flags import Options
 from angels_share.hub.push import (
     Destination,
     Upload,
+    check_repository,
     last_part,
     push,
     push_command,
-    require_free,
     upload_of_model,
 )
 from angels_share.hub.push_flags import destination_of
@@ -52,7 +52,7 @@ def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
             if len(plan.tasks) > 1 or not options.hub_model_id:
                 parts.append(task.name)
             place = replace(first, repo_id=f"{owner}/{'-'.join(parts)}")
-            require_free(place)
+            check_repository(place)
             found[model.key, task.name] = place
     names = [place.repo_id for place in found.values()]
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -39,6 +39,10 @@ _LOG_SECONDS = 60.0
 """Seconds between updates of the progress bar in a file."""
 
 
+Rerun = Literal["missing", "always", "never"]
+"""Which runs are executed: those without a valid result, all, or none."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A failed run, why in one line, and whether that was bad input."""
@@ -86,7 +90,7 @@ def sweep(
     jobs: Sequence[Job],
     executor: Executor,
     *,
-    rerun: Literal["missing", "always", "never"] = "missing",
+    rerun: Rerun = "missing",
     prepare: Callable[[Sequence[Job]], None] | None = None,
 ) -> Outcome:
     """Execute runs and save their results; a failing run does not stop the others.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -72,6 +73,20 @@ def test_a_command_by_name_cold_and_then_without_the_server(script, server, type
             assert ended.returncode == 0, ended.stderr
             assert outcome(script, tmp_path / name) == outcome(script, tmp_path / "cold")
     assert len(server.requests) == asked
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_without_the_server(server, typed, tmp_path):
+    """Prevents a resumed run from asking again for a teacher and a corpus that it has."""
+    script, words = "run_pretrain_distill.py", COMMANDS["run_pretrain_distill.py"]
+    words = [*words, "--max_steps", "4", "--save_steps", "2"]
+    assert typed(script, words, "whole").returncode == 0
+    for part in ("corpus", "checkpoint-2"):
+        shutil.copytree(tmp_path / "whole" / part, tmp_path / "again" / part)
+    with server.gone():
+        ended = typed(script, [*words, "--resume_from_checkpoint", "latest"], "again")
+    assert ended.returncode == 0, ended.stderr
+    assert outcome(script, tmp_path / "again") == outcome(script, tmp_path / "whole")
 
 
 @pytest.mark.slow
