@@ -195,7 +195,9 @@ def _flag_help(flag: Flag) -> str:
         default = " ".join(map(str, flag.default)) if flag.many else str(flag.default)
         default = f" [{default}]"
     alias = f" (also --{flag.alias})" if flag.alias else ""
-    return _two_columns(f"--{flag.name} {value}".rstrip(), f"{flag.help}{default}{alias}")
+    name = f"[--{flag.name}]" if flag.first else f"--{flag.name}"
+    required = " (required)" if flag.required else ""
+    return _two_columns(f"{name} {value}".rstrip(), f"{flag.help}{required}{default}{alias}")
 
 
 def _two_columns(left: str, right: str) -> str:

@@ -74,7 +74,7 @@ def recorded_commit(repo_id: str, reference: str, what: What) -> str | None:
     return revision if is_there else None
 
 
-def record_commit(repo_id: str, reference: str, revision: str, what: What) -> None:
+def _record_commit(repo_id: str, reference: str, revision: str, what: What) -> None:
     """Write down the commit that a branch or a tag stands for; a commit's own id needs no note."""
     if reference != revision:
         file = _repository(repo_id, what) / "refs" / reference
@@ -97,16 +97,21 @@ def note_pending(repo_id: str, reference: str, revision: str, what: What) -> Non
     _pending[repo_id, revision, what] = reference
 
 
-def record_pending(repo_id: str, revision: str, what: What) -> None:
-    """Write down what a reference stands for from now on, since its commit is whole.
+def record_pending(repo_id: str, revision: str, what: What, *, whole: bool) -> None:
+    """Write down what a reference stands for from now on.
 
     Args:
         repo_id: the repository.
         revision: the commit.
         what: the kind of repository.
+        whole: whether all of it is there; a part takes no whole commit's place.
     """
-    if (reference := _pending.pop((repo_id, revision, what), None)) is not None:
-        record_commit(repo_id, reference, revision, what)
+    key = (repo_id, revision, what)
+    reference = _pending.get(key)
+    if reference is None or (not whole and recorded_commit(repo_id, reference, what)):
+        return
+    _record_commit(repo_id, reference, revision, what)
+    del _pending[key]
 
 
 def has_model(folder: Path, *, weights: bool) -> bool:

@@ -45,7 +45,8 @@ class Wanted:
         revision: the commit.
         what: the kind of repository.
         files: their names in it, each with its size in bytes.
-        part: of a model, which part of it they are: with "weights" it is whole.
+        part: which part of the repository they are, to be noted when all are there: of a model
+            "weights" (it is whole then) or "small", of a data set its configuration.
     """
 
     repo_id: str
@@ -89,6 +90,9 @@ def model_folder(located: Located, *, weights: bool = True) -> Path:
     wanted = files_of_model(located, weights=weights)
     if wanted is not None:
         download([wanted])
+    elif weights:
+        with suppress(OSError):
+            record_pending(located.source, located.revision, "model", whole=True)
     return snapshot(located.source, located.revision, "model")
 
 
@@ -180,7 +184,6 @@ def configuration_folder(located: Located, config: str | None) -> Path:
     wanted = files_of_configuration(located, config)
     if wanted is not None:
         download([wanted])
-        note_files(located.source, located.revision, config, [name for name, _ in wanted.files])
     return folder
 
 
@@ -196,7 +199,8 @@ def files_of_configuration(located: Located, config: str | None) -> Wanted | Non
     entry = entry_of(located.source, located.revision, "dataset")
     names = _files_of_configuration(located, config)
     names |= {name for name in ("README.md",) if name in entry.files}
-    return _wanted(located, names & entry.files.keys(), entry.files)
+    wanted = _wanted(located, names & entry.files.keys(), entry.files)
+    return replace(wanted, part=config or "default")
 
 
 def _files_of_configuration(located: Located, config: str | None) -> set[str]:
@@ -250,8 +254,8 @@ def download(wanted: Sequence[Wanted]) -> None:
             if each.part is not None:
                 names = [name for name, _ in each.files]
                 note_files(each.repo_id, each.revision, each.part, names, each.what)
-            if each.part != "small":
-                record_pending(each.repo_id, each.revision, each.what)
+            whole = each.part != "small"
+            record_pending(each.repo_id, each.revision, each.what, whole=whole)
 
 
 class _Bar:

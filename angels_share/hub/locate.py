@@ -29,9 +29,10 @@ from angels_share.hub.cache import (
     What,
     cache_folder,
     note_pending,
-    record_commit,
+    record_pending,
     recorded_commit,
     require_writable_cache,
+    snapshot,
 )
 from angels_share.names import REPO_ID, SHORT_NAMES, nearest, short_name_of
 
@@ -145,10 +146,10 @@ def _on_hub(name: str, base: str, reference: str, what: What, *, newest: bool) -
     if entry.gated:
         _require_access(ids[0], what)
     require_writable_cache(ids[0])
-    if not cached:
-        record_commit(ids[0], reference, entry.revision, what)
-    else:  # what is whole in the cache stands for the name until the newer one is whole, too
-        note_pending(ids[0], reference, entry.revision, what)
+    # What is whole in the cache stands for the name until the newer one is whole, too.
+    note_pending(ids[0], reference, entry.revision, what)
+    if snapshot(ids[0], entry.revision, what).is_dir():  # then there may be nothing to fetch
+        record_pending(ids[0], entry.revision, what, whole=False)
     return Located(name, ids[0], entry.revision, "hub", what)
 
 
@@ -233,9 +234,9 @@ def _without_network(name: str, repo_id: str, what: What, error: HubError) -> Us
     base = name.partition("@")[0]
     hint = "" if what != "model" or short_name_of(base) else nearest(base, _typed_names(what))
     reason = str(error).partition(": ")[2]
-    option = "--model" if what == "model" else "--tasks"
+    option = "--model …" if what == "model" else "--tasks …` or `--corpus …"
     return NoNetworkError(
         f"{what} {name!r} is neither a folder nor in the local cache ({cache_folder()}), and "
         f"{reason}{hint or '.'} Without a network, give a folder, or run `python -m eval_harness "
-        f"fetch {option} …` on a machine that has one and copy its cache here"
+        f"fetch {option}` on a machine that has one and copy its cache here"
     )

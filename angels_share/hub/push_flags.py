@@ -5,13 +5,18 @@ from angels_share.flags import Flag, Options
 from angels_share.hub.push import Destination, require_login
 
 PUSH_FLAGS = (
-    Flag("push_to_hub", "push what is finished to the Hub, in one commit", bool),
+    Flag("push_to_hub", "push each finished model to the Hub, in one commit", bool),
     Flag(
         "hub_model_id",
-        "NAME or OWNER/NAME of the repository; of several models, what their names begin with "
-        "[the model's name]",
+        "NAME or OWNER/NAME of the repository; of several models or tasks, what their names begin "
+        "with [the folder's name, or the model's and the task's]",
     ),
-    Flag("hub_private_repo", "whether a new repository is private", bool, default=True),
+    Flag(
+        "hub_private_repo",
+        "whether a new repository is private (--hub_private_repo False: public)",
+        bool,
+        default=True,
+    ),
     Flag("hub_revision", "branch to push to [main]"),
 )
 _NEED_A_PUSH = ("hub_model_id", "hub_private_repo", "hub_revision")

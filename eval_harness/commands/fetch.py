@@ -13,15 +13,13 @@ from angels_share.hub.cache import What, cache_folder
 from angels_share.hub.fetch import (
     Wanted,
     all_files_of_model,
-    configuration_folder,
     download,
     files_of_configuration,
     files_of_model,
     size_of,
 )
 from angels_share.hub.locate import Located, locate
-from eval_harness.commands.shared_flags import DATA_REVISION
-from eval_harness.data.sources import fetch_unusual, wanted_files
+from eval_harness.data.sources import wanted_files
 from eval_harness.tasks.lookup import tasks_named
 from eval_harness.tasks.registry import Task
 
@@ -51,9 +49,6 @@ def run(options: Options) -> int:
     if options.dry_run:
         return DONE
     download(listed)
-    fetch_unusual(tasks, _splits, options.data_revision)
-    for corpus, config in zip(corpora, configs, strict=True):
-        configuration_folder(corpus, config)
     print("all of it is in the cache: HF_HUB_OFFLINE=1 uses it without a network")  # noqa: T201
     return DONE
 
@@ -112,8 +107,12 @@ COMMAND = Command(
             alias="task_name",
         ),
         Flag("corpus", "Hub data sets to distil on, as NAME@REVISION:CONFIG", many=True),
-        DATA_REVISION,
-        Flag("dry_run", "only say what would be fetched and how large it is", bool),
+        Flag("data_revision", "commit, tag or branch of the tasks' data sets [main]"),
+        Flag(
+            "dry_run",
+            "ask the Hub what would be fetched and how large it is, and fetch nothing",
+            bool,
+        ),
     ),
     run=run,
     examples=(

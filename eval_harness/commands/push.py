@@ -68,7 +68,7 @@ COMMAND = Command(
         Flag("repo_id", "NAME or OWNER/NAME on the Hub", required=True, alias="hub_model_id"),
         Flag(
             "private",
-            "whether a new repository is private",
+            "whether a new repository is private (--private False: public)",
             bool,
             default=True,
             alias="hub_private_repo",

@@ -44,8 +44,9 @@ SWEEP = (
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
         "save_models",
-        "fine-tuned models to save below RESULTS_DIR/models; best: that of the seed nearest the "
-        "median of its model and task; a later --teacher takes a saved one",
+        "fine-tuned models to save below RESULTS_DIR/models: of every seed, or best, that of the "
+        "seed nearest the median of its model and task (what --push_to_hub needs); a later "
+        "--teacher takes a saved one",
         default="none",
         choices=("none", "best", "all"),
     ),

@@ -11,7 +11,13 @@ from angels_share.errors import UserError
 from angels_share.files import explain
 from angels_share.hub.asking import NoNetworkError
 from angels_share.hub.cache import noted_files, snapshot
-from angels_share.hub.fetch import Wanted, configuration_folder, download, files_of_splits
+from angels_share.hub.fetch import (
+    Wanted,
+    configuration_folder,
+    download,
+    files_of_configuration,
+    files_of_splits,
+)
 from angels_share.hub.locate import Located, locate
 from angels_share.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
@@ -208,7 +214,7 @@ def wanted_files(
 ) -> list[Wanted]:
     """Return the files on the Hub that reading tasks takes, for one download of them all.
 
-    Left out are data in a layout of their own, and what is in the cache unless the newest is asked.
+    What is in the cache is left out, unless the newest is asked for.
 
     Args:
         tasks: the tasks.
@@ -219,7 +225,7 @@ def wanted_files(
     Raises:
         UserError: a data set isn't found.
     """
-    found: dict[str, Wanted] = {}
+    found: dict[tuple[str, str | None], Wanted] = {}
     for task in tasks:
         if task.files or task.hub is None:
             continue
@@ -228,13 +234,16 @@ def wanted_files(
             continue
         try:
             wanted = files_of_splits(located, task.config or "data", splits_of(task))
+            if wanted is None:  # in a layout of its own
+                wanted = files_of_configuration(located, task.config)
         except NoNetworkError as error:
             if _is_cached(task, located, splits_of(task)):
                 continue
             raise _lacking(task, error) from error
         if wanted is not None:  # tasks of one data set are one entry
-            before = found.get(wanted.repo_id)
-            found[wanted.repo_id] = wanted.with_files(before.files if before else ())
+            key = (wanted.repo_id, wanted.part)
+            before = found.get(key)
+            found[key] = wanted.with_files(before.files if before else ())
     return list(found.values())
 
 
@@ -250,26 +259,6 @@ def _lacking(task: Task, error: NoNetworkError) -> UserError:
         f"{error}; {task.title} is not in the local cache: `python -m eval_harness fetch --tasks "
         f"{task.name}` on a machine that has a network fills it; or use {task.kind.local_data}"
     )
-
-
-def fetch_unusual(
-    tasks: Iterable[Task], splits_of: Callable[[Task], Sequence[str]], revision: str | None
-) -> None:
-    """Fetch the newest data of tasks on the Hub that are in a layout of their own.
-
-    Args:
-        tasks: the tasks.
-        splits_of: returns the splits of a task that are read.
-        revision: the commit, tag or branch of their data sets, if one is meant.
-
-    Raises:
-        UserError: one of them can't be fetched.
-    """
-    for task in tasks:
-        if not task.files and task.hub is not None:
-            located = _locate(task, revision, newest=True)
-            if _parquet_folder(task, located, splits_of(task)) is None:
-                configuration_folder(located, task.config)
 
 
 def _locate(task: Task, revision: str | None, *, newest: bool = False) -> Located:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from angels_share.errors import UserError
 from angels_share.flags import Options
+from angels_share.hub.cache import snapshot
 from angels_share.hub.push import (
     Destination,
     Upload,
@@ -19,7 +20,7 @@ from angels_share.hub.push_flags import destination_of
 from eval_harness.publish.card_results import card_results, run_of
 from eval_harness.results.record import TaskResult, to_text
 from eval_harness.results.store import find
-from eval_harness.runs.models import folder_of, identify
+from eval_harness.runs.models import identify
 from eval_harness.runs.run import Model
 from eval_harness.sweep.chosen import Chosen
 from eval_harness.sweep.plan import Plan
@@ -126,11 +127,9 @@ def upload_of(folder: Path, root: Path, place: Destination) -> Upload:
 
 
 def _folder_of_base(model: Model) -> Path | None:
-    """Return the folder of the model that was fine-tuned, if it is still there."""
-    try:
-        folder = folder_of(model, weights=False)
-    except UserError:
-        return None
+    """Return the folder of the model that was fine-tuned, if it is still there; fetch nothing."""
+    on_hub = model.revision is not None
+    folder = snapshot(model.source, str(model.revision), "model") if on_hub else Path(model.source)
     return folder if (folder / "config.json").is_file() else None
 
 

@@ -199,7 +199,7 @@ def test_a_model_is_known_by_its_revision(hub, tmp_path):
         assert (model.name, model.teacher, model.revision) == ("distilbert", "bert", sha)
 
 
-def test_data_in_a_layout_of_their_own(hub, tmp_path, forget):
+def test_data_in_a_layout_of_their_own(hub, tmp_path, forget, capsys):
     """Prevents a custom task on the Hub from needing the server again, or from being cut."""
     rows = {split: [f"{n} good,{n % 2}" for n in range(8)] for split in ("train", "test")}
     files = {f"{split}.csv": "\n".join(["text,label", *rows[split]]).encode() for split in rows}
@@ -213,6 +213,10 @@ def test_data_in_a_layout_of_their_own(hub, tmp_path, forget):
         "primary: [accuracy]\nevaluation: [test]\n"
     )
     task = read_task(recipe)
+    words = ["--tasks", str(recipe)]
+    assert run_command(fetch_command.COMMAND, [*words, "--dry_run"]) == 0
+    assert "dataset someone/stars@" in capsys.readouterr().out
+    assert not hub.asked("/cdn/|resolve/.*csv", "GET")
     data = load_task(task, None)
     assert len(data.train) == len(data.evaluation[0]) == 8
     forget()
