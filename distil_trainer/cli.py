@@ -11,6 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
 from angels_share.hub.locate import locate
+from angels_share.hub.push import check_repository
 from angels_share.hub.push_flags import PUSH_FLAGS, destination_of
 from distil_trainer.recipe import (
     PRESETS,
@@ -179,6 +180,8 @@ def _run(parsed: Options) -> int:
         raise UserError("--teacher none requires --student FOLDER or --student config.json")
     require_writable_folder(options.output_dir, "--output_dir")
     destination = destination_of(options, Path(options.output_dir).resolve().name)
+    if destination is not None and options.ablation != "all":
+        check_repository(destination)
     from distil_trainer.pretrain import pretrain
 
     return pretrain(options, destination)

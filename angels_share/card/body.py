@@ -259,16 +259,14 @@ def _hardware(made: CardPretraining) -> Iterator[str]:
 
 def _licence(facts: CardFacts, licence: str | None) -> list[str]:
     models = base_models_of(facts)
-    whose = "base model" if facts.is_fine_tuned else "teacher"
     where = ", ".join(link(name) for name in models)
-    if licence and licence == facts.license:
-        said = f"{inline(licence)}, inherited from the {whose}{f' ({where})' if where else ''}."
-    elif licence:
-        said = f"{inline(licence)}, as whoever published this model says."
-    elif where:
-        said = f"Unknown: that of the {whose} applies, look at {where}."
-    else:
-        said = f"Unknown: that of the {whose} applies, and of it no address is recorded."
+    said = f"{inline(licence)}." if licence else "Not recorded."
+    if where:
+        said += f" It was made from {where}, whose terms apply as well."
+    elif facts.is_distilled or facts.is_fine_tuned:
+        said += (
+            " The terms of the model that it was made from apply as well; no address is recorded."
+        )
     return ["", "## Licence", "", f"{said} The data may have terms of their own."]
 
 

@@ -64,7 +64,8 @@ def _results(facts: CardFacts) -> list[CardResult]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     corpus = facts.pretraining.corpus if facts.pretraining is not None else None
-    of_tasks = (result.data.hub for result in _results(facts))
+    # What copies of a student were evaluated on didn't make it.
+    of_tasks = [result.data.hub for result in _results(facts)] if facts.is_fine_tuned else []
     return _unique([*(corpus.hub if corpus is not None else ()), *filter(None, of_tasks)])
 
 

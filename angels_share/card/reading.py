@@ -27,12 +27,13 @@ from angels_share.text_files import read_json
 
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 _WORD = re.compile(r"\w{1,60}")
+_STAGE = re.compile(r"[\w ]{1,60}")  # "training from step 2000 on"
 _SETTING = re.compile(r"[\w.+=, -]{1,100}")
 _VERSION = re.compile(r"\d[\w.+-]{0,40}")
 _DEVICE = re.compile(r"[\w][\w .:()-]{0,60}")
 _PROCESSOR = re.compile(r"[\w][\w .:()@,+-]{0,100}")
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual|code")
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual|code")
 _TEXT_FILE = re.compile(r"\.(txt|jsonl?|csv|tsv|parquet)$")
 _FINGERPRINTS = ("student", "teachers", "data")
 """Entries of a recipe by which a resumed run knows its inputs; they mean nothing to a reader."""
@@ -72,12 +73,12 @@ def facts_of(
     for name in (repo_id, *base_models):
         if not _is_id(name):
             raise UserError(f"model card: {name!r} is not a Hub id: expected OWNER/NAME")
-    if license is not None and not _LICENSE.fullmatch(license):
+    if license is not None and not LICENSE.fullmatch(license):
         raise UserError(
             f"model card: licence {license!r} is not one of the Hub's ids, such as apache-2.0"
         )
     for language in languages:
-        if not _LANGUAGE.fullmatch(language):
+        if not LANGUAGE.fullmatch(language):
             raise UserError(f"model card: {language!r} is not a language code, such as en")
     shape, tuning = _shape(Path(folder)), measured.fine_tuning if measured is not None else None
     if tuning is not None and shape.task not in (None, tuning.task):
@@ -181,14 +182,16 @@ def _pretraining(folder: Path) -> CardPretraining | None:
     return CardPretraining(
         teachers=tuple(map(_teacher, map(_mapping, _list(record.get("teachers"))))),
         weights={
-            name: value for name, value in _numbers(recipe).items() if name.startswith("alpha_")
+            name: value
+            for name, value in sorted(_numbers(recipe).items())
+            if name.startswith("alpha_")
         },
         settings=dict(_settings(recipe)),
         corpus=_corpus(_mapping(record.get("corpus"))),
         status=_matching(record.get("status"), _WORD),
         steps=_count(record, "step"),
         ablation=_matching(record.get("ablation"), re.compile(r"[a-z-]{1,40}")),
-        init="given" if asked.get("student") else _matching(asked.get("student_init"), _WORD),
+        init=_init(asked),
         layers=tuple(layer for layer in _list(layers) if type(layer) is int),
         perplexity=_numbers(_mapping(record.get("validation"))).get("eval_perplexity"),
         history=tuple(_history(record.get("validation_history"))),
@@ -196,8 +199,14 @@ def _pretraining(folder: Path) -> CardPretraining | None:
         device=_matching(record.get("device"), _DEVICE),
         threads=_count(record, "threads"),
         processor=_matching(machine.get("processor"), _PROCESSOR),
-        seconds=_numbers(_mapping(record.get("times"))),
+        seconds=_numbers(_mapping(record.get("times")), _STAGE),
     )
+
+
+def _init(asked: Mapping[str, Any]) -> str | None:
+    """Return where the first weights came from; a config that was given has none."""
+    init = _matching(asked.get("student_init"), _WORD)
+    return "given" if asked.get("student") and init != "random" else init
 
 
 def _history(entries: object) -> Iterator[tuple[int, float | None, float | None]]:
@@ -281,11 +290,11 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(record: Mapping[str, Any], names: re.Pattern[str] = _WORD) -> dict[str, float]:
     return {
         name: value
         for name, value in record.items()
-        if type(value) in (int, float) and _WORD.fullmatch(name)
+        if type(value) in (int, float) and names.fullmatch(name)
     }
 
 

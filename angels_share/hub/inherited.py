@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from angels_share.card.reading import LANGUAGE, LICENSE
 from angels_share.hub.cache import COMMIT, snapshot
 from angels_share.student_record import RECORD
 
@@ -27,24 +28,28 @@ class Inherited(NamedTuple):
 
 
 def inherited(folder: Path, *bases: Path) -> Inherited:
-    """Return what the first card says that says anything: the model's own, or those of its origins.
+    """Return what the card of the model or its base says, else what all its teachers' agree on.
 
     Args:
         folder: the model's folder.
         bases: folders of the models that it was made from, beside those that its record names.
     """
-    licence: str | None = None
-    languages: tuple[str, ...] = ()
-    for place in (
-        folder,
-        *bases,
-        *_origins(folder),
-        *(o for base in bases for o in _origins(base)),
-    ):
-        metadata = _metadata(place / "README.md")
-        licence = licence or _licence(metadata.get("license"))
-        languages = languages or _languages(metadata.get("language"))
-    return Inherited(licence, languages)
+    near = [_stated(place) for place in (folder, *bases)]
+    far = [_stated(origin) for place in (folder, *bases) for origin in _origins(place)]
+    licences = {each.licence for each in far} - {None}
+    licence = next((each.licence for each in near if each.licence), None)
+    languages = next((each.languages for each in (*near, *far) if each.languages), ())
+    return Inherited(licence or (licences.pop() if len(licences) == 1 else None), languages)
+
+
+def _stated(folder: Path) -> Inherited:
+    metadata = _metadata(folder / "README.md")
+    licence, listed = metadata.get("license"), metadata.get("language")
+    texts = [each for each in (listed if isinstance(listed, list) else [listed]) if each]
+    return Inherited(
+        licence if isinstance(licence, str) and LICENSE.fullmatch(licence) else None,
+        tuple(each for each in texts if isinstance(each, str) and LANGUAGE.fullmatch(each)),
+    )
 
 
 def _origins(folder: Path, depth: int = 0) -> Iterator[Path]:
@@ -69,14 +74,3 @@ def _metadata(card: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}  # a damaged card of somebody else's says nothing
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _licence(value: Any) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value) else None
-
-
-def _languages(value: Any) -> tuple[str, ...]:
-    listed = value if isinstance(value, list) else [value]
-    return tuple(
-        each for each in listed if isinstance(each, str) and re.fullmatch(r"[a-z-]+", each)
-    )

@@ -232,9 +232,7 @@ def require_login(destination: Destination) -> Destination:
         raise DeniedError(
             f"pushing to {name}: your token is {user['name']}'s, which may not write for {owner}"
         )
-    found = replace(destination, repo_id=owned)
-    check_repository(found)
-    return found
+    return replace(destination, repo_id=owned)
 
 
 def check_repository(destination: Destination) -> bool:

@@ -1,5 +1,6 @@
 """The Trainer's own methods of publishing, which do here what the commands do."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from angels_share.card.render import facts_of, render
 from angels_share.errors import UserError
 from angels_share.files import write_atomically, write_json
-from angels_share.hub.inherited import inherited
 from angels_share.hub.push import CARD, Destination, push, require_login, upload_of_model
 from angels_share.student_record import RECORD
 from distil_trainer.training.record import identity_of, record_of
@@ -103,11 +102,21 @@ def push_student(
 
 
 def write_record(trainer: Any) -> None:
-    """Write the record of a training by the Trainer alone; the command's says more, and stays."""
-    path = Path(trainer.args.output_dir) / RECORD
-    if not path.exists():
+    """Write the record of a training by the Trainer alone; the command's of it says more."""
+    path, step = Path(trainer.args.output_dir) / RECORD, trainer.state.global_step
+    if not _is_of_the_command(path, step):
+        status = "complete" if trainer.stop_signal is None else "interrupted"
         teachers = list(map(identity_of, trainer.teachers))
-        write_json(path, {**record_of(trainer), "teachers": teachers})
+        write_json(path, {**record_of(trainer, status), "teachers": teachers})
+
+
+def _is_of_the_command(path: Path, step: int) -> bool:
+    """Return whether a record is the command's, and of this very training."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return "ablation" in record and record["step"] == step
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_card(folder: Path, destination: Destination, **named: Any) -> None:
@@ -123,19 +132,11 @@ def write_card(folder: Path, destination: Destination, **named: Any) -> None:
     """
     licence, languages = _given(named)
     name = destination.repo_id
-    known = inherited(folder)
-    facts = facts_of(
-        folder,
-        name if "/" in name else f"OWNER/{name}",
-        license=licence or known.licence,
-        languages=languages or known.languages,
-    )
+    place = replace(destination, repo_id=name if "/" in name else f"OWNER/{name}")
+    upload = upload_of_model(folder, place, licence=licence, languages=languages)
     path = folder / CARD
-    existing = None
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            existing = file.read()
-    write_atomically(path, render(facts, existing))
+    existing = path.read_bytes().decode("utf-8") if path.exists() else None
+    write_atomically(path, upload.card(existing))
 
 
 def _given(named: dict[str, Any]) -> tuple[str | None, Sequence[str]]:

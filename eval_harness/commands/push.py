@@ -25,6 +25,8 @@ def run(options: Options) -> int:
         raise UserError(f"{folder}: no such folder")
     if not options.results and any(folder.glob("runs/*/*/*/seed-*.json")):
         raise UserError(f"{folder}: this is a folder of results: add --results")
+    if options.results and "results_dir" in options.given:
+        raise UserError("--results_dir is for a model: with --results the folder itself is pushed")
     require_name(options.repo_id)
     place = Destination(
         options.repo_id,

@@ -19,7 +19,8 @@ from angels_share.hub.push import (
 from angels_share.hub.push_flags import destination_of
 from eval_harness.publish.card_results import card_results, run_of
 from eval_harness.results.record import TaskResult, to_text
-from eval_harness.results.store import find
+from eval_harness.results.store import find, path_of
+from eval_harness.results.verify import disagreement
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Model
 from eval_harness.sweep.chosen import Chosen
@@ -78,11 +79,13 @@ def push_models(
     pushed = {(each.run.model.key, each.run.task.name): each for each in chosen}
     for key, place in places.items():
         each = pushed.get(key)
-        if each is None or each.seeds < len(plan.seeds):
-            there = each.seeds if each else 0
+        if each is None:
+            failures.append(f"{place.repo_id}: not pushed: there is no saved model for {key[1]}")
+            continue
+        if each.seeds < len(plan.seeds):
             failures.append(
-                f"{place.repo_id}: not pushed: {there} of {len(plan.seeds)} seeds of {key[1]} have "
-                "a score and a saved model"
+                f"{place.repo_id}: not pushed: {each.seeds} of {len(plan.seeds)} seeds of {key[1]} "
+                "have a score"
             )
             continue
         folder = Path(str(each.run.save_weights_to))
@@ -108,21 +111,21 @@ def upload_of(folder: Path, root: Path, place: Destination) -> Upload:
         return upload_of_model(folder, place)
     run = run_of(folder, root)
     found = find(root).by_key
-    if run is not None and run in found:
+    if run is not None and path_of(root, run).exists():
+        measured = card_results(root, run.partition("/")[0], run=run)
         result = found[run]
-        measured = card_results(root, result.model.key, run=run)
         group = run.rpartition("/")[0]
         seeds = [each for key, each in found.items() if key.rpartition("/")[0] == group]
         base = _folder_of_base(result.model)
         return upload_of_model(
-            folder, place, measured=measured, base=base, records=records_of(seeds)
+            folder, place, measured=measured, base=base, records=records_of(root, seeds)
         )
     key = identify(str(folder)).key
     results = [each for each in found.values() if each.model.key == key]
     if not results:
         return upload_of_model(folder, place)
     return upload_of_model(
-        folder, place, measured=card_results(root, key), records=records_of(results)
+        folder, place, measured=card_results(root, key), records=records_of(root, results)
     )
 
 
@@ -133,8 +136,15 @@ def _folder_of_base(model: Model) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def records_of(results: Sequence[TaskResult]) -> dict[str, bytes]:
-    """Return results as files for others: without predictions, which they say, nor local paths."""
+def records_of(root: Path, results: Sequence[TaskResult]) -> dict[str, bytes]:
+    """Return results as files for others: without predictions, which they say, nor local paths.
+
+    Raises:
+        UserError: a score isn't that of its predictions, without which nobody could tell.
+    """
+    for each in results:
+        if why := disagreement(root, each):
+            raise UserError(f"{each.key}: {why}: rerun or remove it before it is published")
     return {f"results/{each.key}.json": published(each).encode() for each in results}
 
 

@@ -14,7 +14,7 @@ from angels_share.hub.push import Destination, Upload
 from eval_harness.publish.models import published, records_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import find
-from eval_harness.tables.write import write_by_name
+from eval_harness.tables.write import texts_by_name
 
 _ROWS = "runs.parquet"
 _METADATA = {
@@ -50,8 +50,8 @@ def upload_of_results(root: Path, place: Destination) -> Upload:
     results = list(find(root).by_key.values())
     if not results:
         raise UserError(f"{root}: holds no result that counts")
-    tables = write_by_name(root)
-    files: dict[str, Path | bytes] = dict(records_of(results))
+    tables = texts_by_name(root)
+    files: dict[str, Path | bytes] = dict(records_of(root, results))
     files[_ROWS] = _parquet([row_of(each) for each in results])
     order = [name for name in tables if name.startswith(("table", "family", "distil"))]
     models = {each.model.name for each in results}

@@ -113,6 +113,14 @@ def write_by_name(
         return {**texts, **_verified_lines(agree)} if verify else texts
 
 
+def texts_by_name(root: Path) -> dict[str, str]:
+    """Return the tables of a results folder as Markdown, by name, and write none of them."""
+    with _without_garbage_collection():
+        ours = load_results(find(root), root)
+        tables = make_tables(load_paper(), ours)
+        return {table.name: FORMATS["markdown"].write(table) for table in tables}
+
+
 def _verified_lines(agree: Found) -> dict[str, str]:
     """Return how many results agree with their predictions, and all that don't count."""
     withheld = sum(result.predictions is None for result in agree.results)

@@ -206,6 +206,9 @@ def test_the_trainers_own_methods_are_as_safe(writer, tmp_path):
     assert json.loads(files["distil.json"])["teachers"][0]["revision"] == sha
     assert [commit.title for commit in writer.commits("me/by-hand")][-1] == "By hand"
     assert writer.repo("me/by-hand").private
+    trainer.state.global_step = 9  # as after more training
+    trainer.push_to_hub()
+    assert json.loads(writer.files("me/by-hand")["distil.json"])["step"] == 9
     trainer.create_model_card(license="mit")
     card = tmp_path / "out" / "README.md"
     assert "license: mit" in card.read_text()

@@ -208,7 +208,7 @@ class User:
 
 
 def card_problems(content):
-    """Return the errors and the warnings that a README's metadata deserves."""
+    """Return errors and warnings: whether the metadata can be read, not whether they are true."""
     import yaml  # the one thing beyond the standard library
 
     found = re.match(r"\s*---\s*?\n(.*?)\n---[ \t]*\r?(\n|$)", content, re.DOTALL)
