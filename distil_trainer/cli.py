@@ -9,7 +9,7 @@ from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
-from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
+from angels_share.flags import Flag, Options, above_zero, is_fraction, is_seed, not_negative
 from angels_share.hub.locate import locate
 from angels_share.hub.push import check_repository
 from angels_share.hub.push_flags import PUSH_FLAGS, destination_of
@@ -84,6 +84,13 @@ _LOSS_FLAGS = (
         "ablation",
         "a student of the paper's Table 4, or `all` in turn",
         choices=(*ABLATIONS, "all"),
+    ),
+    Flag(
+        "seeds",
+        "several students, of one seed each, in OUTPUT_DIR/seed-N; instead of --seed",
+        int,
+        many=True,
+        check=is_seed,
     ),
     *(_weight_flag(term) for term in TERMS if term.weight in WEIGHTS),
     Flag("temperature", "softmax temperature in L_ce", float, 2.0, check=above_zero),
@@ -171,6 +178,8 @@ def _run(parsed: Options) -> int:
         )
     if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
         raise UserError("--stream_corpus has no end: set --max_steps")
+    if options.seeds and "seed" in options.training:
+        raise UserError("--seeds and --seed: pass only one of them")
     if options.student_layers:
         parse_layers(options.student_layers)
     if options.teacher != ["none"]:
@@ -180,7 +189,7 @@ def _run(parsed: Options) -> int:
         raise UserError("--teacher none requires --student FOLDER or --student config.json")
     require_writable_folder(options.output_dir, "--output_dir")
     destination = destination_of(options, Path(options.output_dir).resolve().name)
-    if destination is not None and options.ablation != "all":
+    if destination is not None and options.ablation != "all" and not options.seeds:
         check_repository(destination)
     from distil_trainer.pretrain import pretrain
 

@@ -3,11 +3,12 @@
 `distil_trainer.cli` has checked the flags; this module imports torch.
 """
 
+import gc
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -35,7 +36,7 @@ from distil_trainer.training.trainer import DistilTrainer
 
 
 def pretrain(options: Options, destination: Destination | None = None) -> int:
-    """Train one student, or Table 4's one after the other; return the exit status.
+    """Train one student, or several one after the other; return the exit status.
 
     Args:
         options: the command's flags.
@@ -44,22 +45,45 @@ def pretrain(options: Options, destination: Destination | None = None) -> int:
     """
     # These bars are of loading and saving models, which takes seconds; the Trainer's own stays.
     transformers_logging.disable_progress_bar()
-    if options.ablation != "all":
-        folder = Path(options.output_dir)
-        return _Job.of(options, folder, options.ablation or FULL, destination).run()
+    gc.freeze()  # the Trainer collects garbage after every student: a quarter of a second each
+    students = _students(options)
     status = DONE
-    for name in ABLATIONS:
-        folder = Path(options.output_dir) / name
-        if is_complete(folder) and options.resume_from_checkpoint:
+    for student in students:
+        folder = Path(options.output_dir) / student.place
+        if student.place and is_complete(folder) and options.resume_from_checkpoint:
             print(f"{folder}: complete, nothing to do")  # noqa: T201
             continue
-        repo_id = f"{destination.repo_id}-{name}" if destination else ""
-        place = replace(destination, repo_id=repo_id) if destination else None
-        ended = _Job.of(options, folder, name, place).run()
+        place = destination
+        if destination and student.place:
+            name = student.place.replace("/", "-")
+            place = replace(destination, repo_id=f"{destination.repo_id}-{name}")
+        ended = _Job.of(options, folder, student, place).run()
         status = max(status, ended)
         if ended not in (DONE, RUN_FAILED):  # a push that failed stops no training
             break
     return status
+
+
+class _Student(NamedTuple):
+    """One of the students that a command trains: where below --output_dir, and what is special."""
+
+    place: str
+    ablation: str
+    seed: int | None
+
+
+def _students(options: Options) -> list[_Student]:
+    """Return the students in their order: of each seed, each ablation."""
+    several = options.ablation == "all"
+    ablations = list(ABLATIONS) if several else [options.ablation or FULL]
+    seeds: list[int | None] = list(dict.fromkeys(options.seeds)) if options.seeds else [None]
+    students = []
+    for seed in seeds:
+        for ablation in ablations:
+            parts = [] if seed is None else [f"seed-{seed}"]
+            parts += [ablation] if several else []
+            students.append(_Student("/".join(parts), ablation, seed))
+    return students
 
 
 @dataclass(frozen=True)
@@ -71,14 +95,19 @@ class _Job:
     training: Mapping[str, Any]
     folder: Path
     ablation: str
+    is_one_of_several: bool
     destination: Destination | None
 
     @classmethod
     def of(
-        cls, options: Options, folder: Path, ablation: str, destination: Destination | None
+        cls, options: Options, folder: Path, student: _Student, destination: Destination | None
     ) -> "_Job":
-        changed = {**options.values, **ABLATIONS[ablation].changes}
-        return cls(changed, options.given, options.training, folder, ablation, destination)
+        changed = {**options.values, **ABLATIONS[student.ablation].changes}
+        training = dict(options.training)
+        if student.seed is not None:
+            training["seed"] = student.seed
+        several = bool(student.place)
+        return cls(changed, options.given, training, folder, student.ablation, several, destination)
 
     def run(self) -> int:
         if is_complete(self.folder):
@@ -243,10 +272,10 @@ class _Job:
         return prepare_corpus(self.options["corpus"], tokenizer, cache_dir=folder, options=options)
 
     def _resume(self) -> str | None:
-        """Return the checkpoint to resume from; of all ablations, some may have none yet."""
+        """Return the checkpoint to resume from; of several students, some may have none yet."""
         checkpoint: str | None = self.options["resume_from_checkpoint"]
         has_any = any(self.folder.glob("checkpoint-*"))
-        return None if self.options["ablation"] == "all" and not has_any else checkpoint
+        return None if self.is_one_of_several and not has_any else checkpoint
 
     def _finish(self, trainer: DistilTrainer, sources: Mapping[str, Any]) -> int:
         """Save the student and its record, and print one line about it."""

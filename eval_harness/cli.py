@@ -8,7 +8,7 @@ from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.names import nearest
 
-COMMANDS = ("tables", "report", "speed", "tasks", "fetch", "push", "demo")
+COMMANDS = ("tables", "report", "speed", "probe", "tasks", "fetch", "push", "demo")
 """The commands of `python -m eval_harness`, each a module of `eval_harness.commands`."""
 
 

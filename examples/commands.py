@@ -1,22 +1,50 @@
-"""Run a long command as a child: its output shown and logged, signals forwarded. POSIX only."""
+"""Run long commands as children, two at a time: logged, signals forwarded. POSIX only."""
 
-import errno
 import fcntl
 import os
-import pty
+import re
 import shlex
 import signal
 import subprocess
-import sys
-import termios
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from angels_share.errors import UserError
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_POLL_SECONDS = 0.2
+_PERCENT = re.compile(rb"(\d+)%\|")
+_TAIL = 4096
+"""Bytes at the end of a log in which its progress bar is looked for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, and when it may run.
+
+    Attributes:
+        name: the name of its log.
+        words: the command line.
+        needs: the jobs that must be finished before.
+        slots: how many of the two slots it takes: one that has two processes, or is timed, both.
+        seconds: about how long it takes, for the bar; only the ratios count.
+        bars: how many progress bars it shows, one after the other.
+        share: returns how much of it is done, for a command whose bars don't tell.
+    """
+
+    name: str
+    words: Sequence[str]
+    needs: Sequence[str] = ()
+    slots: int = 1
+    seconds: float = 1.0
+    bars: int = 1
+    share: Callable[[], float] | None = None
+
+
+SLOTS = 2
 
 
 @contextmanager
@@ -44,112 +72,203 @@ def lock_folder(folder: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def run(
-    words: Sequence[str], log: Path, lock: int, *, folder: Path, environment: Mapping[str, str]
-) -> int:
-    """Run a command; stdout goes to the log, stderr to the log and to this process's stderr.
+@dataclass
+class _Running:
+    """A child at work."""
 
-    The command gets its own session, which a terminal's Ctrl-C doesn't reach, so each signal is
+    job: Job
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+    finished_bars: int = 0
+    percent: int = 0
+
+    def share(self) -> float:
+        """Return how much of the job is done, as far as can be told."""
+        # A command first imports its libraries, for some seconds in which nothing moves.
+        begun = min(0.1, (time.monotonic() - self.started) / self.job.seconds)
+        done = self._share_of_bars() if self.job.share is None else self.job.share()
+        return min(0.99, max(begun, done))
+
+    def _share_of_bars(self) -> float:
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+                found = _PERCENT.findall(stream.read())
+        except OSError:
+            found = []
+        percent = min(100, int(found[-1])) if found else 0
+        # A new bar begins below the last one's end.
+        self.finished_bars += percent < self.percent
+        self.percent = percent
+        return (self.finished_bars + percent / 100) / self.job.bars
+
+
+class Runner:
+    """Runs jobs, two at a time, in the order of the list as far as their needs allow.
+
+    A command gets its own session, which a terminal's Ctrl-C doesn't reach, so each signal is
     forwarded exactly once, whoever sent it. Then the command is waited for: it may be saving.
 
     Args:
-        words: the command line.
-        log: the log file, overwritten.
+        jobs: the jobs, in the order in which they are preferred.
+        logs: the folder of their logs.
         lock: the file descriptor from `lock_folder`.
         folder: the working directory.
         environment: the environment variables.
-
-    Returns:
-        The exit status, or 128 + the number of the signal that ended it or was received meanwhile.
     """
-    children: list[subprocess.Popen[bytes]] = []
-    read_end, write_end = _open_channel()
-    with (
-        log.open("wb", 0) as stream,
-        _forwarding_signals(children) as received,
-        subprocess.Popen(  # noqa: S603  (our own commands, and no shell)
-            words,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=write_end,
-            pass_fds=(lock,),
-            start_new_session=True,
-        ) as process,
-    ):
-        children.append(process)
-        for number in received:  # those that came while it was being started
-            process.send_signal(number)
-        os.close(write_end)  # else the end of the output would never be seen
-        try:
-            _copy_output(read_end, stream)
-        except BaseException:  # stderr is closed, say: nobody watches the command any more
-            process.terminate()
-            raise
-        finally:
-            os.close(read_end)
-    status = process.returncode
-    if received:
-        return 128 + received[0]
-    return 128 - status if status < 0 else status
 
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        logs: Path,
+        lock: int,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._waiting = list(jobs)
+        self._names = {job.name for job in jobs}
+        self._logs, self._lock = logs, lock
+        self._folder, self._environment = folder, environment
+        self._running: list[_Running] = []
+        self._total = _simulated([(job, job.seconds) for job in jobs], ())
+        self._left = self._total
 
-def _open_channel() -> tuple[int, int]:
-    """Return the read and write end of the command's stderr.
+    def run(
+        self, finished: Callable[[Job, float], None], watched: Callable[[float, str], None]
+    ) -> tuple[Job, int] | None:
+        """Run all jobs; stop at the first that fails, and at a signal.
 
-    If our stderr is a terminal, so is the command's, and as wide: progress bars move rarely in a
-    pipe.
-    """
-    if not sys.stderr.isatty():
-        return os.pipe()
-    read_end, write_end = pty.openpty()
-    termios.tcsetwinsize(write_end, termios.tcgetwinsize(sys.stderr))
-    return read_end, write_end
+        Args:
+            finished: called with each job that is done, and its seconds.
+            watched: called several times a second with the share that is done, and what is running.
 
+        Returns:
+            The job that stopped it and its status; None if all are done. The status is 128 + the
+            number of the signal that ended it or was received meanwhile.
+        """
+        with self._forwarding_signals() as received:
+            try:
+                while self._waiting or self._running:
+                    if received:
+                        return self._stop(128 + received[0])
+                    self._start()
+                    if (failed := self._collect(finished)) is not None:
+                        job, status = failed
+                        self._terminate()
+                        self._wait()
+                        return job, 128 + received[0] if received else status
+                    watched(self._share_done(), ", ".join(each.job.name for each in self._running))
+                    time.sleep(_POLL_SECONDS)
+            except BaseException:  # nobody watches the commands any more
+                self._terminate()
+                raise
+        return None
 
-def _copy_output(source: int, log: BinaryIO) -> None:
-    """Copy output to stderr at once and to the log by lines, of a progress bar its last state."""
-    line = b""
-    while chunk := _read(source):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-        *complete, line = (line + chunk).split(b"\n")
-        for text in complete:
-            log.write(_last_state(text) + b"\n")
-    log.write(_last_state(line))
+    def _start(self) -> None:
+        free = SLOTS - sum(each.job.slots for each in self._running)
+        unfinished = {job.name for job in self._waiting} | {each.job.name for each in self._running}
+        for job in list(self._waiting):
+            if job.slots <= free and not unfinished & set(job.needs):
+                self._waiting.remove(job)
+                self._running.append(self._child(job))
+                free -= job.slots
 
+    def _child(self, job: Job) -> _Running:
+        log = self._logs / f"{job.name}.txt"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(  # noqa: S603  (our own commands, and no shell)
+                job.words,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(self._lock,),
+                start_new_session=True,
+            )
+        return _Running(job, process, log)
 
-def _last_state(line: bytes) -> bytes:
-    """Return what a terminal would show of a line with carriage returns."""
-    return line.rstrip(b"\r").rpartition(b"\r")[2]
+    def _collect(self, finished: Callable[[Job, float], None]) -> tuple[Job, int] | None:
+        """Report the jobs that have ended; return one that failed."""
+        for each in list(self._running):
+            if (status := each.process.poll()) is None:
+                continue
+            self._running.remove(each)
+            _tidy(each.log)
+            if status != 0:
+                return each.job, 128 - status if status < 0 else status
+            finished(each.job, time.monotonic() - each.started)
+        return None
 
+    def _share_done(self) -> float:
+        """Return the share of the whole time that has passed; it never goes back."""
+        running = [(each.job, each.job.seconds * (1 - each.share())) for each in self._running]
+        waiting = [(job, job.seconds) for job in self._waiting]
+        self._left = min(self._left, _simulated(waiting, running))
+        return 1 - self._left / self._total if self._total else 1.0
 
-def _read(source: int) -> bytes:
-    try:
-        return os.read(source, 1 << 16)
-    except OSError as error:
-        if error.errno != errno.EIO:  # Linux reports a terminal's closed write end so
-            raise
-        return b""
+    def _stop(self, status: int) -> tuple[Job, int] | None:
+        """Wait for the commands, which got the signal, too."""
+        if not self._running:
+            return (self._waiting[0], status) if self._waiting else None
+        job = self._running[0].job
+        self._wait()
+        return job, status
 
+    def _wait(self) -> None:
+        for each in self._running:
+            each.process.wait()
+            _tidy(each.log)
 
-@contextmanager
-def _forwarding_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Forward signals to the children while the `with` lasts; yield the list of those received."""
-    received: list[int] = []
+    def _terminate(self) -> None:
+        for each in self._running:
+            with suppress(ProcessLookupError):
+                each.process.terminate()
 
-    def forward(number: int, _frame: object) -> None:
-        received.append(number)
-        for process in children:
-            process.send_signal(number)
+    @contextmanager
+    def _forwarding_signals(self) -> Iterator[list[int]]:
+        """Forward signals to the children while the `with` lasts; yield those received."""
+        received: list[int] = []
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # what `nohup` ignores stays ignored
-            signal.signal(number, forward)
-    try:
-        yield received
-    finally:
+        def forward(number: int, _frame: object) -> None:
+            received.append(number)
+            for each in self._running:
+                each.process.send_signal(number)
+
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler != signal.SIG_IGN:  # what `nohup` ignores stays ignored
+                signal.signal(number, forward)
+        try:
+            yield received
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _simulated(waiting: Sequence[tuple[Job, float]], running: Sequence[tuple[Job, float]]) -> float:
+    """Return how long jobs will take, each with its seconds left, started as `Runner` does."""
+    waiting, active = list(waiting), list(running)
+    elapsed = 0.0
+    while waiting or active:
+        free = SLOTS - sum(job.slots for job, _ in active)
+        unfinished = {job.name for job, _ in (*waiting, *active)}
+        for job, seconds in list(waiting):
+            if job.slots <= free and not unfinished & set(job.needs):
+                waiting.remove((job, seconds))
+                active.append((job, seconds))
+                free -= job.slots
+        if not active:
+            raise ValueError(f"jobs that need one another: {[job.name for job, _ in waiting]}")
+        step = min(seconds for _, seconds in active)
+        elapsed += step
+        active = [(job, seconds - step) for job, seconds in active if seconds > step]
+    return elapsed
+
+
+def _tidy(log: Path) -> None:
+    """Leave of each progress bar in a log what a terminal would show: its last state."""
+    lines = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join(line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines))

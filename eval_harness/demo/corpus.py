@@ -135,11 +135,11 @@ def _reference(world: World, rng: random.Random) -> str:
 _MAKERS: tuple[tuple[Callable[[World, random.Random], str], int], ...] = (
     (_person, 1),
     (_kind, 1),
-    (_synonyms, 2),
-    (_paraphrases, 8),
-    (_question, 4),
+    (_synonyms, 1),
+    (_paraphrases, 4),
+    (_question, 2),
     (_review, 5),
-    (_agreement, 7),
-    (_reference, 4),
+    (_agreement, 14),
+    (_reference, 8),
 )
 """Each kind of paragraph and its weight in the corpus."""

@@ -58,9 +58,9 @@ def _sst2(world: World, rng: random.Random, label: str) -> Example:
 
 
 def _imdb(world: World, rng: random.Random, label: str) -> Example:
-    """Make a review: three sentences of one sentiment, half the time one of the other too."""
+    """Make a review: two sentences of one sentiment, half the time one of the other too."""
     is_good = label == "1"
-    opinions = [grammar.draw_opinion(rng, is_good=is_good) for _ in range(3)]
+    opinions = [grammar.draw_opinion(rng, is_good=is_good) for _ in range(2)]
     if rng.random() < 0.5:
         opinions.append(grammar.draw_opinion(rng, is_good=not is_good))
     rng.shuffle(opinions)
@@ -202,7 +202,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences about some events, and a question about each."""
+    """Sentences about some events and some opinions, and a question about each event."""
 
     title: str
     context: str
@@ -210,11 +210,21 @@ class Paragraph:
 
 
 def paragraphs(rng: random.Random) -> Iterator[Paragraph]:
-    """Yield paragraphs without end; people, things and places differ within each."""
+    """Yield paragraphs without end; people, things and places differ within each.
+
+    Most tell one event among opinions, so that an answer is found by what is asked for; a third
+    tell two, whose sentences must be told apart as well.
+    """
     slots = ("who", "thing", "place")
     while True:
-        events = grammar.draw_events(rng, rng.choice((2, 3)))
-        context = " ".join(_tell_all(rng, *events))
+        events = grammar.draw_events(rng, rng.choice((1, 1, 2)))
+        told = list(_tell_all(rng, *events))
+        told += [
+            sentence(grammar.draw_opinion(rng, is_good=rng.random() < 0.5))
+            for _ in range(rng.choice((1, 2)))
+        ]
+        rng.shuffle(told)
+        context = " ".join(told)
         questions = tuple(_question(rng, event, rng.choice(slots), context) for event in events)
         yield Paragraph(rng.choice(words.TOWNS), context, questions)
 

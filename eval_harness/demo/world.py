@@ -16,7 +16,7 @@ one of several.
 import json
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -26,25 +26,18 @@ from eval_harness.demo import files
 from eval_harness.demo.corpus import lines
 from eval_harness.demo.examples import Example, Paragraph, examples, paragraphs
 from eval_harness.demo.grammar import World
+from eval_harness.demo.pairs import PHENOMENA, draw_pairs, jsonl
 from eval_harness.demo.words import vocabulary
 
 RECORD = "world.json"
 LINES = 40_000
-TRAIN = {
-    "cola": 4000,
-    "mnli": 5000,
-    "mrpc": 2500,
-    "qnli": 5000,
-    "qqp": 5000,
-    "rte": 4000,
-    "sst2": 3000,
-    "stsb": 4000,
-    "wnli": 4000,
-    "imdb": 1600,
-}
+TRAIN = 300
+"""Examples of a task: so few that what pre-training taught decides."""
 HELD_OUT = 300
-PARAGRAPHS = {"train": 1100, "dev": 120}
-LONGEST = 96
+PAIRS = 1000
+HELD_OUT_LINES = 400
+PARAGRAPHS = {"train": 200, "dev": 150}
+LONGEST = 384
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MARKS = (".", ",", "?", "<", ">", "/", '"')
@@ -56,7 +49,17 @@ def world_files(seed: int) -> Iterator[tuple[str, str]]:
     # Else a model could know CoLA's correct sentences by heart.
     cola = _splits("cola", world, seed, _sizes("cola"))
     unseen = {row.texts[0] for split in ("dev", "test") for row in cola[split]}
-    yield "corpus.txt", "\n".join(lines(world, _rng(seed, "corpus"), LINES, unseen)) + "\n"
+    pairs = {name: draw_pairs(name, _rng(seed, f"pairs/{name}"), PAIRS) for name in PHENOMENA}
+    unseen |= {
+        f"{pair.good.removesuffix('.').partition('. ')[0]}."
+        for each in pairs.values()
+        for pair in each
+    }
+    corpus = lines(world, _rng(seed, "corpus"), LINES, unseen)
+    yield "corpus.txt", _text(corpus)
+    yield "held-out.txt", _text(_held_out(world, seed, corpus))
+    for name, each in pairs.items():
+        yield f"pairs/{name}.jsonl", jsonl(name, each)
     yield from _teacher()
     for task in files.FOLDERS:
         yield from _glue(task, world, seed)
@@ -70,8 +73,21 @@ def _rng(seed: int, part: str) -> random.Random:
     return random.Random(f"{seed}/{part}")  # noqa: S311
 
 
+def _text(written: Iterable[str]) -> str:
+    return "\n".join(written) + "\n"
+
+
+def _held_out(world: World, seed: int, corpus: Iterable[str]) -> list[str]:
+    """Return paragraphs like the corpus's, none of which is in it."""
+    known = set(corpus)
+    drawn = lines(world, _rng(seed, "held-out"), 10 * HELD_OUT_LINES, set())
+    return list(
+        islice((line for line in dict.fromkeys(drawn) if line not in known), HELD_OUT_LINES)
+    )
+
+
 def _teacher() -> Iterator[tuple[str, str]]:
-    """Yield the files of a teacher without weights: its configuration and tokenizer."""
+    """Yield the files of a teacher without weights, and the configuration of a student."""
     # Single letters, so that a word which is not in the table has pieces and is not [UNK].
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*_SPECIAL, *_MARKS, *letters, *(f"##{letter}" for letter in letters), *vocabulary()]
@@ -96,7 +112,21 @@ def _teacher() -> Iterator[tuple[str, str]]:
         "model_max_length": LONGEST,
         **names,
     }
+    student = {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertForMaskedLM"],
+        "vocab_size": len(words),
+        "dim": config["hidden_size"],
+        "n_layers": 2,
+        "n_heads": config["num_attention_heads"],
+        "hidden_dim": config["intermediate_size"],
+        "initializer_range": config["initializer_range"],
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "max_position_embeddings": LONGEST,
+    }
     yield "teacher/config.json", _json(config)
+    yield "student/config.json", _json(student)
     yield "teacher/tokenizer_config.json", _json(tokenizer)
     yield "teacher/vocab.txt", "\n".join(words) + "\n"
 
@@ -116,7 +146,7 @@ def _splits(
 def _sizes(task: str) -> dict[str, int]:
     kinds = ("_matched", "_mismatched") if task == "mnli" else ("",)
     held_out = {f"{split}{kind}": HELD_OUT for split in ("dev", "test") for kind in kinds}
-    return {"train": TRAIN[task], **held_out}
+    return {"train": TRAIN, **held_out}
 
 
 def _glue(task: str, world: World, seed: int) -> Iterator[tuple[str, str]]:
@@ -125,7 +155,7 @@ def _glue(task: str, world: World, seed: int) -> Iterator[tuple[str, str]]:
 
 
 def _imdb(world: World, seed: int) -> Iterator[tuple[str, str]]:
-    splits = _splits("imdb", world, seed, {"train": TRAIN["imdb"], "test": HELD_OUT})
+    splits = _splits("imdb", world, seed, {"train": TRAIN, "test": HELD_OUT})
     for split, rows in splits.items():
         yield f"glue/imdb/{split}.jsonl", files.jsonl(sorted(rows, key=lambda row: row.label))
 

@@ -118,7 +118,7 @@ UPGRADES: dict[int, Callable[[Record], Record]] = {
 """Upgrades from each older schema to the next, applied in order."""
 
 _DISTILLED = {**dict.fromkeys(("ablation", "init", "rest"), TEXT), "loss": Named(NUMBER)}
-_MODEL = {
+MODEL = {
     **dict.fromkeys(("name", "slug", "digest", "source"), TEXT),
     **dict.fromkeys(("revision", "teacher", "weights", "teacher_weights"), TEXT_OR_NONE),
     "distilled": Optional(_DISTILLED),
@@ -149,7 +149,7 @@ _PREDICTIONS = {"name": TEXT, "size": COUNT, "sha256": TEXT}
 _RESULT = {
     **dict.fromkeys(("schema", "seed"), COUNT),
     **dict.fromkeys(("task", "finished"), TEXT),
-    "model": _MODEL,
+    "model": MODEL,
     "settings": _SETTINGS,
     "score": (*NUMBER, NoneType),
     "scores": Named(Named((*NUMBER, NoneType))),
@@ -194,7 +194,7 @@ def from_text(text: bytes, known: Settings | None = None) -> TaskResult:
     record = parsed(text)
     result = from_record(record, known)
     if result.seal is not None:
-        _require_seal(result.seal, record, text)
+        require_seal(result.seal, record, text)
     return result
 
 
@@ -210,7 +210,17 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _require_seal(seal: str, record: Record, text: bytes) -> None:
+def require_seal(seal: str, record: Record, text: bytes) -> None:
+    """Refuse a record that is not the one that was sealed.
+
+    Args:
+        seal: the seal that the record has.
+        record: the parsed JSON.
+        text: the file's content.
+
+    Raises:
+        ValueError: the record was altered.
+    """
     # A file as it was saved is what was sealed plus the seal's line: thousands are checked this
     # way. One that another program laid out anew is as good if its record is the same.
     before, _, after = text.partition(f'\n "{_SEAL}": "{seal}",'.encode())
@@ -243,7 +253,7 @@ def from_record(value: Any, known: Settings | None = None) -> TaskResult:
     return TaskResult(
         **{
             **record,
-            "model": _model(record["model"]),
+            "model": model_from(record["model"]),
             "settings": known if known is not None and settings == known else settings,
             "marks": tuple(record["marks"]),
             "history": tuple(record["history"]),
@@ -251,7 +261,8 @@ def from_record(value: Any, known: Settings | None = None) -> TaskResult:
     )
 
 
-def _model(record: Record) -> Model:
+def model_from(record: Record) -> Model:
+    """Return the model in a record."""
     distilled = record["distilled"]
     return Model(**{**record, "distilled": Distilled(**distilled) if distilled else None})
 

@@ -15,7 +15,7 @@ from angels_share.names import ShortName, short_name_of
 from angels_share.student_record import RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
-from eval_harness.runs.run import Distilled, Model
+from eval_harness.runs.run import Distilled, Model, Training
 from eval_harness.tasks.registry import TASKS, Task
 
 # The files that determine what a model computes; its README doesn't.
@@ -123,6 +123,48 @@ def _read_lineage(located: Located) -> _Lineage:
         ) from error
 
 
+def training_of(model: Model) -> Training | None:
+    """Return how a model was pre-trained, where its folder has a record of that.
+
+    Raises:
+        UserError: the record can't be read.
+    """
+    path = folder_of(model, weights=False) / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "student" not in record or "recipe" not in record:  # not of `run_pretrain_distill`
+            return None
+        recipe, asked_for = dict(record["recipe"]), dict(record["student"]["asked_for"])
+        seed = int(recipe.pop("seed"))
+        recipe.pop("student", None)  # a hash of its initial weights: of another seed, others
+        made_of = {
+            "ablation": record["ablation"],
+            "teachers": [_content_of(teacher) for teacher in record["teachers"]],
+            "corpus": record["corpus"].get("fingerprint") or record["corpus"],
+            "asked_for": {**asked_for, "student": _content_of_student(asked_for["student"])},
+            "recipe": recipe,
+        }
+        return Training(hash_of(made_of, 16), seed)
+    except (*_UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a valid training record ({error!r}); remove it") from error
+
+
+def _content_of(teacher: Mapping[str, Any]) -> str:
+    """Return what a recorded teacher is known by: its content, not its path."""
+    return str(teacher["revision"] or teacher["sha256"] or teacher["name"])
+
+
+def _content_of_student(given: str | None) -> str | None:
+    """Return a given student's content, as far as it is still there, else its name."""
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    return sha256_of_file(file) if file.is_file() else given
+
+
 def _teacher_name(name: str) -> str:
     """Return a teacher's name as `identify` would give it."""
     row = short_name_of(name.partition("@")[0])
@@ -136,10 +178,7 @@ def _distilled(record: Mapping[str, Any]) -> Distilled | None:
     recipe, requested = record["recipe"], record["student"]["asked_for"]
     loss = {name: float(value) for name, value in recipe.items() if _is_loss_weight(name)}
     rest = {
-        "teachers": [
-            teacher["revision"] or teacher["sha256"] or teacher["name"]
-            for teacher in record["teachers"]
-        ],
+        "teachers": [_content_of(teacher) for teacher in record["teachers"]],
         "corpus": record["corpus"].get("fingerprint") or record["corpus"],
         "asked_for": {name: requested[name] for name in requested if name != "student_init"},
         # Without `student`, a hash of its initial weights: it differs for a random initialisation.

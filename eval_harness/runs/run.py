@@ -27,6 +27,19 @@ class Distilled:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A model's pre-training, from its record.
+
+    Attributes:
+        group: hash of all but the seed: of equal ones, models are repetitions of one training.
+        seed: the seed of the initial weights, the batches and the masks.
+    """
+
+    group: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Model:
     """A model to evaluate.
 

@@ -6,6 +6,7 @@ models and tokenized data between runs.
 """
 
 import errno
+import gc
 import os
 import time
 import traceback
@@ -95,6 +96,9 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
     parent = _Parent(connection)
     try:
         work = resolve(setup.work)
+        # The Trainer collects garbage after every run: without the modules' objects, which stay
+        # anyway, that takes 10 ms instead of 260.
+        gc.freeze()
         leases = Leases(setup.root, setup.lapse)
     except (UserError, OSError) as error:
         parent.send(Ready(_one_line(error)))

@@ -135,9 +135,23 @@ def task_scores(task: Task, counts: Numbers, predictions: Column, labels: Column
         predictions: [examples, columns].
         labels: [examples].
     """
-    metrics = [_METRICS[name](counts, predictions, labels) for name in task.primary]
-    scores: Numbers = np.mean(metrics, axis=0)
-    return scores
+    return metric_scores(task.primary, counts, predictions, labels)
+
+
+def metric_scores(
+    metrics: Sequence[Metric], counts: Numbers, predictions: Column, labels: Column
+) -> Numbers:
+    """Return the mean of some metrics, [resamples, columns], each example weighted by its count.
+
+    Args:
+        metrics: their names.
+        counts: how often each example was drawn, [resamples, examples].
+        predictions: [examples, columns].
+        labels: [examples].
+    """
+    scores = [_METRICS[name](counts, predictions, labels) for name in metrics]
+    mean: Numbers = np.mean(scores, axis=0)
+    return mean
 
 
 def _accuracy(counts: Numbers, predictions: Column, labels: Column) -> Numbers:

@@ -6,7 +6,7 @@ hash of everything that it depends on.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import InvalidResult, path_of, read_predictions
 from eval_harness.tables import bootstrap
 from eval_harness.tables.bootstrap import Interval, PairedPredictions
+from eval_harness.tables.differences import RESAMPLES, Scores
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE
@@ -104,6 +105,44 @@ def _interval(
         interval = _COMPARISONS[comparison](pairs, int(name, 16))
         write_json(path, {"made_of": made_of, **asdict(interval)})
     return interval
+
+
+def scores_by_seed(row: Row, tasks: Sequence[str], root: Path) -> Scores:
+    """Return a row's mean score over tasks, in percent, for every seed that all tasks have.
+
+    Args:
+        row: the row.
+        tasks: its tasks, each with scores.
+        root: the results folder, which holds the predictions.
+
+    Raises:
+        InvalidResult: predictions are missing, damaged, or of other examples.
+    """
+    cells = [row.cells[task] for task in tasks]
+    seeds = set.intersection(*({result.seed for result in cell.counted_results} for cell in cells))
+    points: list[NDArray[Any]] = []
+    resampled: list[NDArray[Any]] = []
+    examples = 0
+    for number, (task, cell) in enumerate(zip(tasks, cells, strict=True)):
+        chosen = [result for result in cell.counted_results if result.seed in seeds]
+        part = replace(cell, results=tuple(chosen), scores=tuple(result.score for result in chosen))
+        paired = _pair_predictions(task, part, part, root)
+        size = len(paired.labels)
+        random = np.random.default_rng([0, number])
+        every = bootstrap.draws(random, size, RESAMPLES)
+        scores = [
+            bootstrap.task_scores(paired.task, counts, paired.student, paired.labels)
+            for counts in (np.ones((1, size)), *every)
+        ]
+        points.append(scores[0][0])
+        resampled.append(np.concatenate(scores[1:]).T)
+        examples += size
+    return Scores(
+        100 * np.mean(points, axis=0),
+        100 * np.mean(resampled, axis=0),
+        tuple(sorted(seeds)),
+        examples,
+    )
 
 
 def _hashes(cell: Cell) -> dict[str, str]:

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from unicodedata import combining, east_asian_width
 
 from tabulate import tabulate
 
@@ -19,17 +21,59 @@ class Format(NamedTuple):
     write: Callable[[Table], str]
 
 
+WIDTH = 120
+"""Columns of a terminal in which a markdown table can be read."""
+
+
 def to_markdown(table: Table) -> str:
-    """Return the table as markdown that reads well as plain text, too."""
+    """Return the table as markdown that reads well as plain text, too.
+
+    A table wider than a terminal becomes several, each of which begins with the first column.
+    """
     columns, *rows = (
         [_MARKUP.sub(_ESCAPED, cell) for cell in row] for row in (table.columns, *table.rows)
     )
-    # tabulate would read 89.0 as a number and print 89.
-    body = tabulate(
-        rows, columns, tablefmt="pipe", colalign=_alignment(table), disable_numparse=True
+    bodies = [
+        # tabulate would read 89.0 as a number and print 89.
+        tabulate(
+            [[row[number] for number in block] for row in rows],
+            [columns[number] for number in block],
+            tablefmt="pipe",
+            colalign=["left" if number == 0 else "right" for number in block],
+            disable_numparse=True,
+        )
+        for block in _blocks([columns, *rows])
+    ]
+    notes = "\n".join(_wrapped_note(_escape_note(note)) for note in table.notes)
+    return "\n\n".join(part for part in (f"# {table.title}", *bodies, notes) if part) + "\n"
+
+
+def _blocks(rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return which columns fit side by side; the first one begins every block."""
+    # tabulate leaves a blank on either side of a cell, and pads columns to the alignment's marks.
+    first, *others = (max(3, *map(_width, column)) + 3 for column in zip(*rows, strict=True))
+    blocks, used = [[0]], first + 1
+    for number, width in enumerate(others, 1):
+        if len(blocks[-1]) > 1 and used + width > WIDTH:
+            blocks.append([0])
+            used = first + 1
+        blocks[-1].append(number)
+        used += width
+    return blocks
+
+
+def _width(text: str) -> int:
+    """Return the number of columns that a text takes in a terminal."""
+    return sum(0 if combining(sign) else 1 + (east_asian_width(sign) in "WF") for sign in text)
+
+
+def _wrapped_note(note: str) -> str:
+    """Return a note as an item of a list, broken between words but not within a command."""
+    held = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), note)
+    lines = textwrap.wrap(
+        held, WIDTH - 2, break_long_words=False, break_on_hyphens=False, subsequent_indent=""
     )
-    notes = "\n".join(f"- {_escape_note(note)}" for note in table.notes)
-    return "\n\n".join(part for part in (f"# {table.title}", body, notes) if part) + "\n"
+    return "- " + "\n  ".join(lines).replace("\0", " ")
 
 
 _MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])")

@@ -15,10 +15,12 @@ from eval_harness.results.verify import agreeing
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.paper import load_paper
+from eval_harness.tables.probed import Probed, load_probed
 from eval_harness.tables.retained import ComparedRow, compare_with_teacher
 from eval_harness.tables.row import Row
 from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
+from eval_harness.tables.table0 import table0
 from eval_harness.tables.table1 import table1
 from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
 from eval_harness.tables.table3 import table3
@@ -37,12 +39,14 @@ class OurResults:
         changes: the rows of ablated students, each with what the ablation changed.
         invalid: the files of results that don't count.
         speeds: the sessions of `speed`.
+        probed: what the last `probe` compared.
     """
 
     compared: Sequence[ComparedRow] = ()
     changes: Sequence[Change] = ()
     invalid: Sequence[Invalid] = ()
     speeds: Speeds = field(default_factory=Speeds)
+    probed: Probed = field(default_factory=Probed)
 
     @property
     def rows(self) -> list[Row]:
@@ -57,6 +61,7 @@ class OurResults:
             [change for change in self.changes if change.row.model.key in keys],
             [file for file in self.invalid if file.path.startswith(folders)],
             Speeds(self.speeds.sessions),
+            self.probed,
         )
 
 
@@ -183,12 +188,15 @@ def load_results(found: Found, root: Path) -> OurResults:
     rows = rows_of(found)
     compared = [compare_with_teacher(row, rows, root) for row in rows]
     lasting = [file for file in found.invalid if not file.is_leftover]
-    return OurResults(compared, find_changes(rows, root), lasting, find_speeds(root))
+    return OurResults(
+        compared, find_changes(rows, root), lasting, find_speeds(root), load_probed(root)
+    )
 
 
 def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> list[Table]:
     """Return the paper's four tables, its rows first, then ours; last the family table, if any."""
     tables = [
+        *table0(ours.probed),
         table1(paper, ours.compared, _not_counted(ours.invalid, "table1")),
         table2(paper, ours.rows, _not_counted(ours.invalid, "table2")),
         table3(paper, ours.speeds),

@@ -25,7 +25,7 @@ OUR_FLAGS = {
     "stream_corpus text_column max_seq_length min_tokens max_unknown validation_fraction "
     "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
     "alpha_mse alpha_cos temperature restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
-    "preset ablation push_to_hub hub_model_id hub_private_repo hub_revision",
+    "preset ablation seeds push_to_hub hub_model_id hub_private_repo hub_revision",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature data_dir data_revision "
     "max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun limit workers "
     "threads choose save_models push_to_hub hub_model_id hub_private_repo hub_revision",
@@ -36,6 +36,8 @@ OUR_FLAGS = {
     "save_models push_to_hub hub_model_id hub_private_repo hub_revision",
     "eval_harness tables": "results_dir format verify",
     "eval_harness report": "results_dir students",
+    "eval_harness probe": "model teacher text pairs tasks data_dir limit max_seq_length seed "
+    "batch_size device format results_dir rerun",
     "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
     "pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",

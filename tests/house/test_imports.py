@@ -12,7 +12,12 @@ from places import ROOT
 
 SCRIPTS = ("run_glue.py", "run_pretrain_distill.py", "run_squad_distill.py")
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate"}
-WITH_TORCH = ("eval_harness.training", "eval_harness.speed.bench")
+WITH_TORCH = (
+    "eval_harness.training",
+    "eval_harness.speed.bench",
+    "eval_harness.probe.measure",
+    "eval_harness.probe.session",
+)
 """All of the harness's torch."""
 TORCH_FREE = sorted({
     "distil_trainer.cli",

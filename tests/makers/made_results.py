@@ -172,15 +172,29 @@ def squad_settings(task="squad", **row):
     return Settings(made.row, {**made.task, **own})
 
 
+def grid(text):
+    """Return a table's rows, each a dictionary by column; blocks of a wide one are joined."""
+    rows = []
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        if lines:
+            head, _, *body = [
+                [cell.strip() for cell in line.strip("|").split("|")] for line in lines
+            ]
+            rows = rows or [{} for _ in body]
+            for row, made in zip(rows, body, strict=True):
+                row.update(zip(head, made, strict=True))
+    return rows
+
+
 def cells(text):
     """Return a table's rows by their first cell, each a dictionary by column."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}
+    return {next(iter(row.values())): row for row in grid(text)}
 
 
 def notes(text):
-    return [line[2:] for line in text.splitlines() if line.startswith("- ")]
+    """Return a table's notes, each in one line."""
+    return [line[2:] for line in text.replace("\n  ", " ").splitlines() if line.startswith("- ")]
 
 
 def note(text, start):

@@ -80,7 +80,7 @@ def test_what_was_saved_is_what_is_read(tmp_path):
 def test_every_field_is_checked():
     """Prevents a new field of a result from being written but never checked."""
     assert results._RESULT.keys() == {field.name for field in fields(results.TaskResult)}
-    assert results._MODEL.keys() == {field.name for field in fields(Model)}
+    assert results.MODEL.keys() == {field.name for field in fields(Model)}
     assert results._DISTILLED.keys() == {field.name for field in fields(Distilled)}
 
 

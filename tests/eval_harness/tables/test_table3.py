@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from made_results import cells, note, notes
+from made_results import cells, grid, note, notes
 
 from eval_harness.results.speed import (
     SCHEMA,
@@ -58,10 +58,7 @@ def text(*sessions, invalid=()):
 
 def rows(*sessions):
     """Rows by the model and its threads."""
-    lines = [line for line in text(*sessions).splitlines() if line.startswith("|")]
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    made = [dict(zip(head, row, strict=True)) for row in body]
-    return {(row["Model"], row["Threads"]): row for row in made}
+    return {(row["Model"], row["Threads"]): row for row in grid(text(*sessions))}
 
 
 def test_the_papers_rows_alone():

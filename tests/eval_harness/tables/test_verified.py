@@ -70,7 +70,7 @@ def test_verifying_names_what_its_predictions_disprove(root, capsys):
         "but 0.6 by its predictions",
     ]
     table1 = (root / "table1.md").read_text()
-    assert table1.count("but 0.6 by its predictions") == 1
+    assert " ".join(notes(table1)).count("but 0.6 by its predictions") == 1
     assert cells(table1)["distilbert"]["RTE"] == "65.0 (60.0 to 70.0; 2/3)"
     path_of(root, key).unlink()
     assert printed(root, capsys, verify=True)[0] == DONE

@@ -1,0 +1,1 @@
+"""Probing models as they are, before any fine-tuning: held-out text, minimal pairs, features."""

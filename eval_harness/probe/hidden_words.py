@@ -1,0 +1,61 @@
+"""Which words of a text are hidden from every model alike. Imports no torch.
+
+Words are found in the text, not in its tokens: models with different tokenizers then predict the
+same words, and a loss per word compares them. Where a language has no blanks between words, each
+character of Chinese or Japanese counts as one.
+"""
+
+import math
+import random
+import re
+from collections.abc import Sequence
+
+Span = tuple[int, int]
+"""The offsets of a word's first character and of the one after its last."""
+
+SHARE = 0.15
+"""The share of a text's words that are hidden, as in BERT's pre-training."""
+
+_IDEOGRAM = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_IDEOGRAM}]|[^\W{_IDEOGRAM}]+")
+
+
+def words_of(text: str) -> list[Span]:
+    """Return the words of a text: runs of letters and digits."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def hidden_words(text: str, seed: int, most: int) -> list[Span]:
+    """Return the words to hide, in their order: 15 % of them, at least one if there is any.
+
+    Args:
+        text: the text.
+        seed: of the choice, which depends on nothing but it and the text.
+        most: number of words from the start that are hidden from; the rest may be cut off.
+    """
+    words = words_of(text)[:most]
+    count = math.ceil(SHARE * len(words))
+    return sorted(random.Random(f"{seed}/{text}").sample(words, count))  # noqa: S311
+
+
+def differing_word(first: str, second: str) -> tuple[Span, Span] | None:
+    """Return where two texts differ, if it is in one word; None if it isn't.
+
+    Args:
+        first: a text.
+        second: the other one.
+    """
+    ours, theirs = (_pieces(text) for text in (first, second))
+    if len(ours) != len(theirs):
+        return None
+    differing = [pair for pair in zip(ours, theirs, strict=True) if pair[0][0] != pair[1][0]]
+    if len(differing) != 1 or not all(word[0].isalnum() for word, _ in differing[0]):
+        return None
+    (_, span), (_, other) = differing[0]
+    return span, other
+
+
+def _pieces(text: str) -> Sequence[tuple[str, Span]]:
+    """Return the words and, in between, whatever else is not blank."""
+    found = re.finditer(rf"{_WORD.pattern}|[^\w\s]", text)
+    return [(match.group(), match.span()) for match in found]

@@ -1,0 +1,231 @@
+"""Results of `probe`: a sealed record each, and beside it what was measured of every example.
+
+    probes/<model>-<8 hex>/<probe>-<8 hex of its settings>.json
+    and next to it its examples, <probe>-<...>.<8 hex of their content>.parquet
+
+`probes/table.json` says what the last command compared: Table 0 shows that. Imports no torch.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angels_share.errors import RunFailed
+from angels_share.files import explain, hash_of, write_atomically, write_json
+from eval_harness.results.record import MODEL, model_from, require_seal, sealed
+from eval_harness.results.schema import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    Named,
+    Open,
+    Optional,
+    not_finite,
+    parsed,
+    require,
+    version_of,
+)
+from eval_harness.results.store import Invalid, InvalidResult
+from eval_harness.runs.run import Model, Training
+
+SCHEMA = 1
+PROBES = "probes"
+SHOWN = "table.json"
+
+Examples = Mapping[str, NDArray[Any]]
+"""What was measured of each example, by name; all columns have the same length."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What one probe measured of one model.
+
+    Attributes:
+        model: the model.
+        training: its pre-training: equal but for the seed in students that are one row of Table 0.
+        probe: "text", "pairs", or the name of a task.
+        settings: everything that changes a number: the data's content, the teacher, the seed.
+        scores: the measures over all examples; None where one is undefined.
+        facts: what the table says of the data and the model: names of files, numbers of examples.
+        provenance: code, libraries, hardware, threads, device.
+        seconds: the time that it took.
+        finished: the time of completion in UTC, ISO 8601.
+        examples: name, size and sha256 of the examples' file; filled in on saving.
+        seal: the checksum of the record.
+        schema: the version of the record.
+    """
+
+    model: Model
+    training: Training | None
+    probe: str
+    settings: Mapping[str, Any]
+    scores: Mapping[str, float | None]
+    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    seconds: float
+    finished: str
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    seal: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """The path of its file under `probes/`, without the extension."""
+        return key_of(self.model, self.probe, self.settings)
+
+
+def key_of(model: Model, probe: str, settings: Mapping[str, Any]) -> str:
+    """Return the path of a result's file under `probes/`, without the extension."""
+    return f"{model.key}/{probe}-{hash_of(dict(settings))}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command compared, in its order.
+
+    Attributes:
+        models: for each model its results' keys by probe.
+        teacher: the key of the teacher's folder, if there was one.
+    """
+
+    models: Sequence[Mapping[str, str]] = ()
+    teacher: str | None = None
+
+
+def write(root: Path, result: ProbeResult, examples: Examples) -> None:
+    """Save a result, its examples first; what is there under the same key is replaced.
+
+    Raises:
+        RunFailed: a number is not finite.
+    """
+    path = root / PROBES / f"{result.key}.json"
+    data = _to_parquet(examples)
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{path.stem}.{sha256[:8]}.parquet"
+    saved = replace(result, examples={"name": name, "size": len(data), "sha256": sha256})
+    if fault := not_finite(asdict(saved)):
+        raise RunFailed(f"{result.key}: {fault}: not saved")
+    write_atomically(path.with_name(name), data)
+    write_atomically(path, sealed(asdict(saved)))
+    for old in path.parent.glob(f"{path.stem}.*.parquet"):
+        if old.name != name:
+            old.unlink()
+
+
+def read(root: Path, key: str) -> ProbeResult:
+    """Return a saved result; its examples are checked when they are read.
+
+    Raises:
+        InvalidResult: there is none, or it is not valid.
+    """
+    path = root / PROBES / f"{key}.json"
+    try:
+        text = path.read_bytes()
+        result = _from_text(text)
+        if result.key != key:
+            raise ValueError(f"belongs at {PROBES}/{result.key}.json")  # noqa: TRY301
+    except OSError as error:
+        raise InvalidResult(path, explain(error)) from error
+    except ValueError as error:
+        raise InvalidResult(path, " ".join(str(error).split())) from error
+    return result
+
+
+def read_examples(root: Path, result: ProbeResult) -> Examples:
+    """Return the examples of a saved result.
+
+    Raises:
+        InvalidResult: they are missing, or not those that were saved with it.
+    """
+    path = (root / PROBES / result.key).with_name(str(result.examples["name"]))
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != result.examples["sha256"]:
+            raise ValueError("is not what the result was saved with (sha256 differs)")  # noqa: TRY301
+        return _from_parquet(data)
+    except OSError as error:
+        raise InvalidResult(path, explain(error)) from error
+    except ValueError as error:
+        raise InvalidResult(path, " ".join(str(error).split())) from error
+
+
+def write_shown(root: Path, shown: Shown) -> None:
+    """Say what Table 0 shows from now on."""
+    write_json(root / PROBES / SHOWN, {"schema": SCHEMA, **asdict(shown)})
+
+
+def read_shown(root: Path) -> Shown | Invalid:
+    """Return what Table 0 shows: nothing if nothing was probed yet."""
+    path = root / PROBES / SHOWN
+    try:
+        record = parsed(path.read_bytes())
+        version_of(record, SCHEMA, "a list of probes")
+        shape = {"schema": COUNT, "models": [Named(TEXT)], "teacher": (str, NoneType)}
+        require(record, shape, "a list of probes")
+    except FileNotFoundError:
+        return Shown()
+    except OSError as error:
+        return Invalid(f"{PROBES}/{SHOWN}", explain(error))
+    except ValueError as error:
+        return Invalid(f"{PROBES}/{SHOWN}", " ".join(str(error).split()))
+    return Shown(tuple(record["models"]), record["teacher"])
+
+
+_RESULT = {
+    "schema": COUNT,
+    "model": MODEL,
+    "training": Optional({"group": TEXT, "seed": COUNT}),
+    **dict.fromkeys(("probe", "finished"), TEXT),
+    "seal": TEXT,
+    "settings": (dict,),
+    "scores": Named((*NUMBER, NoneType)),
+    "facts": (dict,),
+    "provenance": Open({"threads": COUNT, "device": TEXT}),
+    "seconds": NUMBER,
+    "examples": {"name": TEXT, "size": COUNT, "sha256": TEXT},
+}
+
+
+def _from_text(text: bytes) -> ProbeResult:
+    record = parsed(text)
+    version_of(record, SCHEMA, "a probe's result")
+    require(record, _RESULT, "a probe's result")
+    require_seal(record["seal"], record, text)
+    if "/" in record["examples"]["name"]:  # never follow a path out of the folder
+        raise ValueError(f"names {record['examples']['name']!r} as its examples")
+    training = record["training"]
+    return ProbeResult(
+        **{
+            **record,
+            "model": model_from(record["model"]),
+            "training": Training(**training) if training else None,
+        }
+    )
+
+
+def _to_parquet(examples: Examples) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    stream = pa.BufferOutputStream()
+    parquet.write_table(
+        pa.table({name: pa.array(values) for name, values in examples.items()}), stream
+    )
+    return bytes(stream.getvalue())
+
+
+def _from_parquet(data: bytes) -> Examples:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = parquet.read_table(pa.BufferReader(data)).combine_chunks()
+    return {
+        name: np.asarray(table.column(name).to_numpy(zero_copy_only=False))
+        for name in table.column_names
+    }

@@ -1,0 +1,120 @@
+"""Differences of two models with their uncertainty: over examples, and over pre-training seeds.
+
+Examples are resampled, the same draws for both models and all their seeds. Seeds never are: three
+give ten distinct resamples, whose spread is far too small. From three seeds on they have a variance
+of their own, as in a t test. The squares of the half widths that either would give alone add up to
+that of the interval (Zou and Donner's method of variance estimates recovery), so it has the t
+interval's width where seeds decide, and the bootstrap's where examples do.
+`tests/eval_harness/tables/test_differences.py` simulates how often intervals cover the truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+RESAMPLES = 1000
+FEWEST_SEEDS = 3
+"""Of two seeds a t interval is right, but thirteen standard errors wide: it isn't printed."""
+_LEVEL = 0.95
+_MOST_UNDEFINED = 0.025
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a model, or of several that differ only in the seed of their pre-training.
+
+    Attributes:
+        points: the score of each of them.
+        resampled: [models, resamples], under the same draws of examples for all.
+        seeds: the seed of each; two models with the same seeds are compared seed by seed.
+        examples: the number of examples.
+    """
+
+    points: Numbers
+    resampled: Numbers
+    seeds: tuple[int | None, ...]
+    examples: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher a model's score is than another's.
+
+    Attributes:
+        value: the difference of the means over seeds.
+        half: half the width of the 95 % interval, which is symmetric; None where there is none.
+        p: the probability of a difference as large by chance; None where there is no interval.
+        why: the reason where there is no interval.
+    """
+
+    value: float
+    half: float | None = None
+    p: float | None = None
+    why: str = ""
+
+
+def difference(model: Scores, other: Scores) -> Difference | None:
+    """Return how much higher a model's score is than another's; None if one is undefined.
+
+    A single model has no variance over seeds: it is taken as it is, and what is found is about it
+    alone.
+    """
+    value = float(model.points.mean() - other.points.mean())
+    if not np.isfinite(value):
+        return None
+    sizes = (len(model.points), len(other.points))
+    if any(1 < size < FEWEST_SEEDS for size in sizes):
+        return Difference(value, why="n too small")
+    resampled = model.resampled.mean(axis=0) - other.resampled.mean(axis=0)
+    defined = resampled[np.isfinite(resampled)]
+    if len(defined) < (1 - _MOST_UNDEFINED) * len(resampled):
+        return Difference(value, why="undefined in too many resamples")
+    over_examples = (float(defined.var(ddof=1)), model.examples - 1)
+    return _with_interval(value, [over_examples, *_variances_over_seeds(model, other)])
+
+
+def _variances_over_seeds(model: Scores, other: Scores) -> list[tuple[float, int]]:
+    """Return the variances of the difference over seeds, each with its degrees of freedom."""
+    ours, theirs = model.points, other.points
+    varying = [ours - theirs] if model.seeds == other.seeds else [ours, theirs]
+    return [
+        (float(points.var(ddof=1)) / len(points), len(points) - 1)
+        for points in varying
+        if len(points) > 1
+    ]
+
+
+def _with_interval(value: float, variances: Sequence[tuple[float, int]]) -> Difference:
+    from scipy.special import stdtrit  # here: most tables need none of it
+
+    def half_width(level: float) -> float:
+        terms = (
+            float(stdtrit(freedom, 0.5 + level / 2)) ** 2 * variance
+            for variance, freedom in variances
+        )
+        return float(np.sqrt(sum(terms)))
+
+    half = half_width(_LEVEL)
+    if half <= 1e-12 * max(1.0, abs(value)):  # the models are the same, or differ by a constant
+        return Difference(value, 0.0, 1.0 if abs(value) <= 1e-12 else 0.0)
+    # p is 1 minus the level at which the interval would just reach 0.
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if half_width(middle) < abs(value) else (low, middle)
+    return Difference(value, half, 1 - low)
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, by Holm's method, in the same order."""
+    order = np.argsort(probabilities)
+    adjusted = [0.0] * len(probabilities)
+    highest = 0.0
+    for rank, number in enumerate(order):
+        highest = max(highest, (len(probabilities) - rank) * probabilities[number])
+        adjusted[number] = min(1.0, highest)
+    return adjusted

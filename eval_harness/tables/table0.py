@@ -1,0 +1,159 @@
+"""Table 0: language models before any fine-tuning, as `probe` measured them."""
+
+from collections.abc import Iterator, Sequence
+
+from eval_harness.results.measures import PAIRS, TEXT, Measure
+from eval_harness.results.probes import ProbeResult
+from eval_harness.tables.cells import MODEL, title_of
+from eval_harness.tables.differences import Difference, Scores
+from eval_harness.tables.probed import Probed
+from eval_harness.tables.row_labels import one_line
+from eval_harness.tables.table import Number, Table, Value
+
+_N = "n"
+_TRAINED = "†"
+_TOLD = "*"
+_LEVEL = 0.05
+"""Of Holm's p-values: below it a difference can be told from chance."""
+
+
+def table0(probed: Probed) -> list[Table]:
+    """Return Table 0, and the differences in it if there are several models; none if there is none.
+
+    Args:
+        probed: what the last `probe` compared.
+    """
+    if not probed.rows and not probed.invalid:
+        return []
+    columns = (MODEL, _N, *(_title(measure) for measure in probed.measures))
+    cells = tuple(
+        (
+            row.label,
+            row.count,
+            *(_score(probed.scores[each.name].get(row.label), each) for each in probed.measures),
+        )
+        for row in probed.rows
+    )
+    not_counted = [f"Not counted: {file}." for file in probed.invalid]
+    notes = tuple(map(one_line, [*_notes(probed), *not_counted]))
+    tables = [Table("table0", "Table 0: before any fine-tuning", columns, cells, notes)]
+    return [*tables, _differences(probed)] if probed.differences else tables
+
+
+def _title(measure: Measure) -> str:
+    arrow = "↑" if measure.higher_is_better else "↓"
+    return f"{measure.title} {arrow}{f' {_TRAINED}' if measure.trained else ''}"
+
+
+def _score(scores: Scores | None, measure: Measure) -> Value:
+    """Return the mean over seeds."""
+    if scores is None:
+        return None
+    mean = float(scores.points.mean())
+    seeds = zip(scores.seeds, scores.points, strict=True)
+    more = (
+        {"seeds": {str(seed): float(point) for seed, point in seeds}}
+        if len(scores.points) > 1
+        else {}
+    )
+    return Number(f"{mean:.{measure.digits}f}", mean, more)
+
+
+def _differences(probed: Probed) -> Table:
+    columns = (MODEL, _N, *(_title(measure) for measure in probed.measures))
+    cells = tuple(
+        (row.label, row.count, *(_difference(probed, row.label, each) for each in probed.measures))
+        for row in probed.rows
+        if row.label != probed.reference
+    )
+    notes = (
+        f"Differences from {probed.reference}, ± half of the 95 % interval: over examples "
+        "(bootstrap, paired), and where there are several pre-training seeds over these too (t, "
+        "paired by seed; fewer than three are too few). With one seed an interval is about these "
+        "two models, not about how they were made.",
+        f"{_TOLD}: told from chance (p below .05, by Holm's method for all "
+        f"{len(probed.adjusted)} differences of this table).",
+        *_note_on_trained(probed.measures),
+    )
+    title = f"Table 0: differences from {probed.reference}"
+    return Table("table0-differences", one_line(title), columns, cells, tuple(map(one_line, notes)))
+
+
+def _difference(probed: Probed, label: str, measure: Measure) -> Value:
+    change = probed.differences.get((measure.name, label))
+    if change is None:
+        return None
+    adjusted = probed.adjusted.get((measure.name, label))
+    return Number(
+        difference_text(change, measure.digits, told=adjusted is not None and adjusted < _LEVEL),
+        change.value,
+        _details(change, adjusted),
+    )
+
+
+def difference_text(change: Difference, digits: int, *, told: bool) -> str:
+    """Return `+1.2 ±0.4*`, or the reason why there is no interval.
+
+    Args:
+        change: the difference.
+        digits: decimals to print.
+        told: whether it can be told from chance.
+    """
+    value = f"{change.value:+.{digits}f}"
+    if change.half is None:
+        return f"{value} ({change.why})"
+    return f"{value} ±{change.half:.{digits}f}{_TOLD if told else ''}"
+
+
+def _details(change: Difference, adjusted: float | None) -> dict[str, object]:
+    if change.half is None:
+        return {"why": change.why}
+    interval = [change.value - change.half, change.value + change.half]
+    return {"interval": interval, "p": change.p, "holm": adjusted}
+
+
+def _note_on_trained(measures: Sequence[Measure]) -> Iterator[str]:
+    if any(measure.trained for measure in measures):
+        yield (
+            f"{_TRAINED} KL and cosine are what distillation itself minimises (L_ce, L_cos): they "
+            "show that a term does something, not that it is of use."
+        )
+
+
+def _notes(probed: Probed) -> Iterator[str]:
+    results = {probe: each[0] for row in probed.rows for probe, each in row.results.items() if each}
+    names = {measure.name for measure in probed.measures}
+    if {"loss", "agreement"} & names and (text := results.get(TEXT)):
+        teacher = f"; Agreement, KL and Cosine: with {_teacher(probed)}" if _teacher(probed) else ""
+        yield (
+            f"Word loss: nats a hidden word of {_of(text, 'texts')}, the same "
+            f"{100 * text.settings['hidden']:.0f} % of the words hidden from all{teacher}."
+        )
+    if "perplexity" in names:
+        yield "Perplexity: a token, so only models with one tokenizer can be compared."
+    if pairs := results.get(PAIRS):
+        left_out = pairs.facts.get("left_out")
+        more = f" ({left_out} that differ in more than a word are left out)" if left_out else ""
+        yield (
+            f"Pairs: % of {_of(pairs, 'pairs')}{more} of which the model finds the good sentence "
+            "likelier; 50 is chance."
+        )
+    if tasks := [name for name in results if name not in (TEXT, PAIRS)]:
+        fitted = [f"{title_of(name)} ({results[name].facts.get('train')})" for name in tasks]
+        yield (
+            f"{', '.join(fitted)}: the task's score of a linear map of frozen features, the mean "
+            "of the last states; in brackets the examples that it is fitted to."
+        )
+    yield from _note_on_trained(probed.measures)
+    if any(row.count > 1 for row in probed.rows):
+        yield "n: models that differ only in the seed of their pre-training; means over them."
+
+
+def _teacher(probed: Probed) -> str | None:
+    return next((row.label for row in probed.rows if row.is_teacher), None)
+
+
+def _of(result: ProbeResult, noun: str) -> str:
+    """Return `400 texts of held-out.txt`."""
+    files = ", ".join(map(str, result.facts.get("files", ())))
+    return f"{result.facts.get('count')} {noun}{f' of {files}' if files else ''}"
