@@ -98,7 +98,7 @@ class Stage:
 def stages(folder: Path) -> list[Stage]:
     """Return all stages, in the order in which they are started if what they need is there."""
     world, teacher = folder / "world", folder / "demo-teacher"
-    students, alone = folder / "students", folder / "students" / NO_TEACHER
+    students, alone = folder / "student", folder / "student" / NO_TEACHER
     first, *others = PRETRAINING_SEEDS
     student, random_start = (students / f"seed-{first}" / name for name in (FULL, "random-init"))
     results = ("--results_dir", str(folder / "results"))
@@ -149,17 +149,17 @@ def stages(folder: Path) -> list[Stage]:
              "--tokenizer", f"{world}/teacher", "--output_dir", str(alone), "--max_steps",
              STUDENT_STEPS, *text, "--resume_from_checkpoint", "--seeds", *PRETRAINING_SEEDS),
             lambda: all(is_complete(alone / f"seed-{seed}") for seed in PRETRAINING_SEEDS),
-            output=(f"students/{NO_TEACHER}",), needs=("world",), seconds=11, bars=3,
+            output=(f"student/{NO_TEACHER}",), needs=("world",), seconds=11, bars=3,
         ),
         Stage(
             "students-1", "distilled students: triple loss, and four without a part; seed 11",
-            distilled(first), lambda: are_complete(first), output=(f"students/seed-{first}",),
+            distilled(first), lambda: are_complete(first), output=(f"student/seed-{first}",),
             needs=("teacher",), seconds=25, bars=5,
         ),
         Stage(
             "students-2", "the same with seeds 22 and 33",
             distilled(*others), lambda: are_complete(*others),
-            output=tuple(f"students/seed-{seed}" for seed in others),
+            output=tuple(f"student/seed-{seed}" for seed in others),
             needs=("teacher",), seconds=43, bars=10,
         ),
         Stage(
@@ -351,7 +351,7 @@ def _show(folder: Path, seconds: float, cpu: float) -> None:
     print(f"{seconds:.0f} s{used}. In {folder}:")
     print("  results/report.html   the page: charts, and all tables")
     print("  results/table*.md     Table 0 and the paper's Tables 1-4")
-    print("  students, world, logs the models, their data, what each command said")
+    print("  student, demo-teacher the models; world: their data; logs: what each command said")
 
 
 COMMAND = Command(

@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 Span = tuple[int, int]
 """The offsets of a word's first character and of the one after its last."""
@@ -20,9 +21,15 @@ _IDEOGRAM = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAM}]|[^\W{_IDEOGRAM}]+")
 
 
-def words_of(text: str) -> list[Span]:
-    """Return the words of a text: runs of letters and digits."""
-    return [match.span() for match in _WORD.finditer(text)]
+def words_of(text: str, most: int | None = None) -> list[Span]:
+    """Return the words of a text, or the first ones: runs of letters and digits."""
+    return [match.span() for match in islice(_WORD.finditer(text), most)]
+
+
+def beginning_of(text: str, words: int) -> str:
+    """Return a text up to the end of some number of words: no more of an article is ever read."""
+    found = words_of(text, words + 1)
+    return text if len(found) <= words else text[: found[words][0]]
 
 
 def hidden_words(text: str, seed: int, most: int) -> list[Span]:
@@ -33,7 +40,7 @@ def hidden_words(text: str, seed: int, most: int) -> list[Span]:
         seed: of the choice, which depends on nothing but it and the text.
         most: number of words from the start that are hidden from; the rest may be cut off.
     """
-    words = words_of(text)[:most]
+    words = words_of(text, most)
     count = math.ceil(SHARE * len(words))
     return sorted(random.Random(f"{seed}/{text}").sample(words, count))  # noqa: S311
 

@@ -23,7 +23,7 @@ from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import quiet_transformers, refuse_code, require_safetensors
 from eval_harness.data.splits import TaskData
 from eval_harness.data.texts import Split
-from eval_harness.probe.hidden_words import Span, hidden_words
+from eval_harness.probe.hidden_words import Span, beginning_of, hidden_words
 from eval_harness.probe.linear import features_of, fit_and_predict
 from eval_harness.probe.request import HeldOutText, MinimalPairs
 from eval_harness.results.probes import Examples
@@ -190,7 +190,9 @@ def _tokens_of(model: LanguageModel, texts: Sequence[str], max_seq_length: int) 
     content = hash(model.tokenizer.backend_tokenizer.to_str())
     begin = model.tokenizer.bos_token_id if model.causal else None
     longest = min(max_seq_length, model.longest or max_seq_length)
-    return _tokenized(_Reader(model.tokenizer, content, begin, longest), tuple(texts))
+    # A token is at most a word, so what follows can't be among the first `longest` tokens.
+    beginnings = tuple(beginning_of(text, longest) for text in texts)
+    return _tokenized(_Reader(model.tokenizer, content, begin, longest), beginnings)
 
 
 @lru_cache(maxsize=16)  # students of one teacher read the same tokens
@@ -337,6 +339,8 @@ def measure_text(
         teacher = None
     sums = {name: np.zeros(len(text.texts)) for name in columns}
     for numbers in tokens.longest_first(batch_size):
+        if not columns:  # a sentence encoder without a teacher: there is nothing to predict
+            break
         batch = _Batch()
         for number in numbers:
             spans = hidden_words(text.texts[number], seed, most=max_seq_length // 2)

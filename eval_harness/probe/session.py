@@ -50,9 +50,10 @@ def measure(root: Path, request: Request, missing: Sequence[tuple[Subject, Seque
         for subject, probes in missing:
             is_teacher = teacher is not None and subject == request.teacher
             model = teacher if is_teacher and teacher else load(subject.model, request.device)
+            compared = None if is_teacher else teacher
             for probe in probes:
                 started = time.perf_counter()
-                examples, facts = _measured(request, probe, model, teacher, bar.update)
+                examples, facts = _measured(request, probe, model, compared, bar.update)
                 _require_finite(subject, probe, examples)
                 result = ProbeResult(
                     model=subject.model,

@@ -12,8 +12,10 @@ from eval_harness.results.speed import Session, Speeds, Timed, ratio
 from eval_harness.tables.cells import columns_of, count_of, published_name, tasks_of_mean, title_of
 from eval_harness.tables.comparison import cached_interval, sum_of_medians
 from eval_harness.tables.paper import corrected
+from eval_harness.tables.probed import Probed
 from eval_harness.tables.retained import ComparedRow
 from eval_harness.tables.row import Row
+from eval_harness.tables.table0 import title_of_measure
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change
 from eval_harness.tasks.registry import GLUE, MISMATCHED
@@ -97,6 +99,44 @@ def _is_degenerate(result: TaskResult) -> bool:
 
 
 @dataclass(frozen=True)
+class ProbePoints:
+    """A row's scores of one measure of `probe`.
+
+    Attributes:
+        label: the row's label.
+        measure: the measure's title, with its direction.
+        digits: decimals to print.
+        scores: the score of each pre-training seed.
+        half: half of the 95 % interval of the difference from the reference, if there is one.
+    """
+
+    label: str
+    measure: str
+    digits: int
+    scores: Sequence[float]
+    half: float | None
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return sum(self.scores) / len(self.scores)
+
+
+def probe_points(probed: Probed) -> list[ProbePoints]:
+    """Return the points of every row and measure, those that no loss trained first."""
+    points = []
+    for measure in sorted(probed.measures, key=lambda each: each.trained):
+        for label, scores in probed.scores[measure.name].items():
+            change = probed.differences.get((measure.name, label))
+            half = change.half if change else None
+            values = [float(point) for point in scores.points]
+            points.append(
+                ProbePoints(label, title_of_measure(measure), measure.digits, values, half)
+            )
+    return points
+
+
+@dataclass(frozen=True)
 class CostPoint:
     """A model's score and its cost: its size or its speed."""
 
@@ -144,13 +184,15 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
     tasks = _tasks_to_compare(rows)
     scores = {row.label: score for row in rows if (score := _score_over(row, tasks)) is not None}
     scored = [row for row in rows if row.label in scores]
-    paper_sizes, paper_speeds = _published(paper, tasks)
+    # On made-up data the paper's scores say nothing beside ours.
+    stand_in = any("name" in result.data for row in rows for result in row.results)
+    paper_sizes, paper_speeds = ([], []) if stand_in else _published(paper, tasks)
     sizes = [
         CostPoint(row.label, scores[row.label], timed.parameters / 1e6)
         for row in scored
         if (timed := _newest(row, speeds)) is not None
     ]
-    session = _session_to_compare(scored, speeds)
+    session = session_to_compare(scored, speeds)
     if session is None:
         return CostPoints(tasks, [*paper_sizes, *sizes])
     reference, threads = session.models[0], session.setup.threads[0]
@@ -161,7 +203,7 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
             ratio(reference.timing(threads), timed.timing(threads)).value,
         )
         for row in scored
-        if (timed := _timed(row, session)) is not None
+        if (timed := timed_in(row, session)) is not None
     ]
     if short_name_of(reference.name) is short_name_of("bert"):
         times = [*paper_speeds, *times]
@@ -185,7 +227,7 @@ def _score_over(row: Row, tasks: Sequence[str]) -> float | None:
     return 100 * sum_of_medians(row, tasks) / len(tasks)
 
 
-def _timed(row: Row, session: Session) -> Timed | None:
+def timed_in(row: Row, session: Session) -> Timed | None:
     """Return a row's model in a session; a published one may have been timed by its config."""
     for model in session.models:
         if model.key == row.model.key:
@@ -198,14 +240,14 @@ def _timed(row: Row, session: Session) -> Timed | None:
 
 
 def _newest(row: Row, speeds: Speeds) -> Timed | None:
-    timed = (_timed(row, session) for session in reversed(speeds.sessions))
+    timed = (timed_in(row, session) for session in reversed(speeds.sessions))
     return next((model for model in timed if model is not None), None)
 
 
-def _session_to_compare(rows: Sequence[Row], speeds: Speeds) -> Session | None:
+def session_to_compare(rows: Sequence[Row], speeds: Speeds) -> Session | None:
     """Return the session with the most scored models, at least two; the newest of such."""
     counts = {
-        number: len({model.key for row in rows if (model := _timed(row, session)) is not None})
+        number: len({model.key for row in rows if (model := timed_in(row, session)) is not None})
         for number, session in enumerate(speeds.sessions)
     }
     best = max(counts, key=lambda number: (counts[number], number), default=None)

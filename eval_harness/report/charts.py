@@ -19,6 +19,7 @@ from eval_harness.report.chart_data import (
     AblationEffect,
     CostPoint,
     CostPoints,
+    ProbePoints,
     RetainedShare,
     SeedScores,
 )
@@ -209,6 +210,50 @@ def seeds_by_task(seeds: Sequence[SeedScores], marks: Mapping[str, Mark]) -> Cha
         return figure
 
     return render("seeds-by-task", "Seeds, one by one", caption, words, draw)
+
+
+def before_fine_tuning(points: Sequence[ProbePoints], marks: Mapping[str, Mark]) -> Chart:
+    """Draw what `probe` measured: a panel for each measure."""
+    labels = in_order(marks, [each.label for each in points])
+    by_measure: dict[str, list[ProbePoints]] = defaultdict(list)
+    for each in points:
+        by_measure[each.measure].append(each)
+    words = []
+    for measure, of_measure in by_measure.items():
+        listed = "; ".join(f"{each.label} {each.mean:.{each.digits}f}" for each in of_measure)
+        words.append(f"{measure}: {listed}.")
+    caption = (
+        "A point is a model of one pre-training seed, a bar the mean over seeds, a line the 95 % "
+        "interval of its difference from the model without one. Arrows in titles: which way is "
+        "better. †: what distillation itself minimises."
+    )
+
+    def draw() -> Figure:
+        rows = math.ceil(len(by_measure) / 2)
+        figure = svg.new_figure(1.4 * rows + 0.1 + legend_height(labels))
+        panels = in_two_columns(figure, len(by_measure))
+        for axes, (measure, of_measure) in zip(panels, by_measure.items(), strict=True):
+            for each in of_measure:
+                _draw_probe(axes, each, labels.index(each.label), marks[each.label])
+            axes.set(xlim=(-0.6, len(labels) - 0.4), xticks=[])
+            axes.set_title(measure)
+            axes.margins(y=0.14)
+            axes.grid(visible=False, axis="x")
+            axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+        add_legend(figure, labels, marks)
+        return figure
+
+    return render("before-fine-tuning", "Before any fine-tuning", caption, words, draw)
+
+
+def _draw_probe(axes: Axes, points: ProbePoints, place: int, mark: Mark) -> None:
+    colour, marker = mark
+    if points.half is not None:
+        axes.vlines(place, points.mean - points.half, points.mean + points.half, color=colour, lw=1)
+    spread = np.linspace(-0.18, 0.18, len(points.scores)) if len(points.scores) > 1 else [0.0]
+    for shift, score in zip(spread, points.scores, strict=True):
+        axes.plot(place + shift, score, marker, color=colour, ms=4, alpha=0.75, mew=0)
+    axes.hlines(points.mean, place - 0.34, place + 0.34, color=colour, lw=2)
 
 
 def _draw_seeds(axes: Axes, seeds: SeedScores, place: int, mark: Mark) -> None:

@@ -11,6 +11,7 @@ from string import Template
 from typing import Protocol
 
 from angels_share import __version__
+from eval_harness.report.highlights import Highlight
 from eval_harness.report.palette import (
     DARK,
     INK,
@@ -62,8 +63,9 @@ class Content:
 
     Attributes:
         title: title and heading of the page.
+        highlights: the numbers that stand first.
         facts: models, data, machines and so on, by name.
-        compared: our rows; the page begins with what they retained.
+        compared: our rows, for what each retained.
         charts: the charts with data.
         missing: those without.
         tables: all tables.
@@ -71,6 +73,7 @@ class Content:
     """
 
     title: str
+    highlights: Sequence[Highlight]
     facts: Mapping[str, str]
     compared: Sequence[ComparedRow]
     charts: Sequence[DrawnChart]
@@ -83,16 +86,19 @@ def page(content: Content) -> str:
     """Return the whole page; equal contents give equal bytes."""
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    first, others = content.charts[:1], content.charts[1:]
     sections = [
+        ("glance", "At a glance", _glance(content.highlights, first)),
         ("retained", "What was retained", _retained(content.compared)),
-        ("about", "About these results", _about(content.facts)),
-        ("charts", "Charts", _charts(content.charts, content.missing)),
+        ("charts", "Charts", _charts(others, content.missing)),
         ("tables", "Tables", "\n".join(map(_table, content.tables))),
+        ("about", "About these results", _about(content.facts)),
     ]
     sections = [section for section in sections if section[-1]]
     return Template(_read("page.html")).substitute(
         title=escape(content.title),
         heading=escape(content.title),
+        data=escape(content.facts.get("Data", "none yet")),
         digest=digest,
         style=Template(_read("page.css")).substitute(
             ink=INK,
@@ -123,6 +129,24 @@ def _about(facts: Mapping[str, str]) -> str:
     return "<dl>\n" + "\n".join(items) + "\n</dl>"
 
 
+def _glance(highlights: Sequence[Highlight], charts: Sequence[DrawnChart]) -> str:
+    """Return the first screen: some numbers, and one chart beside them."""
+    cards = "\n".join(
+        f"<li><strong>{escape(each.number)}</strong> {escape(each.text)}</li>"
+        for each in highlights
+    )
+    parts = [f'<ul class="numbers">\n{cards}\n</ul>'] if cards else []
+    parts += map(_figure, charts)
+    return f'<div class="glance">\n{"".join(parts)}\n</div>' if parts else ""
+
+
+def _figure(chart: DrawnChart) -> str:
+    return (
+        f'<figure id="{chart.name}">\n<h3>{escape(chart.title)}</h3>\n{chart.svg}\n'
+        f"<figcaption>{escape(chart.caption)}</figcaption>\n</figure>"
+    )
+
+
 def _retained(compared: Iterable[ComparedRow]) -> str:
     """Return what most readers came for: a sentence per student."""
     items = []
@@ -140,11 +164,7 @@ def _retained(compared: Iterable[ComparedRow]) -> str:
 
 
 def _charts(charts: Sequence[DrawnChart], missing: Sequence[MissingChart]) -> str:
-    drawn = "\n".join(
-        f'<figure id="{chart.name}">\n<h3>{escape(chart.title)}</h3>\n{chart.svg}\n'
-        f"<figcaption>{escape(chart.caption)}</figcaption>\n</figure>"
-        for chart in charts
-    )
+    drawn = "\n".join(map(_figure, charts))
     commands = "\n".join(
         f"<li>{escape(chart.title)}: <code>{escape(chart.command)}</code></li>" for chart in missing
     )

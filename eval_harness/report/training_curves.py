@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from angels_share.ablations import ABLATIONS
 from angels_share.errors import UserError
 from angels_share.files import explain
 from angels_share.student_record import RECORD
 from eval_harness.results.store import Invalid
+from eval_harness.runs.models import folder_name
 
 PARTS = {
     "loss_ce": "the teacher's soft targets, L_ce",
@@ -94,12 +94,11 @@ def _states(folder: Path) -> list[Path]:
 def _names(students: Sequence[Path]) -> list[str]:
     """Return the folders' names as in the tables, with the parent's name where ambiguous."""
     paths = [path.resolve() for path in students]
-    counts = Counter(path.name for path in paths)
+    names = [folder_name(path) for path in paths]
+    counts = Counter(names)
     return [
-        f"{path.parent.name}/{path.name}"
-        if path.name in ABLATIONS or counts[path.name] > 1
-        else path.name
-        for path in paths
+        f"{path.parent.name}/{path.name}" if counts[name] > 1 else name
+        for name, path in zip(names, paths, strict=True)
     ]
 
 

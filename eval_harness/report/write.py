@@ -16,9 +16,11 @@ from angels_share.files import write_atomically
 from eval_harness.report.chart_data import (
     ablation_effects,
     cost_points,
+    probe_points,
     retained_shares,
     seed_scores,
 )
+from eval_harness.report.highlights import highlights
 from eval_harness.report.html import Content, MissingChart, page
 from eval_harness.report.training_curves import Curve, load_training_curves
 from eval_harness.results.record import TaskResult
@@ -69,6 +71,7 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
     not_counted = _not_counted(ours, training.invalid)
     content = Content(
         _title(ours),
+        highlights(ours),
         {**_facts(ours), **({"Not counted": not_counted} if not_counted else {})},
         ours.compared,
         charts,
@@ -116,6 +119,7 @@ def _remove_charts(folder: Path, missing: Sequence[MissingChart]) -> list[str]:
 
 _EVALUATE = "python run_glue.py --model bert distilbert"
 _TIME = "python -m eval_harness speed --model bert distilbert"
+_PROBE = "python -m eval_harness probe --model my-distil --teacher bert --text held-out.txt"
 _STUDY = "make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study"
 _CURVES = "python -m eval_harness report --students my-distil"
 
@@ -127,22 +131,34 @@ def _draw_charts(
     from eval_harness.report import charts
     from eval_harness.report.panels import marks_of
 
-    marks = marks_of([*(row.label for row in ours.rows), *(curve.student for curve in curves)])
+    probed = probe_points(ours.probed)
+    marks = marks_of(
+        [
+            *(row.label for row in ours.rows),
+            *(each.label for each in probed),
+            *(curve.student for curve in curves),
+        ]
+    )
     points = cost_points(paper, ours.rows, ours.speeds)
     shares, seeds = retained_shares(ours.compared, folder), seed_scores(ours.rows)
     effects = ablation_effects(ours.changes)
     all_charts: list[tuple[bool, Callable[[], Chart], MissingChart]] = [
+        (
+            bool(shares),
+            lambda: charts.retained_by_task(shares, marks),
+            MissingChart("retained-by-task", "What was retained, task by task", _EVALUATE),
+        ),
+        (
+            bool(probed),
+            lambda: charts.before_fine_tuning(probed, marks),
+            MissingChart("before-fine-tuning", "Before any fine-tuning", _PROBE),
+        ),
         (
             points.has_ours,
             lambda: charts.score_against_cost(points, marks),
             MissingChart(
                 "score-against-cost", "Score against size and speed", _TIME if seeds else _EVALUATE
             ),
-        ),
-        (
-            bool(shares),
-            lambda: charts.retained_by_task(shares, marks),
-            MissingChart("retained-by-task", "What was retained, task by task", _EVALUATE),
         ),
         (
             bool(seeds),
@@ -166,13 +182,16 @@ def _draw_charts(
 
 _MAX_NAMES = 3
 """Models that the title names; of more it gives the number."""
+_MAX_LENGTH = 48
+"""Characters of their names, for a heading that a phone shows in two lines."""
 
 
 def _title(ours: OurResults) -> str:
     names = list(dict.fromkeys(row.model.name for row in ours.rows))
     if not names:
         return "Angel's Share"
-    listed = ", ".join(names) if len(names) <= _MAX_NAMES else f"{len(names)} models"
+    is_short = len(names) <= _MAX_NAMES and len(", ".join(names)) <= _MAX_LENGTH
+    listed = ", ".join(names) if is_short else f"{len(names)} models"
     results = [result for row in ours.rows for result in row.results]
     data = sorted({str(result.data["name"]) for result in results if "name" in result.data})
     return one_line(f"Angel's Share: {listed}{', on ' if data else ''}{' and '.join(data)}")
@@ -200,7 +219,7 @@ def _facts(ours: OurResults) -> dict[str, str]:
 
 def _not_counted(ours: OurResults, of_students: Sequence[Invalid]) -> str:
     """Return the number of files that tables' notes list, and the students' files by name."""
-    count = len(ours.invalid) + len(ours.speeds.invalid)
+    count = sum(map(len, (ours.invalid, ours.speeds.invalid, ours.probed.invalid)))
     parts = [f"{count} file{'s' if count > 1 else ''}: see the tables' notes"] if count else []
     return one_line("; ".join([*parts, *map(str, of_students)]))
 

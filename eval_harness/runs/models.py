@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from angels_share.ablations import ABLATIONS
+from angels_share.ablations import ABLATIONS, FULL
 from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
 from angels_share.hub.fetch import at_commit, model_folder
@@ -74,13 +74,24 @@ def _display_name(name: str, located: Located, row: ShortName | None) -> str:
     if row is not None:
         return row.short
     if located.kind == "folder":
-        return _folder_name(Path(located.source).resolve())
+        return folder_name(Path(located.source).resolve())
     return name.partition("@")[0]
 
 
-def _folder_name(path: Path) -> str:
-    """Return a folder's name, after its study's if it is an ablation's, such as `no-ce`."""
-    return f"{path.parent.name}/{path.name}".lstrip("/") if path.name in ABLATIONS else path.name
+def folder_name(path: Path) -> str:
+    """Return a folder's name, after its study's if it is an ablation's, such as `study/no-ce`.
+
+    Of a student among several seeds it is `study-11`, or `no-ce-11`: the folder is `seed-11`, or in
+    it.
+    """
+    study = path.parent
+    if seed := re.fullmatch(r"seed-(\d+)", path.name):
+        return f"{study.name}-{seed[1]}".lstrip("-")
+    if path.name not in ABLATIONS:
+        return path.name
+    if seed := re.fullmatch(r"seed-(\d+)", study.name):
+        return f"{study.parent.name if path.name == FULL else path.name}-{seed[1]}".lstrip("-")
+    return f"{study.name}/{path.name}".lstrip("/")
 
 
 def _slug(text: str) -> str:
@@ -168,7 +179,7 @@ def _content_of_student(given: str | None) -> str | None:
 def _teacher_name(name: str) -> str:
     """Return a teacher's name as `identify` would give it."""
     row = short_name_of(name.partition("@")[0])
-    return row.short if row else _folder_name(Path(name))
+    return row.short if row else folder_name(Path(name))
 
 
 def _distilled(record: Mapping[str, Any]) -> Distilled | None:

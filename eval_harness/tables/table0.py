@@ -25,7 +25,7 @@ def table0(probed: Probed) -> list[Table]:
     """
     if not probed.rows and not probed.invalid:
         return []
-    columns = (MODEL, _N, *(_title(measure) for measure in probed.measures))
+    columns = (MODEL, _N, *(title_of_measure(measure) for measure in probed.measures))
     cells = tuple(
         (
             row.label,
@@ -40,7 +40,8 @@ def table0(probed: Probed) -> list[Table]:
     return [*tables, _differences(probed)] if probed.differences else tables
 
 
-def _title(measure: Measure) -> str:
+def title_of_measure(measure: Measure) -> str:
+    """Return a measure's title with its direction, and a mark if distillation minimises it."""
     arrow = "↑" if measure.higher_is_better else "↓"
     return f"{measure.title} {arrow}{f' {_TRAINED}' if measure.trained else ''}"
 
@@ -60,7 +61,7 @@ def _score(scores: Scores | None, measure: Measure) -> Value:
 
 
 def _differences(probed: Probed) -> Table:
-    columns = (MODEL, _N, *(_title(measure) for measure in probed.measures))
+    columns = (MODEL, _N, *(title_of_measure(measure) for measure in probed.measures))
     cells = tuple(
         (row.label, row.count, *(_difference(probed, row.label, each) for each in probed.measures))
         for row in probed.rows
@@ -124,7 +125,8 @@ def _notes(probed: Probed) -> Iterator[str]:
     results = {probe: each[0] for row in probed.rows for probe, each in row.results.items() if each}
     names = {measure.name for measure in probed.measures}
     if {"loss", "agreement"} & names and (text := results.get(TEXT)):
-        teacher = f"; Agreement, KL and Cosine: with {_teacher(probed)}" if _teacher(probed) else ""
+        compared = [each.title for each in probed.measures if each.of_teacher]
+        teacher = f"; {', '.join(compared)}: with {_teacher(probed)}" if compared else ""
         yield (
             f"Word loss: nats a hidden word of {_of(text, 'texts')}, the same "
             f"{100 * text.settings['hidden']:.0f} % of the words hidden from all{teacher}."

@@ -1,4 +1,4 @@
-"""Writes Tables 1-4 and the family table: a pure function of files. No torch, sklearn or scipy."""
+"""Writes Tables 0-4 and the family table: a pure function of files. No torch, sklearn or scipy."""
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
+from eval_harness.results.probes import PROBES
 from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.results.verify import agreeing
@@ -27,6 +28,8 @@ from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
 
 FAMILY = "family"
+_OPTIONAL = ("table0", "table0-differences", FAMILY)
+"""Tables that are written only where there is something to show."""
 VERIFIED, DISAGREEING = "verified", "disagreeing"
 
 
@@ -152,13 +155,13 @@ def _write(
     texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
     for name, text in texts.items():
         write_atomically(folder / f"{name}{form.suffix}", text)
-    if FAMILY not in texts:  # files of results that were deleted since
+    for name in set(_OPTIONAL) - texts.keys():  # files of results that were deleted since
         for each in FORMATS.values():
-            (folder / f"{FAMILY}{each.suffix}").unlink(missing_ok=True)
+            (folder / f"{name}{each.suffix}").unlink(missing_ok=True)
     if models is not None:
         ours = ours.of_models(models)
         texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
-    if invalid := [*ours.invalid, *ours.speeds.invalid]:
+    if invalid := [*ours.invalid, *ours.speeds.invalid, *ours.probed.invalid]:
         texts["not counted"] = _not_counted_line(invalid, folder, form)
     return texts
 
@@ -215,4 +218,6 @@ def _table_of(invalid: Invalid) -> str:
     folders = invalid.path.split("/")
     if folders[0] == SPEED:
         return "table3"
+    if folders[0] == PROBES:
+        return "table0"
     return "table2" if any(task in folders for task in TASKS_OF_TABLE2) else "table1"

@@ -28,7 +28,7 @@ from eval_harness.report.svg import MARKERS
 from eval_harness.report.write import write_report
 from eval_harness.tables.write import write_by_name
 
-CHARTS = ["score-against-cost", "retained-by-task", "seeds-by-task", "ablation", "training-curves"]
+CHARTS = ["retained-by-task", "score-against-cost", "seeds-by-task", "ablation", "training-curves"]
 
 
 @pytest.fixture(scope="module")
