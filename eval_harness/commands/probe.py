@@ -10,7 +10,7 @@ from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_seed
 from eval_harness.commands.shared_flags import DATA_DIR
 from eval_harness.probe.request import Request, Subject, request_of
-from eval_harness.results.probes import Shown, read, write_shown
+from eval_harness.results.probes import Shown, read, read_examples, write_shown
 from eval_harness.results.store import InvalidResult
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.write import write_by_name
@@ -43,7 +43,7 @@ def _missing(root: Path, request: Request, subject: Subject, *, always: bool) ->
     missing = []
     for probe, key in request.keys_of(subject.model).items():
         try:
-            read(root, key)
+            read_examples(root, read(root, key))
         except InvalidResult:
             missing.append(probe)
         else:

@@ -5,6 +5,7 @@ thing is of which kind, the synonyms, who lives where, agreement, and to look ba
 """
 
 import random
+import re
 from collections.abc import Callable, Set
 from dataclasses import replace
 from itertools import count as count_from
@@ -30,7 +31,9 @@ def lines(world: World, rng: random.Random, count: int, unseen: Set[str]) -> lis
 
 
 def _sentences(line: str) -> list[str]:
-    return [f"{part}." for part in line.removesuffix(".").split(". ")]
+    """Return a paragraph's sentences as they would stand alone, also behind `In other words,`."""
+    told = (re.sub(r"^(In other words, |So )", "", part) for part in re.split(r"(?<=[.?]) ", line))
+    return [f"{part[:1].upper()}{part[1:]}" for part in told]
 
 
 def _person(world: World, rng: random.Random) -> str:

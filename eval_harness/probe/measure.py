@@ -100,12 +100,19 @@ def load(model: Model, device: str) -> LanguageModel:
     except Exception as error:  # damaged files give errors of any type
         raise UserError(f"{model.name}: cannot be loaded: {one_line(error)}") from error
     missing = _refuse_missing_body(model, network, report["missing_keys"])
+    tokenizer = load_tokenizer(model.source, model.revision)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= network.get_input_embeddings().num_embeddings:
+        raise UserError(
+            f"{model.name}: its tokenizer has ids up to {highest}, but its weights have only "
+            f"{network.get_input_embeddings().num_embeddings} embeddings"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here")
     return LanguageModel(
         model.name,
         network.eval().to(device),
-        load_tokenizer(model.source, model.revision),
+        tokenizer,
         class_name == _CAUSAL,
         not missing,
         torch.device(device),
@@ -255,7 +262,8 @@ def _outputs(model: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities at the compared outputs, and all last hidden states."""
     inputs = _inputs(model, batch.ids, batch.types)
     width = inputs["input_ids"].shape[1]
-    flat = torch.tensor(batch.row) * width + torch.tensor(batch.place)
+    rows, places = (torch.tensor(each, dtype=torch.long) for each in (batch.row, batch.place))
+    flat = rows * width + places
     with _only_at(model.network, flat.to(model.device)) as seen:
         logits = model.network(**inputs).logits
     # In float64, so that small differences of good models are no rounding.
@@ -409,7 +417,10 @@ def _add_up(
 ) -> None:
     """Add a batch's measures to those of its texts."""
     log_probabilities, states = _outputs(model, batch)
-    owner, target = np.asarray(batch.owner), torch.tensor(batch.target, device=model.device)
+    owner, target = (
+        np.asarray(batch.owner, dtype=np.int64),
+        torch.tensor(batch.target, dtype=torch.long, device=model.device),
+    )
 
     def add(name: str, values: Tensor) -> None:
         np.add.at(sums[name], owner, values.double().cpu().numpy())
@@ -457,6 +468,12 @@ def measure_pairs(
         batch_size: pairs in a batch.
         advance: called after every batch.
     """
+    names = {
+        "id": np.asarray([pair.id for pair in pairs.pairs], dtype=object),
+        "phenomenon": np.asarray([pair.phenomenon for pair in pairs.pairs], dtype=object),
+    }
+    if not model.has_head:
+        return names
     sides = [[pair.good for pair in pairs.pairs], [pair.bad for pair in pairs.pairs]]
     tokens = [_tokens_of(model, side, max_seq_length) for side in sides]
     totals = np.zeros((2, len(pairs.pairs)))
@@ -475,16 +492,12 @@ def measure_pairs(
                     batch.row[first:] = [known] * (len(batch.row) - first)
                     del batch.ids[row], batch.types[row]
         log_probabilities, _ = _outputs(model, batch)
-        target = torch.tensor(batch.target, device=model.device)
+        target = torch.tensor(batch.target, dtype=torch.long, device=model.device)
         found = log_probabilities.gather(1, target[:, None]).squeeze(1).cpu().numpy()
-        owner = np.asarray(batch.owner)
+        owner = np.asarray(batch.owner, dtype=np.int64)
         np.add.at(totals, (owner % 2, owner // 2), found)
         advance()
-    return {
-        "id": np.asarray([pair.id for pair in pairs.pairs], dtype=object),
-        "phenomenon": np.asarray([pair.phenomenon for pair in pairs.pairs], dtype=object),
-        "margin": totals[0] - totals[1],
-    }
+    return {**names, "margin": totals[0] - totals[1]}
 
 
 def measure_task(

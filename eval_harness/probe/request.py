@@ -14,7 +14,8 @@ from eval_harness.data.columns import read_columns
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.data.texts import Split
 from eval_harness.probe.hidden_words import SHARE, Span, differing_word, words_of
-from eval_harness.results.probes import ProbeResult, key_of
+from eval_harness.results.measures import MEASURES
+from eval_harness.results.probes import OF_PAIRS, OF_TEXT, key_of
 from eval_harness.runs.models import identify, training_of
 from eval_harness.runs.run import Model, Training
 from eval_harness.tasks.kinds import TEXTS
@@ -22,7 +23,7 @@ from eval_harness.tasks.lookup import tasks_named
 
 VERSION = 1
 """Raise it when the same models and data give other numbers."""
-TEXT, PAIRS = "text", "pairs"
+_TAKEN = {OF_TEXT, OF_PAIRS, *(measure.name for measure in MEASURES)}
 _COLUMNS = ("sentence_good", "sentence_bad")
 _PHENOMENON = "UID"
 """The columns of BLiMP's files."""
@@ -113,7 +114,7 @@ class Request:
         shared = {"version": VERSION, "max_seq_length": self.max_seq_length}
         settings: dict[str, Mapping[str, Any]] = {}
         if self.text is not None:
-            settings[TEXT] = {
+            settings[OF_TEXT] = {
                 **shared,
                 "content": hash_of(list(self.text.texts), 16),
                 "hidden": SHARE,
@@ -122,7 +123,7 @@ class Request:
             }
         if self.pairs is not None:
             pairs = [[pair.good, pair.bad, pair.phenomenon] for pair in self.pairs.pairs]
-            settings[PAIRS] = {**shared, "content": hash_of(pairs, 16)}
+            settings[OF_PAIRS] = {**shared, "content": hash_of(pairs, 16)}
         for data in self.tasks:
             task = data.task
             settings[task.name] = {
@@ -138,10 +139,6 @@ class Request:
     def keys_of(self, model: Model) -> dict[str, str]:
         """Return the keys of a model's results by probe."""
         return {probe: key_of(model, probe, settings) for probe, settings in self.settings.items()}
-
-
-Saved = Mapping[str, ProbeResult]
-"""Results that are there already, by their keys."""
 
 
 def request_of(options: Options) -> Request:
@@ -163,6 +160,8 @@ def request_of(options: Options) -> Request:
     for task in tasks:
         if task.kind != TEXTS:
             raise UserError(f"--tasks {task.name}: there are no linear probes for its kind of task")
+        if task.name in _TAKEN:
+            raise UserError(f"a task called {task.name!r}: that is a measure here; rename it")
     folder = Path(options.data_dir).expanduser() if options.data_dir else None
     limit = options.limit
     return Request(

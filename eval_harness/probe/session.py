@@ -21,9 +21,9 @@ from eval_harness.probe.measure import (
     measure_task,
     measure_text,
 )
-from eval_harness.probe.request import PAIRS, TEXT, Request, Subject
+from eval_harness.probe.request import Request, Subject
 from eval_harness.results.measures import MEASURES
-from eval_harness.results.probes import Examples, ProbeResult, write
+from eval_harness.results.probes import OF_PAIRS, OF_TEXT, Examples, ProbeResult, write
 from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.training.provenance import provenance_on
 
@@ -44,7 +44,7 @@ def measure(root: Path, request: Request, missing: Sequence[tuple[Subject, Seque
         RunFailed: a model gives numbers that are not finite.
     """
     teacher = None
-    if request.teacher is not None and any(TEXT in probes for _, probes in missing):
+    if request.teacher is not None and any(OF_TEXT in probes for _, probes in missing):
         teacher = load(request.teacher.model, request.device)
     with _bar(sum(_batches(request, probe) for _, probes in missing for probe in probes)) as bar:
         for subject, probes in missing:
@@ -82,10 +82,10 @@ def _measured(
         "batch_size": request.batch_size,
         "advance": advance,
     }
-    if probe == TEXT and (text := request.text) is not None:
+    if probe == OF_TEXT and (text := request.text) is not None:
         examples = measure_text(model, teacher, text, seed=request.seed, **shared)
         return examples, {"files": list(text.files), "of": text.total}
-    if probe == PAIRS and (pairs := request.pairs) is not None:
+    if probe == OF_PAIRS and (pairs := request.pairs) is not None:
         examples = measure_pairs(model, pairs, **shared)
         return examples, {"files": list(pairs.files), "left_out": pairs.left_out}
     data = next(each for each in request.tasks if each.task.name == probe)
@@ -101,7 +101,7 @@ def _require_finite(subject: Subject, probe: str, examples: Examples) -> None:
 
 
 def _scores(request: Request, probe: str, examples: Examples) -> Mapping[str, float | None]:
-    if probe in (TEXT, PAIRS):
+    if probe in (OF_TEXT, OF_PAIRS):
         return {each.name: each.of(examples) for each in MEASURES if each.has(examples)}
     task = next(data.task for data in request.tasks if data.task.name == probe)
     found = compute_metrics(task, examples["predicted"], examples["label"])
@@ -110,9 +110,9 @@ def _scores(request: Request, probe: str, examples: Examples) -> Mapping[str, fl
 
 def _batches(request: Request, probe: str) -> int:
     """Return the number of batches of a probe, for the bar."""
-    if probe == TEXT:
+    if probe == OF_TEXT:
         sizes = [len(request.text.texts)] if request.text else []
-    elif probe == PAIRS:
+    elif probe == OF_PAIRS:
         sizes = [len(request.pairs.pairs)] if request.pairs else []
     else:
         data = next(each for each in request.tasks if each.task.name == probe)

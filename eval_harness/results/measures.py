@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.results.probes import Examples
+from eval_harness.results.probes import OF_PAIRS, OF_TEXT, Examples
 
 Numbers = NDArray[np.float64]
-
-TEXT, PAIRS = "text", "pairs"
-"""The probes that are no task's."""
 
 
 @dataclass(frozen=True)
@@ -81,24 +78,24 @@ def _preferred(counts: Numbers, examples: Examples) -> Numbers:
     return share
 
 
-PREFERRED = Measure("pairs", PAIRS, "Pairs", ("margin",), _preferred)
+PREFERRED = Measure("pairs", OF_PAIRS, "Pairs", ("margin",), _preferred)
 LOSS = Measure(
-    "loss", TEXT, "Word loss", ("loss", "words"), _ratio("loss", "words"),
+    "loss", OF_TEXT, "Word loss", ("loss", "words"), _ratio("loss", "words"),
     digits=3, higher_is_better=False,
 )  # fmt: skip
 PERPLEXITY = Measure(
-    "perplexity", TEXT, "Perplexity", ("surprisal", "tokens"), _perplexity,
+    "perplexity", OF_TEXT, "Perplexity", ("surprisal", "tokens"), _perplexity,
     digits=2, higher_is_better=False,
 )  # fmt: skip
 AGREEMENT = Measure(
-    "agreement", TEXT, "Agreement", ("agreed", "tokens"), _ratio("agreed", "tokens", 100.0)
+    "agreement", OF_TEXT, "Agreement", ("agreed", "tokens"), _ratio("agreed", "tokens", 100.0)
 )
 KL = Measure(
-    "kl", TEXT, "KL", ("kl", "tokens"), _ratio("kl", "tokens"),
+    "kl", OF_TEXT, "KL", ("kl", "tokens"), _ratio("kl", "tokens"),
     digits=3, higher_is_better=False, trained=True,
 )  # fmt: skip
 COSINE = Measure(
-    "cosine", TEXT, "Cosine", ("cosine", "attended"), _ratio("cosine", "attended"),
+    "cosine", OF_TEXT, "Cosine", ("cosine", "attended"), _ratio("cosine", "attended"),
     digits=3, trained=True,
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,15 @@ from eval_harness.results.schema import (
 )
 from eval_harness.results.store import Invalid, InvalidResult
 from eval_harness.runs.run import Model, Training
+from eval_harness.tasks.registry import Metric
 
 SCHEMA = 1
 PROBES = "probes"
 SHOWN = "table.json"
+
+OF_TEXT, OF_PAIRS = "text", "pairs"
+"""The probes that are no task's."""
+_METRICS = set(get_args(Metric))
 
 Examples = Mapping[str, NDArray[Any]]
 """What was measured of each example, by name; all columns have the same length."""
@@ -128,8 +133,7 @@ def read(root: Path, key: str) -> ProbeResult:
     try:
         text = path.read_bytes()
         result = _from_text(text)
-        if result.key != key:
-            raise ValueError(f"belongs at {PROBES}/{result.key}.json")  # noqa: TRY301
+        _require_place(result, key)
     except OSError as error:
         raise InvalidResult(path, explain(error)) from error
     except ValueError as error:
@@ -197,8 +201,7 @@ def _from_text(text: bytes) -> ProbeResult:
     version_of(record, SCHEMA, "a probe's result")
     require(record, _RESULT, "a probe's result")
     require_seal(record["seal"], record, text)
-    if "/" in record["examples"]["name"]:  # never follow a path out of the folder
-        raise ValueError(f"names {record['examples']['name']!r} as its examples")
+    _require_settings(record["probe"], record["settings"])
     training = record["training"]
     return ProbeResult(
         **{
@@ -207,6 +210,26 @@ def _from_text(text: bytes) -> ProbeResult:
             "training": Training(**training) if training else None,
         }
     )
+
+
+def _require_place(result: ProbeResult, key: str) -> None:
+    """Refuse a result of another key, or one whose examples would be another file's."""
+    if result.key != key:
+        raise ValueError(f"belongs at {PROBES}/{result.key}.json")
+    name = str(result.examples["name"])
+    stem, digest = key.rpartition("/")[2], str(result.examples["sha256"])[:8]
+    if name != f"{stem}.{digest}.parquet":
+        raise ValueError(f"names {name!r} as its examples")
+
+
+def _require_settings(probe: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings without what a table reads of them."""
+    if probe == OF_TEXT and type(settings.get("hidden")) is not float:
+        raise ValueError("settings.hidden is no share of words")
+    if probe not in (OF_TEXT, OF_PAIRS):
+        measures = settings.get("measures")
+        if type(measures) is not list or not measures or set(map(str, measures)) - _METRICS:
+            raise ValueError("settings.measures are not a task's")
 
 
 def _to_parquet(examples: Examples) -> bytes:

@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from angels_share.ablations import ABLATIONS
-from eval_harness.results.measures import MEASURES, PAIRS, TEXT, Measure, Numbers
-from eval_harness.results.probes import Examples, ProbeResult, read, read_examples, read_shown
+from eval_harness.results.measures import MEASURES, Measure, Numbers
+from eval_harness.results.probes import (
+    OF_PAIRS,
+    OF_TEXT,
+    Examples,
+    ProbeResult,
+    read,
+    read_examples,
+    read_shown,
+)
 from eval_harness.results.store import Invalid, InvalidResult
 from eval_harness.tables.bootstrap import draws, metric_scores
 from eval_harness.tables.cells import title_of
@@ -108,9 +116,13 @@ def load_probed(root: Path) -> Probed:
 
 def _rows(results: Sequence[ProbeResult], teacher: str | None) -> list[ProbedRow]:
     groups: dict[str, dict[str, list[ProbeResult]]] = {}
+    first: dict[tuple[str, int], str] = {}
     for result in results:
-        is_one_of_several = result.training is not None and result.model.key != teacher
-        group = result.training.group if is_one_of_several and result.training else result.model.key
+        group, training = result.model.key, result.training
+        # A copy of a student is no further seed: it stands for itself.
+        if training is not None and group != teacher:
+            owner = first.setdefault((training.group, training.seed), group)
+            group = training.group if owner == group else group
         groups.setdefault(group, {}).setdefault(result.probe, []).append(result)
     rows: list[ProbedRow] = []
     for group, by_probe in groups.items():
@@ -139,10 +151,10 @@ def _measures(results: Iterable[ProbeResult]) -> list[Measure]:
     tasks = {
         result.probe: _task_measure(result)
         for result in results
-        if result.probe not in (TEXT, PAIRS)
+        if result.probe not in (OF_TEXT, OF_PAIRS)
     }
-    of_pairs = [measure for measure in MEASURES if measure.probe == PAIRS]
-    return [*of_pairs, *tasks.values(), *(each for each in MEASURES if each.probe == TEXT)]
+    of_pairs = [measure for measure in MEASURES if measure.probe == OF_PAIRS]
+    return [*of_pairs, *tasks.values(), *(each for each in MEASURES if each.probe == OF_TEXT)]
 
 
 def _task_measure(result: ProbeResult) -> Measure:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from eval_harness.results.measures import PAIRS, TEXT, Measure
-from eval_harness.results.probes import ProbeResult
+from eval_harness.results.measures import Measure
+from eval_harness.results.probes import OF_PAIRS, OF_TEXT, ProbeResult
 from eval_harness.tables.cells import MODEL, title_of
 from eval_harness.tables.differences import Difference, Scores
 from eval_harness.tables.probed import Probed
@@ -124,23 +124,23 @@ def _note_on_trained(measures: Sequence[Measure]) -> Iterator[str]:
 def _notes(probed: Probed) -> Iterator[str]:
     results = {probe: each[0] for row in probed.rows for probe, each in row.results.items() if each}
     names = {measure.name for measure in probed.measures}
-    if {"loss", "agreement"} & names and (text := results.get(TEXT)):
-        compared = [each.title for each in probed.measures if each.of_teacher]
-        teacher = f"; {', '.join(compared)}: with {_teacher(probed)}" if compared else ""
+    if "loss" in names and (text := results.get(OF_TEXT)):
         yield (
             f"Word loss: nats a hidden word of {_of(text, 'texts')}, the same "
-            f"{100 * text.settings['hidden']:.0f} % of the words hidden from all{teacher}."
+            f"{100 * text.settings['hidden']:.0f} % of the words hidden from all."
         )
+    if compared := [measure.title for measure in probed.measures if measure.of_teacher]:
+        yield f"{', '.join(compared)}: with {_teacher(probed)}."
     if "perplexity" in names:
         yield "Perplexity: a token, so only models with one tokenizer can be compared."
-    if pairs := results.get(PAIRS):
+    if pairs := results.get(OF_PAIRS):
         left_out = pairs.facts.get("left_out")
         more = f" ({left_out} that differ in more than a word are left out)" if left_out else ""
         yield (
             f"Pairs: % of {_of(pairs, 'pairs')}{more} of which the model finds the good sentence "
             "likelier; 50 is chance."
         )
-    if tasks := [name for name in results if name not in (TEXT, PAIRS)]:
+    if tasks := [name for name in results if name not in (OF_TEXT, OF_PAIRS)]:
         fitted = [f"{title_of(name)} ({results[name].facts.get('train')})" for name in tasks]
         yield (
             f"{', '.join(fitted)}: the task's score of a linear map of frozen features, the mean "
