@@ -82,6 +82,12 @@ class _Running:
     started: float = field(default_factory=time.monotonic)
     finished_bars: int = 0
     percent: int = 0
+    signals: list[int] = field(default_factory=list)
+
+    def send(self, number: int) -> None:
+        """Send a signal to the command, and note that it got one."""
+        self.signals.append(number)
+        self.process.send_signal(number)
 
     def share(self) -> float:
         """Return how much of the job is done, as far as can be told."""
@@ -132,6 +138,7 @@ class Runner:
         self._logs, self._lock = logs, lock
         self._folder, self._environment = folder, environment
         self._running: list[_Running] = []
+        self._received: list[int] = []
         self._total = _simulated([(job, job.seconds) for job in jobs], ())
         self._left = self._total
 
@@ -172,8 +179,12 @@ class Runner:
         for job in list(self._waiting):
             if job.slots <= free and not unfinished & set(job.needs):
                 self._waiting.remove(job)
-                self._running.append(self._child(job))
+                self._running.append(child := self._child(job))
                 free -= job.slots
+                if self._received:  # a signal came while the command was being started
+                    if not child.signals:
+                        child.send(self._received[0])
+                    return
 
     def _child(self, job: Job) -> _Running:
         log = self._logs / f"{job.name}.txt"
@@ -230,12 +241,12 @@ class Runner:
     @contextmanager
     def _forwarding_signals(self) -> Iterator[list[int]]:
         """Forward signals to the children while the `with` lasts; yield those received."""
-        received: list[int] = []
+        received = self._received
 
         def forward(number: int, _frame: object) -> None:
             received.append(number)
             for each in self._running:
-                each.process.send_signal(number)
+                each.send(number)
 
         before = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in before.items():

@@ -1,5 +1,6 @@
 """What the demo shows at its end: one small table and three sentences, from the result files."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class Summary:
             colalign=("left", *["right"] * (len(headers) - 1)),
         )  # fmt: skip
         sentences = (self._on_the_student(), self._on_distillation(), self._on_terms())
-        return "\n".join([table, "", _NOTES, "", *(f"- {each}" for each in sentences)])
+        wrapped = (textwrap.fill(f"- {each}", 100, subsequent_indent="  ") for each in sentences)
+        return "\n".join([table, "", _NOTES, "", *wrapped])
 
     # --- the table
 
@@ -188,13 +190,16 @@ class Summary:
         if change is None or change.half is None:
             return f"without {term} was not measured"
         amount = f"{abs(change.value):.3f} ±{change.half:.3f} {_direction(change.value)}"
+        told = [each for each in self._probed.measures if self._is_told(each.name, label)]
+        of_use = [each.title.lower() for each in told if not each.trained]
         if self._is_told("loss", label):
             return f"without {term} the word loss is {amount}"
+        if of_use:
+            return f"without {term} {' and '.join(of_use)} can be told from chance"
         if abs(change.value) > change.half:
             among = f"among {len(self._probed.adjusted)} comparisons not told from chance"
             return f"without {term} it may be {amount} ({among})"
-        trained = [each for each in self._probed.measures if each.trained]
-        if any(self._is_told(each.name, label) for each in trained):
+        if told:
             return f"without {term} only what the terms themselves minimise changes"
         return f"without {term} nothing changes that can be told from chance"
 

@@ -12,6 +12,7 @@ from angels_share.cli import run_command
 from angels_share.flags import parse
 from eval_harness.commands.probe import COMMAND as PROBE
 from eval_harness.commands.tables import COMMAND as TABLES
+from eval_harness.probe import measure
 from eval_harness.probe.request import request_of
 
 PAIRS = (
@@ -194,10 +195,18 @@ def parsed(text):
     return tables
 
 
-def test_a_teacher_that_is_also_a_model(probe):
-    """Prevents a model that is measured twice, or is two rows."""
+def test_a_teacher_that_is_also_a_model(probe, monkeypatch):
+    """Prevents a model that is loaded or measured twice, or is two rows."""
+    loaded = []
+
+    def counted(model, device):
+        loaded.append(model.name)
+        return measure.load(model, device)
+
+    monkeypatch.setattr("eval_harness.probe.session.load", counted)
     text = probe("--model", "bert", "small-1", "--teacher", "bert", *SHORT)
     assert list(made.cells(text.split("# ")[1])) == ["bert", "small-1"]
+    assert sorted(loaded) == ["bert", "small-1"]
     text = probe("--model", "bert", "--teacher", "bert", *SHORT)
     assert list(made.cells(text)) == ["bert"]
 
