@@ -134,7 +134,6 @@ class Runner:
         environment: Mapping[str, str],
     ) -> None:
         self._waiting = list(jobs)
-        self._names = {job.name for job in jobs}
         self._logs, self._lock = logs, lock
         self._folder, self._environment = folder, environment
         self._running: list[_Running] = []
@@ -163,7 +162,8 @@ class Runner:
                     self._start()
                     if (failed := self._collect(finished)) is not None:
                         job, status = failed
-                        self._terminate()
+                        if not received:  # else the other one got that signal, and may be saving
+                            self._terminate()
                         self._wait()
                         return job, 128 + received[0] if received else status
                     watched(self._share_done(), ", ".join(each.job.name for each in self._running))

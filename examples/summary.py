@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from tabulate import tabulate
+import tabulate as tabulate_module
 
 from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.results.speed import Timed, ratio
@@ -55,7 +55,8 @@ class Summary:
         """Return the table, its notes and the sentences."""
         rows = [self._cells(row) for row in self._probed.rows]
         headers = ["", "n", *_SHOWN.values(), "few-shot", "SQuAD F1", "M", "ms"]
-        table = tabulate(
+        tabulate_module.PRESERVE_WHITESPACE = True  # names are indented
+        table = tabulate_module.tabulate(
             rows, headers, tablefmt="simple", disable_numparse=True,
             colalign=("left", *["right"] * (len(headers) - 1)),
         )  # fmt: skip
@@ -132,8 +133,10 @@ class Summary:
         return {label: (found[label], p) for label, p in zip(found, adjusted, strict=True)}
 
     def _timed(self, row: ProbedRow) -> Timed | None:
+        if not self._ours.speeds.sessions:
+            return None
         keys = {result.model.key for results in row.results.values() for result in results}
-        models = [model for session in self._ours.speeds.sessions for model in session.models]
+        models = self._ours.speeds.sessions[-1].models
         return next((model for model in models if model.key in keys), None)
 
     @property
@@ -159,7 +162,7 @@ class Summary:
             parts.append(
                 f"keeps {100 * low / high:.1f} % of its few-shot score ({low:.1f} of {high:.1f})"
             )
-        return f"The student {', and '.join(parts)}."
+        return f"The student {', and '.join(parts) or 'was neither timed nor fine-tuned'}."
 
     def _on_distillation(self) -> str:
         labels = (ABLATIONS["random-init"].title, self._no_teacher)

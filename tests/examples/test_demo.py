@@ -817,6 +817,39 @@ def test_a_signal_reaches_a_command_that_is_just_being_started(
     assert [path.read_text() for path in tmp_path.glob("*.txt")] == [""] * len(started)
 
 
+def test_a_command_that_dies_of_a_signal_ends_no_other_one(commands, tmp_path, monkeypatch):
+    """Prevents a second signal, for a failure that is none, to a command that is still saving.
+
+    The first one dies of the signal at once, before the loop has come round to see it.
+    """
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *words, **more):
+            super().__init__(*words, **more)
+            started.append(self)
+            if len(started) == 2:
+                until_ready(self, tmp_path / "one.txt", tmp_path / "two.txt")
+                os.kill(os.getpid(), signal.SIGINT)
+                started[0].wait(timeout=30)
+
+    fake = SimpleNamespace(Popen=Popen, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(commands, "subprocess", fake)
+    dies = "import time; print('ready', flush=True); time.sleep(60)"
+    saves = (
+        "import signal, time\n"
+        "heard = []\n"
+        "for number in (2, 15): signal.signal(number, lambda number, _: heard.append(number))\n"
+        "print('ready', flush=True)\n"
+        "while not heard: time.sleep(0.01)\n"
+        "time.sleep(0.5), print(heard)\n"
+    )
+    jobs = [commands.Job(name, [*SMALL, code]) for name, code in (("one", dies), ("two", saves))]
+    _, status = run_jobs(commands, tmp_path, jobs)
+    assert status == 130
+    assert (tmp_path / "two.txt").read_text() == "ready\n[2]\n"
+
+
 def test_handlers_are_as_before_afterwards(commands, clock, tmp_path):
     """Prevents a Ctrl-C after the last command, while tables are printed, from doing nothing."""
     before = {number: signal.getsignal(number) for number in commands.SIGNALS}
