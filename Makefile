@@ -60,7 +60,7 @@ format: $(READY)  ## format the code and apply ruff's fixes
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-demo: $(READY)  ## show what distillation keeps, from nothing, in ./demo; no network, @@TIME@@
+demo: $(READY)  ## show what distillation keeps, from nothing, in ./demo; no network, 3 to 6 minutes
 	$(RUN) examples/demo.py demo
 
 first: $(READY)  ## distil a first student on Python's own documentation, in ./first; no network

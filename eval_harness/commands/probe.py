@@ -11,7 +11,7 @@ from angels_share.flags import Flag, Options, above_zero, is_seed
 from eval_harness.commands.shared_flags import DATA_DIR
 from eval_harness.probe.request import Request, Subject, request_of
 from eval_harness.results.probes import Shown, read, read_examples, write_shown
-from eval_harness.results.store import InvalidResult
+from eval_harness.results.store import InvalidResult, NewerResult
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.write import write_by_name
 
@@ -44,6 +44,8 @@ def _missing(root: Path, request: Request, subject: Subject, *, always: bool) ->
     for probe, key in request.keys_of(subject.model).items():
         try:
             read_examples(root, read(root, key))
+        except NewerResult:
+            raise
         except InvalidResult:
             missing.append(probe)
         else:
@@ -85,7 +87,7 @@ COMMAND = Command(
         Flag(
             "tasks",
             "tasks of texts to fit linear probes for, or .yaml files; sst2 and stsb tell models "
-            "apart, rte, mrpc and cola hardly do",
+            "apart, rte hardly does",
             many=True,
         ),
         DATA_DIR,

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from itertools import islice
+from unicodedata import category
 
 Span = tuple[int, int]
 """The offsets of a word's first character and of the one after its last."""
@@ -17,8 +18,11 @@ Span = tuple[int, int]
 SHARE = 0.15
 """The share of a text's words that are hidden, as in BERT's pre-training."""
 
-_IDEOGRAM = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_IDEOGRAM}]|[^\W{_IDEOGRAM}]+")
+_IDEOGRAM = "\u3041-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_MARKS = "".join(sign for sign in map(chr, range(0x300, 0x3000)) if category(sign).startswith("M"))
+"""Accents and vowel signs that are characters of their own: they belong to the letter before."""
+_LETTER = rf"[^\W_{_IDEOGRAM}]"
+_WORD = re.compile(rf"[{_IDEOGRAM}]|{_LETTER}(?:{_LETTER}|[{_MARKS}])*")
 
 
 def words_of(text: str, most: int | None = None) -> list[Span]:
@@ -64,5 +68,5 @@ def differing_word(first: str, second: str) -> tuple[Span, Span] | None:
 
 def _pieces(text: str) -> Sequence[tuple[str, Span]]:
     """Return the words and, in between, whatever else is not blank."""
-    found = re.finditer(rf"{_WORD.pattern}|[^\w\s]", text)
+    found = re.finditer(rf"{_WORD.pattern}|[^\s]", text)
     return [(match.group(), match.span()) for match in found]

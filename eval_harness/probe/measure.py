@@ -250,6 +250,10 @@ class _Tokens:
         """Return the tokens of a text that are not special."""
         return [place for place, (start, end) in enumerate(self.offsets[number]) if start < end]
 
+    def reach(self, number: int, place: int) -> bool:
+        """Return whether a text's tokens reach up to a place in it, or were cut off before."""
+        return max((end for _, end in self.offsets[number]), default=0) >= place
+
     def longest_first(self, batch_size: int) -> Iterator[list[int]]:
         """Yield the texts' numbers in batches of like length."""
         order = sorted(range(len(self.ids)), key=lambda number: -len(self.ids[number]))
@@ -398,6 +402,8 @@ def _compare(
     hidden: set[int] = set()
     words = 0
     for span in spans:
+        if not tokens.reach(number, span[1]):
+            continue  # a part of a word is not the word
         new = [place for place in tokens.within(number, span) if place not in hidden]
         for place in new:
             batch.compare(row, place, ids[place], number)
@@ -476,6 +482,15 @@ def measure_pairs(
         return names
     sides = [[pair.good for pair in pairs.pairs], [pair.bad for pair in pairs.pairs]]
     tokens = [_tokens_of(model, side, max_seq_length) for side in sides]
+    # Of two words that are cut, different shares may be left: neither is then the likelier one.
+    cut = {
+        number
+        for number, pair in enumerate(pairs.pairs)
+        for side, text in enumerate((pair.good, pair.bad))
+        if not tokens[side].reach(
+            number, len(text.rstrip()) if model.causal else pair.places[side][1]
+        )
+    }
     totals = np.zeros((2, len(pairs.pairs)))
     for numbers in tokens[0].longest_first(batch_size):
         batch = _Batch()
@@ -483,6 +498,8 @@ def measure_pairs(
         for number in numbers:
             for side in (0, 1):
                 row, first = len(batch.ids), len(batch.owner)
+                if number in cut:
+                    continue
                 span = pairs.pairs[number].places[side]
                 _compare(model, tokens[side], number, [span], batch)
                 batch.owner[first:] = [2 * number + side] * (len(batch.owner) - first)
@@ -491,6 +508,9 @@ def measure_pairs(
                 if known != row:
                     batch.row[first:] = [known] * (len(batch.row) - first)
                     del batch.ids[row], batch.types[row]
+        if not batch.ids:  # all of them are cut
+            advance()
+            continue
         log_probabilities, _ = _outputs(model, batch)
         target = torch.tensor(batch.target, dtype=torch.long, device=model.device)
         found = log_probabilities.gather(1, target[:, None]).squeeze(1).cpu().numpy()

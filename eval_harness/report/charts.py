@@ -223,9 +223,9 @@ def before_fine_tuning(points: Sequence[ProbePoints], marks: Mapping[str, Mark])
         listed = "; ".join(f"{each.label} {each.mean:.{each.digits}f}" for each in of_measure)
         words.append(f"{measure}: {listed}.")
     caption = (
-        "A point is a model of one pre-training seed, a bar the mean over seeds, a line the 95 % "
-        "interval of its difference from the model without one. Arrows in titles: which way is "
-        "better. †: what distillation itself minimises."
+        "A point is a model of one pre-training seed, a bar the mean over seeds. A vertical line: "
+        "the 95 % interval of the difference from the first student, which has none. Arrows in "
+        "titles: which way is better. †: what distillation itself minimises."
     )
 
     def draw() -> Figure:

@@ -44,7 +44,7 @@ def _kept(student: Row, retained: Retained) -> Highlight:
     limits = f"; 95 %: {interval[0]:.0f} to {interval[1]:.0f}" if interval else ""
     return Highlight(
         f"{retained.share:.0f} %",
-        f"of the score of its teacher, {retained.teacher.label}, are kept by {student.label} "
+        f"of the score of its teacher, {retained.teacher.label}, is kept by {student.label} "
         f"({over}{limits})",
     )
 

@@ -132,7 +132,8 @@ def _about(facts: Mapping[str, str]) -> str:
 def _glance(highlights: Sequence[Highlight], charts: Sequence[DrawnChart]) -> str:
     """Return the first screen: some numbers, and one chart beside them."""
     cards = "\n".join(
-        f"<li><strong>{escape(each.number)}</strong> {escape(each.text)}</li>"
+        f"<li><strong>{escape(each.number)}</strong> "
+        f"{escape(each.text).replace(' %', '&nbsp;%')}</li>"
         for each in highlights
     )
     parts = [f'<ul class="numbers">\n{cards}\n</ul>'] if cards else []

@@ -182,7 +182,7 @@ def _draw_charts(
 
 _MAX_NAMES = 3
 """Models that the title names; of more it gives the number."""
-_MAX_LENGTH = 48
+_MAX_LENGTH = 36
 """Characters of their names, for a heading that a phone shows in two lines."""
 
 
@@ -242,7 +242,7 @@ def _listed(seeds: Collection[int]) -> str:
 def _data(result: TaskResult) -> str:
     """Return where data are from; of files no paths, which mean little on another machine."""
     if name := result.data.get("name"):
-        return f"stand-in data: {name}"
+        return f"stand-in data: {name}; no score here is about the real tasks"
     if result.data.get("revision") is None:
         return "files (see the tables' notes)"
     return f"{result.data.get('source')} of the Hub"

@@ -24,6 +24,7 @@ from eval_harness.results.schema import (
     NUMBER,
     TEXT,
     Named,
+    NewerSchemaError,
     Open,
     Optional,
     not_finite,
@@ -31,7 +32,7 @@ from eval_harness.results.schema import (
     require,
     version_of,
 )
-from eval_harness.results.store import Invalid, InvalidResult
+from eval_harness.results.store import Invalid, InvalidResult, NewerResult
 from eval_harness.runs.run import Model, Training
 from eval_harness.tasks.registry import Metric
 
@@ -128,6 +129,7 @@ def read(root: Path, key: str) -> ProbeResult:
 
     Raises:
         InvalidResult: there is none, or it is not valid.
+        NewerResult: a newer version wrote it; it must not be overwritten.
     """
     path = root / PROBES / f"{key}.json"
     try:
@@ -136,6 +138,8 @@ def read(root: Path, key: str) -> ProbeResult:
         _require_place(result, key)
     except OSError as error:
         raise InvalidResult(path, explain(error)) from error
+    except NewerSchemaError as error:
+        raise NewerResult(path, str(error)) from error
     except ValueError as error:
         raise InvalidResult(path, " ".join(str(error).split())) from error
     return result

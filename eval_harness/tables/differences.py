@@ -19,7 +19,10 @@ Numbers = NDArray[np.float64]
 RESAMPLES = 1000
 FEWEST_SEEDS = 3
 """Of two seeds a t interval is right, but thirteen standard errors wide: it isn't printed."""
+FEWEST_EXAMPLES = 30
+"""Of fewer a bootstrap interval is too narrow: three pairs would be enough for certainty."""
 _LEVEL = 0.95
+_ROUNDING = 1e-12
 _MOST_UNDEFINED = 0.025
 
 
@@ -74,7 +77,11 @@ def difference(model: Scores, other: Scores) -> Difference | None:
     if len(defined) < (1 - _MOST_UNDEFINED) * len(resampled):
         return Difference(value, why="undefined in too many resamples")
     over_examples = (float(defined.var(ddof=1)), model.examples - 1)
-    return _with_interval(value, [over_examples, *_variances_over_seeds(model, other)])
+    found = _with_interval(value, [over_examples, *_variances_over_seeds(model, other)])
+    is_same = found.half == 0 and found.p == 1
+    if model.examples < FEWEST_EXAMPLES and not is_same:
+        return Difference(value, why="too few examples")
+    return found
 
 
 def _variances_over_seeds(model: Scores, other: Scores) -> list[tuple[float, int]]:
@@ -99,8 +106,8 @@ def _with_interval(value: float, variances: Sequence[tuple[float, int]]) -> Diff
         return float(np.sqrt(sum(terms)))
 
     half = half_width(_LEVEL)
-    if half <= 1e-12 * max(1.0, abs(value)):  # the models are the same, or differ by a constant
-        return Difference(value, 0.0, 1.0 if abs(value) <= 1e-12 else 0.0)
+    if half <= _ROUNDING * max(1.0, abs(value)):  # the models are the same, or differ by a constant
+        return Difference(value, 0.0, 1.0 if abs(value) <= _ROUNDING else 0.0)
     # p is 1 minus the level at which the interval would just reach 0.
     low, high = 0.0, 1.0
     for _ in range(60):

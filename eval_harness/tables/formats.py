@@ -50,8 +50,11 @@ def to_markdown(table: Table) -> str:
 
 def _blocks(rows: Sequence[Sequence[str]]) -> list[list[int]]:
     """Return which columns fit side by side; the first one begins every block."""
-    # tabulate leaves a blank on either side of a cell, and pads columns to the alignment's marks.
-    first, *others = (max(3, *map(_width, column)) + 3 for column in zip(*rows, strict=True))
+    # tabulate leaves a blank on either side of a cell, and two more beside a header.
+    first, *others = (
+        max(_width(header) + 2, *map(_width, cells), 0) + 3
+        for header, *cells in zip(*rows, strict=True)
+    )
     blocks, used = [[0]], first + 1
     for number, width in enumerate(others, 1):
         if len(blocks[-1]) > 1 and used + width > WIDTH:

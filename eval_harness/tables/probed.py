@@ -14,6 +14,7 @@ from eval_harness.results.measures import MEASURES, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
     OF_TEXT,
+    PROBES,
     Examples,
     ProbeResult,
     read,
@@ -99,10 +100,15 @@ def load_probed(root: Path) -> Probed:
         return Probed(invalid=(shown,))
     found: list[tuple[ProbeResult, Examples]] = []
     invalid = []
+    ids: dict[str, list[str]] = {}
     for key in (key for keys in shown.models for key in keys.values()):
         try:
             result = read(root, key)
-            found.append((result, read_examples(root, result)))
+            measured = read_examples(root, result)
+            own = list(map(str, measured.get("id", ())))
+            if not own or own != ids.setdefault(result.probe, own):
+                raise InvalidResult(root / PROBES / key, "has other examples than the rest")  # noqa: TRY301
+            found.append((result, measured))
         except InvalidResult as error:
             invalid.append(Invalid(error.path.relative_to(root).as_posix(), error.reason))
     rows = _rows([result for result, _ in found], shown.teacher)

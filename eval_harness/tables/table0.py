@@ -14,7 +14,7 @@ _N = "n"
 _TRAINED = "†"
 _TOLD = "*"
 _LEVEL = 0.05
-"""Of Holm's p-values: below it a difference can be told from chance."""
+"""Of Holm's p-values: below it a difference is significant."""
 
 
 def table0(probed: Probed) -> list[Table]:
@@ -57,7 +57,7 @@ def _score(scores: Scores | None, measure: Measure) -> Value:
         if len(scores.points) > 1
         else {}
     )
-    return Number(f"{mean:.{measure.digits}f}", mean, more)
+    return Number(f"{_rounded(mean, measure.digits):.{measure.digits}f}", mean, more)
 
 
 def _differences(probed: Probed) -> Table:
@@ -68,12 +68,13 @@ def _differences(probed: Probed) -> Table:
         if row.label != probed.reference
     )
     notes = (
-        f"Differences from {probed.reference}, ± half of the 95 % interval: over examples "
-        "(bootstrap, paired), and where there are several pre-training seeds over these too (t, "
-        "paired by seed; fewer than three are too few). With one seed an interval is about these "
-        "two models, not about how they were made.",
-        f"{_TOLD}: told from chance (p below .05, by Holm's method for all "
-        f"{len(probed.adjusted)} differences of this table).",
+        f"Differences from {probed.reference}, ± half of the 95 % interval: over evaluation "
+        "examples (bootstrap, paired), and where there are several pre-training seeds over these "
+        "too (t, paired by seed; fewer than three are too few). A row of one model is taken as it "
+        "is: its intervals are about that model, not about how it was made.",
+        f"{_TOLD}: significant: p below .05 after Holm's correction for all "
+        f"{len(probed.adjusted)} differences of this table; an interval alone may exclude 0 "
+        "without that.",
         *_note_on_trained(probed.measures),
     )
     title = f"Table 0: differences from {probed.reference}"
@@ -98,12 +99,16 @@ def difference_text(change: Difference, digits: int, *, told: bool) -> str:
     Args:
         change: the difference.
         digits: decimals to print.
-        told: whether it can be told from chance.
+        told: whether it is significant.
     """
-    value = f"{change.value:+.{digits}f}"
+    value = f"{_rounded(change.value, digits):+.{digits}f}"
     if change.half is None:
         return f"{value} ({change.why})"
     return f"{value} ±{change.half:.{digits}f}{_TOLD if told else ''}"
+
+
+def _rounded(value: float, digits: int) -> float:
+    return round(value, digits) + 0.0  # no -0.0
 
 
 def _details(change: Difference, adjusted: float | None) -> dict[str, object]:
@@ -126,8 +131,9 @@ def _notes(probed: Probed) -> Iterator[str]:
     names = {measure.name for measure in probed.measures}
     if "loss" in names and (text := results.get(OF_TEXT)):
         yield (
-            f"Word loss: nats a hidden word of {_of(text, 'texts')}, the same "
-            f"{100 * text.settings['hidden']:.0f} % of the words hidden from all."
+            f"Word loss: nats per hidden word of {_of(text, 'texts')}, the same "
+            f"{100 * text.settings['hidden']:.0f} % of the words hidden from all; it is what L_mlm "
+            "minimises, on new text."
         )
     if compared := [measure.title for measure in probed.measures if measure.of_teacher]:
         yield f"{', '.join(compared)}: with {_teacher(probed)}."
@@ -141,10 +147,10 @@ def _notes(probed: Probed) -> Iterator[str]:
             "likelier; 50 is chance."
         )
     if tasks := [name for name in results if name not in (OF_TEXT, OF_PAIRS)]:
-        fitted = [f"{title_of(name)} ({results[name].facts.get('train')})" for name in tasks]
+        sizes = dict.fromkeys(str(results[name].facts.get("train")) for name in tasks)
         yield (
-            f"{', '.join(fitted)}: the task's score of a linear map of frozen features, the mean "
-            "of the last states; in brackets the examples that it is fitted to."
+            f"{', '.join(map(title_of, tasks))}: the task's score of a linear map of frozen "
+            f"features, the mean of the last states, fitted to {' and '.join(sizes)} examples."
         )
     yield from _note_on_trained(probed.measures)
     if any(row.count > 1 for row in probed.rows):

@@ -157,3 +157,17 @@ def test_pairs_that_differ_in_one_word(first, second, words):
 def test_pairs_that_do_not(first, second):
     """Prevents pairs of which a masked model's one word says nothing."""
     assert differing_word(first, second) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 ok", 2),
+        ("cafe\u0301 ok", 2),
+        ("___ ok", 1),
+        ("\u30a2\u30fb\u30a4", 2),
+    ],
+)
+def test_marks_belong_to_their_letter(text, words):
+    """Prevents a word of Hindi, or one with an accent of its own, from being hidden in part."""
+    assert len(words_of(text)) == words

@@ -379,6 +379,15 @@ def test_a_pair_whose_word_is_cut_off():
     assert found["margin"].tolist() == [0]
 
 
+def test_a_pair_whose_word_is_half_cut():
+    """Prevents a verdict on two words of which different shares are left."""
+    pair = ("cats unforeseeably", "cats antidisestablishmentarianism")
+    whole = measure_pairs(bert(), minimal_pairs([pair]), max_seq_length=99, batch_size=1)
+    cut = measure_pairs(bert(), minimal_pairs([pair]), max_seq_length=8, batch_size=1)
+    assert whole["margin"][0] != 0
+    assert cut["margin"].tolist() == [0]
+
+
 # Models from files.
 
 

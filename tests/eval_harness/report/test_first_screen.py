@@ -29,7 +29,7 @@ def test_it_says_what_was_kept_at_which_size_and_speed(tmp_path):
     kept, size, speed = numbers
     assert kept[0] == "80 %"
     assert kept[1].startswith(
-        "of the score of its teacher, bert, are kept by distilbert (MRPC and RTE; 95 %: "
+        "of the score of its teacher, bert, is kept by distilbert (MRPC and RTE; 95\u00a0%: "
     )
     assert size[0] == "61 %"
     assert size[1].startswith("of its parameters (66.4 of ")
@@ -71,7 +71,7 @@ def test_what_probe_measured_is_a_chart():
     ]
     chart = before_fine_tuning(points, marks_of(["teacher", "student"]))
     assert chart.words == ("Pairs ↑: teacher 98.0; student 92.0.", "KL ↓ †: teacher 0.250.")
-    assert "interval of its difference" in chart.caption
+    assert "interval of the difference" in chart.caption
     without = [ProbePoints(each.label, each.measure, 1, each.scores, None) for each in points]
     other = before_fine_tuning(without, marks_of(["teacher", "student"]))
     assert chart.svg.count("<path") > other.svg.count("<path")

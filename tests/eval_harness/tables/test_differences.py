@@ -1,5 +1,7 @@
 """Differences: how often their intervals cover the truth, and what p-values say."""
 
+from dataclasses import replace
+
 import made_results as made
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from eval_harness.results.store import find
 from eval_harness.tables import comparison
 from eval_harness.tables.bootstrap import draws
 from eval_harness.tables.comparison import scores_by_seed
-from eval_harness.tables.differences import Scores, difference, holm
+from eval_harness.tables.differences import Difference, Scores, difference, holm
 from eval_harness.tables.rows import rows_of
 
 EXAMPLES, RESAMPLES, EXPERIMENTS = 80, 100, 1000
@@ -227,3 +229,12 @@ def test_scores_by_seed_are_of_the_seed_that_they_are_said_to_be(tmp_path, monke
     both = scores_by_seed(row, ["rte", "mrpc"], tmp_path)
     assert both.seeds == (2, 10)
     assert both.examples == 200
+
+
+def test_a_handful_of_examples_has_no_interval():
+    """Prevents three pairs, all of them won, from being called certain."""
+    ones = Scores(np.array([100.0]), np.full((1, 50), 100.0), (None,), 3)
+    none = Scores(np.array([0.0]), np.zeros((1, 50)), (None,), 3)
+    assert difference(ones, none) == Difference(100.0, why="too few examples")
+    assert difference(ones, ones) == Difference(0.0, 0.0, 1.0)
+    assert difference(replace(ones, examples=30), replace(none, examples=30)).p == 0

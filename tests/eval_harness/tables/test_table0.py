@@ -9,9 +9,10 @@ import pytest
 
 from eval_harness.results.probes import ProbeResult, Shown, write, write_shown
 from eval_harness.runs.run import Model, Training
+from eval_harness.tables.differences import Difference
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.probed import load_probed
-from eval_harness.tables.table0 import table0
+from eval_harness.tables.table0 import difference_text, table0
 from eval_harness.tasks.lookup import task_named
 
 COUNT = 40
@@ -160,14 +161,14 @@ def test_the_notes(three):
     scores, differences = three.printed()
     notes = made.notes(scores)
     of_text = made.note(scores, "Word loss")
-    assert of_text.startswith("Word loss: nats a hidden word of 40 texts of held-out.txt")
+    assert of_text.startswith("Word loss: nats per hidden word of 40 texts of held-out.txt")
     assert "the same 15 % of the words" in of_text
     assert [note for note in notes if "Agreement, KL" in note and "Cosine: with bert" in note]
     assert made.note(scores, "Pairs") == (
         "Pairs: % of 40 pairs of agreement.jsonl, npi.jsonl (3 that differ in more than a word "
         "are left out) of which the model finds the good sentence likelier; 50 is chance."
     )
-    assert "CoLA (200): " in made.note(scores, "CoLA")
+    assert "fitted to 200 examples" in made.note(scores, "CoLA")
     assert not [note for note in notes if note.startswith(("n:", "Perplexity", "Not counted"))]
     for text in (scores, differences):
         assert made.note(text, "†").startswith("† KL and cosine are what distillation itself")
@@ -229,7 +230,7 @@ def test_a_star_is_holms(study):
         random = np.random.default_rng(number).permutation(wave)
         study.put(each, "text", loss=5 + random + 2.2 / np.sqrt(COUNT), **words)
     _, text = study.printed()
-    assert made.note(text, "*").startswith("*: told from chance (p below .05, by Holm's")
+    assert made.note(text, "*").startswith("*: significant: p below .05 after Holm's")
     assert "for all 4 differences" in made.note(text, "*")
     assert len(made.grid(text)) == 4
     assert not [row for row in made.grid(text) if "*" in row["Word loss ↓"]]
@@ -383,3 +384,8 @@ def test_a_copy_of_a_student_is_no_second_seed(study):
         study.text(of, 2.0, Training("a" * 16, 1), teacher=False)
     scores, *_ = study.printed()
     assert {row["n"] for row in made.grid(scores)} == {"1"}
+
+
+def test_no_difference_has_no_sign_of_its_own():
+    """Prevents `-0.0`, which reads as a loss."""
+    assert difference_text(Difference(-0.0004, 0.1, 0.9), 1, told=False) == "+0.0 ±0.1"
