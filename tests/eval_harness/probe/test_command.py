@@ -182,7 +182,8 @@ def test_models_that_are_the_same_differ_by_nothing(world, probe, tmp_path):
         for cell in cells:
             assert (cell["number"], cell["interval"], cell["p"]) == (0, [0, 0], 1)
             assert "*" not in cell["text"]
-    assert any(cell and cell["p"] < 0.05 for cell in list(rows["bert"].values())[2:])
+    others = list(rows["bert"].values())[2:]
+    assert any(cell and cell["number"] != 0 for cell in others)
 
 
 def parsed(text):
