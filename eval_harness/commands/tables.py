@@ -1,4 +1,4 @@
-"""`python -m eval_harness tables`: Tables 1-4 from the files of a results folder."""
+"""`python -m eval_harness tables`: Tables 0-4 from the files of a results folder."""
 
 from angels_share.cli import DONE, RUN_FAILED, Command
 from angels_share.flags import Flag, Options
@@ -16,7 +16,7 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     name="eval_harness tables",
-    summary="writes Tables 1-4 into the results folder, and prints them",
+    summary="writes Tables 0-4 into the results folder, and prints them",
     flags=(
         Flag("results_dir", "folder of results", default="results"),
         Flag("format", "output format", default="markdown", choices=tuple(FORMATS)),
