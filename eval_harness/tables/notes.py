@@ -11,6 +11,7 @@ from eval_harness.runs.settings import FINE_TUNING
 from eval_harness.tables.cells import title_of
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.row_labels import format_setting
+from eval_harness.tables.table import STAND_IN
 from eval_harness.tasks.registry import MISMATCHED, TASKS
 
 
@@ -145,7 +146,7 @@ def _from_files(shown: Sequence[_ShownCell]) -> Iterable[str]:
         else:
             others.append((cell, f"{content} from {' and '.join(sorted(sources))}"))
     for name, facts in declared.items():
-        yield f"Stand-in data: {name}: {_merged(facts, shown)}."
+        yield f"{STAND_IN}{name}: {_merged(facts, shown)}."
     if copies:
         yield f"Read from files, not from the Hub: {_merged(copies, shown)}."
     if others:

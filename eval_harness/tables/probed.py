@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from angels_share.ablations import ABLATIONS
-from eval_harness.results.measures import MEASURES, Measure, Numbers
+from eval_harness.results.measures import LOSS, MEASURES, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
     OF_TEXT,
@@ -216,5 +216,7 @@ def _scores(
             np.stack([resampled[measure.name, result.key] for result in results]),
             tuple(result.training.seed if result.training else None for result in results),
             len(examples[results[0].key]["id"]),
+            # Where a tokenizer cuts a text earlier, fewer of its words are read.
+            tuple(examples[results[0].key]["words"].tolist()) if measure == LOSS else (),
         )
     return scores

@@ -26,6 +26,9 @@ class Published(str):
     __slots__ = ()
 
 
+STAND_IN = "Stand-in data: "
+"""How a note begins that says so."""
+
 Value = str | float | Number | None
 """A cell; None is blank: not measured."""
 
@@ -75,7 +78,10 @@ def make_table(
         section: key of the published numbers in `paper` [`name`].
     """
     section = section or name
-    all_notes = (paper[section]["what"], *footnotes(paper, section), *notes)
+    stand_in = [note for note in notes if note.startswith(STAND_IN)]
+    others = [note for note in notes if note not in stand_in]
+    # First of all that a score is of no real task: the paper's rows stand above it.
+    all_notes = (*stand_in, paper[section]["what"], *footnotes(paper, section), *others)
     cells = tuple(map(tuple, rows))
     return Table(name, title, tuple(columns), cells, tuple(map(one_line, all_notes)))
 
