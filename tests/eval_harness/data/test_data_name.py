@@ -139,7 +139,7 @@ def test_times_say_the_name(tmp_path):
 def test_the_demo_world_says_its_name(monkeypatch):
     """Prevents what `make demo` leaves behind from looking like numbers on GLUE."""
     monkeypatch.setattr(demo, "LINES", 1)
-    monkeypatch.setattr(demo, "TRAIN", dict.fromkeys(demo.TRAIN, 4))
+    monkeypatch.setattr(demo, "TRAIN", 4)
     monkeypatch.setattr(demo, "HELD_OUT", 4)
     files = dict(demo.world_files(11))
     for folder in ("glue", "squad"):
