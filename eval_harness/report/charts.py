@@ -3,9 +3,10 @@
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,6 +40,8 @@ from eval_harness.report.panels import (
 from eval_harness.report.training_curves import PARTS, Curve, title_of_part
 from eval_harness.tables.cells import title_of
 from eval_harness.tasks.registry import GLUE
+
+_Labelled = TypeVar("_Labelled", SeedScores, ProbePoints)
 
 
 def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
@@ -195,19 +198,7 @@ def seeds_by_task(seeds: Sequence[SeedScores], marks: Mapping[str, Mark]) -> Cha
         caption += " Hollow: a run that gave one answer to everything."
 
     def draw() -> Figure:
-        rows = math.ceil(len(by_task) / 2)
-        figure = svg.new_figure(1.4 * rows + 0.1 + legend_height(labels))
-        panels = in_two_columns(figure, len(by_task))
-        for axes, (task, of_task) in zip(panels, by_task.items(), strict=True):
-            for each in of_task:
-                _draw_seeds(axes, each, labels.index(each.label), marks[each.label])
-            axes.set(xlim=(-0.6, len(labels) - 0.4), xticks=[])
-            axes.set_title(task)
-            axes.margins(y=0.14)
-            axes.grid(visible=False, axis="x")
-            axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-        add_legend(figure, labels, marks)
-        return figure
+        return _panel_each(by_task, labels, marks, _draw_seeds)
 
     return render("seeds-by-task", "Seeds, one by one", caption, words, draw)
 
@@ -229,21 +220,30 @@ def before_fine_tuning(points: Sequence[ProbePoints], marks: Mapping[str, Mark])
     )
 
     def draw() -> Figure:
-        rows = math.ceil(len(by_measure) / 2)
-        figure = svg.new_figure(1.4 * rows + 0.1 + legend_height(labels))
-        panels = in_two_columns(figure, len(by_measure))
-        for axes, (measure, of_measure) in zip(panels, by_measure.items(), strict=True):
-            for each in of_measure:
-                _draw_probe(axes, each, labels.index(each.label), marks[each.label])
-            axes.set(xlim=(-0.6, len(labels) - 0.4), xticks=[])
-            axes.set_title(measure)
-            axes.margins(y=0.14)
-            axes.grid(visible=False, axis="x")
-            axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-        add_legend(figure, labels, marks)
-        return figure
+        return _panel_each(by_measure, labels, marks, _draw_probe)
 
     return render("before-fine-tuning", "Before any fine-tuning", caption, words, draw)
+
+
+def _panel_each(
+    groups: Mapping[str, Sequence[_Labelled]],
+    labels: Sequence[str],
+    marks: Mapping[str, Mark],
+    draw: Callable[[Axes, _Labelled, int, Mark], None],
+) -> Figure:
+    """Return a figure with a panel for each group, and in it a place for each label."""
+    figure = svg.new_figure(1.4 * math.ceil(len(groups) / 2) + 0.1 + legend_height(labels))
+    panels = in_two_columns(figure, len(groups))
+    for axes, (title, group) in zip(panels, groups.items(), strict=True):
+        for each in group:
+            draw(axes, each, labels.index(each.label), marks[each.label])
+        axes.set(xlim=(-0.6, len(labels) - 0.4), xticks=[])
+        axes.set_title(title)
+        axes.margins(y=0.14)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    add_legend(figure, labels, marks)
+    return figure
 
 
 def _draw_probe(axes: Axes, points: ProbePoints, place: int, mark: Mark) -> None:

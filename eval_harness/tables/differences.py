@@ -35,14 +35,14 @@ class Scores:
         resampled: [models, resamples], under the same draws of examples for all.
         seeds: the seed of each; two models with the same seeds are compared seed by seed.
         examples: the number of examples.
-        words: what was counted in each example, if that depends on the tokenizer.
+        counted: the words or tokens of each example, where a score is per word or token.
     """
 
     points: Numbers
     resampled: Numbers
     seeds: tuple[int | None, ...]
     examples: int
-    words: tuple[float, ...] = ()
+    counted: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def difference(model: Scores, other: Scores) -> Difference | None:
     value = float(model.points.mean() - other.points.mean())
     if not np.isfinite(value):
         return None
-    if model.words != other.words:
-        return Difference(value, why="other words")
+    if model.counted != other.counted:
+        return Difference(value, why="other tokenizer")
     sizes = (len(model.points), len(other.points))
     if any(1 < size < FEWEST_SEEDS for size in sizes):
         return Difference(value, why="n too small")

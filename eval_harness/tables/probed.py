@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from angels_share.ablations import ABLATIONS
-from eval_harness.results.measures import LOSS, MEASURES, Measure, Numbers
+from eval_harness.results.measures import LOSS, MEASURES, PERPLEXITY, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
     OF_TEXT,
@@ -216,7 +216,15 @@ def _scores(
             np.stack([resampled[measure.name, result.key] for result in results]),
             tuple(result.training.seed if result.training else None for result in results),
             len(examples[results[0].key]["id"]),
-            # Where a tokenizer cuts a text earlier, fewer of its words are read.
-            tuple(examples[results[0].key]["words"].tolist()) if measure == LOSS else (),
+            _counted(measure, examples[results[0].key]),
         )
     return scores
+
+
+def _counted(measure: Measure, examples: Examples) -> tuple[float, ...]:
+    """Return what a score is divided by, where the tokenizer decides it.
+
+    A tokenizer that cuts a text earlier reads fewer of its words, and a perplexity is per token.
+    """
+    column = {LOSS.name: "words", PERPLEXITY.name: "tokens"}.get(measure.name)
+    return tuple(examples[column].tolist()) if column else ()

@@ -8,7 +8,7 @@ from eval_harness.tables.cells import MODEL, title_of
 from eval_harness.tables.differences import Difference, Scores
 from eval_harness.tables.probed import Probed
 from eval_harness.tables.row_labels import one_line
-from eval_harness.tables.table import Number, Table, Value
+from eval_harness.tables.table import STAND_IN, Number, Table, Value
 
 _N = "n"
 _TRAINED = "†"
@@ -68,6 +68,7 @@ def _differences(probed: Probed) -> Table:
         if row.label != probed.reference
     )
     notes = (
+        *_note_on_data(probed),
         f"Differences from {probed.reference}, ± half of the 95 % interval: over evaluation "
         "examples (bootstrap, paired), and where there are several pre-training seeds over these "
         "too (t, paired by seed; fewer than three are too few). A row of one model is taken as it "
@@ -126,7 +127,16 @@ def _note_on_trained(measures: Sequence[Measure]) -> Iterator[str]:
         )
 
 
+def _note_on_data(probed: Probed) -> Iterator[str]:
+    """Say first that the data of tasks stand in for others, where they declare it."""
+    results = (result for row in probed.rows for each in row.results.values() for result in each)
+    names = dict.fromkeys(str(name) for each in results if (name := each.facts.get("name")))
+    if names:
+        yield f"{STAND_IN}{', '.join(names)}."
+
+
 def _notes(probed: Probed) -> Iterator[str]:
+    yield from _note_on_data(probed)
     results = {probe: each[0] for row in probed.rows for probe, each in row.results.items() if each}
     names = {measure.name for measure in probed.measures}
     if "loss" in names and (text := results.get(OF_TEXT)):

@@ -30,13 +30,13 @@ class Study:
     """A results folder, filled result by result, in the order in which a command names models."""
 
     def __init__(self, root):
-        self.root, self.keys, self.teacher = root, {}, None
+        self.root, self.keys, self.teacher, self.facts = root, {}, None, {}
 
     def put(self, of, probe, training=None, **columns):
         size = len(next(iter(columns.values())))
         columns = {"id": np.array([f"{n}" for n in range(size)], dtype=object), **columns}
         settings = {"version": 1, "content": "0123456789abcdef", "hidden": 0.15}
-        facts = {"files": FILES.get(probe, []), "count": size, "train": 200}
+        facts = {"files": FILES.get(probe, []), "count": size, "train": 200, **self.facts}
         if probe == "pairs":
             facts["left_out"] = 3
         if probe not in FILES:
@@ -389,3 +389,23 @@ def test_a_copy_of_a_student_is_no_second_seed(study):
 def test_no_difference_has_no_sign_of_its_own():
     """Prevents `-0.0`, which reads as a loss."""
     assert difference_text(Difference(-0.0004, 0.1, 0.9), 1, told=False) == "+0.0 ±0.1"
+
+
+def test_perplexities_of_two_tokenizers_are_not_set_against_each_other(study):
+    """Prevents a star for the tokenizer that cuts words into more tokens."""
+    causal(study, model("gpt2"), np.log(20))
+    columns = {"tokens": np.full(COUNT, 4.0), "surprisal": 4 * np.full(COUNT, np.log(90))}
+    study.put(model("distilgpt2"), "text", **columns)
+    _, differences = study.printed()
+    cell = made.cells(differences)["distilgpt2"]["Perplexity ↓"]
+    assert cell == "+70.00 (other tokenizer)"
+
+
+def test_stand_in_data_are_named_first(study):
+    """Prevents probes of something made up from looking like those of the real task."""
+    labels = np.arange(COUNT) % 2
+    study.facts = {"name": "demo world (made up)"}
+    for name in ("a", "b"):
+        study.put(model(name), "cola", label=labels, predicted=labels)
+    for text in study.printed():
+        assert made.notes(text)[0] == "Stand-in data: demo world (made up)."
