@@ -8,7 +8,9 @@ from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.names import nearest
 
-COMMANDS = ("tables", "report", "speed", "probe", "tasks", "fetch", "push", "demo")
+COMMANDS = (
+    "tables", "report", "compare", "speed", "probe", "tasks", "fetch", "push", "demo"
+)  # fmt: skip
 """The commands of `python -m eval_harness`, each a module of `eval_harness.commands`."""
 
 

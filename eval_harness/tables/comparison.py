@@ -6,7 +6,8 @@ hash of everything that it depends on.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.files import hash_of, write_json
-from eval_harness.results.predictions import ClassPredictions
-from eval_harness.results.store import InvalidResult, path_of, read_predictions
+from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions, Predictions
+from eval_harness.results.record import TaskResult
+from eval_harness.results.store import (
+    InvalidResult,
+    path_of,
+    read_any_predictions,
+    read_predictions,
+)
 from eval_harness.tables import bootstrap
 from eval_harness.tables.bootstrap import Interval, PairedPredictions
-from eval_harness.tables.differences import RESAMPLES, Scores
+from eval_harness.tables.differences import RESAMPLES, Scores, mean_over_tasks
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tasks.lookup import task_named
-from eval_harness.tasks.registry import GLUE
+from eval_harness.tasks.registry import GLUE, TASKS, Metric
 
 INTERVALS = "intervals"
 
@@ -34,16 +41,19 @@ _COMPARISONS: Mapping[Comparison, Callable[[Sequence[PairedPredictions], int], I
 
 def common_tasks(row: Row, other: Row) -> tuple[str, ...]:
     """Return the GLUE tasks that both have scores for, on the same examples and scored alike."""
-    return tuple(
-        task
-        for task in GLUE
-        if task in row.cells
-        and task in other.cells
-        and row.cells[task].counted_scores
-        and other.cells[task].counted_scores
-        and row.cells[task].data_hash == other.cells[task].data_hash
-        and _scored_alike(row.cells[task], other.cells[task])
-    )
+    return tuple(task for task in GLUE if why_not_comparable(row, other, task) is None)
+
+
+def why_not_comparable(row: Row, other: Row, task: str) -> str | None:
+    """Return why two rows can't be compared on a task; None if they can."""
+    for each in (row, other):
+        if task not in each.cells or not each.cells[task].counted_scores:
+            return f"{each.label} has no score"
+    if row.cells[task].data_hash != other.cells[task].data_hash:
+        return f"{row.label} and {other.label} were evaluated on other data"
+    if not _scored_alike(row.cells[task], other.cells[task]):
+        return f"{row.label} and {other.label} were scored differently"
+    return None
 
 
 _SCORING = ("version", "labels", "measures", "columns")
@@ -118,30 +128,96 @@ def scores_by_seed(row: Row, tasks: Sequence[str], root: Path) -> Scores:
     Raises:
         InvalidResult: predictions are missing, damaged, or of other examples.
     """
-    cells = [row.cells[task] for task in tasks]
-    seeds = set.intersection(*({result.seed for result in cell.counted_results} for cell in cells))
-    points: list[NDArray[Any]] = []
-    resampled: list[NDArray[Any]] = []
-    examples = 0
-    for number, (task, cell) in enumerate(zip(tasks, cells, strict=True)):
-        chosen = [result for result in cell.counted_results if result.seed in seeds]
-        part = replace(cell, results=tuple(chosen), scores=tuple(result.score for result in chosen))
-        paired = _pair_predictions(task, part, part, root)
-        size = len(paired.labels)
-        random = np.random.default_rng([0, number])
-        every = bootstrap.draws(random, size, RESAMPLES)
-        scores = [
-            bootstrap.task_scores(paired.task, counts, paired.student, paired.labels)
-            for counts in (np.ones((1, size)), *every)
-        ]
-        points.append(scores[0][0])
-        resampled.append(np.concatenate(scores[1:]).T)
-        examples += size
-    return Scores(
-        100 * np.mean(points, axis=0),
-        100 * np.mean(resampled, axis=0),
-        tuple(sorted(seeds)),
-        examples,
+    return mean_over_tasks(
+        [task_scores(row, task, root, number)[0] for number, task in enumerate(tasks)]
+    )
+
+
+def task_scores(row: Row, task: str, root: Path, number: int = 0) -> tuple[Scores, str]:
+    """Return a row's score on a task, in percent, for every seed, and a hash of the examples.
+
+    Args:
+        row: the row.
+        task: a task that it has scores for.
+        root: the results folder, which holds the predictions.
+        number: of the bootstrap's draws. Rows that are compared on a task need equal ones, tasks
+            that are averaged different ones.
+
+    Raises:
+        InvalidResult: predictions are missing, damaged, or of other examples.
+    """
+    results = row.cells[task].counted_results
+    evaluated = [_evaluated(root, result) for result in results]
+    for result, each in zip(results, evaluated, strict=True):
+        if each.examples != evaluated[0].examples:
+            raise InvalidResult(path_of(root, result.key), "has other examples than the rest")
+    labels = evaluated[0].labels
+    predictions = np.stack([each.predictions for each in evaluated], axis=1)
+    score = _score_of(results[0], evaluated[0].kind)
+    random = np.random.default_rng([0, number])
+    size = len(predictions)
+    resampled = [
+        score(counts, predictions, labels) for counts in bootstrap.draws(random, size, RESAMPLES)
+    ]
+    scores = Scores(
+        100 * score(np.ones((1, size)), predictions, labels)[0],
+        100 * np.concatenate(resampled).T,
+        tuple(result.seed for result in results),
+        size,
+    )
+    return scores, evaluated[0].examples
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """One result's predictions on the first split, as its score needs them."""
+
+    kind: type[Predictions]
+    examples: str
+    labels: NDArray[Any]
+    predictions: NDArray[Any]
+
+
+def _evaluated(root: Path, result: TaskResult) -> _Evaluated:
+    predictions = read_any_predictions(root, result)
+    if isinstance(predictions, AnsweredQuestions):  # each question's F1, whose mean is the score
+        examples = hash_of(list(predictions.ids), 16)
+        return _Evaluated(AnsweredQuestions, examples, predictions.f1, predictions.f1)
+    if not isinstance(predictions, ClassPredictions):
+        kind = type(predictions).__name__
+        raise InvalidResult(path_of(root, result.key), f"has no score per example ({kind})")
+    is_regression = predictions.logits.shape[1] == 1
+    ids, labels, predicted = _first_split(predictions, is_regression=is_regression)
+    return _Evaluated(ClassPredictions, hash_of([ids, labels.tolist()], 16), labels, predicted)
+
+
+_Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
+"""The scores, [resamples, seeds], of counts, predictions and labels."""
+
+
+def _score_of(result: TaskResult, predictions: type[Predictions]) -> _Score:
+    if predictions is AnsweredQuestions:
+        return lambda counts, f1, _labels: (counts @ f1) / counts.sum(axis=1)[:, None]
+    return partial(bootstrap.metric_scores, primary_metrics(result))
+
+
+def primary_metrics(result: TaskResult) -> tuple[Metric, ...]:
+    """Return the metrics whose mean is a result's score.
+
+    A result records all metrics of a custom task, the primary ones first, but not how many these
+    are: as many as have a mean nearest to the score.
+    """
+    for task in TASKS:
+        if task.name == result.task:
+            return task.primary
+    measures: list[Metric] = list(result.settings.task.get("measures", ()))
+    saved = next(each for each in result.scores.values() if each.get("score") == result.score)
+    known = [each for each in measures if saved.get(each) is not None]
+    return min(
+        (tuple(known[:count]) for count in range(1, len(known) + 1)),
+        key=lambda names: abs(
+            sum(saved[name] or 0.0 for name in names) / len(names) - (result.score or 0.0)
+        ),
     )
 
 
@@ -176,7 +252,8 @@ def _pair_predictions(task: str, student: Cell, other: Cell, root: Path) -> Pair
         columns.append([])
         for result in cell.counted_results:
             predictions = read_predictions(root, result, ClassPredictions)
-            ids, labels, predicted = _first_split(task, predictions)
+            is_regression = task_named(task).is_regression
+            ids, labels, predicted = _first_split(predictions, is_regression=is_regression)
             first = first or (ids, labels)
             if ids != first[0] or not np.array_equal(labels, first[1]):
                 raise InvalidResult(path_of(root, result.key), "has other examples than the rest")
@@ -187,12 +264,12 @@ def _pair_predictions(task: str, student: Cell, other: Cell, root: Path) -> Pair
 
 
 def _first_split(
-    task: str, predictions: ClassPredictions
+    predictions: ClassPredictions, *, is_regression: bool
 ) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
     """Return ids, labels and predictions of the first split: MNLI's matched part, no test set."""
     splits = np.asarray(predictions.split)
     in_first = splits == splits[0]
     logits = predictions.logits[in_first]
-    predicted = logits[:, 0] if task_named(task).is_regression else logits.argmax(axis=1)
+    predicted = logits[:, 0] if is_regression else logits.argmax(axis=1)
     ids = [name for name, chosen in zip(predictions.ids, in_first, strict=True) if chosen]
     return ids, np.asarray(predictions.labels)[in_first], predicted

@@ -62,6 +62,23 @@ class Difference:
     why: str = ""
 
 
+def mean_over_tasks(scores: Sequence[Scores]) -> Scores:
+    """Return a model's mean score over tasks, for every seed that all of them have.
+
+    Args:
+        scores: those of each task, each resampled by draws of its own.
+    """
+    seeds = [seed for seed in scores[0].seeds if all(seed in each.seeds for each in scores)]
+    chosen = [[each.seeds.index(seed) for seed in seeds] for each in scores]
+    pairs = list(zip(scores, chosen, strict=True))
+    return Scores(
+        np.mean([each.points[numbers] for each, numbers in pairs], axis=0),
+        np.mean([each.resampled[numbers] for each, numbers in pairs], axis=0),
+        tuple(seeds),
+        sum(each.examples for each in scores),
+    )
+
+
 def difference(model: Scores, other: Scores) -> Difference | None:
     """Return how much higher a model's score is than another's; None if one is undefined.
 

@@ -12,8 +12,9 @@ from eval_harness.tables.table import STAND_IN, Number, Table, Value
 
 _N = "n"
 _TRAINED = "†"
-_TOLD = "*"
-_LEVEL = 0.05
+TOLD = "*"
+"""The mark of a significant difference."""
+LEVEL = 0.05
 """Of Holm's p-values: below it a difference is significant."""
 
 
@@ -73,7 +74,7 @@ def _differences(probed: Probed) -> Table:
         "examples (bootstrap, paired), and where there are several pre-training seeds over these "
         "too (t, paired by seed; fewer than three are too few). A row of one model is taken as it "
         "is: its intervals are about that model, not about how it was made.",
-        f"{_TOLD}: significant: p below .05 after Holm's correction for all "
+        f"{TOLD}: significant: p below .05 after Holm's correction for all "
         f"{len(probed.adjusted)} differences of this table; an interval alone may exclude 0 "
         "without that.",
         *_note_on_trained(probed.measures),
@@ -88,9 +89,9 @@ def _difference(probed: Probed, label: str, measure: Measure) -> Value:
         return None
     adjusted = probed.adjusted.get((measure.name, label))
     return Number(
-        difference_text(change, measure.digits, told=adjusted is not None and adjusted < _LEVEL),
+        difference_text(change, measure.digits, told=adjusted is not None and adjusted < LEVEL),
         change.value,
-        _details(change, adjusted),
+        details_of(change, adjusted),
     )
 
 
@@ -105,14 +106,15 @@ def difference_text(change: Difference, digits: int, *, told: bool) -> str:
     value = f"{_rounded(change.value, digits):+.{digits}f}"
     if change.half is None:
         return f"{value} ({change.why})"
-    return f"{value} ±{change.half:.{digits}f}{_TOLD if told else ''}"
+    return f"{value} ±{change.half:.{digits}f}{TOLD if told else ''}"
 
 
 def _rounded(value: float, digits: int) -> float:
     return round(value, digits) + 0.0  # no -0.0
 
 
-def _details(change: Difference, adjusted: float | None) -> dict[str, object]:
+def details_of(change: Difference, adjusted: float | None) -> dict[str, object]:
+    """Return a difference's fields for the JSON format: interval, p, and p adjusted by Holm."""
     if change.half is None:
         return {"why": change.why}
     interval = [change.value - change.half, change.value + change.half]

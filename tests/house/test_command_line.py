@@ -36,6 +36,7 @@ OUR_FLAGS = {
     "save_models push_to_hub hub_model_id hub_private_repo hub_revision",
     "eval_harness tables": "results_dir format verify",
     "eval_harness report": "results_dir students",
+    "eval_harness compare": "models tasks results_dir format chart",
     "eval_harness probe": "model teacher text pairs tasks data_dir limit max_seq_length seed "
     "batch_size device format results_dir rerun",
     "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "

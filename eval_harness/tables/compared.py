@@ -1,0 +1,348 @@
+"""Models side by side: medians, differences, and which of these can be told from chance. No torch.
+
+The first model is the one that the others are compared with. "Retained" in Table 1 is the special
+case of a student and its teacher.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from angels_share.errors import UserError
+from angels_share.names import nearest, short_name_of
+from eval_harness.results.store import InvalidResult
+from eval_harness.runs.models import folder_name
+from eval_harness.tables.bootstrap import Interval
+from eval_harness.tables.cells import mean_cell, score_cell, title_of
+from eval_harness.tables.comparison import (
+    cached_interval,
+    common_tasks,
+    sum_of_medians,
+    task_scores,
+    why_not_comparable,
+)
+from eval_harness.tables.differences import Difference, Scores, difference, holm, mean_over_tasks
+from eval_harness.tables.notes import cell_notes
+from eval_harness.tables.row import Row
+from eval_harness.tables.row_labels import one_line
+from eval_harness.tables.table import STAND_IN, Number, Table, Value
+from eval_harness.tables.table0 import LEVEL, TOLD, details_of, difference_text
+from eval_harness.tasks.registry import TASKS
+
+MEAN = "mean"
+"""The key of the mean over all tasks, among the tasks."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row and the results folder that it is from; the label is unique among those compared."""
+
+    label: str
+    row: Row
+    root: Path
+
+
+@dataclass(frozen=True)
+class Retained:
+    """A model's share of the first one's mean over their GLUE tasks, in percent, as in Table 1."""
+
+    label: str
+    percent: float
+    interval: Interval
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side on the tasks that all of them have scores for.
+
+    Attributes:
+        entries: the models; the others are compared with the first.
+        tasks: the tasks.
+        scores: every model's score by seed, in percent, by task or `MEAN`, then by label.
+        without_interval: tasks whose predictions can't be resampled, and why.
+        left_out: tasks that some model has and that can't be compared, and why.
+    """
+
+    entries: tuple[Entry, ...]
+    tasks: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, Scores]]
+    without_interval: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+    @property
+    def reference(self) -> Entry:
+        """The model that the others are compared with."""
+        return self.entries[0]
+
+    @cached_property
+    def differences(self) -> Mapping[tuple[str, str], Difference]:
+        """How much higher each other model scores than the first, by task or `MEAN`, and label."""
+        found = {}
+        for task, scores in self.scores.items():
+            for entry in self.entries[1:]:
+                change = difference(scores[entry.label], scores[self.reference.label])
+                if change is not None:
+                    found[task, entry.label] = change
+        return found
+
+    @cached_property
+    def adjusted(self) -> Mapping[tuple[str, str], float]:
+        """The p-values of the differences that have one, adjusted for their number.
+
+        The means are what is asked for first: they are adjusted among themselves, and the tasks
+        among themselves, so that the number of tasks doesn't hide a difference of the means.
+        """
+        adjusted: dict[tuple[str, str], float] = {}
+        for of_mean in (True, False):
+            known = {
+                key: each.p
+                for key, each in self.differences.items()
+                if each.p is not None and (key[0] == MEAN) == of_mean
+            }
+            adjusted.update(zip(known, holm(list(known.values())), strict=True))
+        return adjusted
+
+    def is_told(self, task: str, label: str) -> bool:
+        """Return whether a difference can be told from chance, all of them considered."""
+        return self.adjusted.get((task, label), 1.0) < LEVEL
+
+    @cached_property
+    def retained(self) -> tuple[Retained, ...]:
+        """Every other model's share of the first one's mean, where both have tasks of GLUE."""
+        return tuple(
+            found for entry in self.entries[1:] if (found := self._retained(entry)) is not None
+        )
+
+    def _retained(self, entry: Entry) -> Retained | None:
+        tasks = tuple(
+            task for task in common_tasks(entry.row, self.reference.row) if task in self.tasks
+        )
+        base = sum_of_medians(self.reference.row, tasks)
+        if base <= 0:
+            return None
+        interval = Interval(None, "results of two folders")
+        if entry.root == self.reference.root:
+            interval = cached_interval("shares", entry.row, self.reference.row, tasks, entry.root)
+        percent = 100 * (sum_of_medians(entry.row, tasks) / base)
+        return Retained(entry.label, percent, interval, tasks)
+
+
+def entry_named(name: str, rows: Sequence[Row], root: Path) -> Entry:
+    """Return the row that a name means: a row's label, else the only row of a model.
+
+    Args:
+        name: a label as tables print it, a model's name, short name, Hub id or folder.
+        rows: all rows of the results folder.
+        root: the results folder.
+
+    Raises:
+        UserError: no row is meant, or several; the error lists them.
+    """
+    for row in rows:
+        if name == row.label:
+            return Entry(row.label, row, root)
+    found = [row for row in rows if _is_meant(name, row)]
+    current = [row for row in found if not row.variant]
+    if len(current) == 1:
+        return Entry(current[0].label, current[0], root)
+    if found:
+        labels = ", ".join(f'"{row.label}"' for row in found)
+        raise UserError(f"{name!r} has {len(found)} rows of results: name one of {labels}")
+    known = [row.label for row in rows]
+    listed = f"known: {', '.join(known)}" if known else f"{root} holds no results"
+    raise UserError(f"no results of {name!r} in {root}{nearest(name, known)} ({listed})")
+
+
+def _is_meant(name: str, row: Row) -> bool:
+    model, short = row.model, short_name_of(name)
+    folder = Path(name).expanduser().resolve()
+    return (
+        name in (model.name, model.key, model.source)
+        or str(folder) == model.source
+        or (folder.is_dir() and folder_name(folder) == model.name)
+        or (short is not None and short is short_name_of(model.name))
+    )
+
+
+def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -> Comparison:
+    """Compare models on the tasks that all of them have scores for.
+
+    Args:
+        entries: two models or more.
+        tasks: names of the tasks to compare them on [all].
+
+    Raises:
+        UserError: fewer than two models, one of them twice, or no task that can be compared.
+    """
+    if len(entries) < 2:
+        raise UserError("compare needs two models or more")
+    for number, entry in enumerate(entries):
+        if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
+            raise UserError(f"{entry.label} is named twice: name two models or more")
+    reference, *others = _with_unique_labels(entries)
+    candidates = _tasks_of([entry.row for entry in entries])
+    for name in tasks or ():
+        if name not in candidates:
+            known = ", ".join(candidates)
+            raise UserError(f"no results on {name!r}{nearest(name, candidates)} (known: {known})")
+    comparable: list[str] = []
+    left_out: dict[str, str] = {}
+    for task in tasks or candidates:
+        reasons = (why_not_comparable(each.row, reference.row, task) for each in others)
+        if (why := next(filter(None, reasons), None)) is None:
+            comparable.append(task)
+        else:
+            left_out[task] = why
+    if not comparable:
+        raise UserError(
+            f"nothing to compare: {'; '.join(f'{title_of(t)}: {w}' for t, w in left_out.items())}"
+        )
+    scores, without = _scores((reference, *others), comparable)
+    return Comparison((reference, *others), tuple(comparable), scores, without, left_out)
+
+
+def _tasks_of(rows: Sequence[Row]) -> list[str]:
+    """Return the tasks that some row has, in the tables' order, the custom ones last."""
+    present = {result.task for row in rows for result in row.results}
+    known = [task.name for task in TASKS]
+    return [*(name for name in known if name in present), *sorted(present - set(known))]
+
+
+def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries, rows of one label with their folder: each folder labels its own rows."""
+    labels = [entry.label for entry in entries]
+    return [
+        entry
+        if labels.count(entry.label) == 1
+        else Entry(f"{entry.label} ({entry.root.name})", entry.row, entry.root)
+        for entry in entries
+    ]
+
+
+def _scores(
+    entries: Sequence[Entry], tasks: Sequence[str]
+) -> tuple[dict[str, dict[str, Scores]], dict[str, str]]:
+    """Return the scores by task and label, and why those of other tasks can't be resampled."""
+    scores: dict[str, dict[str, Scores]] = {}
+    without: dict[str, str] = {}
+    for number, task in enumerate(tasks):
+        try:
+            found = [task_scores(entry.row, task, entry.root, number) for entry in entries]
+        except InvalidResult as error:
+            without[task] = f"{error.path.name} {error.reason}"
+            continue
+        if len({examples for _, examples in found}) > 1:
+            without[task] = "their predictions are of other examples"
+            continue
+        scores[task] = {entry.label: each for entry, (each, _) in zip(entries, found, strict=True)}
+    if len(tasks) > 1 and not without:
+        labels = [entry.label for entry in entries]
+        means = {name: mean_over_tasks([scores[task][name] for task in tasks]) for name in labels}
+        if all(len(mean.seeds) for mean in means.values()):
+            scores[MEAN] = means
+    return scores, without
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return a comparison as a table: a row per task, a column per model and per difference."""
+    entries, reference = comparison.entries, comparison.reference
+    columns = (
+        "Task",
+        *(entry.label for entry in entries),
+        *(f"{entry.label} vs {reference.label}" for entry in entries[1:]),
+    )
+    rows: list[tuple[Value, ...]] = [
+        (
+            title_of(task),
+            *(score_cell(entry.row, task, always_count=True) for entry in entries),
+            *(_difference(comparison, task, entry.label) for entry in entries[1:]),
+        )
+        for task in comparison.tasks
+    ]
+    if len(comparison.tasks) > 1:
+        mean: list[Value] = [mean_cell(entry.row, comparison.tasks) for entry in entries]
+        changes = [_difference(comparison, MEAN, entry.label) for entry in entries[1:]]
+        rows.append((f"Mean of {len(comparison.tasks)} tasks", *mean, *changes))
+    title = f"{', '.join(e.label for e in entries[1:])} compared with {reference.label}"
+    # First of all that a score is of no real task, as in every table.
+    notes = sorted(
+        map(one_line, _notes(comparison)), key=lambda note: note[: len(STAND_IN)] != STAND_IN
+    )
+    return Table(
+        "comparison", one_line(title), tuple(map(one_line, columns)), tuple(rows), tuple(notes)
+    )
+
+
+def _difference(comparison: Comparison, task: str, label: str) -> Value:
+    change = comparison.differences.get((task, label))
+    if change is None:
+        return None
+    return Number(
+        difference_text(change, 1, told=comparison.is_told(task, label)),
+        change.value,
+        details_of(change, comparison.adjusted.get((task, label))),
+    )
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """Return what a comparison found, a sentence per model that is compared with the first."""
+    return [_sentence(comparison, entry.label) for entry in comparison.entries[1:]]
+
+
+def _sentence(comparison: Comparison, label: str) -> str:
+    """Return `b scores 2.5 ±0.6 higher than a (mean of 9 tasks): more than chance explains.`."""
+    task = comparison.tasks[0] if len(comparison.tasks) == 1 else MEAN
+    of = f"mean of {len(comparison.tasks)} tasks" if task == MEAN else title_of(task)
+    change = comparison.differences.get((task, label))
+    base = comparison.reference.label
+    if change is None:
+        return f"{label} and {base}: no interval of the difference ({of})."
+    direction = "higher" if change.value >= 0 else "lower"
+    value = f"{abs(change.value):.1f}"
+    if change.half is None:
+        return f"{label} scores {value} {direction} than {base} ({of}); no interval: {change.why}."
+    verdict = (
+        "more than chance explains"
+        if comparison.is_told(task, label)
+        else "chance alone may explain that"
+    )
+    return f"{label} scores {value} ±{change.half:.1f} {direction} than {base} ({of}): {verdict}."
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    yield from sentences(comparison)
+    for kept in comparison.retained:
+        of = (
+            f"mean over {len(kept.tasks)} tasks" if len(kept.tasks) > 1 else title_of(kept.tasks[0])
+        )
+        low_high = kept.interval.percent
+        limits = (
+            f" ({low_high[0]:.1f} to {low_high[1]:.1f}, over examples)"
+            if low_high
+            else f" (no interval: {kept.interval.why})"
+        )
+        yield (
+            f"Retained: {kept.label} has {kept.percent:.1f} %{limits} of "
+            f"{comparison.reference.label}'s {of}, of medians, as in Table 1."
+        )
+    yield (
+        "Scores: the median over seeds (lowest to highest; seeds with a result / seeds asked for). "
+        "Differences: of the means over seeds, ± half of the 95 % interval, over evaluation "
+        "examples (bootstrap, paired) and over seeds (t, paired where both have the same seeds; "
+        "two are too few). A model with a single seed is taken as it is: the interval is about "
+        "that run alone."
+    )
+    yield (
+        f"{TOLD}: significant: p below .05, after Holm's correction for the number of models' "
+        "means, and for that of all differences on single tasks."
+    )
+    for task, why in comparison.without_interval.items():
+        yield f"No interval for {title_of(task)}: {why}."
+    if len(comparison.tasks) > 1 and MEAN not in comparison.scores:
+        why = "a task has none" if comparison.without_interval else "no seed has all tasks"
+        yield f"No interval for the mean: {why}."
+    for task, why in comparison.left_out.items():
+        yield f"Not compared: {title_of(task)}: {why}."
+    yield from cell_notes([entry.row for entry in comparison.entries], comparison.tasks)
