@@ -7,10 +7,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from angels_share.ablations import ABLATIONS, FULL
+from eval_harness.intervals.differences import Difference, Scores, difference, holm
 from eval_harness.results.speed import Timed, ratio
 from eval_harness.results.store import find
 from eval_harness.tables.comparison import scores_by_seed
-from eval_harness.tables.differences import Difference, Scores, difference, holm
 from eval_harness.tables.probed import ProbedRow
 from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import difference_text

@@ -7,10 +7,10 @@ from typing import Any
 
 from angels_share.card.facts import CardData, CardResult, CardRetained, CardRow
 from angels_share.names import REPO_ID
+from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, Invalid
 from eval_harness.runs.run import Model
-from eval_harness.tables.bootstrap import RESAMPLES
 from eval_harness.tables.cells import (
     RETAINED,
     count_of,

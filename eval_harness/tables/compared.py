@@ -11,9 +11,10 @@ from pathlib import Path
 
 from angels_share.errors import UserError
 from angels_share.names import nearest, short_name_of
+from eval_harness.intervals.bootstrap import Interval
+from eval_harness.intervals.differences import Difference, Scores, difference, holm, mean_over_tasks
 from eval_harness.results.store import InvalidResult
 from eval_harness.runs.models import folder_name
-from eval_harness.tables.bootstrap import Interval
 from eval_harness.tables.cells import mean_cell, score_cell, title_of
 from eval_harness.tables.comparison import (
     cached_interval,
@@ -22,7 +23,6 @@ from eval_harness.tables.comparison import (
     task_scores,
     why_not_comparable,
 )
-from eval_harness.tables.differences import Difference, Scores, difference, holm, mean_over_tasks
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
 from eval_harness.tables.row_labels import one_line

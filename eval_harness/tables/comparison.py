@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.files import hash_of, write_json
+from eval_harness.intervals import bootstrap
+from eval_harness.intervals.bootstrap import Interval, PairedPredictions
+from eval_harness.intervals.differences import RESAMPLES, Scores, mean_over_tasks
 from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions, Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import (
@@ -23,9 +26,6 @@ from eval_harness.results.store import (
     read_any_predictions,
     read_predictions,
 )
-from eval_harness.tables import bootstrap
-from eval_harness.tables.bootstrap import Interval, PairedPredictions
-from eval_harness.tables.differences import RESAMPLES, Scores, mean_over_tasks
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE, TASKS, Metric

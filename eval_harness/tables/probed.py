@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from angels_share.ablations import ABLATIONS
+from eval_harness.intervals.bootstrap import draws, metric_scores
+from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, difference, holm
 from eval_harness.results.measures import LOSS, MEASURES, PERPLEXITY, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
@@ -22,9 +24,7 @@ from eval_harness.results.probes import (
     read_shown,
 )
 from eval_harness.results.store import Invalid, InvalidResult
-from eval_harness.tables.bootstrap import draws, metric_scores
 from eval_harness.tables.cells import title_of
-from eval_harness.tables.differences import RESAMPLES, Difference, Scores, difference, holm
 from eval_harness.tables.row_labels import one_line
 from eval_harness.tasks.registry import Metric
 

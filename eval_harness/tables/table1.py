@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval_harness.tables.bootstrap import RESAMPLES
+from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.tables.cells import (
     COUNT,
     MEAN_OF,

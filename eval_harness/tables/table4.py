@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.ablations import ABLATIONS, FULL
+from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.runs.run import Distilled
-from eval_harness.tables.bootstrap import RESAMPLES
 from eval_harness.tables.cells import MEAN_OF, SCORE, published_name, tasks_of_mean, title_of
 from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
 from eval_harness.tables.notes import cell_notes

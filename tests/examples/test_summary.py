@@ -19,11 +19,11 @@ from angels_share.ablations import ABLATIONS
 from angels_share.flags import parse
 from eval_harness.cli import command
 from eval_harness.demo import world
+from eval_harness.intervals.differences import Difference
 from eval_harness.results.measures import MEASURES
 from eval_harness.results.probes import ProbeResult, Shown, write, write_shown
 from eval_harness.results.speed import Speeds, write_session
 from eval_harness.runs.models import identify, training_of
-from eval_harness.tables.differences import Difference
 from eval_harness.tables.probed import ProbedRow
 from eval_harness.tasks.lookup import task_named
 

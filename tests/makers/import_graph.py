@@ -19,7 +19,8 @@ WINGS = {
         "cli", "pretrain", "harness", "training", "objectives", "models", "data", "recipe",
     ),
     "eval_harness": (
-        "__main__", "cli", "commands", "demo", "report", "publish", "tables", "speed", "sweep",
+        "__main__", "cli", "commands", "demo", "report", "publish", "tables", "intervals", "speed",
+        "sweep",
         "probe", "training", "results", "squad", "data", "runs", "tasks", "child_process",
     ),
 }  # fmt: skip

@@ -7,9 +7,9 @@ import made_results as made
 import numpy as np
 import pytest
 
+from eval_harness.intervals.differences import Difference
 from eval_harness.results.probes import ProbeResult, Shown, write, write_shown
 from eval_harness.runs.run import Model, Training
-from eval_harness.tables.differences import Difference
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.probed import load_probed
 from eval_harness.tables.table0 import difference_text, table0

@@ -6,11 +6,11 @@ import made_results as made
 import numpy as np
 import pytest
 
+from eval_harness.intervals.bootstrap import draws
+from eval_harness.intervals.differences import Difference, Scores, difference, holm
 from eval_harness.results.store import find
 from eval_harness.tables import comparison
-from eval_harness.tables.bootstrap import draws
 from eval_harness.tables.comparison import scores_by_seed
-from eval_harness.tables.differences import Difference, Scores, difference, holm
 from eval_harness.tables.rows import rows_of
 
 EXAMPLES, RESAMPLES, EXPERIMENTS = 80, 100, 1000

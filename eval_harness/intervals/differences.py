@@ -5,7 +5,7 @@ give ten distinct resamples, whose spread is far too small. From three seeds on 
 of their own, as in a t test. The squares of the half widths that either would give alone add up to
 that of the interval (Zou and Donner's method of variance estimates recovery), so it has the t
 interval's width where seeds decide, and the bootstrap's where examples do.
-`tests/eval_harness/tables/test_differences.py` simulates how often intervals cover the truth.
+`tests/eval_harness/intervals/test_differences.py` simulates how often intervals cover the truth.
 """
 
 from collections.abc import Sequence

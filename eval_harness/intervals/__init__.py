@@ -1,0 +1,1 @@
+"""Confidence intervals: of shares and differences, over examples and over seeds."""
