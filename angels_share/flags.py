@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from angels_share.config import LARGEST_INTEGER, read_config, shown
+from angels_share.config import LARGEST_INTEGER, Setting, read_config, shown, typed
 from angels_share.errors import UserError
 from angels_share.names import nearest
 from angels_share.training_flags import REFUSED, TrainingFlag, training_flags
@@ -139,6 +139,31 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, takes_training_flags: b
     if config is not None:
         given = read_config(config, {**training, **ours, **aliases}) | given
     return _fill_in_defaults(flags, training, given)
+
+
+def options_of(
+    flags: Sequence[Flag], given: Mapping[str, Any], *, takes_training_flags: bool
+) -> Options:
+    """Return the options of a call from Python, checked like those of a command line.
+
+    Args:
+        flags: our flags.
+        given: their values by name, as a `--config` file would have them.
+        takes_training_flags: also accept the flags of TrainingArguments.
+
+    Raises:
+        UserError: names the keyword and what would have been right.
+    """
+    ours = {flag.name: flag for flag in flags}
+    training = training_flags() if takes_training_flags else {}
+    known: dict[str, Setting] = {**training, **ours}
+    chosen = {}
+    for name, value in given.items():
+        if name not in known:
+            _refuse_unknown(f"--{name}", known)
+        chosen[name] = typed(value, known[name], f"--{name}")
+    rest = {name: flag for name, flag in training.items() if name not in ours}
+    return _fill_in_defaults(flags, rest, chosen)
 
 
 def _with_underscores(word: str) -> str:

@@ -4,9 +4,11 @@ Used for the sweep's local workers and for the benches of `speed`.
 """
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
+from types import ModuleType
 from typing import Any
 
 PATIENCE_SECONDS = 10.0
@@ -33,7 +35,7 @@ class ChildProcess:
         """Start the process with the current environment."""
         # The first child would start the tracker, and that start unblocks SIGINT again.
         resource_tracker.ensure_running()
-        with _interrupts_blocked():
+        with _interrupts_blocked(), _main_module_hidden():
             self._process.start()
         self._child_connection.close()
 
@@ -78,6 +80,22 @@ class ChildProcess:
         """Release the pipe and the process object; the process must have ended."""
         self.connection.close()
         self._process.close()
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Hide the program's own script from a process started in the block.
+
+    A spawned process runs the script of its parent once more, up to `if __name__ == "__main__":`.
+    What it is to call here is in our own modules, so it needs nothing of the script, which then
+    needs no such line.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextmanager

@@ -4,7 +4,7 @@ python run_glue.py --model distilbert
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from angels_share.cli import Command
@@ -39,7 +39,7 @@ from eval_harness.tasks.registry import Task
 
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
-    planned = plan(experiment(options))
+    (planned,) = plans(options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:
@@ -48,13 +48,30 @@ def run(options: Options) -> int:
     return status_of(carried, push_chosen(planned, carried, places))
 
 
-def experiment(options: Options) -> Experiment:
+def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:
+    """Return the plan of the experiment that the flags describe.
+
+    Args:
+        options: the flags.
+        tasks: the tasks, where they are not named by a flag.
+
+    Raises:
+        UserError: whatever `experiment` and `plan` refuse.
+    """
+    return [plan(experiment(options, tasks))]
+
+
+def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experiment:
     """Return the experiment that the flags describe.
+
+    Args:
+        options: the flags.
+        tasks: the tasks, where they are not named by a flag.
 
     Raises:
         UserError: unknown task, task of another command, or contradictory flags.
     """
-    tasks = tasks_named(options.tasks)
+    tasks = tasks_named(options.tasks) if tasks is None else tuple(tasks)
     for task in tasks:
         if task.kind.command != _NAME:
             raise UserError(f"--tasks {task.name}: run {task.title} with {task.kind.command}.py")

@@ -3,7 +3,7 @@
 python run_squad_distill.py --model distilbert --teacher bert
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 
 def run(options: Options) -> int:
     """Do the missing runs, write tables and answers, print Table 2."""
-    planned = checked_plan(experiment(options))
+    (planned,) = plans(options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, ["table2"])
     for each in carried.runs:
@@ -51,13 +51,30 @@ def run(options: Options) -> int:
     return status_of(carried, push_chosen(planned, carried, places))
 
 
-def experiment(options: Options) -> Experiment:
+def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:
+    """Return the plan of each task's experiment: SQuAD 1.1 and 2.0 take different flags.
+
+    Args:
+        options: the flags.
+        tasks: the tasks, where they are not chosen by a flag.
+
+    Raises:
+        UserError: whatever `experiment` and `checked_plan` refuse.
+    """
+    return [checked_plan(experiment(options, task)) for task in tasks or (_chosen(options),)]
+
+
+def experiment(options: Options, task: Task | None = None) -> Experiment:
     """Return the experiment that the flags describe.
+
+    Args:
+        options: the flags.
+        task: SQuAD 1.1 or 2.0, where it is not chosen by a flag.
 
     Raises:
         UserError: missing file, or contradictory flags.
     """
-    task = _task(options)
+    task = _with_files(task or _chosen(options), options)
     over_all = options.kd_over_all_positions
     if over_all and "pad_to_max_length" in options.given:
         raise UserError("--kd_over_all_positions pads every window: drop --pad_to_max_length")
@@ -95,8 +112,12 @@ def checked_plan(experiment: Experiment) -> Plan:
     return planned
 
 
-def _task(options: Options) -> Task:
-    """Return SQuAD 1.1 or 2.0, with the files that the flags name."""
+def _chosen(options: Options) -> Task:
+    return task_named("squad_v2" if options.version_2_with_negative else "squad")
+
+
+def _with_files(task: Task, options: Options) -> Task:
+    """Return the task with the files that the flags name."""
     files = {}
     for split, flag in _FILES.items():
         if (name := options.values[flag]) is not None:
@@ -104,7 +125,6 @@ def _task(options: Options) -> Task:
             if not path.is_file():
                 raise UserError(f"--{flag} {name}: no such file")
             files[split] = str(path.resolve())
-    task = task_named("squad_v2" if options.version_2_with_negative else "squad")
     return replace(task, files=files)
 
 

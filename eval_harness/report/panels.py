@@ -25,6 +25,10 @@ class Chart:
     svg: str
     png: bytes
 
+    def _repr_png_(self) -> bytes:
+        """Return the chart as a notebook shows it."""
+        return self.png
+
 
 Mark = tuple[str, str]
 """A colour and a marker."""

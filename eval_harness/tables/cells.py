@@ -45,6 +45,13 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return [*columns, *sorted(present - of_other_tables - set(columns))]
 
 
+def tasks_in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the tasks that some row has, in the tables' order, the custom ones last."""
+    present = {result.task for row in rows for result in row.results}
+    known = [task.name for task in TASKS]
+    return [*(name for name in known if name in present), *sorted(present - set(known))]
+
+
 def published_name(name: str) -> Published:
     """Return the label of one of the paper's rows."""
     return Published(f"{name} (paper)")

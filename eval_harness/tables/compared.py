@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from angels_share.errors import UserError
 from angels_share.names import nearest, short_name_of
@@ -15,7 +16,7 @@ from eval_harness.intervals.bootstrap import Interval
 from eval_harness.intervals.differences import Difference, Scores, difference, holm, mean_over_tasks
 from eval_harness.results.store import InvalidResult
 from eval_harness.runs.models import folder_name
-from eval_harness.tables.cells import mean_cell, score_cell, title_of
+from eval_harness.tables.cells import mean_cell, score_cell, tasks_in_order, title_of
 from eval_harness.tables.comparison import (
     cached_interval,
     common_tasks,
@@ -23,12 +24,15 @@ from eval_harness.tables.comparison import (
     task_scores,
     why_not_comparable,
 )
+from eval_harness.tables.formats import to_markdown
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
 from eval_harness.tables.row_labels import one_line
 from eval_harness.tables.table import STAND_IN, Number, Table, Value
 from eval_harness.tables.table0 import LEVEL, TOLD, details_of, difference_text
-from eval_harness.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEAN = "mean"
 """The key of the mean over all tasks, among the tasks."""
@@ -53,7 +57,7 @@ class Retained:
     tasks: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Models side by side on the tasks that all of them have scores for.
 
@@ -103,6 +107,46 @@ class Comparison:
             }
             adjusted.update(zip(known, holm(list(known.values())), strict=True))
         return adjusted
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a data frame with a line per task and model that is compared with the first.
+
+        Columns: `task` (`mean`: over all of them), `model`, `median` and `median_of_first` in
+        percent, `difference` of the means over seeds in points, `low` and `high` of its 95 %
+        interval, `p`, `p_holm`, `significant`, and `why` there is no interval.
+        """
+        import pandas as pd  # here: the command needs none of it
+
+        tasks = (*self.tasks, *([MEAN] if len(self.tasks) > 1 else []))
+        return pd.DataFrame(
+            [self._line(task, entry) for task in tasks for entry in self.entries[1:]]
+        )
+
+    def _line(self, task: str, entry: Entry) -> dict[str, Any]:
+        change = self.differences.get((task, entry.label))
+        half = None if change is None else change.half
+        of = self.tasks if task == MEAN else (task,)
+        return {
+            "task": task,
+            "model": entry.label,
+            "median": 100 * sum_of_medians(entry.row, of) / len(of),
+            "median_of_first": 100 * sum_of_medians(self.reference.row, of) / len(of),
+            "difference": change.value if change else None,
+            "low": change.value - half if change and half is not None else None,
+            "high": change.value + half if change and half is not None else None,
+            "p": change.p if change else None,
+            "p_holm": self.adjusted.get((task, entry.label)),
+            "significant": self.is_told(task, entry.label),
+            "why": change.why if change else self.without_interval.get(task, ""),
+        }
+
+    def __repr__(self) -> str:
+        """Return the comparison as a Markdown table with its notes."""
+        return to_markdown(comparison_table(self))
+
+    def _repr_markdown_(self) -> str:
+        """Return the comparison as a notebook shows it."""
+        return repr(self)
 
     def is_told(self, task: str, label: str) -> bool:
         """Return whether a difference can be told from chance, all of them considered."""
@@ -182,7 +226,7 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
             raise UserError(f"{entry.label} is named twice: name two models or more")
     reference, *others = _with_unique_labels(entries)
-    candidates = _tasks_of([entry.row for entry in entries])
+    candidates = tasks_in_order([entry.row for entry in entries])
     for name in tasks or ():
         if name not in candidates:
             known = ", ".join(candidates)
@@ -201,13 +245,6 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         )
     scores, without = _scores((reference, *others), comparable)
     return Comparison((reference, *others), tuple(comparable), scores, without, left_out)
-
-
-def _tasks_of(rows: Sequence[Row]) -> list[str]:
-    """Return the tasks that some row has, in the tables' order, the custom ones last."""
-    present = {result.task for row in rows for result in row.results}
-    known = [task.name for task in TASKS]
-    return [*(name for name in known if name in present), *sorted(present - set(known))]
 
 
 def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:

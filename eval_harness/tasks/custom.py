@@ -1,4 +1,4 @@
-"""Custom tasks, defined in YAML files. Imports no torch.
+"""Custom tasks, defined in YAML files or from Python. Imports no torch.
 
     name: stars                       # its name in results and tables
     columns: [review]                 # one text or two
@@ -22,7 +22,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
-from angels_share.config import read_config
+from angels_share.config import read_config, shown, typed
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
@@ -72,7 +72,29 @@ def read_task(path: Path | str) -> Task:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{file}: no such file; a custom task is a YAML file")
-    row = _Row(file, read_config(file, _KEYS))
+    return _task(_Row(str(file), file.parent, read_config(file, _KEYS)))
+
+
+def make_task(given: Mapping[str, Any], folder: Path | str = ".") -> Task:
+    """Make a task of the keys that a YAML file would have.
+
+    Args:
+        given: the keys and their values.
+        folder: the folder that paths of files are relative to.
+
+    Raises:
+        UserError: names the key that is unknown, missing or wrong.
+    """
+    where = f"task {given.get('name', '')}".rstrip()
+    known = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        if name not in _KEYS:
+            raise UserError(f"{where}: unknown key {shown(name)}{nearest(name, _KEYS)}")
+        known[name] = typed(value, _KEYS[name], f"{where}: {name}")
+    return _task(_Row(where, Path(folder).expanduser(), known))
+
+
+def _task(row: "_Row") -> Task:
     title = row.given.get("title", row.name())
     evaluation = row.evaluation()
     files = row.files(evaluation)
@@ -96,13 +118,14 @@ def read_task(path: Path | str) -> Task:
 
 @dataclass(frozen=True)
 class _Row:
-    """The keys of a file, each read with its own checks."""
+    """The keys of a task, each read with its own checks; `where` stands before each error."""
 
-    file: Path
+    where: str
+    folder: Path
     given: Mapping[str, Any]
 
     def refuse(self, key: str, reason: str) -> UserError:
-        return UserError(f"{self.file}: {key}: {reason}")
+        return UserError(f"{self.where}: {key}: {reason}")
 
     def need(self, key: str, expected: str) -> Any:
         if key not in self.given:
@@ -212,4 +235,4 @@ class _Row:
         for split in known[:-1] if files else ():
             if split not in files:
                 raise self.refuse("files", f"{split} is missing")
-        return {split: str((self.file.parent / name).resolve()) for split, name in files.items()}
+        return {split: str((self.folder / name).resolve()) for split, name in files.items()}

@@ -14,6 +14,7 @@ SCRIPTS = ("run_glue.py", "run_pretrain_distill.py", "run_squad_distill.py")
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate"}
 WITH_TORCH = (
     "eval_harness.training",
+    "eval_harness.metrics",  # no torch of its own, but the library evaluate
     "eval_harness.speed.bench",
     "eval_harness.probe.measure",
     "eval_harness.probe.session",

@@ -19,9 +19,9 @@ WINGS = {
         "cli", "pretrain", "harness", "training", "objectives", "models", "data", "recipe",
     ),
     "eval_harness": (
-        "__main__", "cli", "commands", "demo", "report", "publish", "tables", "intervals", "speed",
-        "sweep",
-        "probe", "training", "results", "squad", "data", "runs", "tasks", "child_process",
+        "__main__", "cli", "api", "metrics", "commands", "demo", "report", "publish", "tables",
+        "intervals", "speed", "sweep", "probe", "training", "results", "squad", "data", "runs",
+        "tasks", "child_process",
     ),
 }  # fmt: skip
 """Each package's wings, from the top down: a wing imports only itself and those below it."""

@@ -1,0 +1,141 @@
+"""Our metrics as modules of the library `evaluate`: offline, and combined as that library does.
+
+    import evaluate
+    from eval_harness.metrics import load_metric
+
+    mrpc = load_metric("mrpc")                           # or a single metric: load_metric("f1")
+    mrpc.compute(predictions=[1, 0], references=[1, 1])  # its f1, accuracy and score
+    both = evaluate.combine([load_metric("accuracy"), load_metric("matthews")])
+
+`evaluate.load("glue", "mrpc")` downloads a script and runs it; these need no network, run no code
+but the package's, and use the same functions as the tables. Names and scales are that library's:
+shares of 1 for GLUE, percent for SQuAD. `score` is what a table shows, the mean of a task's primary
+metrics.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import evaluate
+from datasets import Features, Value
+from datasets import Sequence as Several
+
+from angels_share.errors import UserError
+from angels_share.names import nearest
+from eval_harness.squad.metrics import scores_of, summary
+from eval_harness.tasks.kinds import TEXTS
+from eval_harness.tasks.metrics import compute_metrics
+from eval_harness.tasks.registry import TASKS, Metric, Task
+
+_REGRESSIONS = ("pearson", "spearman")
+_THEIR_NAMES = {"matthews": "matthews_correlation", "pearson": "pearson", "spearman": "spearmanr"}
+
+
+def load_metric(name: str | Task, **settings: Any) -> evaluate.EvaluationModule:
+    """Return the metrics of a task, or a single metric, as a module of `evaluate`.
+
+    Args:
+        name: a task's name (`mrpc`, `squad`, ...) or a custom `Task`: all of its metrics and the
+            score; or one of `accuracy`, `f1`, `f1_macro`, `f1_micro`, `matthews`, `pearson`,
+            `spearman`.
+        settings: of `evaluate.EvaluationModule`, such as `num_process` and `experiment_id`. In a
+            single process the examples are kept in memory unless `keep_in_memory=False`.
+
+    Raises:
+        UserError: no such task or metric.
+    """
+    if settings.get("num_process", 1) == 1:
+        settings.setdefault("keep_in_memory", True)  # no files, and so none that two runs share
+    task = name if isinstance(name, Task) else _task_named(name)
+    if task.kind == TEXTS:
+        return _OfLabels(task, is_single=name in get_args(Metric), **settings)
+    return _OfAnswers(task, **settings)
+
+
+def _task_named(name: str) -> Task:
+    """Return the task of this name; for a metric's name a task that has just this metric."""
+    for task in TASKS:
+        if name == task.name:
+            return task
+    if name not in get_args(Metric):
+        known = [*(task.name for task in TASKS), *get_args(Metric)]
+        raise UserError(
+            f"unknown metric {name!r}{nearest(name, known)} (known: {', '.join(known)})"
+        )
+    labels = () if name in _REGRESSIONS else ("0", "1")
+    return Task(name, name, ("text",), labels, (name,))  # type: ignore[arg-type]
+
+
+class _Module(evaluate.Metric):
+    """What both kinds share; `evaluate` asks for `_info` while it is being set up."""
+
+    def __init__(self, task: Task, **settings: Any) -> None:
+        self._task = task
+        super().__init__(config_name=task.name, **settings)
+        # The prefix where combined modules have results of one name.
+        self.info.module_name = task.name
+
+    def _info(self) -> evaluate.MetricInfo:
+        metrics = ", ".join((*self._task.primary, *self._task.also))
+        return evaluate.MetricInfo(
+            description=f"{self._task.title}: {metrics}",
+            citation=self._task.citation,
+            inputs_description=self._inputs,
+            features=Features(self._features()),
+        )
+
+    _inputs = ""
+
+    def _features(self) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+
+class _OfLabels(_Module):
+    """The metrics of a task of texts: class ids, or numbers of a regression."""
+
+    _inputs = "\npredictions, references: class ids; for a regression, numbers.\n"
+
+    def __init__(self, task: Task, *, is_single: bool, **settings: Any) -> None:
+        self._is_single = is_single
+        super().__init__(task, **settings)
+
+    def _features(self) -> Mapping[str, Any]:
+        value = Value("float64" if self._task.is_regression else "int64")
+        return {"predictions": value, "references": value}
+
+    def _compute(
+        self, predictions: Sequence[float], references: Sequence[float]
+    ) -> dict[str, float]:
+        found = compute_metrics(self._task, predictions, references)
+        score = found.pop("score")
+        named = {_THEIR_NAMES.get(name, name): value for name, value in found.items()}
+        return named if self._is_single else {**named, "score": score}
+
+
+class _OfAnswers(_Module):
+    """Exact match and F1 of answers to questions, in percent, by SQuAD's official rules."""
+
+    _inputs = (
+        "\npredictions: {id, prediction_text}; '' for no answer. references: {id, answers}, with "
+        "the gold answers' text and answer_start.\n"
+    )
+
+    def _features(self) -> Mapping[str, Any]:
+        text = Value("string")
+        answers = {"text": Several(text), "answer_start": Several(Value("int32"))}
+        return {
+            "predictions": {"id": text, "prediction_text": text},
+            "references": {"id": text, "answers": answers},
+        }
+
+    def _compute(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        texts = {str(each["id"]): str(each["prediction_text"]) for each in predictions}
+        if missing := [each["id"] for each in references if each["id"] not in texts]:
+            raise UserError(f"no prediction for question {missing[0]!r}")
+        golds = [list(each["answers"]["text"]) for each in references]
+        version2 = self._task.allows_no_answer
+        scores = scores_of([texts[each["id"]] for each in references], golds, version2=version2)
+        found = summary(scores, golds, version2=version2)
+        return {name: 100 * value for name, value in found.items()}
