@@ -264,7 +264,7 @@ def evaluate(
     for task in _tasks(tasks):
         by_command.setdefault(task.kind.command, []).append(task)
     try:
-        _refuse_unused(chosen, by_command)
+        _refuse_unused({**flags, **({"data_dir": data_dir} if data_dir else {})}, by_command)
         for command, of_command in by_command.items():
             keys |= _run(command, of_command, chosen)
     except UserError as error:
@@ -300,6 +300,7 @@ _MODULES = {"run_glue": "glue", "run_squad_distill": "squad"}
 _ELSEWHERE = {
     **{flag.name: "push afterwards: python -m eval_harness push" for flag in PUSH_FLAGS},
     "dry_run": "use the command line",
+    "num_seeds": "use seeds",
     "predict_test": "use run_glue.py --predict_test, which writes the files for GLUE's server",
     "version_2_with_negative": "name the task squad_v2",
 }
@@ -317,6 +318,8 @@ def _refuse_unused(given: Mapping[str, Any], commands: Mapping[str, Any]) -> Non
     for name in given:
         if name in _ELSEWHERE:
             raise UserError(f"{name}: {_ELSEWHERE[name]}")
+        if name == "data_dir" and name not in known:
+            raise UserError("data_dir: SQuAD's files are given by train_file and validation_file")
         if name not in known and name not in training_flags():
             raise UserError(f"unknown keyword {name!r}{nearest(name, known)}")
 
