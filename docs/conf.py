@@ -24,6 +24,7 @@ exclude_patterns = ["_build", "_ext"]
 nitpicky = False  # torch's and transformers' inventories are on the network
 
 myst_heading_anchors = 3
+default_role = "code"  # single backticks in docstrings
 # Notebooks are executed by a slow test, so that a build takes seconds.
 nb_execution_mode = "off"
 
@@ -38,6 +39,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"Angel's Share {release}"
 html_show_copyright = False
 html_copy_source = False
@@ -47,12 +50,15 @@ _PAGES = {
     "results/README": "measurements",
     "CONTRIBUTING": "contributing",
     "CHANGELOG": "changelog",
+    "RELEASING": "releasing",
+    "SECURITY": "security",
 }
 _LINK = re.compile(rf"\]\((?:\.\./)*({'|'.join(_PAGES)})\.md(#[\w-]+)?\)")
 
 
 def _to_pages(_app, _name, text):
     text[0] = _LINK.sub(lambda link: f"](/{_PAGES[link[1]]}.md{link[2] or ''})", text[0])
+    text[0] = text[0].replace("](docs/", "](/")
 
 
 def setup(app):
