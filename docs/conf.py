@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "from_the_commands",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "first-steps"]
 nitpicky = False  # torch's and transformers' inventories are on the network
 
 myst_heading_anchors = 3

@@ -27,5 +27,5 @@ def test_the_notebook_runs_and_shows_what_it_says(tmp_path):
     students = next(texts[-1] for texts in shown.values() if texts and "alone" in texts[-1])
     perplexity = ast.literal_eval(students)
     assert perplexity["student"] < perplexity["alone"]
-    assert {path.name for path in (tmp_path / "results" / "runs").iterdir()}
-    assert (tmp_path / "student" / "model.safetensors").is_file()
+    assert {path.name for path in (tmp_path / "first-steps" / "results" / "runs").iterdir()}
+    assert (tmp_path / "first-steps" / "student" / "model.safetensors").is_file()

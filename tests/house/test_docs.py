@@ -38,7 +38,7 @@ OTHERS = {"index-url", "nproc_per_node", "check", "device", "size", "tag", "hub_
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}
 
 FENCE = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`([^`\n]+)`")
+INLINE = re.compile(r"`((?:[^`\n]|\n(?! *\n))+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -60,7 +60,7 @@ def lines_of_commands(name):
     for body in blocks(name, "", "bash", "shell"):
         for line in body.replace("\\\n", " ").splitlines():
             yield line.strip()
-    mentioned = INLINE.findall(prose_of(name))
+    mentioned = [" ".join(code.split()) for code in INLINE.findall(prose_of(name))]
     yield from (code for code in mentioned if " --" in code or code.startswith("make "))
 
 
