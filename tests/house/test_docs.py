@@ -37,13 +37,15 @@ OTHERS = {"index-url", "nproc_per_node", "check", "device", "size", "tag", "hub_
 # Describes another program's flags beside ours, and files at the root that name no flag of today.
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}
 
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 FENCE = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:[^`\n]|\n(?! *\n))+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def text_of(name):
-    return (ROOT / name).read_text(encoding="utf-8")
+    """The text that a reader sees."""
+    return COMMENT.sub("", (ROOT / name).read_text(encoding="utf-8"))
 
 
 def prose_of(name):
