@@ -12,12 +12,11 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format demo first bench gpu-check tables study \
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study \
     study-cost study-wants mutants wheel clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' \
-	    | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  PYTHON=python3.12   use another interpreter (3.11 or newer)'
 	@echo '  TORCH_INDEX=URL     install another build of torch (see the top of the Makefile)'
@@ -47,7 +46,7 @@ test-lowest:  ## run the fast tests with the oldest supported versions, in .venv
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n $(JOBS) -m 'not slow'
 
-check: lint types test  ## check format, lint, types and fast tests: must pass before a change lands
+check: lint types docs test  ## format, lint, types, docs and fast tests: must pass before a change lands
 
 lint: $(READY)  ## check format and lint rules with ruff
 	$(RUN) -m ruff format --check .
@@ -59,6 +58,9 @@ types: $(READY)  ## check types with mypy, strict
 format: $(READY)  ## format the code and apply ruff's fixes
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+docs: $(READY)  ## build the documentation as a site, in docs/_build/html; no network; a warning is an error
+	$(RUN) -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html docs docs/_build/html
 
 demo: $(READY)  ## show what distillation keeps, from nothing, in ./demo; no network, 3 to 6 minutes
 	$(RUN) examples/demo.py demo
@@ -118,5 +120,5 @@ wheel:  ## build the wheel, install it in a bare environment, use it outside of 
 	$(PYTHON) tests/wheel.py --torch-index "$(TORCH_INDEX)" $(if $(AUDIT),--audit "$(AUDIT)")
 
 clean:  ## remove environments, caches, ./demo and ./first; results stay
-	rm -rf demo first $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf demo first docs/_build $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,6 +49,14 @@ def files_of_the_packages():
     } | {"eval_harness/tables/paper.json"}
 
 
+def built(folder):
+    """Build the wheel of this checkout and return its path."""
+    build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir")
+    run(*build, folder / "dist", ROOT, cwd=folder)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
 def install(python, *what, cwd):
     """Install something with the tested versions of its dependencies."""
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -59,13 +67,12 @@ def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--torch-index", default="", help="index to install torch from")
+    parser.add_argument("--wheel", type=Path, help="a wheel that was built before")
     parser.add_argument("--audit", type=Path, help="also write what was installed to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wheel-") as name:
         folder = Path(name)
-        build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir")
-        run(*build, folder / "dist", ROOT, cwd=folder)
-        (wheel,) = (folder / "dist").glob("*.whl")
+        wheel = given.wheel.resolve() if given.wheel else built(folder)
         with zipfile.ZipFile(wheel) as file:
             inside = set(file.namelist())
         missing = files_of_the_packages() - inside

@@ -1,0 +1,31 @@
+"""The notebook of the documentation, executed as a reader would."""
+
+import ast
+import shutil
+
+import pytest
+from places import ROOT
+
+NOTEBOOK = ROOT / "docs" / "first-steps.ipynb"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_it_says(tmp_path):
+    """Prevents a first hour with the project that ends in a traceback."""
+    pytest.importorskip("eval_harness.api")
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(shutil.copy(NOTEBOOK, tmp_path), as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=place).execute()
+    shown = {
+        cell.id: [output["data"]["text/plain"] for output in cell.outputs if "data" in output]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+    students = next(texts[-1] for texts in shown.values() if texts and "alone" in texts[-1])
+    perplexity = ast.literal_eval(students)
+    assert perplexity["student"] < perplexity["alone"]
+    assert {path.name for path in (tmp_path / "first-steps" / "results" / "runs").iterdir()}
+    assert (tmp_path / "first-steps" / "student" / "model.safetensors").is_file()
