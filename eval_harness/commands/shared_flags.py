@@ -69,6 +69,26 @@ DATA_REVISION = Flag(
     "data_revision", "commit, tag or branch of the data sets on the Hub [cached, else the newest]"
 )
 
+_FROM_THE_FOLDER = "read from the model's folder; drop it"
+OTHER_SCRIPTS = {
+    "overwrite_output_dir": "results are not overwritten: use --rerun always to do runs again",
+    "overwrite_cache": "nothing needs it: what is cached is known by its content",
+    "cache_dir": "set HF_HOME",
+    "model_revision": "use --model NAME@REVISION",
+    "config_name": _FROM_THE_FOLDER,
+    "tokenizer_name": _FROM_THE_FOLDER,
+    "model_type": _FROM_THE_FOLDER,
+    "teacher_type": _FROM_THE_FOLDER,
+    "do_lower_case": _FROM_THE_FOLDER,
+    "use_fast_tokenizer": "fast tokenizers are always used; drop it",
+    "evaluate_during_training": "use --choose best, which evaluates after every epoch",
+    "eval_all_checkpoints": "use --choose best, which evaluates after every epoch",
+    "group_by_length": "batches hold examples of similar length already "
+    "(--train_sampling_strategy)",
+    "corpus": "use run_pretrain_distill.py, which distils on text",
+}
+"""Flags of transformers' and the original's scripts that a run has no use for."""
+
 _DISTILLATION_FLAGS = (
     "alpha_ce",
     "alpha_task",
