@@ -101,12 +101,14 @@ def _other_project() -> str:
     found = find_spec("distil_trainer")
     if found is None:
         return ""  # importing it will say so
-    where = found.origin or " ".join(found.submodule_search_locations or ())
-    if found.origin:
-        with open(found.origin, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            if _MARK in file.read():
-                return ""
+    again = "install ours again: python -m pip install --force-reinstall --no-deps ."
+    if found.origin is None:  # what is left when the other project has replaced ours and gone
+        where = ", ".join(found.submodule_search_locations or ())
+        return f"{where} has no __init__.py, so it isn't our distil_trainer; {again}"
+    with open(found.origin, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        if _MARK in file.read():
+            return ""
     return (
-        f"{where} is another project's distil_trainer: python -m pip uninstall distil-trainer, "
-        "then install ours again: python -m pip install ."
+        f"{found.origin} is another project's distil_trainer: python -m pip uninstall "
+        f"distil-trainer, then {again}"
     )
