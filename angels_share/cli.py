@@ -327,7 +327,7 @@ def _flag_help(flag: Flag) -> str:
 
 def _two_columns(left: str, right: str) -> str:
     wrapped = _wrapped(right, 64) or [""]
-    first = f"  {left:<30} {wrapped[0]}" if len(left) <= 30 else f"  {left}\n{'':33}{wrapped[0]}"
+    first = f"  {left:<30} {wrapped[0]}" if len(left) < 30 else f"  {left}\n{'':33}{wrapped[0]}"
     return "\n".join([first, *(f"{'':33}{line}" for line in wrapped[1:])])
 
 
