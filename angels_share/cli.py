@@ -251,15 +251,18 @@ def help_text(command: Command, *, everything: bool = False) -> str:
         _two_columns("--version", "the version of angels-share"),
     ]
     if command.training and not everything:
-        lines += ["", *textwrap.wrap(_TRAINING_FLAGS, 97)]
+        defaults = command.training.defaults  # all others would have to be read from the source
+        shown = ", ".join(f"--{name} [{defaults[name]}]" for name in _USUAL if name in defaults)
+        lines += ["", *_wrapped(f"{_TRAINING_FLAGS} {shown}.", 97)]
     if command.training and everything:
         lines += _training_help(command, command.training)
     return "\n".join(lines)
 
 
+_USUAL = ("learning_rate", "num_train_epochs", "per_device_train_batch_size")
 _TRAINING_FLAGS = (
-    "TrainingArguments flags such as --learning_rate are accepted as well: --help_all lists them, "
-    "and those that are not accepted."
+    "TrainingArguments flags are accepted as well: --help_all lists them, and those that are not. "
+    "Some of them:"
 )
 
 
@@ -292,8 +295,8 @@ def _training_flag_help(flag: TrainingFlag, use: TrainingUse) -> str:
         value = ""
     if list in flag.accepts:
         value = f"{value} [{value} ...]"
-    default = use.defaults.get(flag.name, flag.shown_default)
     off = f" (--no_{flag.name} switches it off)" if flag.default == "True" else ""
+    default = use.defaults.get(flag.name, flag.shown_default)
     default = f" [{default}]" if default else ""
     return _two_columns(f"--{flag.name} {value}".rstrip(), f"{text.rstrip('.')}{off}{default}")
 

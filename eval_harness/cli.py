@@ -46,11 +46,15 @@ def run_named(argv: list[str]) -> int:
     """Run the command named by the first word; list the commands if there is none."""
     if argv and argv[0] in COMMANDS:
         return run_command(command(argv[0]), argv[1:])
-    if argv and argv[0] == "--version":
-        return print_out(version())
-    if not argv or argv[0] in HELP:
+
+    def answer(_options: Options) -> int:
+        if argv and argv[0] not in (*HELP, "--version"):
+            raise _unknown(argv[0])
+        if argv and argv[0] == "--version":
+            return print_out(version())
         return print_out(_listing(everything=bool(argv) and HELP[argv[0]]))
-    return run_command(_unknown(argv[0]), [])
+
+    return run_command(Command("eval_harness", "", (), answer, ()), [])
 
 
 def _listing(*, everything: bool) -> str:
@@ -67,14 +71,10 @@ def _listing(*, everything: bool) -> str:
     return "\n\n".join(parts)
 
 
-def _unknown(word: str) -> Command:
-    """Return a command that refuses the word: `run_command` then reports it like any error."""
-
-    def run(_options: Options) -> int:
-        script = _SCRIPTS.get(word.lower(), word.removesuffix(".py"))
-        if script in _SCRIPTS.values():
-            raise UserError(f"{word} is a script of its own: python {script}.py --help")
-        near = nearest(word, COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {word!r}{near}")
-
-    return Command("eval_harness", "", (), run, ())
+def _unknown(word: str) -> UserError:
+    """Return the error about a word that is no command: what was meant, or what there is."""
+    script = _SCRIPTS.get(word.lower(), word.removesuffix(".py"))
+    if script in _SCRIPTS.values():
+        return UserError(f"{word} is a script of its own: python {script}.py --help")
+    near = nearest(word, COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
+    return UserError(f"unknown command {word!r}{near}")

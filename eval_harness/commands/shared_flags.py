@@ -99,11 +99,19 @@ _DISTILLATION_FLAGS = (
 )
 
 
+NOT_WITH_A_TEACHER = {
+    "label_smoothing_factor": "the teacher's soft targets already smooth the labels",
+    "neftune_noise_alpha": "it would add noise to the student's input but not to the teacher's",
+    "optim_target_modules": "only GaLore and APOLLO read it, and distillation supports neither",
+}
+"""Flags of TrainingArguments that only plain fine-tuning takes."""
+
+
 def shared_settings(options: Options) -> dict[str, Any]:
     """Return the fields that every `Experiment` takes from these flags.
 
     Raises:
-        UserError: distillation flags without a teacher, or both --seeds and --num_seeds.
+        UserError: flags that need a teacher, or that exclude one, or both --seeds and --num_seeds.
     """
     given = [
         name
@@ -112,6 +120,9 @@ def shared_settings(options: Options) -> dict[str, Any]:
     ]
     if given and not options.teacher:
         raise UserError(f"--{given[0]} needs a --teacher to distil from")
+    for name, reason in NOT_WITH_A_TEACHER.items():
+        if options.teacher and options.training.get(name):
+            raise UserError(f"--{name} is not accepted with --teacher: {reason}")
     if options.teacher and options.alpha_ce == 0:
         raise UserError("--alpha_ce 0 leaves the --teacher unused; drop both flags")
     if options.seeds and "num_seeds" in options.given:

@@ -105,7 +105,7 @@ _REFUSED: Mapping[str, str] = {
     "logging_nan_inf_filter": "a run stops at the first loss that is not finite",
     "include_num_input_tokens_seen": "tokens are not counted",
     "skip_memory_metrics": "memory is measured by `python -m eval_harness speed`",
-    "disable_tqdm": "progress is a line on standard error, and none where that is no terminal",
+    "disable_tqdm": "a run has no bar of its own; the sweep's is on standard error",
     "debug": "a run stops at the first gradient that is not finite, and names its step",
     **dict.fromkeys(
         ("include_for_metrics", "batch_eval_metrics", "prediction_loss_only",
@@ -158,7 +158,14 @@ def training_use(tasks: Sequence[Task], instead: Mapping[str, str] | None = None
             "dataloader_pin_memory": "True with CUDA",
             "use_cpu": "True without a GPU",
         },
-        help={"train_sampling_strategy": f"Order of the training examples: {', '.join(_SAMPLING)}"},
+        help={
+            "train_sampling_strategy": f"Order of the training examples: {', '.join(_SAMPLING)}",
+            "label_smoothing_factor": "Share of each label's weight that goes to all classes; not "
+            "with --teacher",
+            "neftune_noise_alpha": "NEFTune's noise on the embeddings, typically 5 to 15; not with "
+            "--teacher",
+            "optim_target_modules": "Modules that GaLore or APOLLO optimizes; not with --teacher",
+        },
     )
 
 

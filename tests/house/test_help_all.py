@@ -12,13 +12,15 @@ from angels_share.errors import UserError
 from angels_share.training_flags import REFUSED, training_flags
 from distil_trainer.cli import PRETRAIN
 from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.honoured import REFUSED as REFUSED_WITH_A_TEACHER
 from distil_trainer.training.honoured import check_fields, check_fields_for
-from eval_harness.cli import command
+from eval_harness.commands import glue, squad
+from eval_harness.commands.shared_flags import NOT_WITH_A_TEACHER
 from eval_harness.runs.settings import EVAL_BATCH, FINE_TUNING, check_overrides
 from eval_harness.tasks.lookup import task_named
 from eval_harness.training.fine_tuner import _arguments
 
-COMMANDS = {each.name: each for each in (PRETRAIN, command("glue"), command("squad"))}
+COMMANDS = {each.name: each for each in (PRETRAIN, glue.COMMAND, squad.COMMAND)}
 SECTIONS = {
     "Flags of transformers' TrainingArguments:": "taken",
     "Accepted, but of no effect here:": "no effect",
@@ -158,3 +160,18 @@ def test_the_defaults_of_fine_tuning_are_those_in_force(name, task, but, tmp_pat
     }
     check_defaults(name, lambda flag: getattr(made, flag), but={**depending, **but})
     assert task_named("imdb").fine_tuning["per_device_train_batch_size"] == 16
+
+
+@pytest.mark.parametrize("name", ["run_glue", "run_squad_distill"])
+def test_what_a_teacher_excludes_is_refused_beforehand(name):
+    """Prevents hours of fine-tuning a teacher before its students refuse a flag."""
+    taken = listed(name)["taken"].keys() - {"optim"}  # refused for some optimizers only
+    excluded = taken & REFUSED_WITH_A_TEACHER.keys()
+    assert excluded <= NOT_WITH_A_TEACHER.keys() <= REFUSED_WITH_A_TEACHER.keys()
+    for flag in excluded:
+        assert "not with --teacher" in listed(name)["taken"][flag]
+        words = ["--model", "x", f"--{flag}", another_value(training_flags()[flag])]
+        experiment = {"run_glue": glue.experiment, "run_squad_distill": squad.experiment}[name]
+        experiment(COMMANDS[name].parse(words))
+        with pytest.raises(UserError, match=f"--{flag} is not accepted with --teacher: "):
+            experiment(COMMANDS[name].parse([*words, "--teacher", "y"]))
