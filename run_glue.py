@@ -2,7 +2,7 @@
 
 import sys
 
-from eval_harness.cli import run_glue
+from angels_share.start import run_glue
 
 if __name__ == "__main__":
     sys.exit(run_glue())

@@ -2,7 +2,7 @@
 
 import sys
 
-from distil_trainer.cli import run_pretrain_distill
+from angels_share.start import run_pretrain_distill
 
 if __name__ == "__main__":
     sys.exit(run_pretrain_distill())

@@ -2,7 +2,7 @@
 
 import sys
 
-from eval_harness.cli import run_squad_distill
+from angels_share.start import run_squad_distill
 
 if __name__ == "__main__":
     sys.exit(run_squad_distill())

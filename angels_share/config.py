@@ -1,7 +1,7 @@
 """Strict reader of YAML and JSON settings: every key known, none twice, every type right."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,8 +42,17 @@ class Setting(Protocol):
     def optional(self) -> bool: ...  # noqa: D102
 
 
-def read_config(path: Path | str, settings: Mapping[str, Setting]) -> dict[str, Any]:
+def read_config(
+    path: Path | str,
+    settings: Mapping[str, Setting],
+    refusal: Callable[[str], str | None] = REFUSED.get,
+) -> dict[str, Any]:
     """Return a file's settings by the names of their flags.
+
+    Args:
+        path: the file.
+        settings: the flags by their names.
+        refusal: returns what to use instead of a name, if it is known not to be accepted.
 
     Raises:
         UserError: names the key that is unknown, given twice or of the wrong type.
@@ -53,9 +62,9 @@ def read_config(path: Path | str, settings: Mapping[str, Setting]) -> dict[str, 
         raise UserError(f"{path}: expected lines of `key: value`")
     chosen: dict[str, Any] = {}
     for key, value in content.items():
-        if key in REFUSED:
-            raise UserError(f"{path}: {key} is not accepted: {REFUSED[key]}")
         if key not in settings:
+            if reason := refusal(str(key)):
+                raise UserError(f"{path}: {key} is not accepted: {reason}")
             raise UserError(f"{path}: unknown key {shown(key)}{nearest(str(key), settings)}")
         setting = settings[key]
         if setting.name in chosen:

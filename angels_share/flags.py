@@ -110,13 +110,20 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message.replace("argument --", "--"))
 
 
-def parse(flags: Sequence[Flag], argv: Sequence[str], *, takes_training_flags: bool) -> Options:
+def parse(
+    flags: Sequence[Flag],
+    argv: Sequence[str],
+    *,
+    takes_training_flags: bool,
+    refusal: Callable[[str], str | None] = REFUSED.get,
+) -> Options:
     """Parse a command line and the `--config` file that it names, if any.
 
     Args:
         flags: our flags; one of them hides a flag of TrainingArguments of the same name.
         argv: the words of the command line.
         takes_training_flags: also accept the flags of TrainingArguments.
+        refusal: returns what to use instead of a flag that is known not to be accepted, or None.
 
     Raises:
         UserError: names the flag and what would have been right.
@@ -125,7 +132,7 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, takes_training_flags: b
     training = {
         name: flag
         for name, flag in (training_flags() if takes_training_flags else {}).items()
-        if name not in ours
+        if name not in ours and refusal(name) is None
     }
     aliases = {flag.alias: flag for flag in flags if flag.alias}
     if argv and not argv[0].startswith("-"):
@@ -133,11 +140,11 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, takes_training_flags: b
     parser = _build_parser(flags, training)
     known, unknown = parser.parse_known_args([_with_underscores(word) for word in argv])
     if unknown:
-        _refuse_unknown(unknown[0], {**training, **ours, **aliases})
+        _refuse_unknown(unknown[0], {**training, **ours, **aliases}, refusal)
     given = {name: value for name, value in vars(known).items() if value is not None}
     config = given.pop("config", None)
     if config is not None:
-        given = read_config(config, {**training, **ours, **aliases}) | given
+        given = read_config(config, {**training, **ours, **aliases}, refusal) | given
     return _fill_in_defaults(flags, training, given)
 
 
@@ -174,13 +181,19 @@ def _with_underscores(word: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _refuse_unknown(word: str, known: Mapping[str, object]) -> NoReturn:
+def _refuse_unknown(
+    word: str, known: Mapping[str, object], refusal: Callable[[str], str | None]
+) -> NoReturn:
     if not word.startswith("--"):
         raise UserError(f"unexpected argument {word!r}; --help lists the flags")
     name = word[2:].partition("=")[0]
-    if name in REFUSED:
-        raise UserError(f"--{name} is not accepted: {REFUSED[name]}")
-    near = nearest(name, known).replace("'", "").replace("mean ", "mean --")
+    if reason := refusal(name) or refusal(name.removeprefix("no_")):
+        raise UserError(f"--{name} is not accepted: {reason}")
+    # A flag that shares only half of its letters does another thing.
+    near = nearest(name, known, closeness=0.75).replace("'", "").replace("mean ", "mean --")
+    longer = [each for each in known if each.startswith(name)]
+    if len(longer) == 1:
+        near = f"; did you mean --{longer[0]}?"
     raise UserError(f"unknown flag --{name}{near or '; --help lists the flags'}")
 
 
@@ -192,11 +205,8 @@ def _build_parser(flags: Sequence[Flag], training: Mapping[str, TrainingFlag]) -
         arity = _arity(flag.kind, many=flag.many, bare=flag.bare)
         parser.add_argument(*names, dest=flag.name, type=_READERS[flag.kind], **arity)
     for option in training.values():
-        accepts = option.accepts
-        # A field of several types, such as a scheduler's JSON or dict, is passed on as text.
-        kind = accepts[0] if accepts[0] in _READERS and len(accepts) == 1 else str
-        arity = _arity(kind, many=list in accepts, bare=None)
-        parser.add_argument(f"--{option.name}", type=_READERS[kind], **arity)
+        arity = _arity(option.kind, many=list in option.accepts, bare=None)
+        parser.add_argument(f"--{option.name}", type=_READERS[option.kind], **arity)
         if option.default == "True":
             negated = f"--no_{option.name}"
             parser.add_argument(negated, dest=option.name, action="store_const", const=False)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from distil_trainer.training.args import DistilTrainingArguments
     from distil_trainer.training.trainer import DistilTrainer
 
+# The package index has another `distil_trainer`; `angels_share.start` knows ours by this line.
+PROJECT = "angels-share"
+
 _MODULES = {
     "Corpus": "data.corpus",
     "CorpusOptions": "data.corpus",

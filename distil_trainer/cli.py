@@ -13,7 +13,9 @@ from angels_share.flags import Flag, Options, above_zero, is_fraction, is_seed, 
 from angels_share.hub.locate import locate
 from angels_share.hub.push import check_repository
 from angels_share.hub.push_flags import PUSH_FLAGS, destination_of
+from angels_share.training_flags import TrainingUse
 from distil_trainer.recipe import (
+    DEFAULTS,
     PRESETS,
     TERMS,
     WEIGHTS,
@@ -22,6 +24,7 @@ from distil_trainer.recipe import (
     default_weights,
     parse_layers,
 )
+from distil_trainer.training.honoured import NO_EFFECT, NO_EFFECT_ON_TEXT, refusal_for_text
 
 
 def _inside(value: float) -> str | None:
@@ -196,6 +199,37 @@ def _run(parsed: Options) -> int:
     return pretrain(options, destination)
 
 
+_FROM_THE_CONFIG = "read from the model's config; drop it"
+_FROM_THE_CORPUS = "prepared from --corpus by itself; drop it"
+_LAUNCHER = "use torchrun --nproc_per_node N run_pretrain_distill.py"
+_OTHER_SCRIPTS = {
+    "model": "use --teacher, and --student for a student that exists",
+    "limit": "use --max_steps to train on less, or a smaller --corpus",
+    "max_train_samples": "use --max_steps to train on less, or a smaller --corpus",
+    "max_eval_samples": "use --validation_fraction",
+    "validation_file": "use --validation_fraction: part of --corpus is held out",
+    "validation_split_percentage": "use --validation_fraction, between 0 and 1",
+    "force": "a folder that holds a student is never deleted: choose another --output_dir",
+    "overwrite_output_dir": "a folder that holds a student is never overwritten: choose another "
+    "--output_dir",
+    "overwrite_cache": "a prepared corpus is known by its content; drop it",
+    "teacher_type": _FROM_THE_CONFIG,
+    "model_type": _FROM_THE_CONFIG,
+    "config_name": "use --student config.json with --student_init random",
+    "token_counts": _FROM_THE_CORPUS,
+    "mlm": "it follows from the student's architecture; drop it",
+    "word_mask": "80, 10 and 10 % are fixed here; in Python: MaskingOptions",
+    "word_keep": "80, 10 and 10 % are fixed here; in Python: MaskingOptions",
+    "word_rand": "80, 10 and 10 % are fixed here; in Python: MaskingOptions",
+    "freeze_token_type_embds": "a DistilBERT student has none; drop it",
+    "group_by_size": "batches always hold sequences of similar length; drop it",
+    "group_by_length": "batches always hold sequences of similar length; drop it",
+    "initializer_range": "set it in the student's config",
+    "n_gpu": _LAUNCHER,
+    "num_seeds": "use --seeds, which lists them",
+    "cache_dir": "set HF_HOME",
+}
+
 PRETRAIN = Command(
     name="run_pretrain_distill",
     summary="distils a student from a teacher while pre-training on a corpus",
@@ -208,7 +242,21 @@ PRETRAIN = Command(
         "python run_pretrain_distill.py --teacher none --student config.json --student_init random "
         "--tokenizer bert --corpus my.txt --output_dir baseline",
     ),
-    takes_training_flags=True,
+    training=TrainingUse(
+        refusal=refusal_for_text,
+        defaults={name: str(value) for name, value in DEFAULTS.items()},
+        no_effect={
+            **NO_EFFECT,
+            **NO_EFFECT_ON_TEXT,
+            "do_eval": "--eval_strategy says when to evaluate",
+        },
+        help={
+            "optim": "The optimizer: any of transformers' OptimizerNames but GaLore, APOLLO and "
+            "LOMO, which update outside of the step that is checked and saved",
+            "seed": "Random seed of the student's weights, masks, data order and dropout",
+        },
+    ),
+    instead=_OTHER_SCRIPTS,
 )
 
 

@@ -4,6 +4,7 @@
 """
 
 import gc
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -50,14 +51,15 @@ def pretrain(options: Options, destination: Destination | None = None) -> int:
     status = DONE
     for student in students:
         folder = Path(options.output_dir) / student.place
-        if student.place and is_complete(folder) and options.resume_from_checkpoint:
-            print(f"{folder}: complete, nothing to do")  # noqa: T201
-            continue
         place = destination
         if destination and student.place:
             name = student.place.replace("/", "-")
             place = replace(destination, repo_id=f"{destination.repo_id}-{name}")
-        ended = _Job.of(options, folder, student, place).run()
+        job = _Job.of(options, folder, student, place)
+        if job.is_done():
+            print(f"{folder}: complete, nothing to do")  # noqa: T201
+            continue
+        ended = job.run()
         status = max(status, ended)
         if ended not in (DONE, RUN_FAILED):  # a push that failed stops no training
             break
@@ -86,6 +88,13 @@ def _students(options: Options) -> list[_Student]:
     return students
 
 
+_OURS = (
+    *WEIGHTS, "temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
+    "mask_scope", "tokens_per_batch", "allow_inexact_resume",
+)  # fmt: skip
+"""The command's flags that are fields of DistilTrainingArguments."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """One student to train."""
@@ -108,6 +117,28 @@ class _Job:
             training["seed"] = student.seed
         several = bool(student.place)
         return cls(changed, options.given, training, folder, student.ablation, several, destination)
+
+    def is_done(self) -> bool:
+        """Return whether a resumed training has nothing left to do.
+
+        Raises:
+            UserError: the finished student was trained with other settings, or is to be pushed.
+        """
+        newest = self.is_one_of_several or self.options["resume_from_checkpoint"] == "latest"
+        if not (self.options["resume_from_checkpoint"] and newest and is_complete(self.folder)):
+            return False
+        recipe = json.loads((self.folder / RECORD).read_text(encoding="utf-8")).get("recipe", {})
+        asked = {name: self.options[name] for name in _OURS} | dict(self.training)
+        for name in sorted(asked.keys() & recipe.keys() & self.given):
+            if not isinstance(recipe[name], dict) and recipe[name] != asked[name]:
+                raise UserError(
+                    f"{self.folder} holds a finished student of --{name} {recipe[name]}, not "
+                    f"{asked[name]}; choose another --output_dir"
+                )
+        if self.destination and not self.is_one_of_several:
+            again = push_command(self.folder, self.destination)
+            raise UserError(f"{self.folder} holds a finished student; to push it: `{again}`")
+        return True
 
     def run(self) -> int:
         if is_complete(self.folder):
@@ -154,11 +185,7 @@ class _Job:
         return str(student.parent if self._is_config_given() else student)
 
     def _arguments(self) -> DistilTrainingArguments:
-        names = (
-            *WEIGHTS, "temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
-            "mask_scope", "tokens_per_batch", "allow_inexact_resume",
-        )  # fmt: skip
-        ours = {name: self.options[name] for name in names if self.options[name] is not None}
+        ours = {name: self.options[name] for name in _OURS if self.options[name] is not None}
         if not self._teacher_names():
             for name in OF_TEACHERS:
                 if name in self.given and self.options[name]:

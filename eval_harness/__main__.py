@@ -1,7 +1,7 @@
-"""`python -m eval_harness tables | report | speed | tasks | demo`."""
+"""`python -m eval_harness tables | report | speed | probe | tasks | fetch | push | demo`."""
 
 import sys
 
-from eval_harness.cli import main
+from angels_share.start import eval_harness
 
-sys.exit(main())
+sys.exit(eval_harness())

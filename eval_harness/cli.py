@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from angels_share.cli import DONE, Command, run_command
+from angels_share.cli import HELP, Command, help_text, print_out, run_command, version
 from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.names import nearest
@@ -12,6 +12,15 @@ COMMANDS = (
     "tables", "report", "compare", "speed", "probe", "tasks", "fetch", "push", "demo"
 )  # fmt: skip
 """The commands of `python -m eval_harness`, each a module of `eval_harness.commands`."""
+
+_SCRIPTS = {
+    "glue": "run_glue",
+    "imdb": "run_glue",
+    "squad": "run_squad_distill",
+    "pretrain": "run_pretrain_distill",
+    "distil": "run_pretrain_distill",
+}
+"""What is looked for among the commands, and the script that does it."""
 
 
 def command(name: str) -> Command:
@@ -30,7 +39,7 @@ def run_squad_distill() -> int:
     return run_command(command("squad"))
 
 
-def main() -> int:
+def eval_harness() -> int:
     """Run `python -m eval_harness COMMAND`."""
     return run_named(sys.argv[1:])
 
@@ -39,18 +48,35 @@ def run_named(argv: list[str]) -> int:
     """Run the command named by the first word; list the commands if there is none."""
     if argv and argv[0] in COMMANDS:
         return run_command(command(argv[0]), argv[1:])
-    if not argv or argv[0] in ("-h", "--help"):
-        listing = "\n".join(f"  {name:8} {command(name).summary}" for name in COMMANDS)
-        print(f"python -m eval_harness COMMAND [flags]\n\n{listing}")  # noqa: T201
-        return DONE
-    return run_command(_unknown(argv[0]), [])
+
+    def answer(_options: Options) -> int:
+        if argv and argv[0] not in (*HELP, "--version"):
+            raise _unknown(argv[0])
+        if argv and argv[0] == "--version":
+            return print_out(version())
+        return print_out(_listing(everything=bool(argv) and HELP[argv[0]]))
+
+    return run_command(Command("eval_harness", "", (), answer, ()), [])
 
 
-def _unknown(word: str) -> Command:
-    """Return a command that refuses the word: `run_command` then reports it like any error."""
+def _listing(*, everything: bool) -> str:
+    """Return a line for each command; with `everything`, each one's flags as well."""
+    commands = [command(name) for name in COMMANDS]
+    lines = [f"  {name:8} {each.summary}" for name, each in zip(COMMANDS, commands, strict=True)]
+    scripts = ", ".join(f"{name}.py" for name in dict.fromkeys(_SCRIPTS.values()))
+    parts = [
+        "python -m eval_harness COMMAND [flags]",
+        "\n".join(lines),
+        f"Models are trained by {scripts}.",
+        *(help_text(each, everything=True) for each in commands if everything),
+    ]
+    return "\n\n".join(parts)
 
-    def run(_options: Options) -> int:
-        known = ", ".join(COMMANDS)
-        raise UserError(f"unknown command {word!r}{nearest(word, COMMANDS)} (known: {known})")
 
-    return Command("eval_harness", "", (), run, ())
+def _unknown(word: str) -> UserError:
+    """Return the error about a word that is no command: what was meant, or what there is."""
+    script = _SCRIPTS.get(word.lower(), word.removesuffix(".py"))
+    if script in _SCRIPTS.values():
+        return UserError(f"{word} is a script of its own: python {script}.py --help")
+    near = nearest(word, COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
+    return UserError(f"unknown command {word!r}{near}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from angels_share.ablations import ABLATIONS
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import UserError
-from angels_share.flags import Flag, Options, parse
+from angels_share.flags import Flag, Options
 from angels_share.hub.locate import locate
 from angels_share.student_record import is_complete
 from angels_share.tokenizing import check_tokenization, load_tokenizer
@@ -212,8 +212,8 @@ def _parse(command: Command, words: Sequence[str], name: str, further: str) -> O
         more = shlex.split(further)
     except ValueError as error:
         raise UserError(f"--{name} {further}: {error}: close it or leave it out") from error
-    ours = parse(command.flags, words, takes_training_flags=True)
-    both = parse(command.flags, [*words, *more], takes_training_flags=True)
+    ours = command.parse(words)
+    both = command.parse([*words, *more])
     for flag in sorted(ours.given):
         if both.values[flag] != ours.values[flag]:
             raise UserError(f"--{name} {further}: the study sets --{flag} itself: leave it out")

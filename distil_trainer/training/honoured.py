@@ -3,20 +3,20 @@
 Each is honoured, refused in one line, or of no effect for a reason; which of the three can depend
 on whether the student is a language model ("text" below) or has a task head. Nothing is dropped in
 silence. A test walks through all that the installed version has; what a newer version adds is
-passed on with a warning when it is set.
+passed on with a warning when it is set. Importing it imports no torch, since `--help_all` reads it.
 """
 
 import logging
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, Literal
-
-from transformers import TrainingArguments
-from transformers.trainer_pt_utils import AcceleratorConfig
+from typing import TYPE_CHECKING, Any, Literal
 
 from angels_share.errors import UserError
 from distil_trainer.recipe import Mode
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ def _is_unseeded(config: Any) -> bool:
 
 def is_not_default(config: Any) -> bool:
     """Return whether an `accelerator_config` differs from the one that a run has without it."""
+    from transformers.trainer_pt_utils import AcceleratorConfig
+
     given = config.to_dict() if hasattr(config, "to_dict") else (config or {})
     default = AcceleratorConfig().to_dict()
     return any(value != default.get(name) for name, value in given.items())
@@ -235,6 +237,13 @@ def treatment(name: str, mode: Mode) -> Treatment | None:
     return "honoured" if name in HONOURED else None
 
 
+def refusal_for_text(name: str) -> str | None:
+    """Return why a language model's run refuses a field at other values than its default."""
+    if treatment(name, "masked") != "refused":
+        return None
+    return {**REFUSED, **REFUSED_FOR_TEXT}[name].reason
+
+
 def argument_treatment(name: str, mode: Mode) -> Treatment | None:
     """Return what becomes of an argument of the Trainer; None if it is unknown."""
     if name in ARGUMENTS_REFUSED or (mode != "task" and name in ARGUMENTS_REFUSED_FOR_TEXT):
@@ -242,7 +251,7 @@ def argument_treatment(name: str, mode: Mode) -> Treatment | None:
     return "honoured" if name in ARGUMENTS_HONOURED else None
 
 
-def check_fields(args: TrainingArguments) -> None:
+def check_fields(args: "TrainingArguments") -> None:
     """Refuse fields that would be ignored or break a promise, and name those of no effect.
 
     Called before TrainingArguments fills in and converts values, so that what is seen was given.
@@ -250,6 +259,8 @@ def check_fields(args: TrainingArguments) -> None:
     Raises:
         UserError: the error names the field and what to do.
     """
+    from transformers import TrainingArguments
+
     for name, refusal in REFUSED.items():
         if refusal.applies(getattr(args, name, None)):
             raise UserError(f"--{name} is not supported here: {refusal.reason}")
@@ -263,7 +274,7 @@ def check_fields(args: TrainingArguments) -> None:
             )
 
 
-def check_fields_for(mode: Mode, args: TrainingArguments, *, own_collator: bool = False) -> None:
+def check_fields_for(mode: Mode, args: "TrainingArguments", *, own_collator: bool = False) -> None:
     """Refuse or name the fields that a kind of student has no use for.
 
     Args:
@@ -315,13 +326,13 @@ def check_arguments(mode: Mode, arguments: Mapping[str, Any]) -> None:
             )
 
 
-def _warn_of(reasons: Mapping[str, str], args: TrainingArguments) -> None:
+def _warn_of(reasons: Mapping[str, str], args: "TrainingArguments") -> None:
     for name, reason in reasons.items():
         if _is_set(args, name):
             _logger.warning("--%s has no effect here: %s", name, reason)
 
 
-def _is_set(args: TrainingArguments, name: str) -> bool:
+def _is_set(args: "TrainingArguments", name: str) -> bool:
     """Return whether a field has another value than its default."""
     return any(
         getattr(args, name) != _default(field) for field in fields(args) if field.name == name

@@ -23,6 +23,7 @@ from eval_harness.commands.shared_flags import (
     DATA_REVISION,
     MODEL,
     NO_TEACHER_CACHE,
+    OTHER_SCRIPTS,
     SWEEP,
     TEMPERATURE,
     shared_settings,
@@ -32,9 +33,10 @@ from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
 from eval_harness.runs.run import Run
+from eval_harness.runs.settings import training_use
 from eval_harness.sweep.plan import Experiment, Plan, lacks_outputs, plan
 from eval_harness.tasks.lookup import tasks_named
-from eval_harness.tasks.registry import Task
+from eval_harness.tasks.registry import TASKS, Task
 
 
 def run(options: Options) -> int:
@@ -109,6 +111,7 @@ def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
 
 
 _NAME = "run_glue"
+_OWN_FILES = "use --data_dir; for a task of your own, --tasks my.yaml names its files"
 
 COMMAND = Command(
     name=_NAME,
@@ -146,5 +149,15 @@ COMMAND = Command(
         "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 5e-5",
         "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
     ),
-    takes_training_flags=True,
+    training=training_use([task for task in TASKS if task.kind.command == _NAME]),
+    instead={
+        **OTHER_SCRIPTS,
+        "train_file": _OWN_FILES,
+        "validation_file": _OWN_FILES,
+        "test_file": _OWN_FILES,
+        "dataset_name": "use --tasks: one of `python -m eval_harness tasks`, or a .yaml file",
+        "dataset_config_name": "use --tasks, which knows the configuration",
+        "alpha_squad": "use --alpha_task",
+        "pad_to_max_length": "batches are as wide as their longest example",
+    },
 )

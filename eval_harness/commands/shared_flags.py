@@ -69,6 +69,26 @@ DATA_REVISION = Flag(
     "data_revision", "commit, tag or branch of the data sets on the Hub [cached, else the newest]"
 )
 
+_FROM_THE_FOLDER = "read from the model's folder; drop it"
+OTHER_SCRIPTS = {
+    "overwrite_output_dir": "results are not overwritten: use --rerun always to do runs again",
+    "overwrite_cache": "nothing needs it: what is cached is known by its content",
+    "cache_dir": "set HF_HOME",
+    "model_revision": "use --model NAME@REVISION",
+    "config_name": _FROM_THE_FOLDER,
+    "tokenizer_name": _FROM_THE_FOLDER,
+    "model_type": _FROM_THE_FOLDER,
+    "teacher_type": _FROM_THE_FOLDER,
+    "do_lower_case": _FROM_THE_FOLDER,
+    "use_fast_tokenizer": "fast tokenizers are always used; drop it",
+    "evaluate_during_training": "use --choose best, which evaluates after every epoch",
+    "eval_all_checkpoints": "use --choose best, which evaluates after every epoch",
+    "group_by_length": "batches hold examples of similar length already "
+    "(--train_sampling_strategy)",
+    "corpus": "use run_pretrain_distill.py, which distils on text",
+}
+"""Flags of transformers' and the original's scripts that a run has no use for."""
+
 _DISTILLATION_FLAGS = (
     "alpha_ce",
     "alpha_task",
@@ -79,11 +99,19 @@ _DISTILLATION_FLAGS = (
 )
 
 
+NOT_WITH_A_TEACHER = {
+    "label_smoothing_factor": "the teacher's soft targets already smooth the labels",
+    "neftune_noise_alpha": "it would add noise to the student's input but not to the teacher's",
+    "optim_target_modules": "only GaLore and APOLLO read it, and distillation supports neither",
+}
+"""Flags of TrainingArguments that only plain fine-tuning takes."""
+
+
 def shared_settings(options: Options) -> dict[str, Any]:
     """Return the fields that every `Experiment` takes from these flags.
 
     Raises:
-        UserError: distillation flags without a teacher, or both --seeds and --num_seeds.
+        UserError: flags that need a teacher, or that exclude one, or both --seeds and --num_seeds.
     """
     given = [
         name
@@ -92,6 +120,9 @@ def shared_settings(options: Options) -> dict[str, Any]:
     ]
     if given and not options.teacher:
         raise UserError(f"--{given[0]} needs a --teacher to distil from")
+    for name, reason in NOT_WITH_A_TEACHER.items():
+        if options.teacher and options.training.get(name):
+            raise UserError(f"--{name} is not accepted with --teacher: {reason}")
     if options.teacher and options.alpha_ce == 0:
         raise UserError("--alpha_ce 0 leaves the --teacher unused; drop both flags")
     if options.seeds and "num_seeds" in options.given:

@@ -24,6 +24,7 @@ from eval_harness.commands.shared_flags import (
     DATA_REVISION,
     MODEL,
     NO_TEACHER_CACHE,
+    OTHER_SCRIPTS,
     SWEEP,
     TEMPERATURE,
     shared_settings,
@@ -33,11 +34,13 @@ from eval_harness.results.predictions import AnsweredQuestions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_answers
 from eval_harness.runs.run import Run
+from eval_harness.runs.settings import training_use
 from eval_harness.squad.windows import require_room
 from eval_harness.sweep.plan import Experiment, Plan, plan
 from eval_harness.tasks.lookup import task_named
-from eval_harness.tasks.registry import Task
+from eval_harness.tasks.registry import TASKS, Task
 
+_NO_SMOOTHING = "it applies to classes, not to answer spans"
 _FILES = {"train": "train_file", "validation": "validation_file"}
 
 
@@ -131,7 +134,7 @@ def _with_files(task: Task, options: Options) -> Task:
 def _given(task: Task, options: Options) -> Mapping[str, Any]:
     """Return the settings that the user gave, without those that equal the task's defaults."""
     if options.training.get("label_smoothing_factor"):
-        raise UserError("--label_smoothing_factor applies to classes, not to answer spans")
+        raise UserError(f"--label_smoothing_factor: {_NO_SMOOTHING}")
     if "null_score_diff_threshold" in options.given and not task.allows_no_answer:
         raise UserError("--null_score_diff_threshold needs --version_2_with_negative")
     task_flags = {
@@ -154,6 +157,7 @@ def _write_answers(planned: Plan, run: Run) -> None:
 
 
 _NAME = "run_squad_distill"
+_OWN_FILES = "use --train_file and --validation_file, which are SQuAD's [the Hub]"
 
 COMMAND = Command(
     name=_NAME,
@@ -200,5 +204,21 @@ COMMAND = Command(
         "--validation_file dev-v1.1.json",
         "python run_squad_distill.py --model distilbert --version_2_with_negative --num_seeds 3",
     ),
-    takes_training_flags=True,
+    training=training_use(
+        [task for task in TASKS if task.kind.command == _NAME],
+        {"label_smoothing_factor": _NO_SMOOTHING},
+    ),
+    instead={
+        **OTHER_SCRIPTS,
+        "data_dir": _OWN_FILES,
+        "dataset_name": _OWN_FILES,
+        "dataset_config_name": "use --version_2_with_negative for SQuAD 2.0",
+        "tasks": "this is SQuAD; run_glue.py has the other tasks",
+        "task_name": "this is SQuAD; run_glue.py has the other tasks",
+        "do_predict": "the answers to --validation_file are always written; drop it",
+        "predict_test": "the answers to --validation_file are always written; drop it",
+        "test_file": "use --validation_file",
+        "alpha_task": "use --alpha_squad",
+        "version_2": "use --version_2_with_negative",
+    },
 )

@@ -5,12 +5,13 @@ middle of the grid that BERT's authors searched, the same for every task and mod
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.names import nearest
-from angels_share.training_flags import training_flags
+from angels_share.training_flags import TrainingUse, training_flags
 from eval_harness.runs.run import Method, Settings
 from eval_harness.tasks.registry import Task
 
@@ -35,6 +36,9 @@ FINE_TUNING: Mapping[str, Any] = {
     "train_sampling_strategy": "group_by_length",
 }
 
+EVAL_BATCH = 64
+"""Examples per evaluation batch, by default."""
+
 # The other flags of TrainingArguments that change a result.
 _ALSO = frozenset({
     "max_steps", "lr_scheduler_kwargs", "optim_args", "optim_target_modules", "tf32",
@@ -53,29 +57,76 @@ NEUTRAL = frozenset({
 _ONE_EVALUATION = "dev is evaluated once, after training; --choose best does so every epoch"
 _NO_CHECKPOINTS = "runs are short and not checkpointed; rerun the command to redo unfinished ones"
 _ONE_PROCESS = "a run is a single process; --workers does several runs at a time"
-_ONE_PUSH = "a model is pushed once, when all of its runs are done"
-_REFUSED = {
-    "output_dir": "results go to --results_dir",
+_ONE_PUSH = "a model is pushed once, when all of its runs are done: see --push_to_hub"
+_LOG = "the loss is logged twenty times per run"
+_NO_TRACKER = "results are files; no other tracker is supported"
+_ALL_OUTPUTS = "every prediction is saved and every metric computed from it"
+_FLOAT32 = "evaluation is in float32, or under autocast with --bf16"
+_NO_DISTRIBUTION = "a run is a single process with one device, and has nothing to gather"
+_LENGTHS = "lengths are counted from the tokens"
+_REFUSED: Mapping[str, str] = {
+    "output_dir": "use --results_dir",
     "seed": "use --seeds or --num_seeds",
     "data_seed": "use --seeds: a run's seed also shuffles its data",
+    **dict.fromkeys(("do_train", "do_eval"), "a run always trains, and is then evaluated: drop it"),
     "do_predict": "use --predict_test",
-    "eval_strategy": _ONE_EVALUATION,
-    "eval_steps": _ONE_EVALUATION,
+    **dict.fromkeys(
+        ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"), _ONE_EVALUATION
+    ),
     "load_best_model_at_end": "use --choose best",
-    "metric_for_best_model": "--choose best uses the task's score",
-    "save_strategy": _NO_CHECKPOINTS,
-    "save_steps": _NO_CHECKPOINTS,
-    "save_total_limit": _NO_CHECKPOINTS,
+    **dict.fromkeys(
+        ("metric_for_best_model", "greater_is_better"), "--choose best uses the task's score"
+    ),
+    **dict.fromkeys(
+        ("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node",
+         "ignore_data_skip", "restore_callback_states_from_checkpoint"), _NO_CHECKPOINTS,
+    ),
     "resume_from_checkpoint": "rerun the same command: runs with a result are skipped",
     "push_to_hub": "a command pushes, not a run",
-    "hub_strategy": _ONE_PUSH,
-    "hub_always_push": _ONE_PUSH,
+    **dict.fromkeys(
+        ("hub_strategy", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision"),
+        _ONE_PUSH,
+    ),
     "fp16": "use --bf16, or float32",
-    "fsdp": _ONE_PROCESS,
-    "deepspeed": _ONE_PROCESS,
-    "report_to": "results are files; no other tracker is supported",
-    "logging_steps": "the loss is logged twenty times per run",
-}
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), _FLOAT32),
+    **dict.fromkeys(
+        ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "local_rank", "ddp_backend",
+         "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters",
+         "ddp_static_graph", "ddp_timeout", "log_level_replica", "log_on_each_node"), _ONE_PROCESS,
+    ),
+    **dict.fromkeys(
+        ("average_tokens_across_devices", "eval_use_gather_object"), _NO_DISTRIBUTION
+    ),
+    **dict.fromkeys(
+        ("report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+         "trackio_static_space_id"), _NO_TRACKER,
+    ),
+    **dict.fromkeys(("logging_strategy", "logging_steps", "logging_first_step"), _LOG),
+    "logging_nan_inf_filter": "a run stops at the first loss that is not finite",
+    "include_num_input_tokens_seen": "tokens are not counted",
+    "skip_memory_metrics": "memory is measured by `python -m eval_harness speed`",
+    "disable_tqdm": "a run has no bar of its own; the sweep's is on standard error",
+    "debug": "a run stops at the first gradient that is not finite, and names its step",
+    **dict.fromkeys(
+        ("include_for_metrics", "batch_eval_metrics", "prediction_loss_only",
+         "eval_do_concat_batches", "eval_accumulation_steps"), _ALL_OUTPUTS,
+    ),
+    "auto_find_batch_size": "it would change the batches and so the result: set "
+    "--per_device_train_batch_size, with --gradient_accumulation_steps",
+    "length_column_name": _LENGTHS,
+    **dict.fromkeys(
+        ("remove_unused_columns", "label_names"), "the task decides which columns are read"
+    ),
+    "use_cache": "a task's head generates no text, so nothing is cached",
+    **dict.fromkeys(
+        ("use_liger_kernel", "liger_kernel_config"), "the models' own kernels are used"
+    ),
+    **dict.fromkeys(
+        ("dataloader_persistent_workers", "dataloader_multiprocessing_context",
+         "dataloader_in_order"),
+        "use --dataloader_num_workers and --dataloader_prefetch_factor",
+    ),
+}  # fmt: skip
 _ABOVE_ZERO = (
     "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
     "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
@@ -84,7 +135,49 @@ _NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoot
 _SAMPLING = ("group_by_length", "random", "sequential")
 
 
-def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
+def refusal(name: str) -> str | None:
+    """Return why a run doesn't take a flag of TrainingArguments, or None if it does."""
+    if name in FINE_TUNING or name in _ALSO or name in NEUTRAL:
+        return None
+    return _REFUSED.get(name, "it has no effect here, or the harness sets it itself")
+
+
+def training_use(tasks: Sequence[Task], instead: Mapping[str, str] | None = None) -> TrainingUse:
+    """Return what the runs of a command do with the flags of TrainingArguments.
+
+    Args:
+        tasks: the command's tasks, whose defaults can differ.
+        instead: flags that none of these tasks takes, and what to use.
+    """
+    others = instead or {}
+    return TrainingUse(
+        refusal=lambda name: others.get(name) or refusal(name),
+        defaults={
+            **{name: _shown_default(name, tasks) for name in FINE_TUNING},
+            "per_device_eval_batch_size": str(EVAL_BATCH),
+            "dataloader_pin_memory": "True with CUDA",
+            "use_cpu": "True without a GPU",
+        },
+        help={
+            "train_sampling_strategy": f"Order of the training examples: {', '.join(_SAMPLING)}",
+            "label_smoothing_factor": "Share of each label's weight that goes to all classes; not "
+            "with --teacher",
+            "neftune_noise_alpha": "NEFTune's noise on the embeddings, typically 5 to 15; not with "
+            "--teacher",
+            "optim_target_modules": "Modules that GaLore or APOLLO optimizes; not with --teacher",
+        },
+    )
+
+
+def _shown_default(name: str, tasks: Sequence[Task]) -> str:
+    """Return a setting's default as a help text shows it: most tasks', then the exceptions."""
+    values = {task.title: {**FINE_TUNING, **task.fine_tuning}[name] for task in tasks}
+    usual = Counter(values.values()).most_common(1)[0][0]
+    exceptions = [f"{title} {value}" for title, value in values.items() if value != usual]
+    return "; ".join(["" if usual is False else str(usual), *exceptions])
+
+
+def check_overrides(given: Mapping[str, Any], own: Collection[str] = ()) -> None:
     """Refuse flags of TrainingArguments that don't apply to a run, and impossible values.
 
     Args:
@@ -94,10 +187,8 @@ def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
     Raises:
         UserError: names the flag and what to use instead.
     """
-    accepted = {*FINE_TUNING, *_ALSO, *NEUTRAL, *own}
     for name, value in given.items():
-        if name not in accepted:
-            reason = _REFUSED.get(name, "it has no effect here, or the harness sets it itself")
+        if name not in own and (reason := refusal(name)):
             raise UserError(f"--{name} is not supported here: {reason}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{name} {value}: must be finite")

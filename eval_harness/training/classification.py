@@ -16,9 +16,10 @@ from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.runs.run import Run
+from eval_harness.runs.settings import EVAL_BATCH
 from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import Task
-from eval_harness.training.evaluation import BATCH, Batch, Evaluation, HeadOutputs, outputs_of
+from eval_harness.training.evaluation import Batch, Evaluation, HeadOutputs, outputs_of
 
 _MIN_SPREAD = 0.01
 """A regression is degenerate if its predictions' standard deviation, over the labels', is lower."""
@@ -45,7 +46,7 @@ def evaluate(
     """
     splits = [*data.evaluation, *data.test]
     bf16 = run.settings.task["values"]["bf16"]
-    batch_size = run.neutral.get("per_device_eval_batch_size", BATCH)
+    batch_size = run.neutral.get("per_device_eval_batch_size", EVAL_BATCH)
     logits = [
         logits_of(model, rows[split.name], pad_id, batch_size=batch_size, bf16=bf16)
         for split in splits
@@ -88,7 +89,7 @@ def logits_of(
     rows: TokenRows,
     pad_id: int,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = EVAL_BATCH,
     bf16: bool = False,
 ) -> NDArray[np.float32]:
     """Return a model's logits for every example, in the data's order.

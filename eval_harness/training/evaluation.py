@@ -18,9 +18,6 @@ from eval_harness.training.encoding import Collator, by_length
 
 Batch = Mapping[str, Tensor]
 
-BATCH = 64
-"""Examples per evaluation batch, by default."""
-
 
 def count_examples(batch: Batch) -> int:
     """Return the number of examples in a batch."""

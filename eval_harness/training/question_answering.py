@@ -15,11 +15,12 @@ from eval_harness.data.splits import TaskData
 from eval_harness.data.squad_files import Questions
 from eval_harness.results.predictions import AnsweredQuestions
 from eval_harness.runs.run import Run
+from eval_harness.runs.settings import EVAL_BATCH
 from eval_harness.squad.answers import Answers, answers_of
 from eval_harness.squad.metrics import scores_of, summary
 from eval_harness.squad.windows import Windows
 from eval_harness.tasks.registry import Task
-from eval_harness.training.evaluation import BATCH, Batch, Evaluation, HeadOutputs, outputs_of
+from eval_harness.training.evaluation import Batch, Evaluation, HeadOutputs, outputs_of
 
 Logits = NDArray[np.float32]
 
@@ -67,7 +68,7 @@ def _answers(
     run: Run, model: PreTrainedModel, questions: Questions, windows: Windows, pad_id: int
 ) -> Answers:
     values = run.settings.task["values"]
-    batch_size = run.neutral.get("per_device_eval_batch_size", BATCH)
+    batch_size = run.neutral.get("per_device_eval_batch_size", EVAL_BATCH)
     starts, ends = logits_of(model, windows, pad_id, batch_size=batch_size, bf16=values["bf16"])
     if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
         raise RunFailed(f"{run}: the model's predictions are not finite")
@@ -117,7 +118,7 @@ def logits_of(
     windows: Windows,
     pad_id: int,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = EVAL_BATCH,
     bf16: bool = False,
 ) -> tuple[Logits, Logits]:
     """Return a model's start and end logits, one for each token of the windows.

@@ -135,6 +135,30 @@ def test_a_finished_student_is_not_overwritten(world, capsys):
     assert (world / "out" / "model.safetensors").read_bytes() == before
 
 
+def test_a_finished_student_has_nothing_to_resume(world, capsys):
+    """Prevents a script that resumes whatever there is from failing when all of it is done."""
+    distil(world)
+    before = {path: path.stat().st_mtime_ns for path in (world / "out").rglob("*")}
+    capsys.readouterr()
+    assert distil(world, "--resume_from_checkpoint") == 0
+    assert capsys.readouterr().out == f"{world}/out: complete, nothing to do\n"
+    assert before == {path: path.stat().st_mtime_ns for path in (world / "out").rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learning_rate", "0.5"], "of --learning_rate 0.0005, not 0.5; choose another"),
+        (["--temperature", "3"], "of --temperature 2.0, not 3.0; choose another"),
+    ],
+)
+def test_a_finished_student_of_other_settings_is_not_what_was_asked_for(world, capsys, words, said):
+    """Prevents more steps, or another rate, that are taken for done and ignored."""
+    distil(world)
+    assert distil(world, "--resume_from_checkpoint", *words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_baseline_without_a_teacher(world):
     """Prevents the comparison that everybody asks for from being impossible."""
     config = world / "config.json"

@@ -10,9 +10,11 @@ import sys
 import pytest
 from places import PAPER, ROOT
 
+from angels_share import __version__
 from angels_share.cli import Command, help_text, run_command, without_secrets
 from angels_share.errors import RunFailed, UserError
 from angels_share.flags import Flag
+from angels_share.training_flags import SYNONYMS, training_flags
 from distil_trainer.cli import PRETRAIN
 from eval_harness.cli import COMMANDS, command, run_named
 
@@ -49,21 +51,14 @@ OUR_FLAGS = {
 
 WITHOUT_TORCH = """
 import sys
-from {module} import {entry}
+from angels_share import start
 sys.argv = {argv!r}
-status = {entry}()
+status = start.{program}()
 heavy = {{"torch", "transformers", "datasets", "sklearn", "scipy", "pandas",
           "matplotlib"}} & set(sys.modules)
 assert not heavy, heavy
 sys.exit(status)
 """
-
-ENTRIES = {
-    "run_pretrain_distill": ("distil_trainer.cli", "run_pretrain_distill"),
-    "run_glue": ("eval_harness.cli", "run_glue"),
-    "run_squad_distill": ("eval_harness.cli", "run_squad_distill"),
-    "eval_harness": ("eval_harness.cli", "main"),
-}
 
 
 @pytest.mark.parametrize("name", OUR_COMMANDS)
@@ -111,14 +106,117 @@ def test_every_flag_and_example_is_explained(name):
 )
 def test_answers_before_torch_is_imported(run_script, program, words, status, said):
     """Prevents a command that makes people wait seconds to hear that they mistyped a flag."""
-    module, entry = ENTRIES[program]
-    code = WITHOUT_TORCH.format(module=module, entry=entry, argv=[program, *words])
+    code = WITHOUT_TORCH.format(program=program, argv=[program, *words])
     ended = run_script("-c", code)
     assert ended.returncode == status, ended.stderr
     assert said in (ended.stdout if status == 0 else ended.stderr)
     if status:
         assert ended.stderr.count("\n") == 1
         assert "Traceback" not in ended.stderr
+
+
+OF_OTHER_SCRIPTS = {
+    "run_glue": {
+        "max_train_samples": "limit", "max_eval_samples": "limit", "max_predict_samples": "limit",
+        "output_dir": "results_dir", "do_train": "drop it", "do_eval": "drop it",
+        "do_predict": "predict_test", "dataset_name": "tasks", "overwrite_output_dir": "rerun",
+        "per_gpu_train_batch_size": "per_device_train_batch_size", "fp16": "bf16",
+        "seed": "seeds", "epochs": "num_train_epochs", "lr": "learning_rate",
+        "batch_size": "per_device_train_batch_size", "train_file": "data_dir",
+        "warmup_ratio": "warmup_steps", "no_cuda": "use_cpu", "alpha_squad": "alpha_task",
+    },
+    "run_squad_distill": {
+        "max_train_samples": "limit", "output_dir": "results_dir", "fp16": "bf16",
+        "data_dir": "train_file and --validation_file", "dataset_name": "train_file",
+        "predict_file": "validation_file", "teacher_name_or_path": "teacher",
+        "label_smoothing_factor": "answer spans", "lr": "learning_rate", "do_predict": "drop it",
+    },
+    "run_pretrain_distill": {
+        "model": "teacher", "data_dir": "corpus", "train_file": "corpus", "data_file": "corpus",
+        "results_dir": "output_dir", "lr": "learning_rate", "n_epoch": "num_train_epochs",
+        "max_train_samples": "max_steps", "fp16": "bf16", "mlm": "drop it",
+        "teacher_name": "teacher", "overwrite_output_dir": "output_dir",
+    },
+    "eval_harness tables": {"output_dir": "results_dir"},
+    "eval_harness speed": {"output_dir": "results_dir"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [(name, flag) for name, flags in OF_OTHER_SCRIPTS.items() for flag in flags]
+)
+def test_the_flags_of_other_scripts_are_known(name, flag, tmp_path):
+    """Prevents a habit from another script from ending in a guess at what was meant."""
+    use = OF_OTHER_SCRIPTS[name][flag]
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps({flag: "x"}))
+    for words in ([f"--{flag}", "x"], [f"--{flag}"], ["--config", str(config)]):
+        with pytest.raises(UserError, match=f"{flag} is not accepted: .*{use}"):
+            OUR_COMMANDS[name].parse(words)
+
+
+@pytest.mark.parametrize("name", OUR_COMMANDS)
+def test_what_is_to_be_used_instead_is_there(name):
+    """Prevents advice that the same command refuses in turn, and advice about a flag that is."""
+    command = OUR_COMMANDS[name]
+    ours = {flag.name for flag in command.flags}
+    theirs = training_flags() if command.training else ()
+    taken = {flag for flag in theirs if command.refusal(flag) is None}
+    assert not ours & command.instead.keys()
+    for flag in {*command.instead, *SYNONYMS}:
+        if flag in ours or flag in taken:
+            continue
+        advice = command.refusal(flag) or ""
+        if advice.startswith("use --"):
+            assert advice.removeprefix("use --").split()[0].rstrip(",:;") in ours | taken, flag
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learning_rat", "1"], "did you mean --learning_rate?"),
+        (["--lim", "5"], "did you mean --limit?"),
+        (["--data_sed", "x"], "; --help lists the flags"),
+        (["--fp61"], "; --help lists the flags"),
+        (["--no_remove_unused_columns"], "is not accepted: "),
+    ],
+)
+def test_advice_is_never_a_flag_that_is_refused(words, said):
+    """Prevents "did you mean --data_seed?" for --data_dir: another thing, and refused as well."""
+    with pytest.raises(UserError) as error:
+        OUR_COMMANDS["run_squad_distill"].parse(["--model", "x", *words])
+    assert str(error.value).startswith(("unknown flag ", words[0]))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["glue"], 2, "eval_harness: glue is a script of its own: python run_glue.py --help"),
+        (["squad"], 2, "python run_squad_distill.py"),
+        (["pretrain"], 2, "python run_pretrain_distill.py"),
+        (["run_glue.py"], 2, "python run_glue.py"),
+        (["tabels"], 2, "eval_harness: unknown command 'tabels'; did you mean 'tables'?\n"),
+        (["nothing"], 2, "unknown command 'nothing'; commands: tables, report, "),
+        (["-h"], 0, "python -m eval_harness COMMAND [flags]"),
+        (["--help_all"], 0, "--batch_sizes"),
+        (["--version"], 0, f"angels-share {__version__}\n"),
+        (["tables", "--version"], 0, f"angels-share {__version__}\n"),
+    ],
+)
+def test_the_first_words_after_eval_harness(words, status, said, capsys):
+    """Prevents a first try that ends in a list of what it isn't."""
+    assert run_named(words) == status
+    printed = capsys.readouterr()
+    assert said in (printed.err if status else printed.out)
+    assert printed.err.count("\n") == (1 if status else 0)
+
+
+@pytest.mark.parametrize("name", OUR_COMMANDS)
+def test_every_command_says_its_version(name, capsys):
+    """Prevents a report of a fault that can't say which version it is about."""
+    assert run_command(OUR_COMMANDS[name], ["--version"]) == 0
+    assert capsys.readouterr().out == f"angels-share {__version__}\n"
 
 
 def test_the_scripts_at_the_root_find_their_commands(run_script):
@@ -269,13 +367,23 @@ def test_a_flag_may_come_from_a_file(tmp_path):
     assert seen == {"size": 2, "name": "line", "tasks": ["rte"]}
 
 
-def test_help_survives_a_reader_that_stops():
-    """Prevents `--help | head -1` from ending in a traceback and a failing status."""
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["run_glue.py", "--help"], 0),
+        (["run_pretrain_distill.py", "--help_all"], 0),
+        (["-m", "eval_harness"], 0),
+        (["-m", "eval_harness", "--version"], 0),
+        (["-m", "eval_harness", "tasks"], 141),
+    ],
+)
+def test_output_survives_a_reader_that_stops(words, status):
+    """Prevents `--help | head -1` from ending in a traceback, and work cut short in status 0."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
         ended = subprocess.run(
-            [sys.executable, "run_glue.py", "--help"],
+            [sys.executable, *words],
             cwd=ROOT,
             stdout=writing,
             stderr=subprocess.PIPE,
@@ -285,4 +393,4 @@ def test_help_survives_a_reader_that_stops():
         )
     finally:
         os.close(writing)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (status, "")

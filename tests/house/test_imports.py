@@ -23,6 +23,7 @@ WITH_TORCH = (
 TORCH_FREE = sorted({
     "distil_trainer.cli",
     "distil_trainer.recipe",
+    "distil_trainer.training.honoured",
     "eval_harness.speed.bench_process",
     *(name for package in ("angels_share", "eval_harness")
       for name in map(module_of, files_of(package)) if not name.startswith(WITH_TORCH)),

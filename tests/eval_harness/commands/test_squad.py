@@ -31,8 +31,7 @@ def world(tmp_path_factory):
 
 def planned(world, tmp_path, *words):
     words = argv(world, tmp_path, *words)
-    options = parse(squad.COMMAND.flags, words, takes_training_flags=True)
-    return squad.checked_plan(squad.experiment(options))
+    return squad.checked_plan(squad.experiment(squad.COMMAND.parse(words)))
 
 
 def argv(world, tmp_path, *words, data="squad"):
