@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 from angels_share import __version__
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_path_error
-from angels_share.flags import Flag, Options, parse
+from angels_share.flags import Flag, Options, options_of, parse
 from angels_share.start import lacking, not_installed
 from angels_share.training_flags import (
     REFUSED,
@@ -83,6 +84,15 @@ class Command:
         """
         takes = self.takes_training_flags
         return parse(self.flags, words, takes_training_flags=takes, refusal=self.refusal)
+
+    def options(self, given: Mapping[str, Any]) -> Options:
+        """Return the options of a call from Python, by the names of the flags.
+
+        Raises:
+            UserError: names the keyword and what would have been right.
+        """
+        takes = self.takes_training_flags
+        return options_of(self.flags, given, takes_training_flags=takes, refusal=self.refusal)
 
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:

@@ -149,28 +149,36 @@ def parse(
 
 
 def options_of(
-    flags: Sequence[Flag], given: Mapping[str, Any], *, takes_training_flags: bool
+    flags: Sequence[Flag],
+    given: Mapping[str, Any],
+    *,
+    takes_training_flags: bool,
+    refusal: Callable[[str], str | None] = REFUSED.get,
 ) -> Options:
     """Return the options of a call from Python, checked like those of a command line.
 
     Args:
-        flags: our flags.
+        flags: our flags; one of them hides a flag of TrainingArguments of the same name.
         given: their values by name, as a `--config` file would have them.
         takes_training_flags: also accept the flags of TrainingArguments.
+        refusal: returns what to use instead of a flag that is known not to be accepted, or None.
 
     Raises:
         UserError: names the keyword and what would have been right.
     """
     ours = {flag.name: flag for flag in flags}
-    training = training_flags() if takes_training_flags else {}
+    training = {
+        name: flag
+        for name, flag in (training_flags() if takes_training_flags else {}).items()
+        if name not in ours and refusal(name) is None
+    }
     known: dict[str, Setting] = {**training, **ours}
     chosen = {}
     for name, value in given.items():
         if name not in known:
-            _refuse_unknown(f"--{name}", known)
+            _refuse_unknown(f"--{name}", known, refusal)
         chosen[name] = typed(value, known[name], f"--{name}")
-    rest = {name: flag for name, flag in training.items() if name not in ours}
-    return _fill_in_defaults(flags, rest, chosen)
+    return _fill_in_defaults(flags, training, chosen)
 
 
 def _with_underscores(word: str) -> str:

@@ -17,15 +17,15 @@ imports no torch.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from angels_share.cli import Command
 from angels_share.errors import RunFailed, UserError
-from angels_share.flags import Flag, options_of
 from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.imports import require_extra
 from angels_share.names import nearest
@@ -306,30 +306,32 @@ _ELSEWHERE = {
 }
 
 
-def _flags_of(command: str) -> tuple[Flag, ...]:
-    module = import_module(f"eval_harness.commands.{_MODULES[command]}")
-    flags: tuple[Flag, ...] = module.COMMAND.flags
-    return flags
+def _module_of(command: str) -> Any:
+    return import_module(f"eval_harness.commands.{_MODULES[command]}")
 
 
-def _refuse_unused(given: Mapping[str, Any], commands: Mapping[str, Any]) -> None:
+def _refuse_unused(given: Mapping[str, Any], commands: Iterable[str]) -> None:
     """Refuse a keyword that no task here has a use for, or that is for the command line."""
-    known = {flag.name for command in commands for flag in _flags_of(command)}
+    found: list[Command] = [_module_of(command).COMMAND for command in commands]
+    known = {flag.name for each in found for flag in each.flags}
     for name in given:
         if name in _ELSEWHERE:
             raise UserError(f"{name}: {_ELSEWHERE[name]}")
-        if name == "data_dir" and name not in known:
-            raise UserError("data_dir: SQuAD's files are given by train_file and validation_file")
-        if name not in known and name not in training_flags():
+        if name in known:
+            continue
+        reasons = [each.refusal(name) for each in found]
+        if None not in reasons:
+            raise UserError(f"{name} is not accepted: {reasons[0]}")
+        if name not in training_flags():
             raise UserError(f"unknown keyword {name!r}{nearest(name, known)}")
 
 
 def _run(command: str, tasks: Sequence[Task], given: Mapping[str, Any]) -> set[str]:
     """Do a command's part; return the keys of the runs that have a result now."""
-    module = import_module(f"eval_harness.commands.{_MODULES[command]}")
+    module = _module_of(command)
     known = {flag.name for flag in module.COMMAND.flags} | training_flags().keys()
     own = {name: value for name, value in given.items() if name in known}
-    options = options_of(module.COMMAND.flags, own, takes_training_flags=True)
+    options = module.COMMAND.options(own)
     keys: set[str] = set()
     for planned in module.plans(options, tasks):
         outcome = carry_out(planned, options, ()).outcome
