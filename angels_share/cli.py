@@ -52,12 +52,12 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
         with _terminable():
             options = parse(command.flags, words, takes_training_flags=command.takes_training_flags)
             return command.run(options)
-    except KeyboardInterrupt:
-        return _report(command, "interrupted; completed work is saved", INTERRUPTED)
+    except KeyboardInterrupt as end:
+        return _report(command, f"interrupted; {_saved(end)}", INTERRUPTED)
     except SystemExit as end:
         if end.code != TERMINATED:
             raise
-        return _report(command, "terminated; completed work is saved", TERMINATED)
+        return _report(command, f"terminated; {_saved(end)}", TERMINATED)
     except BrokenPipeError:  # as with `| head`; Python's flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -97,6 +97,11 @@ def _limit_spinning() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # read when torch is imported
+
+
+def _saved(end: BaseException) -> str:
+    """Return what became of the work: what the command noted about it, if it did."""
+    return "; ".join(getattr(end, "__notes__", ())) or "completed work is saved"
 
 
 def _line_and_status(error: Exception) -> tuple[str, int]:

@@ -12,9 +12,10 @@ from eval_harness.publish.models import Key, push_models
 from eval_harness.runs.run import Run
 from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
+from eval_harness.sweep.missing import Rerun
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
 from eval_harness.sweep.queue import Job, unique
-from eval_harness.sweep.scheduler import Failure, Outcome, Rerun, sweep
+from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
 
 _WORK = "eval_harness.training.runner:run_task"
