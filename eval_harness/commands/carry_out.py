@@ -8,12 +8,13 @@ from pathlib import Path
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
 from angels_share.flags import Options
 from angels_share.hub.push import Destination
-from eval_harness.publish.models import Key, push_models
+from eval_harness.publish.models import Key, destinations, push_models
 from eval_harness.runs.run import Run
 from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
-from eval_harness.sweep.missing import Rerun
+from eval_harness.sweep.missing import divide
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
+from eval_harness.sweep.preview import lines_of, parts_of, table_of
 from eval_harness.sweep.queue import Job, unique
 from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
@@ -46,7 +47,16 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     """
     planned = unique(jobs(plan))
     _name_lost_models(plan, options, planned)
-    outcome = _sweep(plan, planned, options, options.rerun)
+    workers = _workers(plan, options)
+    outcome = sweep(
+        plan.root,
+        planned,
+        workers,
+        rerun=options.rerun,
+        prepare=lambda todo: _begin(plan, planned, todo, workers),
+    )
+    if len(outcome.skipped) == len(planned):
+        _say(plan, lines_of(plan, parts_of(plan, planned, (), workers), workers))
     finished = {run.key for run in (*outcome.done, *outcome.skipped)}
     runs = [job.run for job in planned if job.key in finished]
     chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
@@ -57,8 +67,7 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
             print(written[name])  # noqa: T201
     for each in chosen:
         print(f"saved: {each}: {each.run.save_weights_to}")  # noqa: T201
-    for line in outcome.summary():
-        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+    _say(plan, outcome.summary())
     return Carried(outcome, tuple(runs), tuple(chosen))
 
 
@@ -71,15 +80,51 @@ def _name_lost_models(plan: Plan, options: Options, planned: Iterable[Job]) -> N
             )
 
 
-def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: Rerun) -> Outcome:
-    executor = LocalWorkers(
+def _workers(plan: Plan, options: Options) -> LocalWorkers:
+    return LocalWorkers(
         plan.root,
         _WORK,
         workers=options.workers,
         threads=options.threads,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    return sweep(plan.root, planned, executor, rerun=rerun, prepare=fetch_models)
+
+
+def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: LocalWorkers) -> None:
+    """Say what is about to be done, and fetch the models for it."""
+    _say(plan, lines_of(plan, parts_of(plan, planned, todo, workers), workers))
+    fetch_models(todo)
+
+
+def _say(plan: Plan, lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+
+
+def show(plan: Plan, options: Options) -> int:
+    """Print what a plan would do and where it would push; execute and write nothing.
+
+    Args:
+        plan: the runs.
+        options: how they would be executed, and pushed.
+
+    Returns:
+        The exit status.
+    """
+    planned, workers = unique(jobs(plan)), _workers(plan, options)
+    places = destinations(plan, options, ask=False)
+    never = options.rerun == "never"
+    divided = divide(plan.root, planned, "missing" if never else options.rerun)
+    for problem in divided.problems:
+        sys.stderr.write(f"{problem}; the run would be repeated\n")
+    parts = parts_of(plan, planned, divided.todo, workers)
+    print(table_of(plan, parts, workers))  # noqa: T201
+    if never:
+        print("--rerun never: none of them would be executed")  # noqa: T201
+    for (model, task), place in (places or {}).items():
+        seen = "private" if place.private else "public"
+        print(f"would be pushed: {model} on {task} to {place.repo_id} ({seen} if new)")  # noqa: T201
+    return DONE
 
 
 def _keep_the_best(
@@ -94,7 +139,8 @@ def _keep_the_best(
     )
     failed: tuple[Failure, ...] = ()
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
-        failed = _sweep(plan, missing, options, "missing").failed
+        workers = _workers(plan, options)
+        failed = sweep(plan.root, missing, workers, prepare=fetch_models).failed
     if plan.experiment.save_models == "best":
         remove_others(outcome.done, chosen, planned)
     return [each for each in chosen if not lacks_weights(each.run)], failed

@@ -14,6 +14,7 @@ from angels_share.hub.push_flags import PUSH_FLAGS
 from eval_harness.commands.carry_out import (
     carry_out,
     push_chosen,
+    show,
     status_of,
     submission_folder,
 )
@@ -39,7 +40,9 @@ from eval_harness.tasks.registry import Task
 
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
-    planned = plan(experiment(options))
+    planned = plan(experiment(options), dry_run=options.dry_run)
+    if options.dry_run:
+        return show(planned, options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:

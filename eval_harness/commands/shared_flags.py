@@ -30,6 +30,12 @@ SWEEP = (
         choices=("missing", "always", "never"),
     ),
     Flag(
+        "dry_run",
+        "say which runs have results and which would be executed, how many steps they are and how "
+        "long they took before; train and write nothing",
+        bool,
+    ),
+    Flag(
         "limit",
         "maximum number of examples per training and evaluation split",
         int,

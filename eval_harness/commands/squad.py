@@ -16,6 +16,7 @@ from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands.carry_out import (
     carry_out,
     push_chosen,
+    show,
     status_of,
     submission_folder,
 )
@@ -43,7 +44,9 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 
 def run(options: Options) -> int:
     """Do the missing runs, write tables and answers, print Table 2."""
-    planned = checked_plan(experiment(options))
+    planned = checked_plan(experiment(options), dry_run=options.dry_run)
+    if options.dry_run:
+        return show(planned, options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, ["table2"])
     for each in carried.runs:
@@ -77,13 +80,17 @@ def experiment(options: Options) -> Experiment:
     )
 
 
-def checked_plan(experiment: Experiment) -> Plan:
+def checked_plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
     """Plan an experiment, and refuse lengths that leave no room for a context.
+
+    Args:
+        experiment: the experiment.
+        dry_run: as in `plan`.
 
     Raises:
         UserError: lengths without room, or whatever `plan` refuses.
     """
-    planned = plan(experiment)
+    planned = plan(experiment, dry_run=dry_run)
     (task,) = experiment.tasks
     values = {**task.fine_tuning, **experiment.given}
     lengths = {name: values[name] for name in task.kind.lengths}

@@ -30,16 +30,23 @@ Key = tuple[str, str]
 """A model's key and a task's name."""
 
 
-def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
+def destinations(
+    plan: Plan, options: Options, *, ask: bool = True
+) -> dict[Key, Destination] | None:
     """Return where each model goes; None where nothing is pushed.
 
     One repository per model and task: `<hub_model_id>` where there is one of each, else with the
     model's name, the task's, or both behind it.
 
+    Args:
+        plan: the plan.
+        options: the flags that say where.
+        ask: whether to ask the Hub if it would take them.
+
     Raises:
         UserError: there is no token that may write, or the name is none.
     """
-    first = destination_of(options, plan.models[0].slug)
+    first = destination_of(options, plan.models[0].slug, ask=ask)
     if first is None:
         return None
     owner, _, given = first.repo_id.partition("/")
@@ -54,7 +61,8 @@ def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
             if len(plan.tasks) > 1 or not options.hub_model_id:
                 parts.append(task.name)
             place = replace(first, repo_id=f"{owner}/{'-'.join(parts)}")
-            check_repository(place)
+            if ask:
+                check_repository(place)
             found[model.key, task.name] = place
     names = [place.repo_id for place in found.values()]
     if twice := next((name for name in names if names.count(name) > 1), None):

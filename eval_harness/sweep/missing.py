@@ -30,13 +30,13 @@ class Divided:
     problems: tuple[str, ...] = ()
 
 
-def divide(root: Path, jobs: Sequence[Job], rerun: Rerun) -> Divided:
+def divide(root: Path, jobs: Sequence[Job], rerun: Literal["missing", "always"]) -> Divided:
     """Return which jobs are executed and which are skipped.
 
     Args:
         root: the results folder.
         jobs: the requested jobs.
-        rerun: "missing" executes runs without a valid result, "always" all, "never" none.
+        rerun: "missing" executes runs without a valid result, "always" all.
     """
     if rerun == "always":
         return Divided(tuple(replace(job, again=True) for job in jobs))
@@ -53,6 +53,4 @@ def divide(root: Path, jobs: Sequence[Job], rerun: Rerun) -> Divided:
         todo.append(replace(job, again=again))
         if problem:
             problems.append(problem)
-    if rerun == "never":
-        return Divided((), tuple(skipped), tuple(problems))
     return Divided(tuple(todo), tuple(skipped), tuple(problems))

@@ -83,11 +83,11 @@ class _Log:
         elapsed = now - self._started
         left = f", about {_clock(elapsed * (1 - share) / share)} left" if share else ""
         at_work = f"; {', '.join(names)}" if names else ""
-        write_line(f"runs: {share:.0%} in {_clock(elapsed)}{left}, {counts}{at_work}")
+        write_line(f"{counts}, {share:.0%} in {_clock(elapsed)}{left}{at_work}")
 
     def close(self, *, is_complete: bool) -> None:
         if is_complete:
-            write_line(f"runs: {self._counts} in {_clock(time.monotonic() - self._started)}")
+            write_line(f"{self._counts} in {_clock(time.monotonic() - self._started)}")
 
 
 def shortened(names: Sequence[str], room: int) -> str:
