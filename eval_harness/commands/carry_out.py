@@ -1,14 +1,16 @@
 """Execution of a plan: its missing runs, its models, then its tables."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
+from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.hub.push import Destination
 from eval_harness.publish.models import Key, destinations, push_models
+from eval_harness.publish.saved import lines_that_load, write_card
 from eval_harness.runs.run import Run
 from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
@@ -65,8 +67,7 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     for name in (*tables, "not counted"):
         if name in written:
             print(written[name])  # noqa: T201
-    for each in chosen:
-        print(f"saved: {each}: {each.run.save_weights_to}")  # noqa: T201
+    _write_cards(plan, planned, finished)
     _say(plan, outcome.summary())
     return Carried(outcome, tuple(runs), tuple(chosen))
 
@@ -144,6 +145,22 @@ def _keep_the_best(
     if plan.experiment.save_models == "best":
         remove_others(outcome.done, chosen, planned)
     return [each for each in chosen if not lacks_weights(each.run)], failed
+
+
+def _write_cards(plan: Plan, planned: Iterable[Job], finished: Collection[str]) -> None:
+    """Write the card of each saved model, those of teachers too; name what can't have one."""
+    for job in planned:
+        if job.run.save_weights_to and job.key in finished and not lacks_weights(job.run):
+            try:
+                write_card(job.run, plan.root)
+            except UserError as error:
+                _say(plan, [f"{job.run}: its saved model gets no card: {error}"])
+
+
+def print_saved(carried: Carried) -> None:
+    """Print which models were saved, each with the lines of Python that load it."""
+    for each in carried.chosen:
+        print(f"saved: {each}\n\n{lines_that_load(each.run)}\n")  # noqa: T201
 
 
 def status_of(carried: Carried, failed_pushes: Sequence[str] = ()) -> int:

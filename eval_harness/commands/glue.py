@@ -13,6 +13,7 @@ from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.hub.push_flags import PUSH_FLAGS
 from eval_harness.commands.carry_out import (
     carry_out,
+    print_saved,
     push_chosen,
     show,
     status_of,
@@ -48,6 +49,7 @@ def run(options: Options) -> int:
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
+    print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
 
 

@@ -15,6 +15,7 @@ from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands.carry_out import (
     carry_out,
+    print_saved,
     push_chosen,
     show,
     status_of,
@@ -51,6 +52,7 @@ def run(options: Options) -> int:
     carried = carry_out(planned, options, ["table2"])
     for each in carried.runs:
         _write_answers(planned, each)
+    print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
 
 

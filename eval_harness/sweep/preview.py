@@ -18,6 +18,7 @@ from eval_harness.runs.run import Run
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.plan import Plan
 from eval_harness.sweep.queue import Job
+from eval_harness.sweep.worker import unfinished
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Part:
         label: the model's name, and what it is besides.
         task: the task's title.
         runs: how many there are.
+        have: how many of them have a result.
         missing: how many are to be executed.
         train: training examples.
         evaluated: evaluation examples.
@@ -41,6 +43,7 @@ class Part:
     label: str
     task: str
     runs: int
+    have: int
     missing: int
     train: int
     evaluated: int
@@ -82,6 +85,7 @@ def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: LocalWork
         label=f"{run.model.name}{mark}",
         task=run.task.title,
         runs=len(runs),
+        have=sum(unfinished(plan.root, each.key) is None for each in runs),
         missing=sum(each.key in missing for each in runs),
         train=extent.train,
         evaluated=extent.evaluated,
@@ -183,7 +187,7 @@ def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[s
     """
     missing = sum(part.missing for part in parts)
     total = sum(part.runs for part in parts)
-    have = total - missing
+    have = sum(part.have for part in parts)
     if not missing:
         what = "the run has its result" if total == 1 else f"all {total} runs have results"
         return [f"{what}: nothing to do"]
@@ -255,7 +259,7 @@ def _row(part: Part) -> tuple[str, ...]:
         part.label,
         part.task,
         str(part.runs),
-        str(part.runs - part.missing),
+        str(part.have),
         str(part.missing),
         f"{part.train:,}",
         f"{part.evaluated:,}",
