@@ -12,6 +12,7 @@ from angels_share.errors import UserError
 from angels_share.names import nearest
 from angels_share.training_flags import training_flags
 from eval_harness.runs.run import Method, Settings
+from eval_harness.runs.trackers import trackers_in
 from eval_harness.tasks.registry import Task
 
 RECIPE = 1
@@ -46,7 +47,7 @@ NEUTRAL = frozenset({
     "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_prefetch_factor", "use_cpu", "torch_empty_cache_steps", "log_level",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
-    "activation_checkpointing_kwargs",
+    "activation_checkpointing_kwargs", "report_to", "logging_steps",
 })  # fmt: skip
 """Flags of TrainingArguments that are passed on but change no number."""
 
@@ -73,12 +74,11 @@ _REFUSED = {
     "fp16": "use --bf16, or float32",
     "fsdp": _ONE_PROCESS,
     "deepspeed": _ONE_PROCESS,
-    "report_to": "results are files; no other tracker is supported",
-    "logging_steps": "the loss is logged twenty times per run",
+    "logging_strategy": "the loss is logged every --logging_steps, or twenty times per run",
 }
 _ABOVE_ZERO = (
     "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
-    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps", "logging_steps",
 )  # fmt: skip
 _NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoothing_factor")
 _SAMPLING = ("group_by_length", "random", "sequential")
@@ -105,6 +105,7 @@ def check_overrides(given: Mapping[str, Any], own: Iterable[str] = ()) -> None:
             raise UserError(f"--{name} {value}: must be above 0")
         if name in _NOT_BELOW_ZERO and value < 0:
             raise UserError(f"--{name} {value}: must be 0 or more")
+    trackers_in(given)
     sampling = given.get("train_sampling_strategy", _SAMPLING[0])
     if sampling not in _SAMPLING:
         raise UserError(

@@ -267,6 +267,7 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         data_revision=plan.extents[task.name].revision,
         seeds=plan.seeds,
         predict_test=experiment.predict_test,
+        results_dir=str(plan.root),
     )
 
 

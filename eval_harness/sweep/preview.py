@@ -15,6 +15,7 @@ from angels_share.hardware import processor
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, InvalidResult, load
 from eval_harness.runs.run import Run
+from eval_harness.runs.trackers import how_to_watch, trackers_in
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.plan import Plan
 from eval_harness.sweep.queue import Job
@@ -189,8 +190,7 @@ def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[s
     total = sum(part.runs for part in parts)
     have = sum(part.have for part in parts)
     if not missing:
-        what = "the run has its result" if total == 1 else f"all {total} runs have results"
-        return [f"{what}: nothing to do"]
+        return ["the run has its result" if total == 1 else f"all {total} runs have results"]
     lines = [
         f"{count(total, 'run')} ({_product(plan, parts)}): {have} with results, {missing} to do"
     ]
@@ -198,9 +198,11 @@ def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[s
     lines.append(
         f"{_large(passes)} training examples in all, epochs counted; {_time(parts, workers)}"
     )
+    folder = plan.experiment.results_dir
+    watch = how_to_watch(trackers_in(plan.experiment.given), folder)
     lines.append(
-        f"{workers.described(missing)}; results go to {plan.experiment.results_dir}; Ctrl-C is "
-        "safe: the same command continues"
+        f"{workers.described(missing)}; results go to {folder}; "
+        f"{f'to watch: {watch}; ' if watch else ''}Ctrl-C is safe: the same command continues"
     )
     return lines
 

@@ -30,6 +30,7 @@ from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
 from eval_harness.training.provenance import provenance_on
+from eval_harness.training.tracking import tracked
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
@@ -125,11 +126,11 @@ def _train(
     method, values = run.method, run.settings.task["values"]
     if method is not None and "teacher" in method.folders:
         require_unchanged(Path(method.folders["teacher"]))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tracked(run) as reports:
         return train(
             model,
             resolve(method.factory if method else _PLAIN),
-            {**values, **run.neutral},
+            {**values, **run.neutral, **reports},
             prepared.encoded[prepared.data.train.name],
             Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,

@@ -1,0 +1,101 @@
+"""One run of a tracker for each result, named after its key, with its files among the results.
+
+A worker trains one run after another, while trackers expect a process to train one: so each is told
+where to log before a run, and is ended after it. What the user has set in the environment stays.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from angels_share.files import locked
+from eval_harness.runs.run import Run
+from eval_harness.runs.trackers import LOGS, trackers_in
+
+_PROJECT = "angels-share"
+
+
+@contextmanager
+def tracked(run: Run) -> Iterator[Mapping[str, Any]]:
+    """Yield the arguments by which the Trainer reports a run to its trackers; end them after it.
+
+    Args:
+        run: the run; the trackers' files go below its `results_dir`.
+    """
+    names = trackers_in(run.neutral)
+    if not names:
+        yield {"report_to": "none"}
+        return
+    folder = Path(str(run.results_dir)) / LOGS
+    folder.mkdir(parents=True, exist_ok=True)
+    has_failed = True
+    # What they print would tear the sweep's bar.
+    with (
+        (folder / "output.txt").open("a", encoding="utf-8") as said,
+        redirect_stdout(said),
+        _environment(_settings(folder, run)),
+    ):
+        try:
+            _prepare(names, folder)
+            yield {"report_to": list(names), "run_name": run.key, "project": _PROJECT}
+            has_failed = False
+        finally:
+            _end(names, has_failed=has_failed)
+
+
+def _settings(folder: Path, run: Run) -> dict[str, str]:
+    """Return the environment in which trackers keep to this run, and are quiet."""
+    defaults = {
+        "WANDB_PROJECT": _PROJECT,
+        "WANDB_DIR": str(folder),
+        "WANDB_SILENT": "true",
+        "MLFLOW_EXPERIMENT_NAME": _PROJECT,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "TRACKIO_DIR": str(folder / "trackio"),
+    }
+    given = {name: os.environ.get(name) or value for name, value in defaults.items()}
+    place = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or folder).expanduser()
+    return {**given, "TENSORBOARD_LOGGING_DIR": str(place / run.key)}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _prepare(names: tuple[str, ...], folder: Path) -> None:
+    """Remove what a killed attempt logged, and make what two workers can't make at once."""
+    if "tensorboard" in names:
+        for left in Path(os.environ["TENSORBOARD_LOGGING_DIR"]).glob("events.out.tfevents.*"):
+            left.unlink()
+    if "mlflow" in names:
+        with locked(folder / ".mlflow.lock"):
+            mlflow = import_module("mlflow")
+            mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+            mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+
+
+def _end(names: tuple[str, ...], *, has_failed: bool) -> None:
+    """End what the Trainer left open: the next run would go on in it."""
+    loaded = {name: sys.modules[name] for name in names if name in sys.modules}
+    if (wandb := loaded.get("wandb")) is not None and wandb.run is not None:
+        wandb.finish(exit_code=int(has_failed))
+    if (mlflow := loaded.get("mlflow")) is not None and mlflow.active_run() is not None:
+        mlflow.end_run("FAILED" if has_failed else "FINISHED")
+    trackio = loaded.get("trackio")
+    if trackio is not None and trackio.context_vars.current_run.get() is not None:
+        trackio.finish()
