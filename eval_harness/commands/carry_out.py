@@ -141,7 +141,7 @@ def _keep_the_best(
     failed: tuple[Failure, ...] = ()
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
         again = ", ".join(str(job.run) for job in missing if job.again)
-        _say(plan, [f"has a result, and is fine-tuned again for its model to be saved: {again}"])
+        _say(plan, [f"fine-tuned again, since the model is to be saved: {again}"])
         workers = _workers(plan, options)
         failed = sweep(plan.root, missing, workers, prepare=fetch_models).failed
     if plan.experiment.save_models == "best":
