@@ -50,9 +50,9 @@ SWEEP = (
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
         "save_models",
-        "fine-tuned models to save below RESULTS_DIR/models: of every seed, or best, that of the "
-        "seed nearest the median of its model and task (what --push_to_hub needs); a later "
-        "--teacher takes a saved one",
+        "fine-tuned models to save below RESULTS_DIR/models, each with its card: of every seed, or "
+        "best, that of the seed nearest the median of its model and task (what --push_to_hub "
+        "needs); a later --teacher takes a saved one",
         default="none",
         choices=("none", "best", "all"),
     ),

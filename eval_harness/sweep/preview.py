@@ -149,15 +149,12 @@ def _is_alike(result: TaskResult, run: Run, workers: LocalWorkers) -> bool:
         return False
     if (method or {}).get("name") != (run.method.name if run.method else None):
         return False
-    if workers.has_gpus:
-        return str(made.get("device")) not in ("cpu", "mps")
     machine = made.get("machine")
-    return (
-        made.get("device") == "cpu"
-        and made.get("threads") == workers.threads
-        and isinstance(machine, dict)
-        and machine.get("processor") == processor()
-    )
+    if not isinstance(machine, dict) or machine.get("processor") != processor():
+        return False
+    if workers.has_gpus:
+        return made.get("device") != "cpu"
+    return made.get("device") == "cpu" and made.get("threads") == workers.threads
 
 
 def _reads_of(result: TaskResult) -> float:

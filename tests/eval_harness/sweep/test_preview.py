@@ -145,3 +145,25 @@ def test_a_damaged_result_is_no_earlier_one(world, tmp_path):
 def test_durations_are_words(seconds, said):
     """Prevents "7800 s", and a time of nothing."""
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("made_on", "counts"),
+    [
+        ({}, True),
+        ({"device": "NVIDIA H100"}, False),
+        ({"machine": {"processor": "another"}}, False),
+        ({"machine": "nothing that is known"}, False),
+    ],
+)
+def test_a_result_of_another_machine_says_nothing_of_this_one(world, tmp_path, made_on, counts):
+    """Prevents minutes promised on a laptop that a GPU elsewhere took."""
+    made = planned(world, tmp_path)
+    run = next(jobs(made)).run
+    result, predictions = run_task(run, lambda share: None)
+    where = result.provenance | {"threads": 1} | made_on
+    publish(tmp_path, dataclasses.replace(result, provenance=where), predictions)
+    assert (previewed(made)[0][0].seconds is not None) is counts
+    gpus = LocalWorkers(tmp_path, "", devices=["0"])
+    (part,) = parts_of(made, list(jobs(made)), [], gpus)
+    assert (part.seconds is not None) is ("device" in made_on)
