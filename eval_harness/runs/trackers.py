@@ -10,13 +10,8 @@ from typing import Any
 from angels_share.errors import UserError
 from angels_share.names import nearest
 
-_MODULES = {
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "trackio": ("trackio",),
-    "wandb": ("wandb",),
-    "mlflow": ("mlflow",),
-}
-"""The modules of which a tracker needs one, by its name in TrainingArguments."""
+_TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
+"""Their names in TrainingArguments, which are those of their packages as well."""
 
 LOGS = "logs"
 """The folder of their files, in the results folder."""
@@ -36,12 +31,12 @@ def trackers_in(given: Mapping[str, Any]) -> tuple[str, ...]:
     if names == ["none"]:
         return ()
     for name in names:
-        if name not in _MODULES:
-            known = ", ".join(("none", *_MODULES))
+        if name not in _TRACKERS:
+            known = ", ".join(("none", *_TRACKERS))
             raise UserError(
-                f"--report_to {name}: expected some of {known}{nearest(name, _MODULES)}"
+                f"--report_to {name}: expected some of {known}{nearest(name, _TRACKERS)}"
             )
-        if not any(find_spec(module) for module in _MODULES[name]):
+        if find_spec(name) is None:
             raise UserError(f"--report_to {name}: it is not installed: pip install {name}")
     return tuple(dict.fromkeys(names))
 

@@ -6,8 +6,9 @@ where to log before a run, and is ended after it. What the user has set in the e
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,47 @@ from eval_harness.runs.trackers import LOGS, trackers_in
 _PROJECT = "angels-share"
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """The trackers of a run.
+
+    Attributes:
+        key: the run's key, which is its name there.
+        names: the trackers; none for a run that nobody watches.
+    """
+
+    key: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments by which the Trainer reports the losses."""
+        if not self.names:
+            return {"report_to": "none"}
+        return {"report_to": list(self.names), "run_name": self.key, "project": _PROJECT}
+
+    def log(self, scores: Mapping[str, float | None], step: int) -> None:
+        """Log the scores of the evaluation, which follows the training.
+
+        Args:
+            scores: every metric of a split, in the result's scale; None where it is undefined.
+            step: the last step of the training.
+        """
+        known = {f"eval/{name}": value for name, value in scores.items() if value is not None}
+        for name in self.names:
+            _LOG[name](self.key, known, step)
+
+
 @contextmanager
-def tracked(run: Run) -> Iterator[Mapping[str, Any]]:
-    """Yield the arguments by which the Trainer reports a run to its trackers; end them after it.
+def tracked(run: Run) -> Iterator[Tracked]:
+    """Yield the trackers of a run, told where to log it; end them after it.
 
     Args:
         run: the run; the trackers' files go below its `results_dir`.
     """
-    names = trackers_in(run.neutral)
-    if not names:
-        yield {"report_to": "none"}
+    trackers = Tracked(run.key, trackers_in(run.neutral))
+    if not trackers.names:
+        yield trackers
         return
     folder = Path(str(run.results_dir)) / LOGS
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,11 +72,46 @@ def tracked(run: Run) -> Iterator[Mapping[str, Any]]:
         _environment(_settings(folder, run)),
     ):
         try:
-            _prepare(names, folder)
-            yield {"report_to": list(names), "run_name": run.key, "project": _PROJECT}
+            _prepare(trackers.names, folder)
+            yield trackers
             has_failed = False
         finally:
-            _end(names, has_failed=has_failed)
+            _end(trackers.names, has_failed=has_failed)
+
+
+def _log_to_tensorboard(_key: str, scores: Mapping[str, float], step: int) -> None:
+    writer = import_module("torch.utils.tensorboard").SummaryWriter(
+        os.environ["TENSORBOARD_LOGGING_DIR"]
+    )
+    for name, value in scores.items():
+        writer.add_scalar(name, value, step)
+    writer.close()
+
+
+def _log_to_wandb(_key: str, scores: Mapping[str, float], step: int) -> None:
+    import_module("wandb").log({**scores, "train/global_step": step})
+
+
+# These two have ended the run with the training: it is opened again.
+def _log_to_mlflow(_key: str, scores: Mapping[str, float], step: int) -> None:
+    mlflow = import_module("mlflow")
+    with mlflow.start_run(run_id=mlflow.last_active_run().info.run_id):
+        mlflow.log_metrics(dict(scores), step=step)
+
+
+def _log_to_trackio(key: str, scores: Mapping[str, float], step: int) -> None:
+    trackio = import_module("trackio")
+    trackio.init(project=_PROJECT, name=key, resume="allow")
+    trackio.log({**scores, "train/global_step": step})
+    trackio.finish()
+
+
+_LOG: Mapping[str, Callable[[str, Mapping[str, float], int], None]] = {
+    "tensorboard": _log_to_tensorboard,
+    "trackio": _log_to_trackio,
+    "wandb": _log_to_wandb,
+    "mlflow": _log_to_mlflow,
+}
 
 
 def _settings(folder: Path, run: Run) -> dict[str, str]:

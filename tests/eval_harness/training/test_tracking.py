@@ -31,13 +31,12 @@ def run_with(world, root, seed=1, **flags):
     return replace(run, save_weights_to=str(root / "models" / run.key))
 
 
-def losses(root, run):
+def logged(root, run, name):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (file,) = (root / "logs" / run.key).iterdir()
-    events = EventAccumulator(str(file))
+    events = EventAccumulator(str(root / "logs" / run.key))
     events.Reload()
-    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 def test_each_result_has_its_own_log_and_the_same_number(world, tmp_path):
@@ -54,11 +53,12 @@ def test_each_result_has_its_own_log_and_the_same_number(world, tmp_path):
     second, _ = run_task(other, lambda share: None)
     unseen, the_same = run_task(plain, lambda share: None)
 
-    assert [step for step, _ in losses(tmp_path / "a", shown)] == [3, 6, 9, 12]
-    assert losses(tmp_path / "a", shown) == [
+    assert [step for step, _ in logged(tmp_path / "a", shown, "train/loss")] == [3, 6, 9, 12]
+    assert logged(tmp_path / "a", shown, "train/loss") == [
         (entry["step"], pytest.approx(entry["loss"], rel=1e-4)) for entry in result.history
     ]
-    assert len(losses(tmp_path / "a", other)) == len(second.history) == 12
+    assert len(logged(tmp_path / "a", other, "train/loss")) == len(second.history) == 12
+    assert logged(tmp_path / "a", shown, "eval/score") == [(12, pytest.approx(result.score))]
     assert len(unseen.history) == 12
     assert result.key == unseen.key
     assert (result.score, result.scores) == (unseen.score, unseen.scores)
@@ -114,7 +114,8 @@ def wandb(monkeypatch):
         module.run = None
         module.ended.append(exit_code)
 
-    module.finish = finish
+    module.finish, module.logs = finish, []
+    module.log = module.logs.append
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -128,13 +129,15 @@ def test_what_the_trainer_leaves_open_is_ended(world, tmp_path, wandb, monkeypat
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.delenv("WANDB_DIR", raising=False)
     run = run_with(world, tmp_path, report_to=["wandb"])
-    with suppress(ZeroDivisionError), tracked(run) as arguments:
-        assert arguments == {
+    with suppress(ZeroDivisionError), tracked(run) as trackers:
+        assert trackers.arguments == {
             "report_to": ["wandb"], "run_name": run.key, "project": "angels-share",
         }  # fmt: skip
         assert os.environ["WANDB_PROJECT"] == "mine"
         assert os.environ["WANDB_DIR"] == str(tmp_path / "logs")
         print("a word of the tracker's")
+        trackers.log({"score": 0.5, "pearson": None}, 12)
+        assert wandb.logs == [{"eval/score": 0.5, "train/global_step": 12}]
         assert 1 / (not fails)
     assert wandb.ended == [int(fails)]
     assert os.environ["WANDB_PROJECT"] == "mine"
