@@ -1,6 +1,7 @@
 """Saved models: a card beside each, and lines of Python that really load it."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,10 @@ def test_models_for_texts_are_loaded_by_the_lines_that_are_printed(world, tmp_pa
 
 
 def test_a_damaged_card_is_named_and_left_alone(world, tmp_path, capsys):
-    """Prevents a card whose markers somebody broke from failing the command, or being lost."""
+    """Prevents a card whose markers somebody broke from failing the command, or being lost.
+
+    A model that is made again for its folder alone is named, since that takes time.
+    """
     words = [
         "--model", str(world / "distilbert"), "--tasks", "rte", "--num_seeds", "1",
         "--data_dir", str(world / "glue"), "--results_dir", str(tmp_path / "results"),
@@ -93,8 +97,17 @@ def test_a_damaged_card_is_named_and_left_alone(world, tmp_path, capsys):
     broken = card.read_text(encoding="utf-8").replace("<!-- angels-share: end -->", "")
     card.write_text(broken, encoding="utf-8")
     assert run_command(glue.COMMAND, words) == 0
-    assert "distilbert on RTE, seed 1: its saved model gets no card" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("run_glue: the run has its result\n")
+    assert "distilbert on RTE, seed 1: its saved model gets no card" in said
     assert card.read_text(encoding="utf-8") == broken
+    shutil.rmtree(tmp_path / "results" / "models")
+    assert run_command(glue.COMMAND, words) == 0
+    assert capsys.readouterr().err.startswith(
+        "run_glue: the run has its result\n"
+        "run_glue: fine-tuned again, since the model is to be saved: distilbert on RTE, seed 1\n"
+    )
+    assert is_whole(card.parent)
 
 
 def test_a_model_for_questions_is_loaded_by_the_lines_that_are_printed(world, tmp_path, capsys):
