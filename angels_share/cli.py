@@ -108,12 +108,12 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
             status = command.run(options)
             sys.stdout.flush()  # a reader that has gone must show here, not at Python's exit
             return status
-    except KeyboardInterrupt:
-        return _report(command, "interrupted; completed work is saved", INTERRUPTED)
+    except KeyboardInterrupt as end:
+        return _report(command, f"interrupted; {_saved(end)}", INTERRUPTED)
     except SystemExit as end:
         if end.code != TERMINATED:
             raise
-        return _report(command, "terminated; completed work is saved", TERMINATED)
+        return _report(command, f"terminated; {_saved(end)}", TERMINATED)
     except BrokenPipeError:
         _discard_output()
         return READER_GONE
@@ -185,6 +185,11 @@ def _limit_spinning() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # read when torch is imported
+
+
+def _saved(end: BaseException) -> str:
+    """Return what became of the work: what the command noted about it, if it did."""
+    return "; ".join(getattr(end, "__notes__", ())) or "completed work is saved"
 
 
 def _line_and_status(error: Exception) -> tuple[str, int]:

@@ -5,6 +5,9 @@ import re
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The weights in one file; or the list of the several that they are in."""
 
+CARD = "README.md"
+"""The model's card. It changes nothing of what the model computes."""
+
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 """Files of which a fast tokenizer needs one."""
 

@@ -67,7 +67,7 @@ def faults(folder: Path, listed: Mapping[str, Listed]) -> Iterator[Fault]:
 
 
 def seal(folder: Path) -> None:
-    """Write the list of a folder's files into it."""
+    """Write the list of a folder's files into it; what is added later, such as a card, is free."""
     write_json(folder / _LIST, listing(folder))
 
 

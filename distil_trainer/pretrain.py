@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PrinterCallback
+from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from angels_share.ablations import ABLATIONS, FULL
@@ -163,6 +164,7 @@ class _Job:
             processing_class=tokenizer,
             token_counts=corpus.token_counts if isinstance(corpus, Corpus) and masked else None,
         )
+        _print_no_sums(trainer)
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))
         trainer.train(resume_from_checkpoint=self._resume())
@@ -324,8 +326,9 @@ class _Job:
         validated = f"; validation perplexity {perplexity:.4g}" if perplexity is not None else ""
         _print_once(
             trainer,
-            f"{self.folder}: {type(student).__name__} of {shape.depth} layers x {shape.width}, "
-            f"{student.num_parameters() / 1e6:.1f} M parameters, {step} steps{validated}",
+            f"{self.folder}: {type(student).__name__} of {_count(shape.depth, 'layer')} x "
+            f"{shape.width}, {student.num_parameters() / 1e6:.1f} M parameters, "
+            f"{_count(step, 'step')}{validated}",
         )
         return self._push(trainer) if self.destination else DONE
 
@@ -394,6 +397,33 @@ def _summary(report: Mapping[str, Any]) -> str:
         f"{held_out['sequences']:,}; dropped {tally['blank']:,} blank, {tally['short']:,} short, "
         f"{tally['unknown']:,} mostly unknown"
     )
+
+
+class _Bar(ProgressCallback):
+    """The Trainer's bar and logs, without the sums at the end: the last line says it for people."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if "train_runtime" not in (logs or ()):
+            super().on_log(args, state, control, logs=logs, **rest)
+
+
+class _Logs(PrinterCallback):
+    """The Trainer's logs where it has no bar, likewise."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if "train_runtime" not in (logs or ()):
+            super().on_log(args, state, control, logs=logs, **rest)
+
+
+def _print_no_sums(trainer: DistilTrainer) -> None:
+    """Have the Trainer print no dictionary of run times at the end."""
+    for theirs, ours in ((ProgressCallback, _Bar), (PrinterCallback, _Logs)):
+        if trainer.pop_callback(theirs) is not None:
+            trainer.add_callback(ours)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_once(trainer: DistilTrainer, line: str) -> None:

@@ -19,7 +19,14 @@ PIPELINES = (
     ("Model", "feature-extraction"),
 )
 """The Hub's name of what a model does, by the ending of its class."""
+HERE = "."
+"""Where the model of a card lies that isn't on the Hub: beside its card."""
 _FINE_TUNED = ("text-classification", "question-answering", "token-classification")
+
+
+def pipeline_of(class_name: str) -> str | None:
+    """Return the Hub's name of what models of a class do; None for an unknown class."""
+    return next((tag for ending, tag in PIPELINES if class_name.endswith(ending)), None)
 
 
 @dataclass(frozen=True)
@@ -327,8 +334,7 @@ class CardShape:
     @property
     def pipeline(self) -> str | None:
         """The Hub's name of what the model does; None for an unknown class."""
-        found = (tag for ending, tag in PIPELINES if (self.architecture or "").endswith(ending))
-        return next(found, None)
+        return pipeline_of(self.architecture or "")
 
 
 @dataclass(frozen=True)
@@ -343,6 +349,7 @@ class CardFacts:
         license: the licence of the model that it derives from, by the Hub's id; None if unknown.
         languages: language codes; empty if unknown.
         base_models: Hub ids of the models that it derives from, where they are not those recorded.
+        is_here: whether the card lies beside the model, which isn't on the Hub.
     """
 
     repo_id: str
@@ -352,6 +359,12 @@ class CardFacts:
     license: str | None = None
     languages: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
+    is_here: bool = False
+
+    @property
+    def loads_from(self) -> str:
+        """What lines of Python load the model by."""
+        return HERE if self.is_here else self.repo_id
 
     @property
     def is_fine_tuned(self) -> bool:

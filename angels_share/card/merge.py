@@ -14,7 +14,7 @@ import yaml
 from angels_share.errors import UserError
 
 BEGIN = (
-    "<!-- angels-share: begin. This part is written anew at every push: "
+    "<!-- angels-share: begin. This part is written anew every time: "
     "write above or below it, not in it. -->"
 )
 END = "<!-- angels-share: end -->"

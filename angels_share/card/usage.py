@@ -2,7 +2,7 @@
 
 import json
 
-from angels_share.card.facts import CardFacts
+from angels_share.card.facts import HERE, CardFacts
 from angels_share.card.text import inline
 
 _FILL_MASK = """\
@@ -55,21 +55,37 @@ def usage_of(facts: CardFacts) -> tuple[str, str]:
 
     Both are empty for a class that has no lines here.
     """
-    pipeline = facts.shape.pipeline
-    model = json.dumps(facts.repo_id)
+    tuning = facts.fine_tuning
+    pipeline = facts.shape.pipeline or ""
+    code = code_for(pipeline, facts.loads_from, texts=len(tuning.columns) if tuning else 1)
     if pipeline == "text-classification":
-        tuning = facts.fine_tuning
-        example = _TWO_TEXTS if tuning is not None and len(tuning.columns) > 1 else _ONE_TEXT
-        return _CLASSIFY.format(model=model, example=example), _about_classes(facts)
-    code, about = {
-        "fill-mask": (_FILL_MASK, _ABOUT_HEADS),
-        "text-generation": (_GENERATE, ""),
-        "question-answering": (_ANSWER, _ABOUT_ANSWERS),
-        "feature-extraction": (_FEATURES, ""),
-    }.get(pipeline or "", ("", ""))
-    return code.format(model=model), about.format(model=model)
+        about = _about_classes(facts)
+    else:
+        about = _ABOUT.get(pipeline, "").format(model=json.dumps(facts.loads_from))
+    if facts.loads_from == HERE:
+        about = " ".join(filter(None, (_ABOUT_HERE, about)))
+    return code, about
 
 
+def code_for(pipeline: str, model: str, *, texts: int = 1) -> str:
+    """Return lines of Python that load a model and use it; none for what has no lines here.
+
+    Args:
+        pipeline: the Hub's name of what the model does.
+        model: its id, or its folder.
+        texts: how many texts it classifies together.
+    """
+    example = _TWO_TEXTS if texts > 1 else _ONE_TEXT
+    return _CODE.get(pipeline, "").format(model=json.dumps(model), example=example)
+
+
+_CODE = {
+    "fill-mask": _FILL_MASK,
+    "text-generation": _GENERATE,
+    "text-classification": _CLASSIFY,
+    "question-answering": _ANSWER,
+    "feature-extraction": _FEATURES,
+}
 _ABOUT_HEADS = (
     "To fine-tune it, load it with a new head: "
     "`AutoModelForSequenceClassification.from_pretrained({model}, num_labels=2)`."
@@ -77,6 +93,8 @@ _ABOUT_HEADS = (
 _ABOUT_ANSWERS = (
     "These lines read only as much of the context as the model takes, and always find an answer."
 )
+_ABOUT = {"fill-mask": _ABOUT_HEADS, "question-answering": _ABOUT_ANSWERS}
+_ABOUT_HERE = "Run them in this folder, or give its path."
 
 
 def _about_classes(facts: CardFacts) -> str:

@@ -29,10 +29,9 @@ from angels_share.hub.asking import (
 )
 from angels_share.hub.cache import What
 from angels_share.hub.inherited import inherited
-from angels_share.model_files import is_of_model
+from angels_share.model_files import CARD, is_of_model
 from angels_share.student_record import RECORD
 
-CARD = "README.md"
 _CONFIG = "config.json"
 _RECORDS = frozenset(("config.json", "tokenizer_config.json", RECORD))
 """Files in which a path of this machine may stand; it is shortened to its last part."""
@@ -98,6 +97,7 @@ def upload_of_model(
     records: Mapping[str, bytes] | None = None,
     licence: str | None = None,
     languages: Sequence[str] = (),
+    is_here: bool = False,
 ) -> Upload:
     """Return what goes up of a saved model: its files, results, and its card.
 
@@ -109,6 +109,7 @@ def upload_of_model(
         records: further files, such as results, by their names on the Hub.
         licence: its licence, by the Hub's id [that of the models that it was made from].
         languages: its language codes [likewise].
+        is_here: whether the card will lie beside the model instead of going up with it.
 
     Raises:
         UserError: it is no finished model, or a card can't be made of it.
@@ -123,7 +124,7 @@ def upload_of_model(
         license=licence or known.licence,
         languages=languages or known.languages,
     )
-    return Upload(files, lambda existing: render(facts, existing))
+    return Upload(files, lambda existing: render(replace(facts, is_here=is_here), existing))
 
 
 def files_of_model(folder: Path) -> dict[str, Path | bytes]:

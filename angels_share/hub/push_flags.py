@@ -1,8 +1,10 @@
 """The flags that say where to push, under the names of TrainingArguments. Imports no torch."""
 
+from dataclasses import replace
+
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
-from angels_share.hub.push import Destination, require_login
+from angels_share.hub.push import Destination, require_login, require_name
 
 PUSH_FLAGS = (
     Flag("push_to_hub", "push each finished model to the Hub, in one commit", bool),
@@ -22,7 +24,7 @@ PUSH_FLAGS = (
 _NEED_A_PUSH = ("hub_model_id", "hub_private_repo", "hub_revision")
 
 
-def destination_of(options: Options, name: str) -> Destination | None:
+def destination_of(options: Options, name: str, *, ask: bool = True) -> Destination | None:
     """Return where to push, with its owner; None where nothing is to be pushed.
 
     Asks the Hub, so that a token that is missing or too weak shows before any work.
@@ -30,6 +32,7 @@ def destination_of(options: Options, name: str) -> Destination | None:
     Args:
         options: the flags.
         name: the repository's name if the flags give none.
+        ask: whether to ask the Hub; if not, an owner that is not named is "you".
 
     Raises:
         UserError: flags that say where, but not that; no token that may write; no such name.
@@ -44,4 +47,7 @@ def destination_of(options: Options, name: str) -> Destination | None:
         private=options.hub_private_repo,
         revision=options.hub_revision,
     )
-    return require_login(place)
+    if ask:
+        return require_login(place)
+    require_name(place.repo_id)
+    return place if "/" in place.repo_id else replace(place, repo_id=f"you/{place.repo_id}")

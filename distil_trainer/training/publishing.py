@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically, write_json
-from angels_share.hub.push import CARD, Destination, push, require_login, upload_of_model
+from angels_share.hub.push import Destination, push, require_login, upload_of_model
+from angels_share.model_files import CARD
 from angels_share.student_record import RECORD
 from distil_trainer.training.record import identity_of, record_of
 from distil_trainer.training.resumable import ResumableTrainer

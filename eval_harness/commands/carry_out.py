@@ -1,20 +1,24 @@
 """Execution of a plan: its missing runs, its models, then its tables."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
+from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.hub.push import Destination
-from eval_harness.publish.models import Key, push_models
+from eval_harness.publish.models import Key, destinations, push_models
+from eval_harness.publish.saved import lines_that_load, write_card
 from eval_harness.runs.run import Run
 from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
 from eval_harness.sweep.local_workers import LocalWorkers
+from eval_harness.sweep.missing import divide
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
+from eval_harness.sweep.preview import lines_of, parts_of, table_of
 from eval_harness.sweep.queue import Job, unique
-from eval_harness.sweep.scheduler import Failure, Outcome, Rerun, sweep
+from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
 
 _WORK = "eval_harness.training.runner:run_task"
@@ -45,7 +49,16 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     """
     planned = unique(jobs(plan))
     _name_lost_models(plan, options, planned)
-    outcome = _sweep(plan, planned, options, options.rerun)
+    workers = _workers(plan, options)
+    outcome = sweep(
+        plan.root,
+        planned,
+        workers,
+        rerun=options.rerun,
+        prepare=lambda todo: _begin(plan, planned, todo, workers),
+    )
+    if len(outcome.skipped) == len(planned):
+        _say(plan, lines_of(plan, parts_of(plan, planned, (), workers), workers))
     finished = {run.key for run in (*outcome.done, *outcome.skipped)}
     runs = [job.run for job in planned if job.key in finished]
     chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
@@ -54,10 +67,8 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     for name in (*tables, "not counted"):
         if name in written:
             print(written[name])  # noqa: T201
-    for each in chosen:
-        print(f"saved: {each}: {each.run.save_weights_to}")  # noqa: T201
-    for line in outcome.summary():
-        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+    _write_cards(plan, planned, finished)
+    _say(plan, outcome.summary())
     return Carried(outcome, tuple(runs), tuple(chosen))
 
 
@@ -70,15 +81,51 @@ def _name_lost_models(plan: Plan, options: Options, planned: Iterable[Job]) -> N
             )
 
 
-def _sweep(plan: Plan, planned: Sequence[Job], options: Options, rerun: Rerun) -> Outcome:
-    executor = LocalWorkers(
+def _workers(plan: Plan, options: Options) -> LocalWorkers:
+    return LocalWorkers(
         plan.root,
         _WORK,
         workers=options.workers,
         threads=options.threads,
         devices=[] if options.training.get("use_cpu") else None,
     )
-    return sweep(plan.root, planned, executor, rerun=rerun, prepare=fetch_models)
+
+
+def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: LocalWorkers) -> None:
+    """Say what is about to be done, and fetch the models for it."""
+    _say(plan, lines_of(plan, parts_of(plan, planned, todo, workers), workers))
+    fetch_models(todo)
+
+
+def _say(plan: Plan, lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"{plan.experiment.program}: {line}\n")
+
+
+def show(plan: Plan, options: Options) -> int:
+    """Print what a plan would do and where it would push; execute and write nothing.
+
+    Args:
+        plan: the runs.
+        options: how they would be executed, and pushed.
+
+    Returns:
+        The exit status.
+    """
+    planned, workers = unique(jobs(plan)), _workers(plan, options)
+    places = destinations(plan, options, ask=False)
+    never = options.rerun == "never"
+    divided = divide(plan.root, planned, "missing" if never else options.rerun)
+    for problem in divided.problems:
+        sys.stderr.write(f"{problem}; the run would be repeated\n")
+    parts = parts_of(plan, planned, divided.todo, workers)
+    print(table_of(plan, parts, workers))  # noqa: T201
+    if never:
+        print("--rerun never: none of them would be executed")  # noqa: T201
+    for (model, task), place in (places or {}).items():
+        seen = "private" if place.private else "public"
+        print(f"would be pushed: {model} on {task} to {place.repo_id} ({seen} if new)")  # noqa: T201
+    return DONE
 
 
 def _keep_the_best(
@@ -93,10 +140,29 @@ def _keep_the_best(
     )
     failed: tuple[Failure, ...] = ()
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
-        failed = _sweep(plan, missing, options, "missing").failed
+        again = ", ".join(str(job.run) for job in missing if job.again)
+        _say(plan, [f"fine-tuned again, since the model is to be saved: {again}"])
+        workers = _workers(plan, options)
+        failed = sweep(plan.root, missing, workers, prepare=fetch_models).failed
     if plan.experiment.save_models == "best":
         remove_others(outcome.done, chosen, planned)
     return [each for each in chosen if not lacks_weights(each.run)], failed
+
+
+def _write_cards(plan: Plan, planned: Iterable[Job], finished: Collection[str]) -> None:
+    """Write the card of each saved model, those of teachers too; name what can't have one."""
+    for job in planned:
+        if job.run.save_weights_to and job.key in finished and not lacks_weights(job.run):
+            try:
+                write_card(job.run, plan.root)
+            except UserError as error:
+                _say(plan, [f"{job.run}: its saved model gets no card: {error}"])
+
+
+def print_saved(carried: Carried) -> None:
+    """Print which models were saved, each with the lines of Python that load it."""
+    for each in carried.chosen:
+        print(f"saved: {each}\n\n{lines_that_load(each.run)}\n")  # noqa: T201
 
 
 def status_of(carried: Carried, failed_pushes: Sequence[str] = ()) -> int:

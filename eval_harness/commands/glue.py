@@ -13,7 +13,9 @@ from angels_share.flags import Flag, Options, above_zero, not_negative
 from angels_share.hub.push_flags import PUSH_FLAGS
 from eval_harness.commands.carry_out import (
     carry_out,
+    print_saved,
     push_chosen,
+    show,
     status_of,
     submission_folder,
 )
@@ -42,11 +44,14 @@ from eval_harness.tasks.registry import TASKS, Task
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     (planned,) = plans(options)
+    if options.dry_run:
+        return show(planned, options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
+    print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
 
 
@@ -60,7 +65,7 @@ def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:
     Raises:
         UserError: whatever `experiment` and `plan` refuse.
     """
-    return [plan(experiment(options, tasks))]
+    return [plan(experiment(options, tasks), dry_run=options.dry_run)]
 
 
 def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experiment:

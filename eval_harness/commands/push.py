@@ -9,7 +9,8 @@ from pathlib import Path
 from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
-from angels_share.hub.push import CARD, Destination, push, require_login, require_name
+from angels_share.hub.push import Destination, push, require_login, require_name
+from angels_share.model_files import CARD
 from eval_harness.publish.models import upload_of
 from eval_harness.publish.results_data import upload_of_results
 

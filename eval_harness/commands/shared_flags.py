@@ -30,6 +30,12 @@ SWEEP = (
         choices=("missing", "always", "never"),
     ),
     Flag(
+        "dry_run",
+        "say which runs have results and which would be executed, how many steps they are and how "
+        "long they took before; train and write nothing",
+        bool,
+    ),
+    Flag(
         "limit",
         "maximum number of examples per training and evaluation split",
         int,
@@ -44,9 +50,9 @@ SWEEP = (
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
     Flag(
         "save_models",
-        "fine-tuned models to save below RESULTS_DIR/models: of every seed, or best, that of the "
-        "seed nearest the median of its model and task (what --push_to_hub needs); a later "
-        "--teacher takes a saved one",
+        "fine-tuned models to save below RESULTS_DIR/models, each with its card: of every seed, or "
+        "best, that of the seed nearest the median of its model and task (what --push_to_hub "
+        "needs); a later --teacher takes a saved one",
         default="none",
         choices=("none", "best", "all"),
     ),

@@ -15,7 +15,9 @@ from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands.carry_out import (
     carry_out,
+    print_saved,
     push_chosen,
+    show,
     status_of,
     submission_folder,
 )
@@ -47,10 +49,13 @@ _FILES = {"train": "train_file", "validation": "validation_file"}
 def run(options: Options) -> int:
     """Do the missing runs, write tables and answers, print Table 2."""
     (planned,) = plans(options)
+    if options.dry_run:
+        return show(planned, options)
     places = destinations(planned, options)
     carried = carry_out(planned, options, ["table2"])
     for each in carried.runs:
         _write_answers(planned, each)
+    print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
 
 
@@ -64,7 +69,10 @@ def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:
     Raises:
         UserError: whatever `experiment` and `checked_plan` refuse.
     """
-    return [checked_plan(experiment(options, task)) for task in tasks or (_chosen(options),)]
+    return [
+        checked_plan(experiment(options, task), dry_run=options.dry_run)
+        for task in tasks or (_chosen(options),)
+    ]
 
 
 def experiment(options: Options, task: Task | None = None) -> Experiment:
@@ -97,13 +105,17 @@ def experiment(options: Options, task: Task | None = None) -> Experiment:
     )
 
 
-def checked_plan(experiment: Experiment) -> Plan:
+def checked_plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
     """Plan an experiment, and refuse lengths that leave no room for a context.
+
+    Args:
+        experiment: the experiment.
+        dry_run: as in `plan`.
 
     Raises:
         UserError: lengths without room, or whatever `plan` refuses.
     """
-    planned = plan(experiment)
+    planned = plan(experiment, dry_run=dry_run)
     (task,) = experiment.tasks
     values = {**task.fine_tuning, **experiment.given}
     lengths = {name: values[name] for name in task.kind.lengths}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from angels_share.errors import UserError
@@ -30,16 +31,23 @@ Key = tuple[str, str]
 """A model's key and a task's name."""
 
 
-def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
+def destinations(
+    plan: Plan, options: Options, *, ask: bool = True
+) -> dict[Key, Destination] | None:
     """Return where each model goes; None where nothing is pushed.
 
     One repository per model and task: `<hub_model_id>` where there is one of each, else with the
     model's name, the task's, or both behind it.
 
+    Args:
+        plan: the plan.
+        options: the flags that say where.
+        ask: whether to ask the Hub if it would take them.
+
     Raises:
         UserError: there is no token that may write, or the name is none.
     """
-    first = destination_of(options, plan.models[0].slug)
+    first = destination_of(options, plan.models[0].slug, ask=ask)
     if first is None:
         return None
     owner, _, given = first.repo_id.partition("/")
@@ -54,7 +62,8 @@ def destinations(plan: Plan, options: Options) -> dict[Key, Destination] | None:
             if len(plan.tasks) > 1 or not options.hub_model_id:
                 parts.append(task.name)
             place = replace(first, repo_id=f"{owner}/{'-'.join(parts)}")
-            check_repository(place)
+            if ask:
+                check_repository(place)
             found[model.key, task.name] = place
     names = [place.repo_id for place in found.values()]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -96,19 +105,21 @@ def push_models(
     return failures
 
 
-def upload_of(folder: Path, root: Path, place: Destination) -> Upload:
+def upload_of(folder: Path, root: Path, place: Destination, *, is_here: bool = False) -> Upload:
     """Return what goes up of a saved model's folder: with its results, if there are any.
 
     Args:
         folder: the folder.
         root: the results folder, which need not exist.
         place: where it goes.
+        is_here: as in `upload_of_model`.
 
     Raises:
         UserError: it is no finished model, or its results disagree with their predictions.
     """
+    make = partial(upload_of_model, folder, place, is_here=is_here)
     if not root.is_dir():
-        return upload_of_model(folder, place)
+        return make()
     run = run_of(folder, root)
     found = find(root).by_key
     if run is not None and path_of(root, run).exists():
@@ -117,16 +128,12 @@ def upload_of(folder: Path, root: Path, place: Destination) -> Upload:
         group = run.rpartition("/")[0]
         seeds = [each for key, each in found.items() if key.rpartition("/")[0] == group]
         base = _folder_of_base(result.model)
-        return upload_of_model(
-            folder, place, measured=measured, base=base, records=records_of(root, seeds)
-        )
+        return make(measured=measured, base=base, records=records_of(root, seeds))
     key = identify(str(folder)).key
     results = [each for each in found.values() if each.model.key == key]
     if not results:
-        return upload_of_model(folder, place)
-    return upload_of_model(
-        folder, place, measured=card_results(root, key), records=records_of(root, results)
-    )
+        return make()
+    return make(measured=card_results(root, key), records=records_of(root, results))
 
 
 def _folder_of_base(model: Model) -> Path | None:

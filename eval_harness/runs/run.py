@@ -132,6 +132,7 @@ class Run:
         save_weights_to: the folder to save the fine-tuned model to, if any.
         seeds: all seeds of the experiment: tables report how many of them have results.
         predict_test: whether to predict the test splits too, for GLUE's server.
+        results_dir: the results folder, where trackers keep their files; None without any.
     """
 
     model: Model
@@ -145,6 +146,7 @@ class Run:
     save_weights_to: str | None = None
     seeds: tuple[int, ...] = ()
     predict_test: bool = False
+    results_dir: str | None = None
 
     @property
     def key(self) -> str:

@@ -13,6 +13,7 @@ from angels_share.errors import UserError
 from angels_share.names import nearest
 from angels_share.training_flags import TrainingUse, training_flags
 from eval_harness.runs.run import Method, Settings
+from eval_harness.runs.trackers import trackers_in
 from eval_harness.tasks.registry import Task
 
 RECIPE = 1
@@ -50,7 +51,7 @@ NEUTRAL = frozenset({
     "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_prefetch_factor", "use_cpu", "torch_empty_cache_steps", "log_level",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
-    "activation_checkpointing_kwargs",
+    "activation_checkpointing_kwargs", "report_to", "logging_steps",
 })  # fmt: skip
 """Flags of TrainingArguments that are passed on but change no number."""
 
@@ -58,8 +59,8 @@ _ONE_EVALUATION = "dev is evaluated once, after training; --choose best does so 
 _NO_CHECKPOINTS = "runs are short and not checkpointed; rerun the command to redo unfinished ones"
 _ONE_PROCESS = "a run is a single process; --workers does several runs at a time"
 _ONE_PUSH = "a model is pushed once, when all of its runs are done: see --push_to_hub"
-_LOG = "the loss is logged twenty times per run"
-_NO_TRACKER = "results are files; no other tracker is supported"
+_LOG = "the loss is logged every --logging_steps, or twenty times per run"
+_NAMED_RUNS = "a tracker's runs are named by the results' keys; see --report_to"
 _ALL_OUTPUTS = "every prediction is saved and every metric computed from it"
 _FLOAT32 = "evaluation is in float32, or under autocast with --bf16"
 _NO_DISTRIBUTION = "a run is a single process with one device, and has nothing to gather"
@@ -98,10 +99,10 @@ _REFUSED: Mapping[str, str] = {
         ("average_tokens_across_devices", "eval_use_gather_object"), _NO_DISTRIBUTION
     ),
     **dict.fromkeys(
-        ("report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
-         "trackio_static_space_id"), _NO_TRACKER,
+        ("run_name", "project", "trackio_space_id", "trackio_bucket_id",
+         "trackio_static_space_id"), _NAMED_RUNS,
     ),
-    **dict.fromkeys(("logging_strategy", "logging_steps", "logging_first_step"), _LOG),
+    **dict.fromkeys(("logging_strategy", "logging_first_step"), _LOG),
     "logging_nan_inf_filter": "a run stops at the first loss that is not finite",
     "include_num_input_tokens_seen": "tokens are not counted",
     "skip_memory_metrics": "memory is measured by `python -m eval_harness speed`",
@@ -129,7 +130,7 @@ _REFUSED: Mapping[str, str] = {
 }  # fmt: skip
 _ABOVE_ZERO = (
     "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
-    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps", "logging_steps",
 )  # fmt: skip
 _NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoothing_factor")
 _SAMPLING = ("group_by_length", "random", "sequential")
@@ -196,6 +197,7 @@ def check_overrides(given: Mapping[str, Any], own: Collection[str] = ()) -> None
             raise UserError(f"--{name} {value}: must be above 0")
         if name in _NOT_BELOW_ZERO and value < 0:
             raise UserError(f"--{name} {value}: must be 0 or more")
+    trackers_in(given)
     sampling = given.get("train_sampling_strategy", _SAMPLING[0])
     if sampling not in _SAMPLING:
         raise UserError(

@@ -29,8 +29,13 @@ class Chosen:
     seeds: int
 
     def __str__(self) -> str:
-        percent = f"{100 * self.score:.1f}, nearest the median {100 * self.median:.1f}"
-        return f"{self.run} ({percent} of {self.seeds})"
+        method = f" ({self.run.method.name})" if self.run.method else ""
+        what = f"{self.run.model.name}{method} on {self.run.task.title}"
+        which = f"the model of seed {self.run.seed} ({100 * self.score:.1f})"
+        if self.seeds == 1:
+            return f"{what}: {which}, the only seed"
+        middle = f"the median {100 * self.median:.1f} of {self.seeds}"
+        return f"{what}: {which}, the seed nearest {middle}"
 
 
 def nearest_to_median(root: Path, runs: Iterable[Run]) -> list[Chosen]:

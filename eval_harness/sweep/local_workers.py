@@ -56,10 +56,26 @@ class LocalWorkers:
         self._devices = list(visible_gpus() if devices is None else devices)
         self._hides_gpus = devices is not None and not devices
         self.size = workers or max(len(self._devices), 1)
-        self._threads = threads or max(1, cores() // self.size)
+        self.threads = threads or max(1, cores() // self.size)
         self._workers: list[_Worker] = []
         self._failed_starts: list[CannotStart] = []
         self._interrupts = Interrupts()
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether each worker has a GPU, alone or with others."""
+        return bool(self._devices)
+
+    def described(self, runs: int) -> str:
+        """Return who executes this many runs, such as "2 workers with 1 thread each"."""
+        workers = min(self.size, runs)
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        if self._devices:
+            used = min(workers, len(self._devices))
+            threads = f"{threads} on {used} GPU{'s' if used > 1 else ''}"
+        return (
+            f"1 worker with {threads}" if workers == 1 else f"{workers} workers with {threads} each"
+        )
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
@@ -169,9 +185,9 @@ class LocalWorkers:
         bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
         visible = "" if self._hides_gpus else device
         return {
-            **dict.fromkeys(threads, str(self._threads)),
+            **dict.fromkeys(threads, str(self.threads)),
             **dict.fromkeys(bars, "1"),
-            "TOKENIZERS_PARALLELISM": "true" if self._threads > 1 else "false",
+            "TOKENIZERS_PARALLELISM": "true" if self.threads > 1 else "false",
             **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}),
         }
 

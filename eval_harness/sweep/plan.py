@@ -120,13 +120,19 @@ class Plan:
         return self.experiment.seeds
 
 
-def plan(experiment: Experiment) -> Plan:
+def plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
     """Resolve all names of an experiment and read its data, so that mistakes show before any work.
+
+    Args:
+        experiment: the experiment.
+        dry_run: whether nothing will be executed, so that no results folder is made.
 
     Raises:
         UserError: an unknown name, unreadable data, or a flag that can't be used here.
     """
-    root = require_writable_folder(experiment.results_dir, "--results_dir").resolve()
+    root = Path(experiment.results_dir).expanduser()
+    if not dry_run:
+        require_writable_folder(root, "--results_dir")
     _refuse_launcher(experiment.program)
     task_settings = {name for task in experiment.tasks for name in task.fine_tuning}
     check_overrides(experiment.given, task_settings)
@@ -136,7 +142,7 @@ def plan(experiment: Experiment) -> Plan:
         _check_teacher(teacher, models)
     _check_length(experiment, filter(None, (*models, teacher)))
     extents = _read_all(experiment)
-    return Plan(root, models, teacher, extents, experiment)
+    return Plan(root.resolve(), models, teacher, extents, experiment)
 
 
 def _check_length(experiment: Experiment, models: Iterable[Model]) -> None:
@@ -261,6 +267,7 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         data_revision=plan.extents[task.name].revision,
         seeds=plan.seeds,
         predict_test=experiment.predict_test,
+        results_dir=str(plan.root),
     )
 
 

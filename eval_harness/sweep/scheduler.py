@@ -4,17 +4,14 @@ The only state is the results folder: after a crash or a kill, the next sweep ex
 missing. How runs are executed is the executor's business.
 """
 
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import tqdm
 
 from angels_share.errors import RunFailed
-from eval_harness.results.store import path_of, refuse_linked_folders
+from eval_harness.results.store import refuse_linked_folders
 from eval_harness.results.verify import why_not_counted
 from eval_harness.runs.run import Run
 from eval_harness.sweep.executor import (
@@ -28,6 +25,8 @@ from eval_harness.sweep.executor import (
     Slot,
     Started,
 )
+from eval_harness.sweep.missing import Rerun, divide
+from eval_harness.sweep.progress import view, write_line
 from eval_harness.sweep.queue import Job, Queue, unique
 from eval_harness.sweep.worker import stamp, unfinished
 
@@ -35,12 +34,6 @@ _POLL_SECONDS = 3.0
 """Seconds until a run held by another process is tried again, when nothing else is left."""
 _TICK_SECONDS = 1.0
 """Seconds between updates of the progress bar's clock while there are no events."""
-_LOG_SECONDS = 60.0
-"""Seconds between updates of the progress bar in a file."""
-
-
-Rerun = Literal["missing", "always", "never"]
-"""Which runs are executed: those without a valid result, all, or none."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +111,35 @@ def sweep(
     refuse_linked_folders(root, (job.key for job in requested))
     if rerun == "never":
         return _look_up(root, requested)
-    todo, skipped = _divide(root, requested, rerun)
-    if not todo:
-        return Outcome(skipped=tuple(skipped))
-    if prepare is not None:
-        prepare(todo)
-    scheduler = _Scheduler(root, todo, executor)
-    scheduler.run()
-    return Outcome(tuple(scheduler.done), tuple(skipped), tuple(scheduler.failures))
+    divided = divide(root, requested, rerun)
+    for problem in divided.problems:
+        write_line(f"{problem}; the run is repeated")
+    if not divided.todo:
+        return Outcome(skipped=divided.skipped)
+    scheduler = _Scheduler(root, divided.todo, executor)
+    with _counting(scheduler, len(divided.skipped), rerun):
+        if prepare is not None:
+            prepare(divided.todo)
+        scheduler.run()
+    return Outcome(tuple(scheduler.done), divided.skipped, tuple(scheduler.failures))
+
+
+@contextmanager
+def _counting(scheduler: "_Scheduler", skipped: int, rerun: Rerun) -> Iterator[None]:
+    """Have the line about an interruption say how much is done, and what the next one would do."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        done, total = scheduler.count_done(), scheduler.size
+        if rerun == "always":
+            end.add_note(f"{done} of {_runs(total)} repeated; --rerun always would begin again")
+        else:
+            have = "has a result" if total + skipped == 1 else "have results"
+            end.add_note(
+                f"{done + skipped} of {_runs(total + skipped)} {have}; the same command goes on "
+                "from there"
+            )
+        raise
 
 
 def _look_up(root: Path, jobs: Sequence[Job]) -> Outcome:
@@ -138,28 +152,8 @@ def _look_up(root: Path, jobs: Sequence[Job]) -> Outcome:
         (skipped if counts else missing).append(job.run)
     if missing:
         count = f"{len(missing)} of {_runs(len(jobs))}"
-        _write_line(f"no result for {count}; pass --rerun missing to execute them")
+        write_line(f"no result for {count}; pass --rerun missing to execute them")
     return Outcome(skipped=tuple(skipped), missing=tuple(missing))
-
-
-def _divide(root: Path, jobs: Sequence[Job], rerun: str) -> tuple[list[Job], list[Run]]:
-    """Return the jobs to execute and the runs to skip; name results that tables wouldn't count."""
-    if rerun == "always":
-        return [replace(job, again=True) for job in jobs], []
-    todo, skipped = [], []
-    disputed = why_not_counted(root, {job.key for job in jobs})
-    for job in jobs:
-        problem = unfinished(root, job.key)
-        again = job.again
-        if problem is None and (why := disputed.get(job.key)):
-            problem, again = f"{path_of(root, job.key)}: {why}", True
-        if problem is None and not again:
-            skipped.append(job.run)
-            continue
-        todo.append(replace(job, again=again))
-        if problem:
-            _write_line(f"{problem}; the run is repeated")
-    return todo, skipped
 
 
 class _Scheduler:
@@ -182,11 +176,22 @@ class _Scheduler:
         self._stop_reason = ""
         self._done_cost = 0.0
         self._total_cost = sum(job.cost for job in todo)
-        self._bar = _bar(self._total_cost)
+
+    @property
+    def size(self) -> int:
+        """The number of runs to execute."""
+        return len(self._todo)
+
+    def count_done(self) -> int:
+        """Count the runs that have their result, also those that ended without being heard."""
+        unheard = [
+            key for key in self._running if unfinished(self._root, key, self._before[key]) is None
+        ]
+        return len(self.done) + len(unheard)
 
     def run(self) -> None:
         """Hand out runs until all have ended, successfully or not."""
-        is_complete = False
+        is_complete, self._view = False, view()
         try:
             with self._executor:
                 for key in self._unavailable:
@@ -197,10 +202,10 @@ class _Scheduler:
                     self._show()
             is_complete = True
         finally:
-            self._bar.close()
+            self._view.close(is_complete=is_complete)
             if not is_complete:  # nobody gets an outcome that tells them
                 for failure in self.failures:
-                    _write_line(f"failed: {failure}")
+                    write_line(f"failed: {failure}")
         assert len(self.done) + len(self.failures) == len(self._todo), "runs that need each other"
 
     def _hand_out(self) -> bool:
@@ -248,7 +253,7 @@ class _Scheduler:
     def _ended(self, ended: Ended) -> None:
         job = self._remove_running(ended.key)
         if ended.trace:
-            _write_line(ended.trace)
+            write_line(ended.trace)
         if ended.how in ("done", "found"):
             self._succeeded(job, here=ended.how == "done")
         elif ended.how == "held":
@@ -263,14 +268,14 @@ class _Scheduler:
         if not self._has_started:
             raise RunFailed(reason)
         if self._executor.size:
-            _write_line(f"{reason}; the sweep goes on with one worker less")
+            write_line(f"{reason}; the sweep goes on with one worker less")
         else:
             self._stop_starting(f"no worker is left: {reason}")
 
     def _stop_starting(self, reason: str) -> None:
         """Fail all runs that have not started; those that are running may finish."""
         if not self._stop_reason:
-            _write_line(f"{reason}; no more runs are started")
+            write_line(f"{reason}; no more runs are started")
         self._stop_reason = f"not started: {reason}"
         held, self._held = [job for job, _ in self._held.values()], {}
         for job in [*self._queue.rest(), *held]:
@@ -304,34 +309,21 @@ class _Scheduler:
         self._held[job.key] = (job, time.monotonic() + _POLL_SECONDS)
         if self._holders.get(job.key) != holder:
             self._holders[job.key] = holder
-            _write_line(f"{job.run}: {holder} is working on it; checked again later")
+            write_line(f"{job.run}: {holder} is working on it; checked again later")
 
     def _show(self) -> None:
         running = sum(share * self._running[key].cost for key, share in self._progress.items())
         ended = len(self.done) + len(self.failures)
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        self._bar.set_postfix_str(f"{ended}/{len(self._todo)} runs{failed}", refresh=False)
         # Failures and results found elsewhere took no time here. They leave the total rather than
         # count as progress, or the remaining time would be underestimated.
-        self._bar.total = max(self._total_cost, 0.0)
-        self._bar.update(min(self._done_cost + running, self._bar.total) - self._bar.n)
-
-
-def _bar(total: float) -> Any:
-    return tqdm.tqdm(
-        total=total,
-        desc="runs",
-        file=sys.stderr,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        smoothing=0,  # runs differ, so the mean of all predicts better than the last one
-        miniters=0,
-        mininterval=_TICK_SECONDS / 2 if sys.stderr.isatty() else _LOG_SECONDS,
-    )
-
-
-def _write_line(text: str) -> None:
-    """Write a line to standard error, above the progress bar if there is one."""
-    tqdm.tqdm.write(text, file=sys.stderr)
+        total = max(self._total_cost, 0.0)
+        self._view.show(
+            min(self._done_cost + running, total),
+            total,
+            f"{ended}/{_runs(len(self._todo))}{failed}",
+            [str(job.run) for job in self._running.values()],
+        )
 
 
 def _runs(count: int) -> str:

@@ -194,7 +194,11 @@ def train(
 def _arguments(
     values: Mapping[str, Any], examples: int, seed: int, scratch: Path
 ) -> dict[str, Any]:
-    """Return the arguments of TrainingArguments for a run without files, bar or reports."""
+    """Return the arguments of TrainingArguments for a run without files or bar.
+
+    The loss is logged, and recorded in the result, twenty times or as often as the user says; it is
+    added up between two logs, so no number of the training depends on it.
+    """
     batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     steps = values.get("max_steps", 0)
     if steps <= 0:
@@ -204,14 +208,14 @@ def _arguments(
         # Set explicitly, since TrainingArguments refuses bf16 on a CPU unless it is chosen.
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_steps": max(steps // 20, 1),
+        "report_to": "none",
         **{name: value for name, value in values.items() if name in training_flags()},
         "output_dir": str(scratch),
         "seed": seed,
-        "logging_steps": max(steps // 20, 1),
         "logging_nan_inf_filter": False,
         "save_strategy": "no",
         "eval_strategy": "no",
         "disable_tqdm": True,
-        "report_to": "none",
         "remove_unused_columns": False,
     }

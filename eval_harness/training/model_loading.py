@@ -23,6 +23,7 @@ from angels_share.errors import RunFailed, UserError, one_line
 from angels_share.files import is_path_error, reason_of_failed_write, replace_folder
 from angels_share.imports import resolve
 from angels_share.inputs import positions_of
+from angels_share.model_files import CARD
 from angels_share.sealed_folder import seal
 from angels_share.untrusted import quiet_transformers, refuse_code
 from eval_harness.data.token_rows import TokenRows
@@ -204,7 +205,7 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     """Save a fine-tuned model as a sealed folder: complete or not at all.
 
     Args:
-        folder: the folder to write; an existing one is replaced.
+        folder: the folder to write; an existing one is replaced, but for its card.
         model: the model.
         tokenizer: its tokenizer.
 
@@ -222,6 +223,8 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         seal(temporary)
+        if (card := folder / CARD).is_file():  # not sealed: people write into it
+            shutil.copyfile(card, temporary / CARD)
         replace_folder(temporary, folder, folder.with_name(f".{folder.name}.replaced.tmp"))
     except (OSError, SafetensorError) as error:
         reason = reason_of_failed_write(error, temporary)

@@ -30,6 +30,7 @@ from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
 from eval_harness.training.provenance import provenance_on
+from eval_harness.training.tracking import tracked
 
 _T = TypeVar("_T")
 _PLAIN = "eval_harness.training.fine_tuner:make_trainer"
@@ -57,13 +58,19 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
             prepared = _prepare(run)
             model = prepared.loaded.copy(run.seed)
         evaluator = _evaluator(run, model, prepared)
-        with stopwatch.stage("train"):
-            history = _train(run, model, prepared, evaluator, report)
-        with stopwatch.stage("evaluate"):
-            evaluation = evaluator.result()
+        data, evaluated_split = prepared.data, prepared.data.evaluation[0].name
+        with tracked(run) as trackers:
+            with stopwatch.stage("train"):
+                history = _train(
+                    run, model, prepared, evaluator, report, reporting=trackers.arguments
+                )
+            with stopwatch.stage("evaluate"):
+                evaluation = evaluator.result()
+            trackers.log(
+                evaluation.scores[evaluated_split], int(history[-1]["step"]) if history else 0
+            )
         if run.save_weights_to:
             save_weights(Path(run.save_weights_to), model, prepared.tokenizer)
-    data, evaluated_split = prepared.data, prepared.data.evaluation[0].name
     result = TaskResult(
         model=run.model,
         task=run.task.name,
@@ -120,7 +127,13 @@ def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluat
 
 
 def _train(
-    run: Run, model: PreTrainedModel, prepared: _Prepared, evaluator: Evaluator, report: Report
+    run: Run,
+    model: PreTrainedModel,
+    prepared: _Prepared,
+    evaluator: Evaluator,
+    report: Report,
+    *,
+    reporting: Mapping[str, Any],
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
     if method is not None and "teacher" in method.folders:
@@ -129,7 +142,7 @@ def _train(
         return train(
             model,
             resolve(method.factory if method else _PLAIN),
-            {**values, **run.neutral},
+            {**values, **run.neutral, **reporting},
             prepared.encoded[prepared.data.train.name],
             Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,

@@ -73,6 +73,8 @@ def test_from_text_to_a_student(world, capsys):
     )
     last = printed.strip().splitlines()[-1]
     assert str(world / "out") in last
+    assert "'eval_loss'" in printed
+    assert "train_runtime" not in printed
     assert "2 layers x 32" in last
     assert "validation perplexity" in last
 
@@ -367,3 +369,15 @@ def test_a_preset_gives_way_to_what_is_said():
     assert options.mask_scope == "token"
     assert options.freeze_pos_embs is True
     assert options.copy_head_transform is False
+
+
+def test_a_bar_ends_with_a_line_for_people(world, capsys):
+    """Prevents a dictionary of run times before the last line, and "1 layers", "1 steps"."""
+    words = ("--disable_tqdm", "False", "--max_steps", "1", "--logging_steps", "1")
+    assert distil(world, *words, "--num_layers", "1") == 0
+    said = capsys.readouterr()
+    assert "1/1 [" in said.err
+    assert "'loss'" in said.out
+    assert "train_runtime" not in said.out
+    assert " of 1 layer x 32, " in said.out
+    assert " parameters, 1 step; validation perplexity " in said.out

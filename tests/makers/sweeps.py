@@ -44,7 +44,7 @@ def when_written(monkeypatch, part, do):
         if part in text:
             do()
 
-    monkeypatch.setattr(scheduler, "_write_line", write_line)
+    monkeypatch.setattr(scheduler, "write_line", write_line)
     return lines
 
 

@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from work_for_sweeps import wait_until
 
 from eval_harness.sweep.interrupts import Interrupts
 
@@ -113,3 +114,53 @@ def test_a_timed_model_does_not_outlive_who_timed_it(tmp_path, to):
                 os.kill(child, signal.SIGKILL)
     assert parent.returncode == 143
     assert said == "a_command: terminated; completed work is saved\n"
+
+
+SWEEPING = """
+import sys
+from pathlib import Path
+from angels_share.cli import Command, run_command
+from work_for_sweeps import job
+from sweeps import sweep
+def run(options):
+    root = Path(sys.argv[1])
+    jobs = [job("rte", 1), job("rte", 2, wait_for=str(root / "never"))]
+    jobs += [job("rte", seed, needs=jobs[1].key) for seed in (3, 4)]
+    sweep(root, jobs, workers=2, rerun=sys.argv[2])
+if __name__ == "__main__":
+    sys.exit(run_command(Command("a_command", "", (), run, ()), []))
+"""
+GOES_ON = "1 of 4 runs have results; the same command goes on from there"
+STARTS_AGAIN = "1 of 4 runs repeated; --rerun always would begin again"
+
+
+@pytest.mark.parametrize(
+    ("number", "rerun", "said"),
+    [
+        (signal.SIGINT, "missing", f"interrupted; {GOES_ON}"),
+        (signal.SIGTERM, "missing", f"terminated; {GOES_ON}"),
+        (signal.SIGINT, "always", f"interrupted; {STARTS_AGAIN}"),
+    ],
+)
+def test_an_interrupted_sweep_says_how_far_it_came(tmp_path, number, rerun, said):
+    """Prevents somebody from not knowing what Ctrl-C has cost, and more than one line about it."""
+    script = tmp_path / "sweeping.py"
+    script.write_text(SWEEPING)
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), rerun],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_until(lambda: list(tmp_path.glob("runs/*/*/*/seed-1.json")), "no first run")
+            wait_until(lambda: len(list((tmp_path / "claims").glob("*.json"))) == 1, "no second")
+            os.killpg(process.pid, number)
+            _, written = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 128 + number
+    assert written == f"a_command: {said}\n"
+    assert not list((tmp_path / "claims").glob("*.json"))

@@ -118,16 +118,17 @@ def test_what_needs_a_failed_run_is_not_done(tmp_path):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What the bar has and what it runs to, each time that it moves."""
-    make, states = eval_harness.sweep.scheduler._bar, []
+    """What is done and what it runs to, each time that it is shown."""
+    states = []
 
-    def recorded(total):
-        bar = make(total)
-        update = bar.update
-        bar.update = lambda by: (update(by), states.append((bar.n, bar.total)))
-        return bar
+    class Recorded:
+        def show(self, done, total, counts, names):
+            states.append((done, total))
 
-    monkeypatch.setattr(eval_harness.sweep.scheduler, "_bar", recorded)
+        def close(self, *, is_complete):
+            pass
+
+    monkeypatch.setattr(eval_harness.sweep.scheduler, "view", Recorded)
     return states
 
 
