@@ -1,7 +1,7 @@
 """Execution of a plan: its missing runs, its models, then its tables."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Carried:
     chosen: tuple[Chosen, ...] = ()
 
 
-def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
+def carry_out(plan: Plan, options: Options, tables: Collection[str]) -> Carried:
     """Do the runs that have no result, keep the models, write all tables and print some.
 
     Args:
@@ -51,9 +51,9 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
     outcome = replace(outcome, failed=(*outcome.failed, *failed))
     written = write_by_name(plan.root, {job.run.model.key for job in planned})
-    for name in (*tables, "not counted"):
-        if name in written:
-            print(written[name])  # noqa: T201
+    for name, text in written.items():
+        if name in (*tables, "not counted"):
+            print(text)  # noqa: T201
     for each in chosen:
         print(f"saved: {each}: {each.run.save_weights_to}")  # noqa: T201
     for line in outcome.summary():

@@ -1,4 +1,4 @@
-"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints Table 1.
+"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints their tables.
 
 python run_glue.py --model distilbert
 """
@@ -41,7 +41,7 @@ def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     planned = plan(experiment(options))
     places = destinations(planned, options)
-    carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
+    carried = carry_out(planned, options, {task.table for task in planned.tasks})
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
@@ -95,7 +95,7 @@ _NAME = "run_glue"
 
 COMMAND = Command(
     name=_NAME,
-    summary="fine-tunes models on GLUE and IMDb over several seeds, and prints Table 1",
+    summary="fine-tunes models on GLUE, IMDb and custom tasks over several seeds",
     flags=(
         MODEL,
         Flag(

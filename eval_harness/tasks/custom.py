@@ -90,6 +90,7 @@ def read_task(path: Path | str) -> Task:
         config=row.given.get("config"),
         files=files,
         label_column=row.label_column(),
+        table="table-custom",
         version=row.version(),
     )
 

@@ -96,7 +96,7 @@ class Task:
     citation: str = ""
     majority: float | None = None
     fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    table: Literal["table1", "table2"] = "table1"
+    table: Literal["table1", "table2", "table-custom"] = "table1"
     second: SecondColumn | None = None
     higher_is_better: bool = True
     version: int = 1

@@ -328,7 +328,7 @@ const press = name => {
 };
 const broken = () => {
   const head = [...document.querySelectorAll("tbody th")]
-    .find(head => head.textContent.includes("max_query_length 24"));
+    .find(head => head.textContent.includes("max_query_length 8"));
   const words = [...head.childNodes].filter(node => node.nodeType === Node.TEXT_NODE)
     .flatMap(node => [...node.data.matchAll(/[a-z0-9]+/g)].map(word => {
       const range = document.createRange();

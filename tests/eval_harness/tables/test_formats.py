@@ -159,8 +159,8 @@ def test_numbers_of_table_1(root):
     }
     assert rows["DistilBERT (paper)"]["RTE"] == {"text": "59.9", "number": 59.9}
     assert rows["distilbert"]["CoLA"] is None
-    mean = rows["distilbert"]["Mean of k"]
-    assert (mean["text"], mean["number"], mean["of"]) == ("55.0 of 1", 55.0, ["rte"])
+    mean = rows["distilbert"]["Mean of tasks"]
+    assert (mean["text"], mean["number"], mean["of"]) == ("55.0 (1 task)", 55.0, ["rte"])
     retained = rows["distilbert"]["Retained"]
     assert retained["number"] == pytest.approx(100 * 0.55 / 0.75)
     assert (retained["teacher"], retained["of"], len(retained["interval"])) == ("bert", ["rte"], 2)
