@@ -9,7 +9,15 @@ from angels_share.ablations import ABLATIONS
 from angels_share.names import short_name_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
-from eval_harness.tables.cells import columns_of, count_of, published_name, tasks_of_mean, title_of
+from eval_harness.tables.cells import (
+    columns_of,
+    count_of,
+    custom_tasks_of,
+    published_name,
+    tasks_of_mean,
+    title_of,
+    titles_of,
+)
 from eval_harness.tables.comparison import cached_interval, sum_of_medians
 from eval_harness.tables.paper import corrected
 from eval_harness.tables.probed import Probed
@@ -47,7 +55,7 @@ def _retained_shares(compared: ComparedRow, root: Path) -> list[RetainedShare]:
     shares = []
     if len(retained.tasks) > 1:
         shares.append(
-            RetainedShare(row.label, teacher.label, ALL, retained.share, retained.interval)
+            RetainedShare(row.short, teacher.short, ALL, retained.share, retained.interval)
         )
     for task in retained.tasks:
         of_teacher = sum_of_medians(teacher, (task,))
@@ -55,7 +63,7 @@ def _retained_shares(compared: ComparedRow, root: Path) -> list[RetainedShare]:
             percent = 100 * sum_of_medians(row, (task,)) / of_teacher
             interval = cached_interval("shares", row, teacher, (task,), root).percent
             shares.append(
-                RetainedShare(row.label, teacher.label, title_of(task), percent, interval)
+                RetainedShare(row.short, teacher.short, title_of(task), percent, interval)
             )
     return shares
 
@@ -77,14 +85,15 @@ _SCORE_TITLES = {"squad": "SQuAD F1", "squad_v2": "SQuAD 2.0 F1"}
 
 def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
     """Return the scores task by task, in the tables' order, without MNLI's mismatched part."""
-    tasks = [task for task in (*columns_of(rows), *TASKS_OF_TABLE2) if task != MISMATCHED]
+    titles = {**titles_of(rows), **_SCORE_TITLES}
+    tasks = [task for task in tasks_in_order(rows) if task != MISMATCHED]
     cells = (
-        (row.label, task, row.cells[task]) for task in tasks for row in rows if task in row.cells
+        (row.short, task, row.cells[task]) for task in tasks for row in rows if task in row.cells
     )
     return [
         SeedScores(
             label,
-            _SCORE_TITLES.get(task, title_of(task)),
+            titles[task],
             tuple(100 * score for score in cell.counted_scores),
             tuple(_is_degenerate(result) for result in cell.counted_results),
             100 * cell.median,
@@ -92,6 +101,11 @@ def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
         for label, task, cell in cells
         if cell.median is not None
     ]
+
+
+def tasks_in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the cells of all tables in their order, last those of custom tasks."""
+    return [*columns_of(rows), *TASKS_OF_TABLE2, *custom_tasks_of(rows)]
 
 
 def _is_degenerate(result: TaskResult) -> bool:
@@ -182,15 +196,15 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
         speeds: our sessions.
     """
     tasks = _tasks_to_compare(rows)
-    scores = {row.label: score for row in rows if (score := _score_over(row, tasks)) is not None}
-    scored = [row for row in rows if row.label in scores]
+    scores = {row.short: score for row in rows if (score := _score_over(row, tasks)) is not None}
+    scored = [row for row in rows if row.short in scores]
     # On made-up data the paper's scores say nothing beside ours.
     stand_in = any("name" in result.data for row in rows for result in row.results)
     paper_sizes, paper_speeds = ([], []) if stand_in else _published(paper, tasks)
     sizes = [
-        CostPoint(row.label, scores[row.label], timed.parameters / 1e6)
+        CostPoint(row.short, scores[row.short], timed.parameters / 1e6)
         for row in scored
-        if (timed := _newest(row, speeds)) is not None
+        if (timed := newest_timed(row, speeds)) is not None
     ]
     session = session_to_compare(scored, speeds)
     if session is None:
@@ -198,8 +212,8 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
     reference, threads = session.models[0], session.setup.threads[0]
     times = [
         CostPoint(
-            row.label,
-            scores[row.label],
+            row.short,
+            scores[row.short],
             ratio(reference.timing(threads), timed.timing(threads)).value,
         )
         for row in scored
@@ -239,7 +253,8 @@ def timed_in(row: Row, session: Session) -> Timed | None:
     )
 
 
-def _newest(row: Row, speeds: Speeds) -> Timed | None:
+def newest_timed(row: Row, speeds: Speeds) -> Timed | None:
+    """Return a row's model in the newest session that has it."""
     timed = (timed_in(row, session) for session in reversed(speeds.sessions))
     return next((model for model in timed if model is not None), None)
 
@@ -301,12 +316,12 @@ def ablation_effects(changes: Sequence[Change]) -> list[AblationEffect]:
     order = {name: index for index, name in enumerate(ABLATIONS)}
     effects = [
         AblationEffect(
-            change.row.label,
+            change.row.short,
             change.left_out,
             change.points,
             change.interval,
             _count(change.row, change.tasks),
-            change.full.label,
+            change.full.short,
             _count(change.full, change.tasks),
             len(change.tasks),
         )

@@ -24,11 +24,13 @@ from eval_harness.report.chart_data import (
     RetainedShare,
     SeedScores,
 )
+from eval_harness.report.names import name_points
 from eval_harness.report.palette import INK, LIGHT
 from eval_harness.report.panels import (
     Chart,
     Mark,
     add_legend,
+    hollow_marks,
     in_order,
     in_two_columns,
     label_rows,
@@ -68,13 +70,9 @@ def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
         caption += " Hollow: the paper's, over tasks of the same names, on its own data."
 
     def draw() -> Figure:
-        shown = in_order(marks, [point.label for _, of_panel in panels for point in of_panel])
-        figure = svg.new_figure(2.1 * len(panels) + legend_height(shown))
-        for axes, (axis, of_panel) in zip(stacked(figure, len(panels)), panels, strict=True):
-            _draw_points(axes, of_panel, marks)
-            axes.set(xlabel=axis, ylabel="score")
-        add_legend(figure, shown, marks)
-        return figure
+        # Names beside the published points read best; where there is no room, a legend has them.
+        figure, has_names = _cost_figure(panels, marks, in_legend=False)
+        return figure if has_names else _cost_figure(panels, marks, in_legend=True)[0]
 
     return render("score-against-cost", "Score against size and speed", caption, words, draw)
 
@@ -83,6 +81,31 @@ def _over(tasks: Sequence[str]) -> str:
     if len(tasks) == len(GLUE):
         return "GLUE's nine tasks"
     return ", ".join(map(title_of, tasks))
+
+
+def _cost_figure(
+    panels: Sequence[tuple[str, Sequence[CostPoint]]], marks: Mapping[str, Mark], *, in_legend: bool
+) -> tuple[Figure, bool]:
+    """Return the figure, and whether the published models have their names."""
+    points = [point for _, of_panel in panels for point in of_panel]
+    shown = in_order(marks, [point.label for point in points])
+    published = list(dict.fromkeys(point.label for point in points if point.is_paper))
+    hollow = hollow_marks(published) if in_legend else {}
+    figure = svg.new_figure(2.1 * len(panels) + legend_height([*shown, *hollow]))
+    every = list(zip(stacked(figure, len(panels)), panels, strict=True))
+    for axes, (axis, of_panel) in every:
+        _draw_points(axes, of_panel, {**marks, **hollow})
+        axes.set(xlabel=axis, ylabel="score")
+    add_legend(figure, shown, marks, hollow)
+    return figure, in_legend or all(_name_published(axes, each) for axes, (_, each) in every)
+
+
+def _name_published(axes: Axes, points: Sequence[CostPoint]) -> bool:
+    """Name the published models beside their points; return whether there was room."""
+    named = [(point.label.removesuffix(" (paper)"), point.cost, point.score)
+             for point in points if point.is_paper]  # fmt: skip
+    others = [(point.cost, point.score) for point in points if not point.is_paper]
+    return name_points(axes, named, others)
 
 
 def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Mark]) -> None:
@@ -95,27 +118,13 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Ma
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for point in points:
         if point.is_paper:
-            axes.plot(point.cost, point.score, "o", mfc="none", mec=INK, alpha=0.7, ms=8, zorder=3)
-            _annotate(axes, point)
+            _, marker = marks.get(point.label, (INK, "o"))
+            axes.plot(point.cost, point.score, marker, mfc="none", mec=INK, alpha=0.7, ms=8,
+                      zorder=3)  # fmt: skip
         else:
             colour, marker = marks[point.label]
             axes.plot(point.cost, point.score, marker, color=colour, ms=6.5)
     axes.margins(0.14, 0.24)
-
-
-def _annotate(axes: Axes, point: CostPoint) -> None:
-    """Name a published model beside its point: a student below, so as not to hit its teacher."""
-    name = point.label.removesuffix(" (paper)")
-    below = name.startswith("Distil")
-    axes.annotate(
-        name,
-        (point.cost, point.score),
-        (0, -6 if below else 6),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        alpha=0.75,
-    )
 
 
 def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark]) -> Chart:

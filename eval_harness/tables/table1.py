@@ -38,9 +38,7 @@ from eval_harness.tables.table import (
     make_table,
     stand_in_first,
 )
-from eval_harness.tasks.registry import GLUE, MISMATCHED
-
-CUSTOM = "table-custom"
+from eval_harness.tasks.registry import CUSTOM, GLUE, MISMATCHED
 
 
 def table1(

@@ -22,11 +22,11 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
 from eval_harness.tables.table0 import table0
-from eval_harness.tables.table1 import CUSTOM, custom_table, table1
+from eval_harness.tables.table1 import custom_table, table1
 from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
 from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
-from eval_harness.tasks.registry import TASKS
+from eval_harness.tasks.registry import CUSTOM, TASKS
 
 FAMILY = "family"
 _OPTIONAL = ("table0", "table0-differences", CUSTOM, FAMILY)

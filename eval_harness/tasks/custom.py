@@ -26,7 +26,7 @@ from angels_share.config import read_config
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
-from eval_harness.tasks.registry import MISMATCHED, TASKS, Metric, Task
+from eval_harness.tasks.registry import CUSTOM, MISMATCHED, TASKS, Metric, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
@@ -90,7 +90,7 @@ def read_task(path: Path | str) -> Task:
         config=row.given.get("config"),
         files=files,
         label_column=row.label_column(),
-        table="table-custom",
+        table=CUSTOM,
         version=row.version(),
     )
 

@@ -140,7 +140,7 @@ def test_every_format_says_the_notes(root, form):
     stand_in = {**made.result().data, "revision": None, "source": "my_rte"}
     made.put(root, *seeds(0.6, 0.5, of=made.model("mine"), data=stand_in))
     text = write_by_name(root, form=form)["table1"]
-    for said in ("Possibly stand-in data", "Erratum: BERT-base mnli", "2/3"):
+    for said in ("Possibly stand-in data", "Erratum: BERT-base, MNLI", "2/3"):
         assert said in text
 
 

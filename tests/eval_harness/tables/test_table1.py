@@ -213,7 +213,7 @@ def test_notes_say_what_a_reader_must_know(root):
     assert note(table1, "Other hyper") == "Other hyper-parameters: CoLA: learning rate 1e-5."
     assert note(table1, "Made by several versions of the code: 0.0.9, 0.1.0.")
     assert note(table1, "Made with several versions of torch: 2.12.0, 2.13.0.")
-    assert note(table1, "Erratum: BERT-base mnli")
+    assert note(table1, "Erratum: BERT-base, MNLI: printed 86.7, should be 84.7")
     assert "at most" not in table1
     assert "Rows:" not in table1
 
