@@ -30,11 +30,11 @@ from eval_harness.report.panels import (
     Chart,
     Mark,
     add_legend,
-    hollow_marks,
     in_order,
     in_two_columns,
     label_rows,
     legend_height,
+    marks_of,
     offset,
     render,
     stacked,
@@ -90,7 +90,7 @@ def _cost_figure(
     points = [point for _, of_panel in panels for point in of_panel]
     shown = in_order(marks, [point.label for point in points])
     published = list(dict.fromkeys(point.label for point in points if point.is_paper))
-    hollow = hollow_marks(published) if in_legend else {}
+    hollow = marks_of(published) if in_legend else {}
     figure = svg.new_figure(2.1 * len(panels) + legend_height([*shown, *hollow]))
     every = list(zip(stacked(figure, len(panels)), panels, strict=True))
     for axes, (axis, of_panel) in every:
@@ -118,8 +118,8 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Ma
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for point in points:
         if point.is_paper:
-            _, marker = marks.get(point.label, (INK, "o"))
-            axes.plot(point.cost, point.score, marker, mfc="none", mec=INK, alpha=0.7, ms=8,
+            colour, marker = marks.get(point.label, (INK, "o"))
+            axes.plot(point.cost, point.score, marker, mfc="none", mec=colour, alpha=0.7, ms=8,
                       zorder=3)  # fmt: skip
         else:
             colour, marker = marks[point.label]
@@ -146,8 +146,13 @@ def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark])
         "resampling the evaluation examples; they do not cover variation over seeds. Arrows "
         "point to values outside the chart."
     )
+    title = "What was retained, task by task"
+    if len(labels) > _MOST_STUDENTS:
+        title = f"What was retained, {tasks[0] if tasks[0] == ALL else f'on {tasks[0]}'}"
 
     def draw() -> Figure:
+        if len(labels) > _MOST_STUDENTS:
+            return _one_row_each([share for share in shares if share.task == tasks[0]])
         row_height = 0.1 * len(labels) + 0.17
         figure = svg.new_figure(row_height * len(tasks) + 0.45 + legend_height(labels))
         (axes,) = stacked(figure, 1)
@@ -163,7 +168,28 @@ def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark])
         add_legend(figure, labels, marks)
         return figure
 
-    return render("retained-by-task", "What was retained, task by task", caption, words, draw)
+    return render("retained-by-task", title, caption, words, draw)
+
+
+_MOST_STUDENTS = 8
+"""Students of whom every task is drawn: of more a phone would show one task at a time."""
+
+
+def _one_row_each(shares: Sequence[RetainedShare]) -> Figure:
+    """Return a figure with a row for each student, the best first."""
+    best_first = sorted(shares, key=lambda share: (-share.percent, share.label))
+    labels = [_wrapped(share.label, 22) for share in best_first]
+    heights = [1.0 + 0.75 * label.count("\n") for label in labels]
+    places = [end - own / 2 for end, own in zip(accumulate(heights), heights, strict=True)]
+    figure = svg.new_figure(0.19 * sum(heights) + 0.5)
+    (axes,) = stacked(figure, 1)
+    limits = _limits(shares)
+    axes.axvline(100, color=INK, lw=0.9, alpha=0.55)
+    for share, place in zip(best_first, places, strict=True):
+        _draw_share(axes, share, place, (LIGHT[0], svg.MARKERS[0]), limits)
+    label_rows(axes, labels, places)
+    axes.set(xlim=limits, xlabel="% of the teacher's score")
+    return figure
 
 
 def _limits(shares: Sequence[RetainedShare]) -> tuple[float, float]:
@@ -363,8 +389,8 @@ def _places(bars: Sequence[_Bar], labels: Sequence[str]) -> list[float]:
     return list(accumulate(steps))
 
 
-def _wrapped(label: str) -> str:
-    return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, 18))
+def _wrapped(label: str, width: int = 18) -> str:
+    return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, width))
 
 
 def _left_out(effect: AblationEffect, *, several: bool) -> str:

@@ -9,7 +9,7 @@ from eval_harness.tasks.registry import GLUE, TASKS, Metric, Task
 
 _MEASURES: Mapping[Metric, str] = {
     "accuracy": "% right",
-    "f1": "F1 (how well the second class is found)",
+    "f1": "F1 (how well those that do are found)",
     "f1_macro": "F1 of each class, averaged",
     "f1_micro": "% right",
     "matthews": "Matthews' correlation, 0 = chance",

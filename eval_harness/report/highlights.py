@@ -108,7 +108,11 @@ def _best(ours: OurResults) -> Iterator[Highlight]:
     what = _over([titles[task] for task in tasks], named=True)
     yield Highlight(percent_text(score), f"of 100 is the score of {row.short} {what}{best}")
     yield from _guessing(row, tasks)
+    if others := [each for each in scored if each[2] == tasks and each[1] is not row]:
+        second, other, _ = max(others, key=lambda each: each[0])
+        yield Highlight(percent_text(second), f"is the next best score, by {other.short}")
     yield from _own_costs(ours, row)
+    yield from _spread(row, tasks)
     yield from _runs(ours.rows)
 
 
@@ -132,6 +136,14 @@ def _own_costs(ours: OurResults, row: Row) -> Iterator[Highlight]:
     timed = newest_timed(row, ours.speeds)
     if timed is not None:
         yield Highlight(f"{timed.parameters / 1e6:.3g} M", f"parameters (millions) has {row.short}")
+
+
+def _spread(row: Row, tasks: Sequence[str]) -> Iterator[Highlight]:
+    """Yield how far apart the seeds of one task are."""
+    scores = row.cells[tasks[0]].counted_scores
+    if len(tasks) == 1 and len(scores) > 1:
+        points = percent_text(max(scores) - min(scores))
+        yield Highlight(points, f"points lie between the best and the worst of {len(scores)} seeds")
 
 
 def _runs(rows: Sequence[Row]) -> Iterator[Highlight]:

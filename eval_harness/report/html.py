@@ -25,6 +25,8 @@ from eval_harness.tables.cells import title_of
 from eval_harness.tables.retained import ComparedRow
 from eval_harness.tables.table import Number, Published, Table, Value, text_of
 
+_MOST_SENTENCES = 8
+"""Students whose sentences stand open; more are in the chart and the leaderboard, too."""
 _PAGE = Path(__file__).parent / "page"
 
 
@@ -191,8 +193,13 @@ def _retained(compared: Iterable[ComparedRow], footnotes: Sequence[str]) -> str:
                 f"{escape(retained.teacher.short)}'s score retained by {escape(each.row.short)}, "
                 f"over {escape(tasks)}.</li>"
             )
+    if not items:
+        return ""
     notes = _footnotes(footnotes, items)
-    return f'<ul class="retained">\n{"".join(items)}\n</ul>\n{notes}' if items else ""
+    sentences = f'<ul class="retained">\n{"".join(items)}\n</ul>\n{notes}'
+    if len(items) <= _MOST_SENTENCES:
+        return sentences
+    return f"<details>\n<summary>{len(items)} students</summary>\n{sentences}</details>\n"
 
 
 def _charts(charts: Sequence[DrawnChart], missing: Sequence[MissingChart]) -> str:

@@ -23,6 +23,10 @@ class _Box(NamedTuple):
         apart = self.left >= other.right or other.left >= self.right
         return not (apart or self.bottom >= other.top or other.bottom >= self.top)
 
+    def reaching(self, x: float, y: float) -> "_Box":
+        """Return the rectangle that has a point, too: what a line to it may run through."""
+        return _Box(min(self.left, x), min(self.bottom, y), max(self.right, x), max(self.top, y))
+
     def is_within(self, frame: "_Box") -> bool:
         """Return whether all of it is within another one."""
         return (
@@ -56,6 +60,8 @@ _PLACES = (
     _Place(0, 19, "center", "bottom"), _Place(0, -19, "center", "top"),
     _Place(14, 12, "left", "bottom"), _Place(-14, 12, "right", "bottom"),
     _Place(14, -12, "left", "top"), _Place(-14, -12, "right", "top"),
+    _Place(20, 24, "left", "bottom"), _Place(-20, 24, "right", "bottom"),
+    _Place(20, -24, "left", "top"), _Place(-20, -24, "right", "top"),
 )  # fmt: skip
 _NEAR = 8
 """How many of these need no line from the point to the name."""
@@ -90,24 +96,31 @@ def name_points(
     every = [*pixels, *(axes.transData.transform(point) for point in others)]
     radius = _RADIUS * scale
     points = [_Box(x - radius, y - radius, x + radius, y + radius) for x, y in every]
-    boxes = []
+    boxes, reaches = [], []
     for (name, _, _), (x, y) in zip(named, pixels, strict=True):
         measured = axes.text(0, 0, name)
         extent = measured.get_window_extent(renderer)
         measured.remove()
         size = (extent.width + 2, extent.height)
         boxes.append([place.box((x, y), size, scale) for place in _PLACES])
+        reaches.append(
+            [box if number < _NEAR else box.reaching(x, y) for number, box in enumerate(boxes[-1])]
+        )
     inside, edge = axes.get_window_extent(), figure.bbox
-    frame = _Box(inside.x0, inside.y0, edge.x1 - 2 * scale, edge.y1 - 2 * scale)
+    beside = [other.get_window_extent().x0 for other in figure.axes]
+    right = min([each for each in beside if each >= inside.x1], default=edge.x1 - 2 * scale)
+    frame = _Box(inside.x0, inside.y0, right, edge.y1 - 2 * scale)
     free = [
         [
             number
-            for number, box in enumerate(of_name)
-            if box.is_within(frame) and not any(map(box.hits, points))
+            for number, (box, reach) in enumerate(zip(boxes[name], reaches[name], strict=True))
+            if box.is_within(frame)
+            and not box.hits(points[name])
+            and not any(reach.hits(point) for other, point in enumerate(points) if other != name)
         ]
-        for of_name in boxes
+        for name in range(len(named))
     ]
-    chosen = _chosen(boxes, free)
+    chosen = _chosen(reaches, free)
     if chosen is None:
         return False
     for (name, x, y), number in zip(named, chosen, strict=True):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from eval_harness.report import svg
-from eval_harness.report.palette import INK, LIGHT
+from eval_harness.report.palette import LIGHT
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,3 @@ def legend_height(labels: Sequence[str]) -> float:
     """Return the height of a legend in inches."""
     lines = sum(_wrapped(label).count("\n") + 1 for label in labels)
     return 0.21 * math.ceil(lines / _legend_columns(labels)) + 0.15
-
-
-def hollow_marks(labels: Sequence[str]) -> dict[str, Mark]:
-    """Return marks for published models, which are drawn hollow."""
-    return {label: (INK, svg.MARKERS[number % len(svg.MARKERS)])
-            for number, label in enumerate(labels)}  # fmt: skip

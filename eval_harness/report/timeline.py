@@ -1,5 +1,6 @@
 """The paper's Figure 1, parameters of published models through the years, with ours."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -7,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from eval_harness.report import svg
 from eval_harness.report.chart_data import newest_timed
@@ -17,15 +18,16 @@ from eval_harness.report.panels import (
     Chart,
     Mark,
     add_legend,
-    hollow_marks,
     in_order,
     legend_height,
+    marks_of,
     render,
 )
 from eval_harness.results.speed import Speeds
 from eval_harness.tables.row import Row
 
 NAME, TITLE = "parameters-over-time", "Parameters through the years"
+_MOST_TICKS = 5
 _GAP = 1.0
 """Years without a model from which on the axis is broken: the published ones need the room."""
 
@@ -95,12 +97,15 @@ def _figure(
 ) -> tuple[Figure, bool]:
     """Return the figure, and whether the published models have their names."""
     shown = in_order(marks, [model.label for model in ours])
-    hollow = hollow_marks([model.label for model in published]) if in_legend else {}
-    figure = svg.new_figure(3.3 + legend_height([*shown, *hollow]))
+    hollow = marks_of([model.label for model in published]) if in_legend else {}
+    millions = [model.millions for model in (*published, *ours)]
+    decades = math.log10(max(millions) / min(millions))
+    height = min(max(3.6, 1.3 * decades), 6.0)
+    figure = svg.new_figure(height + legend_height([*shown, *hollow]))
     then, now = _panels(figure, published, ours)
     for model in published:
-        _, marker = hollow.get(model.label, (INK, "o"))
-        then.plot(model.year, model.millions, marker, mfc="none", mec=INK, alpha=0.7, ms=6)
+        colour, marker = hollow.get(model.label, (INK, "o"))
+        then.plot(model.year, model.millions, marker, mfc="none", mec=colour, alpha=0.7, ms=6)
     for model in ours:
         colour, marker = marks[model.label]
         now.plot(model.year, model.millions, marker, color=colour, ms=6.5, zorder=3)
@@ -117,14 +122,17 @@ def _panels(figure: Figure, published: Sequence[Sized], ours: Sequence[Sized]) -
         (axes,) = figure.subplots(1, 1, squeeze=False).ravel()
         panels = [(axes, [*then, *now])]
     else:
-        axes, other = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
+        axes, other = figure.subplots(1, 2, sharey=True, width_ratios=(6, 1))
         panels = [(axes, then), (other, now)]
         other.spines["left"].set_visible(False)
     for panel, years in panels:
         low, high = min(years) - 0.2, max(years) + 0.2
         panel.set(xlim=(low, high), yscale="log")
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        # Within a year there is no whole one: the panel then names the one that it is in.
+        ticks = [float(year) for year in range(math.ceil(low), math.ceil(high)) if year < high]
+        ticks = ticks[:: math.ceil(len(ticks) / _MOST_TICKS)] if panel is axes else ticks[-1:]
+        at = ticks or [(low + high) / 2]
+        panel.set_xticks(at, [f"{year:.0f}" for year in ticks or [math.floor(low)]])
     millions = [model.millions for model in (*published, *ours)]
     axes.set_ylim(min(millions) / 1.6, max(millions) * 1.6)
     axes.yaxis.set_major_locator(LogLocator())

@@ -47,14 +47,14 @@ def test_the_best_model_stands_alone_without_a_student(tmp_path):
     assert numbers == [
         ("81.0", "of 100 is the score of bert on RTE"),
         ("52.7", "is what always giving the commonest answer scores there"),
-        ("2", "fine-tuning runs are behind this page: 1 model, 1 task, 2 seeds"),
+        ("2.0", "points lie between the best and the worst of 2 seeds"),
     ]
     others = [made.model(f"model-{number}", f"{number:08}") for number in range(11)]
     for number, of in enumerate(others):
         made.put(tmp_path, *seeds(0.5 + number / 100, of=of))
     numbers, _, _ = first_screen(tmp_path)
     assert numbers[0] == ("81.0", "of 100 is the score of bert on RTE, the best of 12 here")
-    assert numbers[2][1] == "fine-tuning runs are behind this page: 12 models, 1 task, 2 seeds"
+    assert numbers[2] == ("60.0", "is the next best score, by model-10")
 
 
 def test_a_student_that_was_not_timed_has_its_scores(tmp_path):

@@ -99,6 +99,9 @@ def test_the_papers_figure_has_room_for_its_names(year, millions, count):
         assert len(figure.axes) == (1 if year == 2019 else 2)
         assert [text.get_text() for text in figure.axes[0].texts] == [p.label for p in published]
         require_room(figure, figure.axes[0])
+        beside = [axes.get_window_extent().x0 for axes in figure.axes[1:]]
+        ends = [box.x1 for box in boxes(figure.axes[0], figure.axes[0].texts)]
+        assert all(max(ends) <= start for start in beside)
 
 
 def test_the_papers_figure_is_as_it_prints_it():

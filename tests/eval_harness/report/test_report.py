@@ -322,6 +322,28 @@ def test_what_lies_beyond_is_pointed_at():
     assert "4000" not in chart.svg.partition("</desc>")[2]
 
 
+def test_many_students_are_a_row_each():
+    """Prevents a first figure of three screens on a phone; the best stand first."""
+    shares = [
+        RetainedShare(f"student-{number}", "t", task, 60.0 + number, (50.0, 99.0))
+        for number in range(30)
+        for task in ("all tasks", "CoLA", "RTE")
+    ]
+    few, many = (
+        retained_by_task(each, marks_of([share.label for share in each]))
+        for each in (shares[:24], shares)
+    )
+    assert (few.title, many.title) == (
+        "What was retained, task by task", "What was retained, all tasks",
+    )  # fmt: skip
+    height = float(re.search('viewBox="0 0 [0-9.]+ ([0-9.]+)"', many.svg)[1])
+    assert height < 72 * 7
+    drawn = re.findall("<text[^>]*>(student-[0-9]+)</text>", many.svg)
+    assert sorted(drawn, key=lambda name: -int(name.partition("-")[2])) == drawn
+    assert len(drawn) == 30
+    assert "CoLA 60.0 % (50.0 to 99.0)" in many.words[0]
+
+
 def test_marks_tell_models_apart():
     """Prevents two models of one colour and shape, or two palettes of unequal size."""
     marks = marks_of([str(number) for number in range(49)])
