@@ -128,11 +128,13 @@ def _panels(figure: Figure, published: Sequence[Sized], ours: Sequence[Sized]) -
     for panel, years in panels:
         low, high = min(years) - 0.2, max(years) + 0.2
         panel.set(xlim=(low, high), yscale="log")
-        # Within a year there is no whole one: the panel then names the one that it is in.
-        ticks = [float(year) for year in range(math.ceil(low), math.ceil(high)) if year < high]
-        ticks = ticks[:: math.ceil(len(ticks) / _MOST_TICKS)] if panel is axes else ticks[-1:]
-        at = ticks or [(low + high) / 2]
-        panel.set_xticks(at, [f"{year:.0f}" for year in ticks or [math.floor(low)]])
+        whole = range(math.ceil(low), math.ceil(high))
+        ticks = whole[:: math.ceil(len(whole) / _MOST_TICKS)]
+        panel.set_xticks(list(ticks), list(map(str, ticks)))
+    if panels[-1][0] is not axes:  # a narrow one: it names its years rather than their beginnings
+        first, last = (math.floor(end) for end in (min(now), max(now)))
+        text = str(first) if first == last else f"{first} to {last % 100}"
+        panels[-1][0].set_xticks([(min(now) + max(now)) / 2], [text])
     millions = [model.millions for model in (*published, *ours)]
     axes.set_ylim(min(millions) / 1.6, max(millions) * 1.6)
     axes.yaxis.set_major_locator(LogLocator())

@@ -97,6 +97,9 @@ def test_the_papers_figure_has_room_for_its_names(year, millions, count):
         figure, has_names = timeline._figure(published, own, marks, in_legend=False)
         assert has_names
         assert len(figure.axes) == (1 if year == 2019 else 2)
+        if year == 2026:
+            (tick,) = figure.axes[1].get_xticklabels()
+            assert tick.get_text() == "2026"
         assert [text.get_text() for text in figure.axes[0].texts] == [p.label for p in published]
         require_room(figure, figure.axes[0])
         beside = [axes.get_window_extent().x0 for axes in figure.axes[1:]]
