@@ -104,10 +104,9 @@ def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
         return
     order = [*_ALWAYS_NAMED, *sorted(common.keys() - _ALWAYS_NAMED.keys())]
     named = [_named(name, common[name]) for name in order if _is_named(name, common)]
-    yield (
-        f"Hyper-parameters (ours: the paper's were never published): {', '.join(named)}; "
-        "the rest: `python -m eval_harness tasks`."
-    )
+    # The paper says nothing of custom tasks.
+    whose = " (ours: the paper's were never published)" if _are_built_in(shown) else ""
+    yield f"Hyper-parameters{whose}: {', '.join(named)}; the rest: `python -m eval_harness tasks`."
     exceptions: dict[str, list[_ShownCell]] = defaultdict(list)
     for cell, values in cells:
         differing = [_named(name, value) for name, value in values.items() if value != common[name]]
@@ -115,6 +114,10 @@ def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
             exceptions[", ".join(differing)].append(cell)
     for text, where in exceptions.items():
         yield f"Other hyper-parameters: {_where(where, shown)}: {text}."
+
+
+def _are_built_in(shown: Sequence[_ShownCell]) -> bool:
+    return any(cell.task in _BY_NAME for cell in shown)
 
 
 def _is_named(name: str, common: Mapping[str, str]) -> bool:

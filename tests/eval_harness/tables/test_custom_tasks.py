@@ -89,6 +89,7 @@ def test_notes_name_the_title(root):
     assert note(text, "Read from files, not from the Hub: Spam or not spam0000.")
     assert note(text, "Dev examples that are also in train: Spam or not 3.")
     assert "stand-in" not in text
+    assert note(text, "Hyper-parameters: learning rate 3e-5")
 
 
 def test_what_does_not_count_is_said_there(root):
