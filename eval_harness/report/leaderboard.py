@@ -134,7 +134,7 @@ def _interval(row: Row, tasks: Sequence[str], root: Path) -> Value:
     if found is None:
         return None
     low, high = found
-    return Number(f"{low:.1f} to {high:.1f}", high - low, {"interval": [low, high]})
+    return Number(f"{low:.1f} to {high:.1f}", low, {"interval": [low, high]})
 
 
 def _millions(count: int) -> Number:

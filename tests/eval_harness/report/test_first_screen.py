@@ -86,7 +86,7 @@ def test_what_would_be_had_by_guessing_is_of_the_real_data(tmp_path):
     """Prevents GLUE's most frequent answers from being told of made-up data, or of a part."""
     named = {**made.HUB, "content": "rte0000000000000", "name": "made up"}
     made.put(tmp_path, *seeds(0.8, of=BERT, data=named))
-    assert "commonest" not in str(first_screen(tmp_path)[0])
+    assert "commonest" not in first_screen(tmp_path)[2]
 
 
 def test_a_mark_is_explained_where_it_stands(tmp_path):
