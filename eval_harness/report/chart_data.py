@@ -26,7 +26,7 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import title_of_measure
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change
-from eval_harness.tasks.registry import GLUE, MISMATCHED
+from eval_harness.tasks.registry import GLUE, MISMATCHED, TASKS
 
 ALL = "all tasks"
 
@@ -79,6 +79,8 @@ class SeedScores:
     median: float
 
 
+SECOND_CELLS = {MISMATCHED, *(task.second.cell for task in TASKS if task.second)}
+"""The cells that show another measure of a task than its score."""
 _SCORE_TITLES = {"squad": "SQuAD F1", "squad_v2": "SQuAD 2.0 F1"}
 """Titles of scores that the tables show beside another metric of the same task."""
 
@@ -170,6 +172,7 @@ class CostPoints:
         speeds: points whose cost is how many times as fast as `reference` the model is.
         reference: the name of the session's first model.
         threads: the number of threads of the times.
+        titles: the titles of the tasks.
     """
 
     tasks: tuple[str, ...] = ()
@@ -177,6 +180,7 @@ class CostPoints:
     speeds: Sequence[CostPoint] = ()
     reference: str = ""
     threads: int = 0
+    titles: Sequence[str] = ()
 
     @property
     def has_ours(self) -> bool:
@@ -196,6 +200,8 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
         speeds: our sessions.
     """
     tasks = _tasks_to_compare(rows)
+    named = titles_of(rows)
+    titles = [_SCORE_TITLES.get(task, named[task]) for task in tasks]
     scores = {row.short: score for row in rows if (score := _score_over(row, tasks)) is not None}
     scored = [row for row in rows if row.short in scores]
     # On made-up data the paper's scores say nothing beside ours.
@@ -208,7 +214,7 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
     ]
     session = session_to_compare(scored, speeds)
     if session is None:
-        return CostPoints(tasks, [*paper_sizes, *sizes])
+        return CostPoints(tasks, [*paper_sizes, *sizes], titles=titles)
     reference, threads = session.models[0], session.setup.threads[0]
     times = [
         CostPoint(
@@ -221,22 +227,28 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
     ]
     if short_name_of(reference.name) is short_name_of("bert"):
         times = [*paper_speeds, *times]
-    return CostPoints(tasks, [*paper_sizes, *sizes], times, reference.name, threads)
+    return CostPoints(tasks, [*paper_sizes, *sizes], times, reference.name, threads, titles)
 
 
 def _tasks_to_compare(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the largest set of GLUE tasks that two rows share, so that all means are over it."""
-    sets = [frozenset(tasks_of_mean(row)) for row in rows]
+    """Return the largest set of tasks that two rows share, so that all means are over it.
+
+    They are of GLUE, or if no row has any of these, IMDb, SQuAD and custom ones.
+    """
+    among: Sequence[str] = GLUE
+    if not any(map(tasks_of_mean, rows)):
+        among = [task for task in tasks_in_order(rows) if task not in SECOND_CELLS]
+    sets = [frozenset(tasks_of_mean(row, among)) for row in rows]
     shared = [tasks for tasks in sets if sum(tasks <= other for other in sets) > 1]
     largest = max(
         shared or sets, key=lambda tasks: (len(tasks), sorted(tasks)), default=frozenset()
     )
-    return tuple(task for task in GLUE if task in largest)
+    return tuple(task for task in among if task in largest)
 
 
 def _score_over(row: Row, tasks: Sequence[str]) -> float | None:
     """Return a row's mean over these tasks, if it has them all."""
-    if not tasks or not set(tasks) <= set(tasks_of_mean(row)):
+    if not tasks or tasks_of_mean(row, tasks) != tuple(tasks):
         return None
     return 100 * sum_of_medians(row, tasks) / len(tasks)
 
@@ -273,7 +285,7 @@ def _published(
     paper: Mapping[str, Any], tasks: Sequence[str]
 ) -> tuple[list[CostPoint], list[CostPoint]]:
     """Return sizes and speeds of the paper's three models: corrected scores, times BERT-base's."""
-    if not tasks:
+    if not tasks or not set(tasks) <= set(GLUE):
         return [], []
     sizes, speeds = [], []
     models = paper["table3"]["rows"]

@@ -62,7 +62,7 @@ def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
             f"{point.label} {point.score:.1f} at {_digits(point.cost)}" for point in of_panel
         )
         words.append(f"Score against {axis}: {listed}.")
-    caption = f"Score: the mean of the medians over {_over(points.tasks)}."
+    caption = f"Score: the mean of the medians over {_over(points)}."
     if points.speeds:
         threads = f"{points.threads} thread{'s' if points.threads > 1 else ''}"
         caption += f" Speed: at batch size 1, {threads}, all in one session."
@@ -77,10 +77,8 @@ def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
     return render("score-against-cost", "Score against size and speed", caption, words, draw)
 
 
-def _over(tasks: Sequence[str]) -> str:
-    if len(tasks) == len(GLUE):
-        return "GLUE's nine tasks"
-    return ", ".join(map(title_of, tasks))
+def _over(points: CostPoints) -> str:
+    return "GLUE's nine tasks" if points.tasks == GLUE else ", ".join(points.titles)
 
 
 def _cost_figure(

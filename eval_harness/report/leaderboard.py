@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval_harness.report.chart_data import newest_timed, tasks_in_order, timed_in
+from eval_harness.report.chart_data import SECOND_CELLS, newest_timed, tasks_in_order, timed_in
 from eval_harness.results.speed import Session, Speeds
 from eval_harness.tables.bootstrap import RESAMPLES
 from eval_harness.tables.cells import (
@@ -22,10 +22,9 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import Number, Table, Value, drop_empty_columns
 from eval_harness.tasks.kinds import TEXTS
-from eval_harness.tasks.registry import GLUE, MISMATCHED, TASKS
+from eval_harness.tasks.registry import GLUE, TASKS
 
 _INTERVAL, _PARAMETERS, _MB, _MS = "95 % interval", "Parameters (M)", "MB", "ms a pair"
-_NOT_SCORES = {MISMATCHED, *(task.second.cell for task in TASKS if task.second)}
 _RESAMPLED = {task.name for task in TASKS if task.kind is TEXTS}
 """The tasks whose predictions alone give the score; a custom one's metrics are in its file."""
 
@@ -66,7 +65,7 @@ def _scored(row: Row) -> dict[str, str]:
     return {
         task: cell.data_hash
         for task, cell in row.cells.items()
-        if cell.median is not None and task not in _NOT_SCORES
+        if cell.median is not None and task not in SECOND_CELLS
     }
 
 
