@@ -33,7 +33,7 @@ from angels_share.training_flags import training_flags
 from eval_harness.commands.carry_out import carry_out
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
-from eval_harness.tables.cells import mean_cell, tasks_in_order, title_of, to_percent
+from eval_harness.tables.cells import mean_cell, tasks_in_order, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.paper import load_paper
@@ -89,7 +89,7 @@ class Results:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the rows, as the tables print them."""
+        """The whole names of the rows; tables shorten long ones, and explain them in a note."""
         return [row.label for row in self.rows]
 
     @property
@@ -118,7 +118,7 @@ class Results:
     def to_pandas(self) -> "pd.DataFrame":
         """Return a data frame with a line per run; scores and metrics are in percent.
 
-        Columns: `row` (the label in tables), `model`, `task`, `seed`, `score`, each metric of the
+        Columns: `row` (its whole label), `model`, `task`, `seed`, `score`, each metric of the
         first evaluated split, `examples` in training, `seconds` of training, `marks` (caveats),
         `finished`, `key` (where the file is below `runs/`).
         """
@@ -140,7 +140,8 @@ class Results:
 
         tasks = tasks_in_order(self.rows)
         lines = {row.label: _medians(row, tasks) for row in self.rows}
-        columns = [*map(title_of, tasks), *(["mean"] if len(tasks) > 1 else [])]
+        titles = titles_of(self.rows)
+        columns = [*(titles[task] for task in tasks), *(["mean"] if len(tasks) > 1 else [])]
         return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
 
     def __repr__(self) -> str:

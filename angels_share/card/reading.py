@@ -4,7 +4,6 @@ Records come from anybody, and were written for the machine that they lie on: ea
 only in the form that it must have, and a path never.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from angels_share.card.facts import (
 )
 from angels_share.card.text import name_of, plain
 from angels_share.errors import UserError
-from angels_share.files import explain
+from angels_share.model_files import weights_in
 from angels_share.names import REPO_ID
 from angels_share.student_record import RECORD
 from angels_share.text_files import read_json
@@ -38,8 +37,6 @@ _TEXT_FILE = re.compile(r"\.(txt|jsonl?|csv|tsv|parquet)$")
 _FINGERPRINTS = ("student", "teachers", "data")
 """Entries of a recipe by which a resumed run knows its inputs; they mean nothing to a reader."""
 
-_LONGEST_HEADER = 100_000_000
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NO_LIMIT = 1_000_000
 """transformers writes an enormous `model_max_length` where a tokenizer has none."""
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")
@@ -106,7 +103,7 @@ def _shape(folder: Path) -> CardShape:
         raise UserError(f"{path}: not a model's config: expected an object")
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
-    weights = list(_weights(folder))
+    weights = [each for path in _weight_files(folder) for each in weights_in(path)]
     return CardShape(
         architecture=_matching(first, _WORD),
         task=_matching(config.get("finetuning_task"), re.compile(r"[\w.-]{1,100}")),
@@ -118,7 +115,7 @@ def _shape(folder: Path) -> CardShape:
         is_regression=config.get("problem_type") == "regression",
         parameters=sum(count for _, count in weights) or None,
         bytes=sum(path.stat().st_size for path in _weight_files(folder)) or None,
-        dtypes=tuple(sorted({_FLOATS[dtype] for dtype, _ in weights})),
+        dtypes=tuple(sorted({dtype for dtype, _ in weights})),
     )
 
 
@@ -145,27 +142,6 @@ def _max_tokens(config: Mapping[str, Any], tokenizer_config: Path) -> int | None
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("model*.safetensors") if path.is_file())
-
-
-def _weights(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield type and number of values of each weight, from the headers of the weight files."""
-    for path in _weight_files(folder):
-        try:
-            with path.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                if not 0 < length <= min(_LONGEST_HEADER, path.stat().st_size):
-                    raise ValueError(f"a header of {length} bytes")  # noqa: TRY301
-                header = json.loads(stream.read(length))
-            for name, weight in header.items():
-                if name != "__metadata__" and weight["dtype"] in _FLOATS:
-                    count = 1
-                    for side in weight["shape"]:
-                        count *= int(side)
-                    yield weight["dtype"], count
-        except OSError as error:
-            raise UserError(f"{path}: {explain(error)}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path}: not a safetensors file, or a damaged one") from error
 
 
 def _pretraining(folder: Path) -> CardPretraining | None:

@@ -39,7 +39,7 @@ class Carried:
     chosen: tuple[Chosen, ...] = ()
 
 
-def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
+def carry_out(plan: Plan, options: Options, tables: Collection[str]) -> Carried:
     """Do the runs that have no result, keep the models, write all tables and print some.
 
     Args:
@@ -64,9 +64,9 @@ def carry_out(plan: Plan, options: Options, tables: Iterable[str]) -> Carried:
     chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
     outcome = replace(outcome, failed=(*outcome.failed, *failed))
     written = write_by_name(plan.root, {job.run.model.key for job in planned})
-    for name in (*tables, "not counted"):
-        if name in written:
-            print(written[name])  # noqa: T201
+    for name, text in written.items():
+        if name in (*tables, "not counted"):
+            print(text)  # noqa: T201
     _write_cards(plan, planned, finished)
     _say(plan, outcome.summary())
     return Carried(outcome, tuple(runs), tuple(chosen))

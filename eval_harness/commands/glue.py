@@ -1,4 +1,4 @@
-"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints Table 1.
+"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints their tables.
 
 python run_glue.py --model distilbert
 """
@@ -47,7 +47,7 @@ def run(options: Options) -> int:
     if options.dry_run:
         return show(planned, options)
     places = destinations(planned, options)
-    carried = carry_out(planned, options, sorted({task.table for task in planned.tasks}))
+    carried = carry_out(planned, options, {task.table for task in planned.tasks})
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
@@ -120,7 +120,7 @@ _OWN_FILES = "use --data_dir; for a task of your own, --tasks my.yaml names its 
 
 COMMAND = Command(
     name=_NAME,
-    summary="fine-tunes models on GLUE and IMDb over several seeds, and prints Table 1",
+    summary="fine-tunes models on GLUE, IMDb and custom tasks over several seeds",
     flags=(
         MODEL,
         Flag(

@@ -7,7 +7,7 @@ of matrix products. Needs numpy alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,18 @@ def change_interval(tasks: Sequence[PairedPredictions], seed: int) -> Interval:
     return _middle(difference[np.isfinite(difference)])
 
 
+def score_interval(tasks: Sequence[PairedPredictions], seed: int) -> Interval:
+    """Return the interval of the mean score of the first model of each pair.
+
+    None if too many resamples have an undefined score.
+    """
+    alone = [replace(each, other=each.other[:, :0]) for each in tasks]
+    totals, _ = bootstrap_totals(alone, seed)
+    if why := _why_undefined(totals):
+        return Interval(None, why)
+    return _middle(totals[np.isfinite(totals)] / len(tasks))
+
+
 def _why_undefined(*totals: Numbers) -> str:
     undefined = 1 - np.isfinite(totals).all(axis=0).mean()
     if undefined <= _UNDEFINED:
@@ -105,7 +117,8 @@ def bootstrap_totals(
             ]
         )
         totals[0] += np.median(scores[:, :seeds], axis=1)
-        totals[1] += np.median(scores[:, seeds:], axis=1)
+        if both.shape[1] > seeds:
+            totals[1] += np.median(scores[:, seeds:], axis=1)
     return totals
 
 

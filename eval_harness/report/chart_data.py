@@ -9,7 +9,15 @@ from angels_share.ablations import ABLATIONS
 from angels_share.names import short_name_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
-from eval_harness.tables.cells import columns_of, count_of, published_name, tasks_of_mean, title_of
+from eval_harness.tables.cells import (
+    columns_of,
+    count_of,
+    custom_tasks_of,
+    published_name,
+    tasks_of_mean,
+    title_of,
+    titles_of,
+)
 from eval_harness.tables.comparison import cached_interval, sum_of_medians
 from eval_harness.tables.paper import corrected
 from eval_harness.tables.probed import Probed
@@ -18,7 +26,7 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import title_of_measure
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change
-from eval_harness.tasks.registry import GLUE, MISMATCHED
+from eval_harness.tasks.registry import GLUE, MISMATCHED, TASKS
 
 ALL = "all tasks"
 
@@ -47,7 +55,7 @@ def _retained_shares(compared: ComparedRow, root: Path) -> list[RetainedShare]:
     shares = []
     if len(retained.tasks) > 1:
         shares.append(
-            RetainedShare(row.label, teacher.label, ALL, retained.share, retained.interval)
+            RetainedShare(row.short, teacher.short, ALL, retained.share, retained.interval)
         )
     for task in retained.tasks:
         of_teacher = sum_of_medians(teacher, (task,))
@@ -55,7 +63,7 @@ def _retained_shares(compared: ComparedRow, root: Path) -> list[RetainedShare]:
             percent = 100 * sum_of_medians(row, (task,)) / of_teacher
             interval = cached_interval("shares", row, teacher, (task,), root).percent
             shares.append(
-                RetainedShare(row.label, teacher.label, title_of(task), percent, interval)
+                RetainedShare(row.short, teacher.short, title_of(task), percent, interval)
             )
     return shares
 
@@ -71,20 +79,23 @@ class SeedScores:
     median: float
 
 
+SECOND_CELLS = {MISMATCHED, *(task.second.cell for task in TASKS if task.second)}
+"""The cells that show another measure of a task than its score."""
 _SCORE_TITLES = {"squad": "SQuAD F1", "squad_v2": "SQuAD 2.0 F1"}
 """Titles of scores that the tables show beside another metric of the same task."""
 
 
 def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
     """Return the scores task by task, in the tables' order, without MNLI's mismatched part."""
-    tasks = [task for task in (*columns_of(rows), *TASKS_OF_TABLE2) if task != MISMATCHED]
+    titles = {**titles_of(rows), **_SCORE_TITLES}
+    tasks = [task for task in tasks_in_order(rows) if task != MISMATCHED]
     cells = (
-        (row.label, task, row.cells[task]) for task in tasks for row in rows if task in row.cells
+        (row.short, task, row.cells[task]) for task in tasks for row in rows if task in row.cells
     )
     return [
         SeedScores(
             label,
-            _SCORE_TITLES.get(task, title_of(task)),
+            titles[task],
             tuple(100 * score for score in cell.counted_scores),
             tuple(_is_degenerate(result) for result in cell.counted_results),
             100 * cell.median,
@@ -92,6 +103,11 @@ def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
         for label, task, cell in cells
         if cell.median is not None
     ]
+
+
+def tasks_in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the cells of all tables in their order, last those of custom tasks."""
+    return [*columns_of(rows), *TASKS_OF_TABLE2, *custom_tasks_of(rows)]
 
 
 def _is_degenerate(result: TaskResult) -> bool:
@@ -156,6 +172,7 @@ class CostPoints:
         speeds: points whose cost is how many times as fast as `reference` the model is.
         reference: the name of the session's first model.
         threads: the number of threads of the times.
+        titles: the titles of the tasks.
     """
 
     tasks: tuple[str, ...] = ()
@@ -163,6 +180,7 @@ class CostPoints:
     speeds: Sequence[CostPoint] = ()
     reference: str = ""
     threads: int = 0
+    titles: Sequence[str] = ()
 
     @property
     def has_ours(self) -> bool:
@@ -182,24 +200,26 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
         speeds: our sessions.
     """
     tasks = _tasks_to_compare(rows)
-    scores = {row.label: score for row in rows if (score := _score_over(row, tasks)) is not None}
-    scored = [row for row in rows if row.label in scores]
+    named = titles_of(rows)
+    titles = [_SCORE_TITLES.get(task, named[task]) for task in tasks]
+    scores = {row.short: score for row in rows if (score := _score_over(row, tasks)) is not None}
+    scored = [row for row in rows if row.short in scores]
     # On made-up data the paper's scores say nothing beside ours.
     stand_in = any("name" in result.data for row in rows for result in row.results)
     paper_sizes, paper_speeds = ([], []) if stand_in else _published(paper, tasks)
     sizes = [
-        CostPoint(row.label, scores[row.label], timed.parameters / 1e6)
+        CostPoint(row.short, scores[row.short], timed.parameters / 1e6)
         for row in scored
-        if (timed := _newest(row, speeds)) is not None
+        if (timed := newest_timed(row, speeds)) is not None
     ]
     session = session_to_compare(scored, speeds)
     if session is None:
-        return CostPoints(tasks, [*paper_sizes, *sizes])
+        return CostPoints(tasks, [*paper_sizes, *sizes], titles=titles)
     reference, threads = session.models[0], session.setup.threads[0]
     times = [
         CostPoint(
-            row.label,
-            scores[row.label],
+            row.short,
+            scores[row.short],
             ratio(reference.timing(threads), timed.timing(threads)).value,
         )
         for row in scored
@@ -207,22 +227,28 @@ def cost_points(paper: Mapping[str, Any], rows: Sequence[Row], speeds: Speeds) -
     ]
     if short_name_of(reference.name) is short_name_of("bert"):
         times = [*paper_speeds, *times]
-    return CostPoints(tasks, [*paper_sizes, *sizes], times, reference.name, threads)
+    return CostPoints(tasks, [*paper_sizes, *sizes], times, reference.name, threads, titles)
 
 
 def _tasks_to_compare(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the largest set of GLUE tasks that two rows share, so that all means are over it."""
-    sets = [frozenset(tasks_of_mean(row)) for row in rows]
+    """Return the largest set of tasks that two rows share, so that all means are over it.
+
+    They are of GLUE, or if no row has any of these, IMDb, SQuAD and custom ones.
+    """
+    among: Sequence[str] = GLUE
+    if not any(map(tasks_of_mean, rows)):
+        among = [task for task in tasks_in_order(rows) if task not in SECOND_CELLS]
+    sets = [frozenset(tasks_of_mean(row, among)) for row in rows]
     shared = [tasks for tasks in sets if sum(tasks <= other for other in sets) > 1]
     largest = max(
         shared or sets, key=lambda tasks: (len(tasks), sorted(tasks)), default=frozenset()
     )
-    return tuple(task for task in GLUE if task in largest)
+    return tuple(task for task in among if task in largest)
 
 
 def _score_over(row: Row, tasks: Sequence[str]) -> float | None:
     """Return a row's mean over these tasks, if it has them all."""
-    if not tasks or not set(tasks) <= set(tasks_of_mean(row)):
+    if not tasks or tasks_of_mean(row, tasks) != tuple(tasks):
         return None
     return 100 * sum_of_medians(row, tasks) / len(tasks)
 
@@ -239,7 +265,8 @@ def timed_in(row: Row, session: Session) -> Timed | None:
     )
 
 
-def _newest(row: Row, speeds: Speeds) -> Timed | None:
+def newest_timed(row: Row, speeds: Speeds) -> Timed | None:
+    """Return a row's model in the newest session that has it."""
     timed = (timed_in(row, session) for session in reversed(speeds.sessions))
     return next((model for model in timed if model is not None), None)
 
@@ -258,7 +285,7 @@ def _published(
     paper: Mapping[str, Any], tasks: Sequence[str]
 ) -> tuple[list[CostPoint], list[CostPoint]]:
     """Return sizes and speeds of the paper's three models: corrected scores, times BERT-base's."""
-    if not tasks:
+    if not tasks or not set(tasks) <= set(GLUE):
         return [], []
     sizes, speeds = [], []
     models = paper["table3"]["rows"]
@@ -301,12 +328,12 @@ def ablation_effects(changes: Sequence[Change]) -> list[AblationEffect]:
     order = {name: index for index, name in enumerate(ABLATIONS)}
     effects = [
         AblationEffect(
-            change.row.label,
+            change.row.short,
             change.left_out,
             change.points,
             change.interval,
             _count(change.row, change.tasks),
-            change.full.label,
+            change.full.short,
             _count(change.full, change.tasks),
             len(change.tasks),
         )

@@ -24,6 +24,7 @@ from eval_harness.report.chart_data import (
     RetainedShare,
     SeedScores,
 )
+from eval_harness.report.names import name_points
 from eval_harness.report.palette import INK, LIGHT
 from eval_harness.report.panels import (
     Chart,
@@ -33,6 +34,7 @@ from eval_harness.report.panels import (
     in_two_columns,
     label_rows,
     legend_height,
+    marks_of,
     offset,
     render,
     stacked,
@@ -60,7 +62,7 @@ def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
             f"{point.label} {point.score:.1f} at {_digits(point.cost)}" for point in of_panel
         )
         words.append(f"Score against {axis}: {listed}.")
-    caption = f"Score: the mean of the medians over {_over(points.tasks)}."
+    caption = f"Score: the mean of the medians over {_over(points)}."
     if points.speeds:
         threads = f"{points.threads} thread{'s' if points.threads > 1 else ''}"
         caption += f" Speed: at batch size 1, {threads}, all in one session."
@@ -68,21 +70,40 @@ def score_against_cost(points: CostPoints, marks: Mapping[str, Mark]) -> Chart:
         caption += " Hollow: the paper's, over tasks of the same names, on its own data."
 
     def draw() -> Figure:
-        shown = in_order(marks, [point.label for _, of_panel in panels for point in of_panel])
-        figure = svg.new_figure(2.1 * len(panels) + legend_height(shown))
-        for axes, (axis, of_panel) in zip(stacked(figure, len(panels)), panels, strict=True):
-            _draw_points(axes, of_panel, marks)
-            axes.set(xlabel=axis, ylabel="score")
-        add_legend(figure, shown, marks)
-        return figure
+        # Names beside the published points read best; where there is no room, a legend has them.
+        figure, has_names = _cost_figure(panels, marks, in_legend=False)
+        return figure if has_names else _cost_figure(panels, marks, in_legend=True)[0]
 
     return render("score-against-cost", "Score against size and speed", caption, words, draw)
 
 
-def _over(tasks: Sequence[str]) -> str:
-    if len(tasks) == len(GLUE):
-        return "GLUE's nine tasks"
-    return ", ".join(map(title_of, tasks))
+def _over(points: CostPoints) -> str:
+    return "GLUE's nine tasks" if points.tasks == GLUE else ", ".join(points.titles)
+
+
+def _cost_figure(
+    panels: Sequence[tuple[str, Sequence[CostPoint]]], marks: Mapping[str, Mark], *, in_legend: bool
+) -> tuple[Figure, bool]:
+    """Return the figure, and whether the published models have their names."""
+    points = [point for _, of_panel in panels for point in of_panel]
+    shown = in_order(marks, [point.label for point in points])
+    published = list(dict.fromkeys(point.label for point in points if point.is_paper))
+    hollow = marks_of(published) if in_legend else {}
+    figure = svg.new_figure(2.1 * len(panels) + legend_height([*shown, *hollow]))
+    every = list(zip(stacked(figure, len(panels)), panels, strict=True))
+    for axes, (axis, of_panel) in every:
+        _draw_points(axes, of_panel, {**marks, **hollow})
+        axes.set(xlabel=axis, ylabel="score")
+    add_legend(figure, shown, marks, hollow)
+    return figure, in_legend or all(_name_published(axes, each) for axes, (_, each) in every)
+
+
+def _name_published(axes: Axes, points: Sequence[CostPoint]) -> bool:
+    """Name the published models beside their points; return whether there was room."""
+    named = [(point.label.removesuffix(" (paper)"), point.cost, point.score)
+             for point in points if point.is_paper]  # fmt: skip
+    others = [(point.cost, point.score) for point in points if not point.is_paper]
+    return name_points(axes, named, others)
 
 
 def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Mark]) -> None:
@@ -95,27 +116,13 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], marks: Mapping[str, Ma
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for point in points:
         if point.is_paper:
-            axes.plot(point.cost, point.score, "o", mfc="none", mec=INK, alpha=0.7, ms=8, zorder=3)
-            _annotate(axes, point)
+            colour, marker = marks.get(point.label, (INK, "o"))
+            axes.plot(point.cost, point.score, marker, mfc="none", mec=colour, alpha=0.7, ms=8,
+                      zorder=3)  # fmt: skip
         else:
             colour, marker = marks[point.label]
             axes.plot(point.cost, point.score, marker, color=colour, ms=6.5)
     axes.margins(0.14, 0.24)
-
-
-def _annotate(axes: Axes, point: CostPoint) -> None:
-    """Name a published model beside its point: a student below, so as not to hit its teacher."""
-    name = point.label.removesuffix(" (paper)")
-    below = name.startswith("Distil")
-    axes.annotate(
-        name,
-        (point.cost, point.score),
-        (0, -6 if below else 6),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        alpha=0.75,
-    )
 
 
 def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark]) -> Chart:
@@ -137,8 +144,13 @@ def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark])
         "resampling the evaluation examples; they do not cover variation over seeds. Arrows "
         "point to values outside the chart."
     )
+    title = "What was retained, task by task"
+    if len(labels) > _MOST_STUDENTS:
+        title = f"What was retained, {tasks[0] if tasks[0] == ALL else f'on {tasks[0]}'}"
 
     def draw() -> Figure:
+        if len(labels) > _MOST_STUDENTS:
+            return _one_row_each([share for share in shares if share.task == tasks[0]])
         row_height = 0.1 * len(labels) + 0.17
         figure = svg.new_figure(row_height * len(tasks) + 0.45 + legend_height(labels))
         (axes,) = stacked(figure, 1)
@@ -154,7 +166,28 @@ def retained_by_task(shares: Sequence[RetainedShare], marks: Mapping[str, Mark])
         add_legend(figure, labels, marks)
         return figure
 
-    return render("retained-by-task", "What was retained, task by task", caption, words, draw)
+    return render("retained-by-task", title, caption, words, draw)
+
+
+_MOST_STUDENTS = 8
+"""Students of whom every task is drawn: of more a phone would show one task at a time."""
+
+
+def _one_row_each(shares: Sequence[RetainedShare]) -> Figure:
+    """Return a figure with a row for each student, the best first."""
+    best_first = sorted(shares, key=lambda share: (-share.percent, share.label))
+    labels = [_wrapped(share.label, 22) for share in best_first]
+    heights = [1.0 + 0.75 * label.count("\n") for label in labels]
+    places = [end - own / 2 for end, own in zip(accumulate(heights), heights, strict=True)]
+    figure = svg.new_figure(0.19 * sum(heights) + 0.5)
+    (axes,) = stacked(figure, 1)
+    limits = _limits(shares)
+    axes.axvline(100, color=INK, lw=0.9, alpha=0.55)
+    for share, place in zip(best_first, places, strict=True):
+        _draw_share(axes, share, place, (LIGHT[0], svg.MARKERS[0]), limits)
+    label_rows(axes, labels, places)
+    axes.set(xlim=limits, xlabel="% of the teacher's score")
+    return figure
 
 
 def _limits(shares: Sequence[RetainedShare]) -> tuple[float, float]:
@@ -354,8 +387,8 @@ def _places(bars: Sequence[_Bar], labels: Sequence[str]) -> list[float]:
     return list(accumulate(steps))
 
 
-def _wrapped(label: str) -> str:
-    return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, 18))
+def _wrapped(label: str, width: int = 18) -> str:
+    return "\n".join(part for line in label.splitlines() for part in textwrap.wrap(line, width))
 
 
 def _left_out(effect: AblationEffect, *, several: bool) -> str:

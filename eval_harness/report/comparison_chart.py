@@ -14,7 +14,6 @@ from eval_harness.report.panels import (
     render,
     stacked,
 )
-from eval_harness.tables.cells import title_of
 from eval_harness.tables.compared import MEAN, Comparison, sentences
 
 
@@ -24,6 +23,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
     reference = comparison.reference.label
     marks = marks_of(labels)
     tasks = [task for task in (MEAN, *comparison.tasks) if task in comparison.scores]
+    titles = {**comparison.titles, MEAN: f"mean of {len(comparison.tasks)}"}
     caption = (
         f"Difference from {reference} in points, of the means over seeds, with 95 % intervals over "
         "examples and seeds. Filled: significant after Holm's correction."
@@ -44,14 +44,10 @@ def comparison_chart(comparison: Comparison) -> Chart:
                 axes.hlines(place, *ends, color=colour, lw=1.4)
             face = colour if comparison.is_told(task, label) else "none"
             axes.plot(change.value, place, marker, color=colour, mfc=face, ms=5)
-        label_rows(axes, [_title(task, len(comparison.tasks)) for task in tasks])
+        label_rows(axes, [titles[task] for task in tasks])
         axes.set(xlabel=f"points above {reference}")
         add_legend(figure, labels, marks)
         return figure
 
     title = f"Difference from {reference}"
     return render("comparison", title, caption, sentences(comparison), draw)
-
-
-def _title(task: str, count: int) -> str:
-    return f"mean of {count}" if task == MEAN else title_of(task)

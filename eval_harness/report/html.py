@@ -25,6 +25,8 @@ from eval_harness.tables.cells import title_of
 from eval_harness.tables.retained import ComparedRow
 from eval_harness.tables.table import Number, Published, Table, Value, text_of
 
+_MOST_SENTENCES = 8
+"""Students whose sentences stand open; more are in the chart and the leaderboard, too."""
 _PAGE = Path(__file__).parent / "page"
 
 
@@ -64,20 +66,26 @@ class Content:
     Attributes:
         title: title and heading of the page.
         highlights: the numbers that stand first.
+        footnotes: what the marks in names stand for.
+        leaderboard: the models by their score, if there are several.
         facts: models, data, machines and so on, by name.
         compared: our rows, for what each retained.
         charts: the charts with data.
         missing: those without.
+        tasks: what each task asks, and what its score is.
         tables: all tables.
         command: the command that wrote the page.
     """
 
     title: str
     highlights: Sequence[Highlight]
+    footnotes: Sequence[str]
+    leaderboard: Table | None
     facts: Mapping[str, str]
     compared: Sequence[ComparedRow]
     charts: Sequence[DrawnChart]
     missing: Sequence[MissingChart]
+    tasks: Mapping[str, str]
     tables: Sequence[Table]
     command: str
 
@@ -88,10 +96,11 @@ def page(content: Content) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     first, others = content.charts[:1], content.charts[1:]
     sections = [
-        ("glance", "At a glance", _glance(content.highlights, first)),
-        ("retained", "What was retained", _retained(content.compared)),
+        ("glance", "At a glance", _glance(content.highlights, content.footnotes, first)),
+        ("leaders", "Leaderboard", _leaderboard(content.leaderboard)),
+        ("retained", "What was retained", _retained(content.compared, content.footnotes)),
         ("charts", "Charts", _charts(others, content.missing)),
-        ("tables", "Tables", "\n".join(map(_table, content.tables))),
+        ("tables", "Tables", "\n".join([_tasks(content.tasks), *map(_table, content.tables)])),
         ("about", "About these results", _about(content.facts)),
     ]
     sections = [section for section in sections if section[-1]]
@@ -129,16 +138,39 @@ def _about(facts: Mapping[str, str]) -> str:
     return "<dl>\n" + "\n".join(items) + "\n</dl>"
 
 
-def _glance(highlights: Sequence[Highlight], charts: Sequence[DrawnChart]) -> str:
+def _glance(
+    highlights: Sequence[Highlight], footnotes: Sequence[str], charts: Sequence[DrawnChart]
+) -> str:
     """Return the first screen: some numbers, and one chart beside them."""
     cards = "\n".join(
         f"<li><strong>{escape(each.number)}</strong> "
         f"{escape(each.text).replace(' %', '&nbsp;%')}</li>"
         for each in highlights
     )
-    parts = [f'<ul class="numbers">\n{cards}\n</ul>'] if cards else []
+    notes = _footnotes(footnotes, [each.text for each in highlights])
+    parts = [f'<div><ul class="numbers">\n{cards}\n</ul>\n{notes}</div>'] if cards else []
     parts += map(_figure, charts)
     return f'<div class="glance">\n{"".join(parts)}\n</div>' if parts else ""
+
+
+def _footnotes(footnotes: Sequence[str], texts: Iterable[str]) -> str:
+    """Return what the marks that these texts have stand for."""
+    whole = " ".join(texts)
+    used = [note for note in footnotes if note.partition(" ")[0] in whole]
+    return "".join(f'<p class="quiet">{escape(note)}</p>\n' for note in used)
+
+
+def _leaderboard(table: Table | None) -> str:
+    return _table(table, with_title=False) if table is not None else ""
+
+
+def _tasks(tasks: Mapping[str, str]) -> str:
+    """Return a line for each task: what it asks, and what its score is."""
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in tasks.items())
+    return (
+        "<details open>\n<summary>What the tasks ask, and what their scores are</summary>\n"
+        '<dl class="tasks">\n' + "\n".join(items) + "\n</dl>\n</details>"
+    )
 
 
 def _figure(chart: DrawnChart) -> str:
@@ -148,7 +180,7 @@ def _figure(chart: DrawnChart) -> str:
     )
 
 
-def _retained(compared: Iterable[ComparedRow]) -> str:
+def _retained(compared: Iterable[ComparedRow], footnotes: Sequence[str]) -> str:
     """Return what most readers came for: a sentence per student."""
     items = []
     for each in compared:
@@ -158,10 +190,16 @@ def _retained(compared: Iterable[ComparedRow]) -> str:
             tasks = title_of(of_tasks[0]) if len(of_tasks) == 1 else f"{len(of_tasks)} tasks"
             items.append(
                 f"<li><strong>{retained.share:.1f}&nbsp;%</strong>{limits} of "
-                f"{escape(retained.teacher.label)}'s score retained by {escape(each.row.label)}, "
+                f"{escape(retained.teacher.short)}'s score retained by {escape(each.row.short)}, "
                 f"over {escape(tasks)}.</li>"
             )
-    return f'<ul class="retained">\n{"".join(items)}\n</ul>\n' if items else ""
+    if not items:
+        return ""
+    notes = _footnotes(footnotes, items)
+    sentences = f'<ul class="retained">\n{"".join(items)}\n</ul>\n{notes}'
+    if len(items) <= _MOST_SENTENCES:
+        return sentences
+    return f"<details>\n<summary>{len(items)} students</summary>\n{sentences}</details>\n"
 
 
 def _charts(charts: Sequence[DrawnChart], missing: Sequence[MissingChart]) -> str:
@@ -178,14 +216,14 @@ def _charts(charts: Sequence[DrawnChart], missing: Sequence[MissingChart]) -> st
     return "\n".join(parts)
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, *, with_title: bool = True) -> str:
     """Return a table in a box that scrolls sideways on a narrow screen."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "\n".join(map(_row, table.cells))
     notes = "\n".join(f"<li>{_note(note)}</li>" for note in table.notes)
-    name = escape(table.name)
+    name, hidden = escape(table.name), "" if with_title else " hidden"
     return (
-        f'<div class="table">\n<h3 id="{name}">{escape(table.title)}</h3>\n'
+        f'<div class="table">\n<h3 id="{name}"{hidden}>{escape(table.title)}</h3>\n'
         f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0">\n'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n"
         f'<ul class="notes">\n{notes}\n</ul>\n</div>'

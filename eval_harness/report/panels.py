@@ -110,23 +110,38 @@ _LEGEND_WIDTH = 34
 """Characters of a label that fit into a line."""
 
 
-def add_legend(figure: Figure, labels: Sequence[str], marks: Mapping[str, Mark]) -> None:
-    """Add a legend above the panels, in several columns if the labels are short.
+_LEGEND_ABOVE = 6
+"""Labels of a legend that stands above the panels: a longer one would hide them on a phone."""
+
+
+def add_legend(
+    figure: Figure,
+    labels: Sequence[str],
+    marks: Mapping[str, Mark],
+    hollow: Mapping[str, Mark] | None = None,
+) -> None:
+    """Add a legend above the panels, or below them if it is long; short labels in columns.
 
     Args:
         figure: where to add it.
         labels: the labels to explain.
         marks: the marks by label.
+        hollow: further labels, whose marks are drawn hollow.
     """
-    if not labels:
+    hollow = hollow or {}
+    every = {**{label: marks[label] for label in labels}, **hollow}
+    if not every:
         return
     handles = [
-        Line2D([], [], color=colour, marker=marker, lw=0, ms=6, label=_wrapped(label))
-        for label in labels
-        for colour, marker in [marks[label]]
-    ]
+        Line2D([], [], color=colour, marker=marker, lw=0, ms=6, label=_wrapped(label),
+               mfc="none" if label in hollow else colour)
+        for label, (colour, marker) in every.items()
+    ]  # fmt: skip
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=_legend_columns(labels), borderaxespad=0.4
+        handles=handles,
+        loc="outside upper left" if len(every) <= _LEGEND_ABOVE else "outside lower left",
+        ncols=_legend_columns(list(every)),
+        borderaxespad=0.4,
     )
 
 

@@ -6,6 +6,7 @@ python -m eval_harness report --students my-distil
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,22 +20,25 @@ from eval_harness.report.chart_data import (
     probe_points,
     retained_shares,
     seed_scores,
+    tasks_in_order,
 )
+from eval_harness.report.explained import explained_tasks
 from eval_harness.report.highlights import highlights
 from eval_harness.report.html import Content, MissingChart, page
+from eval_harness.report.leaderboard import leaderboard
 from eval_harness.report.training_curves import Curve, load_training_curves
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Invalid, find
-from eval_harness.tables.cells import columns_of, title_of
+from eval_harness.tables.cells import titles_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.row_labels import one_line
-from eval_harness.tables.table2 import TASKS_OF_TABLE2
+from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.write import OurResults, load_results, make_tables
 
 if TYPE_CHECKING:
     from eval_harness.report.panels import Chart
 
 PAGE = "report.html"
+_DEFAULT_ROOT = "results"
 CHARTS = "figures"
 
 
@@ -70,14 +74,17 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
     charts, missing = _draw_charts(paper, ours, folder, training.curves)
     not_counted = _not_counted(ours, training.invalid)
     content = Content(
-        _title(ours),
-        highlights(ours),
-        {**_facts(ours), **({"Not counted": not_counted} if not_counted else {})},
-        ours.compared,
-        charts,
-        missing,
-        make_tables(paper, ours),
-        _command(folder, students),
+        title=_title(ours),
+        highlights=highlights(ours),
+        footnotes=footnotes_of(ours.rows),
+        leaderboard=leaderboard(ours.rows, ours.speeds, folder),
+        facts={**_facts(ours), **({"Not counted": not_counted} if not_counted else {})},
+        compared=ours.compared,
+        charts=charts,
+        missing=missing,
+        tasks=explained_tasks(ours.rows),
+        tables=make_tables(paper, ours),
+        command=_command(folder, students),
     )
     lines = [str(write_atomically(folder / PAGE, page(content)))]
     lines += _write_charts(folder / CHARTS, charts)
@@ -86,8 +93,12 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
 
 
 def _command(root: Path, students: Sequence[Path | str]) -> str:
-    words = ["python", "-m", "eval_harness", "report", "--results_dir", str(root)]
-    return shlex.join([*words, *(["--students", *map(str, students)] if students else [])])
+    """Return the command without the paths of this machine: the page is for others."""
+    words = ["python", "-m", "eval_harness", "report"]
+    if (name := root.resolve().name) != _DEFAULT_ROOT:
+        words += ["--results_dir", name]
+    names = [Path(student).expanduser().resolve().name for student in students]
+    return shlex.join([*words, *(["--students", *names] if names else [])])
 
 
 def _write_charts(folder: Path, charts: Sequence["Chart"]) -> list[str]:
@@ -128,13 +139,13 @@ def _draw_charts(
     paper: Mapping[str, Any], ours: OurResults, folder: Path, curves: Sequence[Curve]
 ) -> tuple[list["Chart"], list[MissingChart]]:
     """Return the charts that have data, and for the others the commands that produce it."""
-    from eval_harness.report import charts
+    from eval_harness.report import charts, timeline
     from eval_harness.report.panels import marks_of
 
     probed = probe_points(ours.probed)
     marks = marks_of(
         [
-            *(row.label for row in ours.rows),
+            *(row.short for row in ours.rows),
             *(each.label for each in probed),
             *(curve.student for curve in curves),
         ]
@@ -142,6 +153,7 @@ def _draw_charts(
     points = cost_points(paper, ours.rows, ours.speeds)
     shares, seeds = retained_shares(ours.compared, folder), seed_scores(ours.rows)
     effects = ablation_effects(ours.changes)
+    sizes = timeline.our_sizes(ours.rows, ours.speeds)
     all_charts: list[tuple[bool, Callable[[], Chart], MissingChart]] = [
         (
             bool(shares),
@@ -161,6 +173,11 @@ def _draw_charts(
             ),
         ),
         (
+            bool(sizes),
+            lambda: timeline.timeline(timeline.published_sizes(paper), sizes, marks),
+            MissingChart(timeline.NAME, timeline.TITLE, _TIME if seeds else _EVALUATE),
+        ),
+        (
             bool(seeds),
             lambda: charts.seeds_by_task(seeds, marks),
             MissingChart("seeds-by-task", "Seeds, one by one", _EVALUATE),
@@ -176,8 +193,16 @@ def _draw_charts(
             MissingChart("training-curves", "Training, part by part", _CURVES),
         ),
     ]
-    drawn = [draw() for has_data, draw, _ in all_charts if has_data]
+    footnotes = footnotes_of(ours.rows)
+    drawn = [_explained(draw(), footnotes) for has_data, draw, _ in all_charts if has_data]
     return drawn, [missing for has_data, _, missing in all_charts if not has_data]
+
+
+def _explained(chart: "Chart", footnotes: Sequence[str]) -> "Chart":
+    """Return a chart whose caption says what the marks in its names stand for."""
+    words = " ".join(chart.words)
+    used = [note for note in footnotes if note.partition(" ")[0] in words]
+    return replace(chart, caption=" ".join([chart.caption, *used]))
 
 
 _MAX_NAMES = 3
@@ -204,9 +229,10 @@ def _facts(ours: OurResults) -> dict[str, str]:
         return {"Results": f"none yet; {_EVALUATE} produces some"}
     finished = sorted(result.finished for result in results)
     models = {row.model.key: row.model for row in ours.rows}.values()
+    titles = titles_of(ours.rows)
     facts = {
         "Models": ", ".join(f"{model.name} {model.digest}" for model in models),
-        "Tasks": ", ".join(map(title_of, _tasks(ours))),
+        "Tasks": ", ".join(titles[task] for task in _tasks(ours)),
         "Runs": f"{len(results)}, seeds {_listed({result.seed for result in results})}",
         "Data": ", ".join(sorted({_data(result) for result in results})),
         "Newest result": _minute(finished[-1]),
@@ -227,8 +253,7 @@ def _not_counted(ours: OurResults, of_students: Sequence[Invalid]) -> str:
 def _tasks(ours: OurResults) -> list[str]:
     """Return the tasks in the tables' order; a second cell of a task is not one of its own."""
     present = {result.task for row in ours.rows for result in row.results}
-    order = [*columns_of(ours.rows), *TASKS_OF_TABLE2]
-    return [task for task in order if task in present]
+    return [task for task in tasks_in_order(ours.rows) if task in present]
 
 
 def _listed(seeds: Collection[int]) -> str:

@@ -45,7 +45,8 @@ class TaskResult:
         marks: caveats for the reader: "degenerate: one answer for all of validation", "epoch 2 of
             3, the best on dev".
         data: source, revision, content hash, number of examples by split, overlap of train and dev;
-            `name` where the data has a name of its own, since it stands in for the task's data.
+            `name` where the data has a name of its own, since it stands in for the task's data;
+            `title` of a custom task.
         provenance: code, libraries, hardware, threads, device; `seeds` are all seeds that the
             command asked for.
         times: seconds by stage.
@@ -132,7 +133,7 @@ _SETTINGS = {
 }
 _DATA = Open(
     {
-        **dict.fromkeys(("source", "content", "name"), TEXT),
+        **dict.fromkeys(("source", "content", "name", "title"), TEXT),
         "revision": TEXT_OR_NONE,
         "overlap": COUNT,
     }

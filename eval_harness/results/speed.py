@@ -21,7 +21,9 @@ from eval_harness.results.schema import (
 )
 from eval_harness.results.store import NO_FILE, Invalid
 
-SCHEMA = 2
+SCHEMA = 3
+_OLDEST = 2
+"""The oldest schema that is read."""
 SPEED = "speed"
 
 # Numbers beyond these are no measurements, and would make a table overflow or divide by zero.
@@ -96,6 +98,8 @@ class Timed:
         parameters: parameters of the body: embeddings, layers, and the pooler if it has one.
         with_head: parameters including the task's head.
         file_bytes: size of its weight files; None where there are none.
+        file_dtype: the types of the numbers in these, "float32"; None where there are none, or an
+            earlier version recorded none.
         peak_bytes: its weights in memory plus the peak above them at batch size 1; None where the
             system does not tell.
         timings: one for each number of threads and each batch size.
@@ -109,6 +113,7 @@ class Timed:
     file_bytes: int | None
     peak_bytes: int | None
     timings: tuple[Timing, ...]
+    file_dtype: str | None = None
 
     def timing(self, threads: int, batch_size: int = 1) -> Timing:
         """Return the timing for a number of threads and a batch size."""
@@ -234,6 +239,7 @@ _SESSION: dict[str, Any] = {
             "with_head": COUNT,
             "file_bytes": (int, NoneType),
             "peak_bytes": (int, NoneType),
+            "file_dtype": TEXT_OR_NONE,
             "timings": [
                 {
                     **dict.fromkeys(("threads", "batch_size"), COUNT),
@@ -269,8 +275,10 @@ def from_record(record: Any) -> Session:
         ValueError: the record is invalid; the message is half a line.
     """
     schema = version_of(record, SCHEMA, "a session")
-    if schema < SCHEMA:
+    if schema < _OLDEST:
         raise ValueError(f"has schema {schema}, which is no longer read: time the models again")
+    if schema == _OLDEST:
+        record = _from_schema_2(record)
     require(record, _SESSION, "a session", check=_require_measurement)
     session = Session(
         **{
@@ -282,6 +290,14 @@ def from_record(record: Any) -> Session:
     )
     _require_complete(session)
     return session
+
+
+def _from_schema_2(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Upgrade schema 2, which did not record the type of the numbers in weight files."""
+    models = record.get("models")
+    if isinstance(models, list):
+        models = [{"file_dtype": None, **each} if type(each) is dict else each for each in models]
+    return {**record, "models": models, "schema": SCHEMA}
 
 
 def _timed(record: Mapping[str, Any]) -> Timed:

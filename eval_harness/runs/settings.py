@@ -13,7 +13,7 @@ from angels_share.errors import UserError
 from angels_share.names import nearest
 from angels_share.training_flags import TrainingUse, training_flags
 from eval_harness.runs.run import Method, Settings
-from eval_harness.runs.trackers import trackers_in
+from eval_harness.runs.trackers import TRACKERS, trackers_in
 from eval_harness.tasks.registry import Task
 
 RECIPE = 1
@@ -158,8 +158,13 @@ def training_use(tasks: Sequence[Task], instead: Mapping[str, str] | None = None
             "per_device_eval_batch_size": str(EVAL_BATCH),
             "dataloader_pin_memory": "True with CUDA",
             "use_cpu": "True without a GPU",
+            "report_to": "none",
+            "logging_steps": "a twentieth of a run",
         },
         help={
+            "report_to": f"Trackers to watch runs with, one run of theirs per result: none, "
+            f"{', '.join(TRACKERS)}",
+            "logging_steps": "Steps between the logged losses, in trackers and in the result",
             "train_sampling_strategy": f"Order of the training examples: {', '.join(_SAMPLING)}",
             "label_smoothing_factor": "Share of each label's weight that goes to all classes; not "
             "with --teacher",

@@ -10,7 +10,7 @@ from typing import Any
 from angels_share.errors import UserError
 from angels_share.names import nearest
 
-_TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 """Their names in TrainingArguments, which are those of their packages as well."""
 
 LOGS = "logs"
@@ -31,10 +31,10 @@ def trackers_in(given: Mapping[str, Any]) -> tuple[str, ...]:
     if names == ["none"]:
         return ()
     for name in names:
-        if name not in _TRACKERS:
-            known = ", ".join(("none", *_TRACKERS))
+        if name not in TRACKERS:
+            known = ", ".join(("none", *TRACKERS))
             raise UserError(
-                f"--report_to {name}: expected some of {known}{nearest(name, _TRACKERS)}"
+                f"--report_to {name}: expected some of {known}{nearest(name, TRACKERS)}"
             )
         if find_spec(name) is None:
             raise UserError(f"--report_to {name}: it is not installed: pip install {name}")

@@ -19,6 +19,7 @@ from transformers import (
 
 from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
+from angels_share.model_files import INDEX, WEIGHTS, weights_in
 from angels_share.names import nearest
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import refuse_code, refuse_unknown_fields
@@ -62,10 +63,12 @@ class Bench:
 
     def facts(self) -> dict[str, Any]:
         """Return the sizes of the model and the provenance of its times."""
+        files = _weight_files(self._request.model)
         return {
             "parameters": _parameters(self._model.base_model),
             "with_head": _parameters(self._model),
-            "file_bytes": _file_bytes(self._request.model),
+            "file_bytes": sum(path.stat().st_size for path in files) or None,
+            "file_dtype": _dtype_in(files),
             "peak_bytes": self._peak,
             "provenance": provenance_on(self._device),
         }
@@ -181,17 +184,22 @@ def _parameters(module: Any) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
-def _file_bytes(model: Model | None) -> int | None:
-    """Return the size of the weights: of one file, or of those in an index; None without either."""
+def _weight_files(model: Model | None) -> list[Path]:
+    """Return the files of the weights: one, or those in an index; none without either."""
     if model is None:
-        return None
+        return []
     folder = folder_of(model)
-    if (single := folder / "model.safetensors").is_file():
-        return single.stat().st_size
-    if not (index := folder / "model.safetensors.index.json").is_file():
-        return None
+    if (single := folder / WEIGHTS).is_file():
+        return [single]
+    if not (index := folder / INDEX).is_file():
+        return []
     names: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return sum((folder / name).stat().st_size for name in names)
+    return [folder / name for name in sorted(names)]
+
+
+def _dtype_in(files: Sequence[Path]) -> str | None:
+    """Return `float32`, or all types of numbers that are in the files."""
+    return " and ".join(sorted({dtype for path in files for dtype, _ in weights_in(path)})) or None
 
 
 def _new(request: Request) -> LoadedModel:

@@ -113,7 +113,7 @@ def _bar(count: int) -> Any:
 
 
 def _timed(request: Request, facts: dict[str, Any], passes: _Passes) -> Timed:
-    sizes = ("parameters", "with_head", "file_bytes", "peak_bytes")
+    sizes = ("parameters", "with_head", "file_bytes", "file_dtype", "peak_bytes")
     return Timed(
         name=request.name,
         key=request.key,

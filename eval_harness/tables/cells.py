@@ -1,16 +1,17 @@
 """Cells that tables 1, 2, 4 and the family table share: column titles, medians, spreads, means."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from eval_harness.tables.comparison import sum_of_medians
 from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.table import Number, Published
+from eval_harness.tables.table import Named, Number, Published
 from eval_harness.tasks.registry import GLUE, TASKS
 
 MODEL = "Model"
 COUNT = "n"
 SCORE = "Score"
-MEAN_OF = "Mean of k"
+MEAN_OF = "Mean of tasks"
 RETAINED = "Retained"
 
 
@@ -22,27 +23,58 @@ _TAKEN = {MODEL, COUNT, SCORE, MEAN_OF, RETAINED, *_TITLES.values()}
 
 
 def title_of(task: str) -> str:
-    """Return a task's column title; a custom task's is its name, as its results record it.
+    """Return a task's column title; of a custom task its name, all that old results record.
 
     Results may come from anybody, with a name that another column has: that one is marked.
     """
-    if task in _TITLES:
-        return _TITLES[task]
-    return f"{task} (task)" if task in _TAKEN else task
+    return _TITLES.get(task) or _marked(task)
+
+
+def _marked(title: str) -> str:
+    return f"{title} (task)" if title in _TAKEN else title
+
+
+def titles_of(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the column title of every cell of these rows; of a custom task its newest title."""
+    custom: dict[str, list[Cell]] = defaultdict(list)
+    titles = dict(_TITLES)
+    for row in rows:
+        for task, cell in row.cells.items():
+            if task not in titles:
+                custom[task].append(cell)
+    for task in sorted(custom):
+        newest = max((each for cell in custom[task] for each in cell.results),
+                     key=lambda result: (result.finished, result.key))  # fmt: skip
+        title = _marked(str(newest.data.get("title", task)))
+        # Nothing keeps two tasks from having one title: their names differ.
+        titles[task] = f"{title} ({task})" if title in titles.values() else title
+    return titles
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of Table 1: the nine, others that have results, last the custom ones."""
+    """Return the columns of Table 1: the nine, then others of that table that have results."""
     present = {cell for row in rows for cell in row.cells}
     columns: list[str] = []
-    of_other_tables: set[str] = set()
     for task in TASKS:
         cells = [task.name, *([task.second.cell] if task.second else [])]
-        if task.table != "table1":
-            of_other_tables.update(cells)
-        elif task.name in GLUE or present & set(cells):
+        if task.table == "table1" and (task.name in GLUE or present & set(cells)):
             columns += cells
-    return [*columns, *sorted(present - of_other_tables - set(columns))]
+    return columns
+
+
+def custom_tasks_of(rows: Iterable[Row]) -> list[str]:
+    """Return the custom tasks that have results: whatever task is not a built-in one."""
+    return sorted({cell for row in rows for cell in row.cells} - _TITLES.keys())
+
+
+def name_cell(row: Row, text: str = "") -> Named:
+    """Return the first cell of one of our rows; JSON has its whole label and its settings, too.
+
+    Args:
+        row: the row.
+        text: what to print [its short name].
+    """
+    return Named(text or row.short, {"label": row.label, "settings": dict(row.settings)})
 
 
 def tasks_in_order(rows: Sequence[Row]) -> list[str]:
@@ -57,9 +89,9 @@ def published_name(name: str) -> Published:
     return Published(f"{name} (paper)")
 
 
-def tasks_of_mean(row: Row) -> tuple[str, ...]:
-    """Return the GLUE tasks that a row has a score for: its mean is over these."""
-    return tuple(task for task in GLUE if task in row.cells and row.cells[task].median is not None)
+def tasks_of_mean(row: Row, among: Sequence[str] = GLUE) -> tuple[str, ...]:
+    """Return the tasks that a row has a score for, of GLUE or of others: its mean is over these."""
+    return tuple(task for task in among if task in row.cells and row.cells[task].median is not None)
 
 
 def tasks_of_every_mean(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -101,6 +133,40 @@ def mean_cell(row: Row, tasks: Sequence[str]) -> Number | None:
         return None
     mean = sum_of_medians(row, tasks) / len(tasks)
     return Number(percent_text(mean), to_percent(mean))
+
+
+def mean_of_cell(
+    row: Row, among: Sequence[str], titles: Mapping[str, str], *, shared: bool
+) -> Number | None:
+    """Return `68.4 (5 tasks)`, or `68.4 (CoLA, RTE)` where rows' means are over different tasks.
+
+    Args:
+        row: one of our rows.
+        among: the tasks that count.
+        titles: the tasks' titles.
+        shared: whether the means of all rows are over the same tasks.
+    """
+    tasks = tasks_of_mean(row, among)
+    mean = mean_cell(row, tasks)
+    if mean is None:
+        return None
+    which = count_of_tasks(len(tasks)) if shared else _named_tasks(tasks, among, titles)
+    return Number(f"{mean.text} ({which})", mean.number, {"of": list(tasks)})
+
+
+def count_of_tasks(count: int) -> str:
+    """Return `5 tasks`."""
+    return f"{count} task{'s' if count > 1 else ''}"
+
+
+def _named_tasks(tasks: Sequence[str], among: Sequence[str], titles: Mapping[str, str]) -> str:
+    """Return the tasks, or if these are fewer, those that are missing."""
+    missing = [task for task in among if task not in tasks]
+    if not missing:
+        return f"all {len(tasks)}"
+    if len(missing) < len(tasks):
+        return f"without {', '.join(titles[task] for task in missing)}"
+    return ", ".join(titles[task] for task in tasks)
 
 
 def percent_text(share: float, digits: int = 1) -> str:

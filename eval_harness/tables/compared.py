@@ -16,7 +16,7 @@ from eval_harness.intervals.bootstrap import Interval
 from eval_harness.intervals.differences import Difference, Scores, difference, holm, mean_over_tasks
 from eval_harness.results.store import InvalidResult
 from eval_harness.runs.models import folder_name
-from eval_harness.tables.cells import mean_cell, score_cell, tasks_in_order, title_of
+from eval_harness.tables.cells import mean_cell, score_cell, tasks_in_order, titles_of
 from eval_harness.tables.comparison import (
     cached_interval,
     common_tasks,
@@ -27,7 +27,7 @@ from eval_harness.tables.comparison import (
 from eval_harness.tables.formats import to_markdown
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import one_line
+from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import STAND_IN, Number, Table, Value
 from eval_harness.tables.table0 import LEVEL, TOLD, details_of, difference_text
 
@@ -40,7 +40,10 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Entry:
-    """A row and the results folder that it is from; the label is unique among those compared."""
+    """A row and the results folder that it is from; the label is unique among those compared.
+
+    It is the row's short name, as tables print it.
+    """
 
     label: str
     row: Row
@@ -74,6 +77,11 @@ class Comparison:
     scores: Mapping[str, Mapping[str, Scores]]
     without_interval: Mapping[str, str]
     left_out: Mapping[str, str]
+
+    @cached_property
+    def titles(self) -> Mapping[str, str]:
+        """The titles of all tasks that some of the models have."""
+        return titles_of(entry.row for entry in self.entries)
 
     @property
     def reference(self) -> Entry:
@@ -185,16 +193,18 @@ def entry_named(name: str, rows: Sequence[Row], root: Path) -> Entry:
         UserError: no row is meant, or several; the error lists them.
     """
     for row in rows:
-        if name == row.label:
-            return Entry(row.label, row, root)
+        if name in (row.label, row.short):
+            return Entry(row.short, row, root)
     found = [row for row in rows if _is_meant(name, row)]
     current = [row for row in found if not row.variant]
     if len(current) == 1:
-        return Entry(current[0].label, current[0], root)
+        return Entry(current[0].short, current[0], root)
     if found:
-        labels = ", ".join(f'"{row.label}"' for row in found)
-        raise UserError(f"{name!r} has {len(found)} rows of results: name one of {labels}")
-    known = [row.label for row in rows]
+        names = [f'"{row.short}"' for row in found]
+        notes = [f"({note})" for note in footnotes_of(found)]
+        said = " ".join([", ".join(names), *notes])
+        raise UserError(f"{name!r} has {len(found)} rows of results: name one of {said}")
+    known = [row.short for row in rows]
     listed = f"known: {', '.join(known)}" if known else f"{root} holds no results"
     raise UserError(f"no results of {name!r} in {root}{nearest(name, known)} ({listed})")
 
@@ -240,9 +250,9 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         else:
             left_out[task] = why
     if not comparable:
-        raise UserError(
-            f"nothing to compare: {'; '.join(f'{title_of(t)}: {w}' for t, w in left_out.items())}"
-        )
+        titles = titles_of(entry.row for entry in entries)
+        reasons_by_task = (f"{titles[task]}: {why}" for task, why in left_out.items())
+        raise UserError(f"nothing to compare: {'; '.join(reasons_by_task)}")
     scores, without = _scores((reference, *others), comparable)
     return Comparison((reference, *others), tuple(comparable), scores, without, left_out)
 
@@ -292,7 +302,7 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     rows: list[tuple[Value, ...]] = [
         (
-            title_of(task),
+            comparison.titles[task],
             *(score_cell(entry.row, task, always_count=True) for entry in entries),
             *(_difference(comparison, task, entry.label) for entry in entries[1:]),
         )
@@ -331,7 +341,7 @@ def sentences(comparison: Comparison) -> list[str]:
 def _sentence(comparison: Comparison, label: str) -> str:
     """Return `b scores 2.5 ±0.6 higher than a (mean of 9 tasks): more than chance explains.`."""
     task = comparison.tasks[0] if len(comparison.tasks) == 1 else MEAN
-    of = f"mean of {len(comparison.tasks)} tasks" if task == MEAN else title_of(task)
+    of = f"mean of {len(comparison.tasks)} tasks" if task == MEAN else comparison.titles[task]
     change = comparison.differences.get((task, label))
     base = comparison.reference.label
     if change is None:
@@ -352,7 +362,9 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield from sentences(comparison)
     for kept in comparison.retained:
         of = (
-            f"mean over {len(kept.tasks)} tasks" if len(kept.tasks) > 1 else title_of(kept.tasks[0])
+            f"mean over {len(kept.tasks)} tasks"
+            if len(kept.tasks) > 1
+            else comparison.titles[kept.tasks[0]]
         )
         low_high = kept.interval.percent
         limits = (
@@ -376,10 +388,12 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         "means, and for that of all differences on single tasks."
     )
     for task, why in comparison.without_interval.items():
-        yield f"No interval for {title_of(task)}: {why}."
+        yield f"No interval for {comparison.titles[task]}: {why}."
     if len(comparison.tasks) > 1 and MEAN not in comparison.scores:
         why = "a task has none" if comparison.without_interval else "no seed has all tasks"
         yield f"No interval for the mean: {why}."
     for task, why in comparison.left_out.items():
-        yield f"Not compared: {title_of(task)}: {why}."
-    yield from cell_notes([entry.row for entry in comparison.entries], comparison.tasks)
+        yield f"Not compared: {comparison.titles[task]}: {why}."
+    rows = [entry.row for entry in comparison.entries]
+    yield from footnotes_of(rows)
+    yield from cell_notes(rows, comparison.tasks)

@@ -32,10 +32,11 @@ from eval_harness.tasks.registry import GLUE, TASKS, Metric
 
 INTERVALS = "intervals"
 
-Comparison = Literal["shares", "changes"]
+Comparison = Literal["shares", "changes", "scores"]
 _COMPARISONS: Mapping[Comparison, Callable[[Sequence[PairedPredictions], int], Interval]] = {
     "shares": bootstrap.share_interval,
     "changes": bootstrap.change_interval,
+    "scores": bootstrap.score_interval,
 }
 
 
@@ -81,7 +82,8 @@ def cached_interval(
     """Return the cached interval for exactly these predictions, or compute and cache it.
 
     Args:
-        comparison: "shares" of the other row's score, or "changes" from it.
+        comparison: "shares" of the other row's score, "changes" from it, or the row's own "scores",
+            for which the other is the same row.
         row: the student's row.
         other: the row that it is compared with.
         tasks: the tasks that both have.

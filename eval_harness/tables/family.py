@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, short_name_of
-from eval_harness.tables.cells import count_of, mean_cell, tasks_of_mean, title_of
+from eval_harness.tables.cells import count_of, mean_cell, name_cell, tasks_of_mean, title_of
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.row import Row
+from eval_harness.tables.row_labels import footnotes_of
 from eval_harness.tables.table import Published, Table, Value, make_table
 from eval_harness.tasks.registry import GLUE
 
@@ -37,7 +38,7 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
         "The family: GLUE, dev sets",
         ("Model", "Macro-score", *map(title_of, GLUE)),
         cells,
-        notes=(*_notes(paper, members, ours), *cell_notes(ours, GLUE)),
+        notes=(*footnotes_of(ours), *_notes(paper, members, ours), *cell_notes(ours, GLUE)),
         section=_SECTION,
     )
 
@@ -62,14 +63,14 @@ def _row(row: Row) -> list[Value]:
     tasks = tasks_of_mean(row)
     score = mean_cell(row, tasks) if len(tasks) == len(GLUE) else None
     medians = (mean_cell(row, (task,)) if task in tasks else None for task in GLUE)
-    return [row.label, score, *medians]
+    return [name_cell(row), score, *medians]
 
 
 def _notes(
     paper: Mapping[str, Any], members: Sequence[ShortName], ours: Sequence[Row]
 ) -> list[str]:
     counts = "; ".join(
-        f"{row.label} {count_of([row.cells[task] for task in GLUE if task in row.cells])}"
+        f"{row.short} {count_of([row.cells[task] for task in GLUE if task in row.cells])}"
         for row in ours
     )
     without_wnli = {

@@ -11,7 +11,7 @@ from unicodedata import combining, east_asian_width
 
 from tabulate import tabulate
 
-from eval_harness.tables.table import Number, Table, Value, text_of
+from eval_harness.tables.table import Named, Number, Table, Value, text_of
 
 
 class Format(NamedTuple):
@@ -125,6 +125,8 @@ def _cell(value: Value) -> dict[str, Any] | None:
     cell: dict[str, Any] = {"text": text_of(value)}
     if isinstance(value, Number):
         return {**cell, "number": value.number, **value.more}
+    if isinstance(value, Named):
+        return {**cell, **value.more}
     return cell if isinstance(value, str) else {**cell, "number": value}
 
 

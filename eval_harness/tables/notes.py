@@ -8,7 +8,7 @@ from operator import eq
 
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.settings import FINE_TUNING
-from eval_harness.tables.cells import title_of
+from eval_harness.tables.cells import titles_of
 from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.row_labels import format_setting
 from eval_harness.tables.table import STAND_IN
@@ -22,6 +22,7 @@ class _ShownCell:
     row: Row
     task: str
     cell: Cell
+    title: str
 
     def hyper_parameters(self) -> dict[str, str]:
         """Return the hyper-parameters that the row's label doesn't name."""
@@ -40,8 +41,9 @@ _Fact = tuple[_ShownCell, str]
 
 def cell_notes(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
     """Return the notes on these rows' cells in the columns of these tasks."""
+    titles = titles_of(rows)
     shown = [
-        _ShownCell(row, task, row.cells[task])
+        _ShownCell(row, task, row.cells[task], titles[task])
         for task in tasks
         if task != MISMATCHED  # the same runs as MNLI's first cell
         for row in rows
@@ -50,16 +52,28 @@ def cell_notes(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
     return [note for make in _NOTES for note in make(shown)]
 
 
+def count_notes(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
+    """Return what n and the brackets mean, where the rows of a table need it."""
+    cells = [row.cells[task] for task in tasks for row in rows if task in row.cells]
+    scores = [len(cell.counted_scores) for cell in cells]
+    parts = []
+    if max(scores, default=0) > 1:
+        parts.append("n: seeds of fine-tuning; a score is their median (lowest to highest)")
+    if any(count < len(cell.expected_seeds) for count, cell in zip(scores, cells, strict=True)):
+        parts.append("2/3: only two of the three seeds that were asked for have a score")
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
 def _merged(facts: Iterable[_Fact], shown: Sequence[_ShownCell]) -> str:
     """Return `CoLA 16, STS-B 6`, naming the rows unless a fact holds for all with that task."""
     labels_by_fact: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell, text in facts:
-        labels_by_fact[cell.task, text].append(cell.row.label)
+        labels_by_fact[cell.title, text].append(cell.row.short)
     parts = []
-    for (task, text), labels in labels_by_fact.items():
-        everyone = [cell.row.label for cell in shown if cell.task == task]
+    for (title, text), labels in labels_by_fact.items():
+        everyone = [cell.row.short for cell in shown if cell.title == title]
         whose = "" if labels == everyone else f" ({'; '.join(labels)})"
-        parts.append(f"{title_of(task)} {text}{whose}")
+        parts.append(f"{title} {text}{whose}")
     return ", ".join(parts)
 
 
@@ -90,10 +104,9 @@ def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
         return
     order = [*_ALWAYS_NAMED, *sorted(common.keys() - _ALWAYS_NAMED.keys())]
     named = [_named(name, common[name]) for name in order if _is_named(name, common)]
-    yield (
-        f"Hyper-parameters (ours: the paper's were never published): {', '.join(named)}; "
-        "the rest: `python -m eval_harness tasks`."
-    )
+    # The paper says nothing of custom tasks.
+    whose = " (ours: the paper's were never published)" if _are_built_in(shown) else ""
+    yield f"Hyper-parameters{whose}: {', '.join(named)}; the rest: `python -m eval_harness tasks`."
     exceptions: dict[str, list[_ShownCell]] = defaultdict(list)
     for cell, values in cells:
         differing = [_named(name, value) for name, value in values.items() if value != common[name]]
@@ -101,6 +114,10 @@ def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
             exceptions[", ".join(differing)].append(cell)
     for text, where in exceptions.items():
         yield f"Other hyper-parameters: {_where(where, shown)}: {text}."
+
+
+def _are_built_in(shown: Sequence[_ShownCell]) -> bool:
+    return any(cell.task in _BY_NAME for cell in shown)
 
 
 def _is_named(name: str, common: Mapping[str, str]) -> bool:
@@ -115,13 +132,13 @@ def _named(name: str, value: str) -> str:
 
 def _where(cells: Sequence[_ShownCell], shown: Sequence[_ShownCell]) -> str:
     """Return whole columns, else whole rows, else the tasks of each row."""
-    tasks = dict.fromkeys(cell.task for cell in cells)
-    if len(cells) == sum(cell.task in tasks for cell in shown):
-        return ", ".join(map(title_of, tasks))
+    titles = dict.fromkeys(cell.title for cell in cells)
+    if len(cells) == sum(cell.title in titles for cell in shown):
+        return ", ".join(titles)
     titles_by_row: dict[str, list[str]] = defaultdict(list)
     for cell in cells:
-        titles_by_row[cell.row.label].append(title_of(cell.task))
-    if len(cells) == sum(cell.row.label in titles_by_row for cell in shown):
+        titles_by_row[cell.row.short].append(cell.title)
+    if len(cells) == sum(cell.row.short in titles_by_row for cell in shown):
         return "; ".join(titles_by_row)
     return "; ".join(f"{label} ({', '.join(titles)})" for label, titles in titles_by_row.items())
 
@@ -265,7 +282,7 @@ def _versions(shown: Sequence[_ShownCell]) -> Iterable[str]:
     """Name versions that differ within a row; of the code its version alone, not the commit."""
     results_by_row: dict[str, list[TaskResult]] = defaultdict(list)
     for cell in shown:
-        results_by_row[cell.row.label] += cell.cell.results
+        results_by_row[cell.row.short] += cell.cell.results
     labels_by_text: dict[str, list[str]] = defaultdict(list)
     for label, results in results_by_row.items():
         provenances = [result.provenance for result in results]

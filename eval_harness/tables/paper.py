@@ -5,6 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval_harness.tasks.registry import TASKS
+
+_COLUMNS = {
+    **{task.name: task.title for task in TASKS},
+    "squad_em": "SQuAD EM",
+    "squad_f1": "SQuAD F1",
+}
+"""Titles of the columns, as the tables have them, by their keys in the file."""
+
 
 def load_paper() -> dict[str, Any]:
     """Load the published numbers: from the checkout, or the copy in an installed package."""
@@ -35,7 +44,8 @@ def footnotes(paper: Mapping[str, Any], table: str) -> list[str]:
 
 
 def _footnote(erratum: Mapping[str, Any]) -> str:
-    where = " ".join(str(erratum[key]) for key in ("row", "column") if erratum[key])
+    column = _COLUMNS.get(erratum["column"], erratum["column"])
+    where = ", ".join(filter(None, (erratum["row"], column)))
     right = f", should be {erratum['should_be']}" if erratum["should_be"] is not None else ""
     return (
         f"Erratum: {where or 'caption'}: printed {erratum['printed']}{right}: "

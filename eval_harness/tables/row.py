@@ -54,7 +54,9 @@ class Row:
         settings: the settings that its results share.
         cells: its cells by task; MNLI and SQuAD have two.
         variant: how it differs from the row of newer results of this model and these settings.
-        label: its name in the tables.
+        label: its whole name, unique in a results folder.
+        short: its name in tables and charts: the label, or of a long one its beginning and a mark.
+        footnote: what the mark stands for; empty where the whole label is shown.
         flags_in_label: the flags that the label names.
     """
 
@@ -63,6 +65,8 @@ class Row:
     cells: Mapping[str, Cell]
     variant: str = ""
     label: str = field(default="", compare=False)
+    short: str = field(default="", compare=False)
+    footnote: str = field(default="", compare=False)
     flags_in_label: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property

@@ -20,6 +20,14 @@ class Number:
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+@dataclass(frozen=True)
+class Named:
+    """The name of one of our rows, and further fields for the JSON format."""
+
+    text: str
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
 class Published(str):
     """The name of a row with published numbers only: none of them is ours."""
 
@@ -29,7 +37,7 @@ class Published(str):
 STAND_IN = "Stand-in data: "
 """How a note begins that says so."""
 
-Value = str | float | Number | None
+Value = str | float | Number | Named | None
 """A cell; None is blank: not measured."""
 
 
@@ -78,12 +86,15 @@ def make_table(
         section: key of the published numbers in `paper` [`name`].
     """
     section = section or name
-    stand_in = [note for note in notes if note.startswith(STAND_IN)]
-    others = [note for note in notes if note not in stand_in]
-    # First of all that a score is of no real task: the paper's rows stand above it.
-    all_notes = (*stand_in, paper[section]["what"], *footnotes(paper, section), *others)
+    # A score of no real task comes before all others: the paper's rows stand above it.
+    all_notes = stand_in_first([paper[section]["what"], *footnotes(paper, section), *notes])
     cells = tuple(map(tuple, rows))
     return Table(name, title, tuple(columns), cells, tuple(map(one_line, all_notes)))
+
+
+def stand_in_first(notes: Sequence[str]) -> list[str]:
+    """Return the notes, first of all those which say that data are not the real ones."""
+    return sorted(notes, key=lambda note: not note.startswith(STAND_IN))
 
 
 def drop_empty_columns(
@@ -98,6 +109,6 @@ def text_of(value: Value) -> str:
     """Return the printed text: floats with one decimal, blanks empty, anything else unchanged."""
     if value is None:
         return ""
-    if isinstance(value, Number):
+    if isinstance(value, Number | Named):
         return one_line(value.text)
     return f"{value:.1f}" if isinstance(value, float) else one_line(str(value))

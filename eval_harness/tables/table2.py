@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval_harness.tables.cells import published_name, score_cell
-from eval_harness.tables.notes import cell_notes
+from eval_harness.tables.cells import (
+    COUNT,
+    MODEL,
+    count_of,
+    name_cell,
+    published_name,
+    score_cell,
+)
+from eval_harness.tables.notes import cell_notes, count_notes
 from eval_harness.tables.row import Row
-from eval_harness.tables.table import Number, Table, Value, make_table
+from eval_harness.tables.row_labels import footnotes_of
+from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
 from eval_harness.tasks.registry import TASKS, Task
 
 TASKS_OF_TABLE2 = tuple(task.name for task in TASKS if task.table == "table2")
@@ -56,23 +64,32 @@ def table2(paper: Mapping[str, Any], rows: Sequence[Row], not_counted: Sequence[
         for title, column in _COLUMNS.items()
         if column.published or any(column.cell in row.cells for row in shown)
     }
-    cells: list[Sequence[Value]] = [
-        (published_name(name), *(_published_cell(row, column) for column in columns.values()))
+    cells: list[dict[str, Value]] = [
+        {
+            MODEL: published_name(name),
+            **{title: _published_cell(row, column) for title, column in columns.items()},
+        }
         for name, row in paper["table2"]["rows"].items()
     ]
-    cells += [
-        (
-            row.label,
-            *(
-                score_cell(row, column.cell, column.digits, always_count=True)
-                for column in columns.values()
-            ),
-        )
-        for row in shown
-    ]
-    notes = (*cell_notes(shown, TASKS_OF_TABLE2), *not_counted)
-    titles = ("Model", *columns)
-    return make_table(paper, "table2", "Table 2: IMDb and SQuAD", titles, cells, notes=notes)
+    cells += [_row(row, columns) for row in shown]
+    notes = (
+        *footnotes_of(shown),
+        *count_notes(shown, [column.cell for column in columns.values()]),
+        *cell_notes(shown, TASKS_OF_TABLE2),
+        *not_counted,
+    )
+    titles, body = drop_empty_columns((MODEL, COUNT, *columns), cells)
+    return make_table(paper, "table2", "Table 2: IMDb and SQuAD", titles, body, notes=notes)
+
+
+def _row(row: Row, columns: Mapping[str, _Column]) -> dict[str, Value]:
+    """Return one of our rows by column."""
+    counted = [row.cells[each.cell] for each in columns.values() if each.cell in row.cells]
+    return {
+        MODEL: name_cell(row),
+        COUNT: count_of(counted),
+        **{title: score_cell(row, each.cell, each.digits) for title, each in columns.items()},
+    }
 
 
 def _published_cell(row: Mapping[str, float | None], column: _Column) -> Number | None:

@@ -16,7 +16,7 @@ _WAITED = 0.05
 """The share of time spent waiting for a core from which on a note says so."""
 _PAIRS_OF_THE_PAPER = sum(COUNTS)
 
-_SIZES = ("Parameters (M)", "With head (M)", "MB")
+_SIZES = ("Parameters (M)", "With head (M)", "MB", "Saved as")
 _TIMES = ("Threads", "Seconds", "ms a pair", "p50", "p90", "p99", "Ratio")
 _PEAK = "Peak MB"
 
@@ -69,6 +69,7 @@ def _sizes(model: Timed) -> _Row:
         "Parameters (M)": _in_millions(model.parameters),
         "With head (M)": _in_millions(model.with_head),
         "MB": _in_millions(model.file_bytes),
+        "Saved as": model.file_dtype,
         _PEAK: _in_millions(model.peak_bytes),
     }
 
@@ -166,8 +167,9 @@ def _notes(paper: Mapping[str, Any], sessions: Sequence[Session]) -> Iterator[st
     )
     yield (
         "Parameters: of the body (embeddings, layers, pooler if there is one), which the paper "
-        "rounds to 110 and 66; MB: of the weight files; Pairs/s: in batches of pairs of similar "
-        "length; Peak MB: the weights in memory plus the most used beyond them at batch size 1."
+        "rounds to 110 and 66; MB: of the weight files; Saved as: the type of the numbers in them "
+        "(a file of float16 is half as large); Pairs/s: in batches of pairs of similar length; "
+        "Peak MB: the weights in memory plus the most used beyond them at batch size 1."
     )
     for number, session in enumerate(sessions, 1):
         which = f" ({number})" if len(sessions) > 1 else ""

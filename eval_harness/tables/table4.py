@@ -9,10 +9,19 @@ from typing import Any
 from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.runs.run import Distilled
-from eval_harness.tables.cells import MEAN_OF, SCORE, published_name, tasks_of_mean, title_of
+from eval_harness.tables.cells import (
+    MEAN_OF,
+    SCORE,
+    name_cell,
+    published_name,
+    tasks_of_every_mean,
+    tasks_of_mean,
+    title_of,
+)
 from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
-from eval_harness.tables.notes import cell_notes
+from eval_harness.tables.notes import cell_notes, count_notes
 from eval_harness.tables.row import Row
+from eval_harness.tables.row_labels import footnotes_of
 from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
 from eval_harness.tables.table1 import glue_row, mean_notes
 from eval_harness.tasks.registry import GLUE
@@ -106,6 +115,8 @@ def _values(row: Row, task: str) -> Any:
 def table4(paper: Mapping[str, Any], changes: Sequence[Change]) -> Table:
     """Make Table 4: the paper's changes, then each full loss of ours with its ablations below."""
     grouped = _by_full_loss(changes)
+    shown = [row for full, ablated in grouped for row in _rows_of(full, ablated)]
+    shared = bool(tasks_of_every_mean(shown))
     rows: list[dict[str, Value]] = [
         {
             "Left out": published_name(ABLATIONS[name].title),
@@ -113,17 +124,16 @@ def table4(paper: Mapping[str, Any], changes: Sequence[Change]) -> Table:
         }
         for name, points in paper["table4"]["rows"].items()
     ]
-    shown: list[Row] = []
     comparison_notes: list[str] = []
     for full, ablated in grouped:
         if full is not None:
-            rows.append(_row(full, FULL))
-            shown.append(full)
-        rows += [_row(change.row, change.left_out, change) for change in ablated]
-        shown += [change.row for change in ablated]
+            rows.append(_row(full, FULL, shared=shared))
+        rows += [_row(each.row, each.left_out, each, shared=shared) for each in ablated]
         comparison_notes += _comparison_notes(full, ablated)
     columns, cells = drop_empty_columns(("Left out", "n", SCORE, MEAN_OF, CHANGE, OVER), rows)
     notes = (
+        *footnotes_of(shown),
+        *count_notes(shown, GLUE),
         *mean_notes(shown, beside_the_papers=False),
         *cell_notes(shown, GLUE),
         *_meaning(changes),
@@ -146,11 +156,17 @@ def _by_full_loss(changes: Sequence[Change]) -> list[tuple[Row | None, list[Chan
     return [(by_full[label][0].full, by_full[label]) for label in labels]
 
 
-def _row(row: Row, left_out: str, change: Change | None = None) -> dict[str, Value]:
-    cells = glue_row(row, GLUE)
+def _rows_of(full: Row | None, ablated: Sequence[Change]) -> list[Row]:
+    return [*([full] if full else []), *(change.row for change in ablated)]
+
+
+def _row(
+    row: Row, left_out: str, change: Change | None = None, *, shared: bool
+) -> dict[str, Value]:
+    cells = glue_row(row, GLUE, shared=shared)
     name = ABLATIONS[left_out].title if left_out in ABLATIONS else left_out
     return {
-        "Left out": f"{name} ({row.label})",
+        "Left out": name_cell(row, f"{name} ({row.short})"),
         **{column: cells.get(column) for column in ("n", SCORE, MEAN_OF)},
         CHANGE: _points(change) if change else None,
         OVER: f"{len(change.tasks)} of {len(GLUE)}" if change and change.tasks else None,
@@ -189,22 +205,22 @@ def _meaning(changes: Sequence[Change]) -> list[str]:
 def _comparison_notes(full: Row | None, ablated: Sequence[Change]) -> list[str]:
     """Return which rows are compared over which tasks, and which have nothing to compare with."""
     if full is None:
-        labels = "; ".join(change.row.label for change in ablated)
+        labels = "; ".join(change.row.short for change in ablated)
         return [
             f"No change for {labels}: no full triple loss of the same teacher and recipe was "
             "evaluated in the same way."
         ]
     by_tasks: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for change in ablated:
-        by_tasks[change.tasks].append(change.row.label)
+        by_tasks[change.tasks].append(change.row.short)
     return [
         *(
-            f"Changes over {', '.join(map(title_of, tasks))} from {full.label}: "
+            f"Changes over {', '.join(map(title_of, tasks))} from {full.short}: "
             f"{'; '.join(labels)}."
             for tasks, labels in by_tasks.items()
         ),
         *(
-            f"No interval for {change.row.label}: {change.why_no_interval}."
+            f"No interval for {change.row.short}: {change.why_no_interval}."
             for change in ablated
             if change.why_no_interval
         ),

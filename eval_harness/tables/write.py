@@ -1,4 +1,4 @@
-"""Writes Tables 0-4 and the family table: a pure function of files. No torch, sklearn or scipy."""
+"""Writes all tables: a pure function of files. No torch, sklearn or scipy."""
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,13 +22,14 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
 from eval_harness.tables.table0 import table0
-from eval_harness.tables.table1 import table1
+from eval_harness.tables.table1 import custom_table, table1
 from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
 from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
+from eval_harness.tasks.registry import CUSTOM, TASKS
 
 FAMILY = "family"
-_OPTIONAL = ("table0", "table0-differences", FAMILY)
+_OPTIONAL = ("table0", "table0-differences", CUSTOM, FAMILY)
 """Tables that are written only where there is something to show."""
 VERIFIED, DISAGREEING = "verified", "disagreeing"
 
@@ -79,8 +80,8 @@ def write_tables(
         form: output format, one of `FORMATS`.
 
     Returns:
-        The texts of Tables 1-4, then the family table's if there is one, then one line if there
-        are files that don't count.
+        The texts of Tables 0-4, as far as there is something to show, of custom tasks and of the
+        family; then one line if there are files that don't count.
 
     Raises:
         UserError: the results folder does not exist.
@@ -105,8 +106,8 @@ def write_by_name(
             disagrees doesn't count.
 
     Returns:
-        The texts by `table1` ... `table4`, `family`, `not counted`; if verified, also by `verified`
-        and, a line for each, `disagreeing`.
+        The texts by `table1` ... `table4`, `table-custom`, `family`, `not counted`; if verified,
+        also by `verified` and, a line for each, `disagreeing`.
 
     Raises:
         UserError: the results folder does not exist.
@@ -197,7 +198,7 @@ def load_results(found: Found, root: Path) -> OurResults:
 
 
 def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> list[Table]:
-    """Return the paper's four tables, its rows first, then ours; last the family table, if any."""
+    """Return Tables 0 to 4, the paper's rows first, then those of custom tasks and the family."""
     tables = [
         *table0(ours.probed),
         table1(paper, ours.compared, _not_counted(ours.invalid, "table1")),
@@ -205,8 +206,11 @@ def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> li
         table3(paper, ours.speeds),
         table4(paper, ours.changes),
     ]
-    family = family_table(paper, ours.rows)
-    return [*tables, family] if family else tables
+    others = (
+        custom_table(ours.rows, _not_counted(ours.invalid, CUSTOM)),
+        family_table(paper, ours.rows),
+    )
+    return [*tables, *(table for table in others if table)]
 
 
 def _not_counted(invalid: Sequence[Invalid], table: str) -> list[str]:
@@ -220,4 +224,11 @@ def _table_of(invalid: Invalid) -> str:
         return "table3"
     if folders[0] == PROBES:
         return "table0"
-    return "table2" if any(task in folders for task in TASKS_OF_TABLE2) else "table1"
+    if any(task in folders for task in TASKS_OF_TABLE2):
+        return "table2"
+    is_of_run = len(folders) == _DEPTH and folders[0] == RUNS
+    return CUSTOM if is_of_run and folders[2] not in _BUILT_IN else "table1"
+
+
+_DEPTH = len(("runs", "model", "task", "settings", "seed-1.json"))
+_BUILT_IN = {task.name for task in TASKS}

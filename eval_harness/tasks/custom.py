@@ -26,7 +26,7 @@ from angels_share.config import read_config, shown, typed
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
-from eval_harness.tasks.registry import MISMATCHED, TASKS, Metric, Task
+from eval_harness.tasks.registry import CUSTOM, MISMATCHED, TASKS, Metric, Task
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
@@ -112,6 +112,7 @@ def _task(row: "_Row") -> Task:
         config=row.given.get("config"),
         files=files,
         label_column=row.label_column(),
+        table=CUSTOM,
         version=row.version(),
     )
 

@@ -57,6 +57,7 @@ class Task:
         labels: names of the classes in the order of their ids; empty where there are none.
         primary: the metrics whose mean is the task's score.
         also: further metrics to report; SQuAD's exact match is always reported.
+        about: what an example asks, in words for who has never seen one.
         kind: how it is read, trained and evaluated.
         scale: the lowest and the highest label of a regression.
         evaluation: the splits to evaluate; the first one's score is the table's.
@@ -83,6 +84,7 @@ class Task:
     labels: tuple[str, ...]
     primary: tuple[Metric, ...]
     also: tuple[Metric, ...] = ()
+    about: str = ""
     kind: Kind = TEXTS
     scale: tuple[float, float] | None = None
     evaluation: tuple[str, ...] = ("validation",)
@@ -96,7 +98,7 @@ class Task:
     citation: str = ""
     majority: float | None = None
     fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    table: Literal["table1", "table2"] = "table1"
+    table: Literal["table1", "table2", "table-custom"] = "table1"
     second: SecondColumn | None = None
     higher_is_better: bool = True
     version: int = 1
@@ -107,6 +109,8 @@ class Task:
         return self.kind == TEXTS and not self.labels
 
 
+CUSTOM: Literal["table-custom"] = "table-custom"
+"""The table of all custom tasks."""
 MISMATCHED = "mnli-mm"
 """The cell of MNLI's second evaluated split."""
 
@@ -130,6 +134,7 @@ TASKS = (
     Task(
         name="cola",
         title="CoLA",
+        about="is this sentence grammatical?",
         columns=("sentence",),
         labels=("unacceptable", "acceptable"),
         primary=("matthews",),
@@ -144,6 +149,7 @@ TASKS = (
     Task(
         name="mnli",
         title="MNLI",
+        about="does the first text imply the second, contradict it, or neither?",
         columns=("premise", "hypothesis"),
         labels=("entailment", "neutral", "contradiction"),
         primary=("accuracy",),
@@ -157,6 +163,7 @@ TASKS = (
     Task(
         name="mrpc",
         title="MRPC",
+        about="do two sentences say the same?",
         columns=_PAIR,
         labels=("not_equivalent", "equivalent"),
         primary=("f1", "accuracy"),
@@ -168,6 +175,7 @@ TASKS = (
     Task(
         name="qnli",
         title="QNLI",
+        about="does this sentence answer the question?",
         columns=("question", "sentence"),
         labels=_ENTAILMENT,
         primary=("accuracy",),
@@ -178,6 +186,7 @@ TASKS = (
     Task(
         name="qqp",
         title="QQP",
+        about="do two questions ask the same?",
         columns=("question1", "question2"),
         labels=("not_duplicate", "duplicate"),
         primary=("f1", "accuracy"),
@@ -188,6 +197,7 @@ TASKS = (
     Task(
         name="rte",
         title="RTE",
+        about="does the first text imply the second?",
         columns=_PAIR,
         labels=_ENTAILMENT,
         primary=("accuracy",),
@@ -199,6 +209,7 @@ TASKS = (
     Task(
         name="sst2",
         title="SST-2",
+        about="does this sentence praise a film or pan it?",
         columns=("sentence",),
         labels=("negative", "positive"),
         primary=("accuracy",),
@@ -210,6 +221,7 @@ TASKS = (
     Task(
         name="stsb",
         title="STS-B",
+        about="how alike are two sentences, from 0 to 5?",
         columns=_PAIR,
         labels=(),
         primary=("pearson", "spearman"),
@@ -221,6 +233,7 @@ TASKS = (
     Task(
         name="wnli",
         title="WNLI",
+        about="does the second sentence read the first one's pronoun rightly?",
         columns=_PAIR,
         labels=("not_entailment", "entailment"),
         primary=("accuracy",),
@@ -232,6 +245,7 @@ TASKS = (
     Task(
         name="imdb",
         title="IMDb",
+        about="does this review praise a film or pan it?",
         columns=("text",),
         labels=("neg", "pos"),
         primary=("accuracy",),
@@ -247,6 +261,7 @@ TASKS = (
     Task(
         name="squad",
         title="SQuAD",
+        about="which words of a paragraph answer the question?",
         kind=QUESTIONS,
         columns=_QUESTION_COLUMNS,
         labels=(),
@@ -263,6 +278,7 @@ TASKS = (
     Task(
         name="squad_v2",
         title="SQuAD 2.0",
+        about="which words answer the question, or do none?",
         kind=QUESTIONS,
         columns=_QUESTION_COLUMNS,
         labels=(),

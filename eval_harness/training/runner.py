@@ -25,6 +25,7 @@ from eval_harness.data.token_rows import TokenRows
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
+from eval_harness.tasks.registry import CUSTOM
 from eval_harness.training.encoding import Collator
 from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
@@ -233,4 +234,6 @@ def _description(data: TaskData[Any]) -> dict[str, Any]:
         "examples": {split.name: len(split) for split in splits},
         "overlap": data.overlap,
         **({"name": data.name} if data.name else {}),
+        # Of a custom task nothing but its results tells others what it is called.
+        **({"title": data.task.title} if data.task.table == CUSTOM else {}),
     }

@@ -31,6 +31,7 @@ ANOTHER = {
     "train_sampling_strategy": "sequential",
     "logging_nan_inf_filter": "True",
     "remove_unused_columns": "True",
+    "report_to": "tensorboard",
 }
 OF_A_TYPE = {bool: "True", int: "3", float: "0.125", str: "x"}
 
@@ -154,6 +155,8 @@ def test_the_defaults_of_fine_tuning_are_those_in_force(name, task, but, tmp_pat
     made = TrainingArguments(**_arguments(values, 1000, 1, tmp_path))
     assert (made.use_cpu, made.dataloader_pin_memory) == (True, False)
     depending = {
+        "logging_steps": "a twentieth of a run",
+        "report_to": "none",
         "use_cpu": "True without a GPU",
         "dataloader_pin_memory": "True with CUDA",
         "per_device_eval_batch_size": EVAL_BATCH,  # evaluation is no Trainer's

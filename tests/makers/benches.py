@@ -36,7 +36,8 @@ class Quiet:
         self.calls.append((self.request.name, "closed"))
 
     def facts(self):
-        sizes = {"parameters": 10, "with_head": 12, "file_bytes": None, "peak_bytes": os.getpid()}
+        sizes = {"parameters": 10, "with_head": 12, "file_bytes": None, "file_dtype": None,
+                 "peak_bytes": os.getpid()}  # fmt: skip
         return {**sizes, "provenance": PROVENANCE}
 
     def warm(self, threads):

@@ -229,3 +229,27 @@ def test_answers_for_the_server_are_made_afterwards_too(world, tmp_path, capsys)
     assert lines[0] == "index\tprediction"
     assert len(lines) == 1 + len(worlds.WORDS)
     assert {line.split("\t")[1] for line in lines[1:]} <= {"entailment", "not_entailment"}
+
+
+def test_a_custom_task_prints_its_own_table_alone(world, tmp_path, capsys):
+    """Prevents nine empty columns of GLUE as the answer to who asked for a task of their own.
+
+    The table has the title of the task's file, which the result records.
+    """
+    for split in ("train", "dev"):
+        lines = [f"{'old' if number % 2 else 'dark'} river,{number % 2}" for number in range(16)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["review,label", *lines, ""]))
+    (tmp_path / "stars.yaml").write_text(
+        "name: stars\ntitle: Star rating\ncolumns: [review]\nlabels: ['0', '1']\n"
+        "primary: [accuracy]\nfiles: {train: train.csv, validation: dev.csv}\n"
+    )
+    words = [
+        "--model", str(world / "distilbert"), "--tasks", str(tmp_path / "stars.yaml"), "--seeds",
+        "11", "--results_dir", str(tmp_path / "results"), "--use_cpu", *SMALL,
+    ]  # fmt: skip
+    assert run_command(glue.COMMAND, words) == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("# ")] == ["# Custom tasks"]
+    assert "| Star rating |" in " ".join(printed.split())
+    (result,) = (tmp_path / "results" / "runs").rglob("seed-11.json")
+    assert json.loads(result.read_text())["data"]["title"] == "Star rating"

@@ -256,6 +256,21 @@ def test_a_change_is_of_the_mean_over_tasks():
     assert higher - lower == pytest.approx((high - low) / 2, rel=0.15)
 
 
+def test_the_interval_of_a_score_is_of_the_mean_over_tasks():
+    """Prevents an interval of the sum, of another model, or of the difference from itself: 0."""
+    random = np.random.default_rng(8)
+    labels, said = invented(task_named("rte"), 200, 3, random)
+    one = bootstrap.PairedPredictions(task_named("rte"), labels, said, said[:, :1])
+    low, high = bootstrap.score_interval([one], 1).percent
+    ours, _ = bootstrap.bootstrap_totals([one], 1)
+    assert (low, high) == pytest.approx(tuple(100 * np.percentile(ours, (2.5, 97.5))), abs=1e-5)
+    lower, higher = bootstrap.score_interval([one] * 4, 1).percent
+    assert higher - lower == pytest.approx((high - low) / 2, rel=0.15)
+    labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))
+    nothing = bootstrap.PairedPredictions(task_named("stsb"), labels, constant, constant)
+    assert "100.0 % of the resamples" in bootstrap.score_interval([nothing], 1).why
+
+
 def test_a_change_without_a_score_says_why():
     """Prevents a difference of two undefined scores from having an interval."""
     labels, constant = np.array([1.0, 2.0, 3.0]), np.ones((3, 1))

@@ -61,6 +61,19 @@ def test_scores_are_compared_over_the_same_tasks(root):
         load_paper(), [only, *rows[1:]], find_speeds(root)).sizes}  # fmt: skip
 
 
+def test_without_glue_other_scores_stand_against_costs(tmp_path):
+    """Prevents "no data yet" for who has timed models and evaluated them on a task of their own."""
+    for of, score in ((BERT, 0.8), (STUDENT, 0.7)):
+        data = {**made.result(task="spam").data, "title": "Spam or not"}
+        made.put(tmp_path, *made.seeds(score, of=of, task="spam", data=data))
+        made.put(tmp_path, *made.on_squad(score, of=of), said=made.answers())
+    rows = load_results(find(tmp_path), tmp_path).rows
+    found = cost_points(load_paper(), rows, Speeds((TIMED,)))
+    assert {each.label: each.score for each in found.sizes} == {"bert": 80.0, "distilbert": 70.0}
+    assert list(found.titles) == ["SQuAD F1", "Spam or not"]
+    assert found.has_ours
+
+
 def test_speeds_are_of_one_session(root):
     """Prevents a ratio of times from two machines, and the paper's beside another first model."""
     rows = load_results(find(root), root).rows

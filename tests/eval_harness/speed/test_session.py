@@ -234,6 +234,7 @@ def test_sizes_of_a_model_from_a_folder(world):
     assert facts["parameters"] == body
     assert facts["with_head"] == body + 32 * 32 + 32 + 32 + 1
     assert facts["file_bytes"] == (world / "distilbert" / "model.safetensors").stat().st_size
+    assert facts["file_dtype"] == "float32"
 
 
 def test_the_size_of_weights_in_several_files(tmp_path):
@@ -252,6 +253,17 @@ def test_the_size_of_weights_in_several_files(tmp_path):
     words = ["--model", str(folder), "--synthetic", "--max_seq_length", "32"]
     facts = Bench(request_of(words)).facts()
     assert facts["file_bytes"] == sum(shard.stat().st_size for shard in shards)
+
+
+def test_the_type_is_that_of_the_file(tmp_path):
+    """Prevents half the megabytes from passing for a smaller model: a float16 file of the same."""
+    folder = tiny.folder(tmp_path / "half", tiny.bert(2).half(), tiny.wordpiece())
+    words = ["--model", str(folder), "--synthetic", "--max_seq_length", "32"]
+    facts = Bench(request_of(words)).facts()
+    assert facts["file_dtype"] == "float16"
+    words[1] = str(folder / "config.json")
+    config = Bench(request_of(words)).facts()
+    assert (config["file_bytes"], config["file_dtype"]) == (None, None)
 
 
 @pytest.mark.parametrize(("kind", "millions"), [("bert", 109.48), ("distilbert", 66.36)])

@@ -140,7 +140,7 @@ def test_every_format_says_the_notes(root, form):
     stand_in = {**made.result().data, "revision": None, "source": "my_rte"}
     made.put(root, *seeds(0.6, 0.5, of=made.model("mine"), data=stand_in))
     text = write_by_name(root, form=form)["table1"]
-    for said in ("Possibly stand-in data", "Erratum: BERT-base mnli", "2/3"):
+    for said in ("Possibly stand-in data", "Erratum: BERT-base, MNLI", "2/3"):
         assert said in text
 
 
@@ -159,8 +159,8 @@ def test_numbers_of_table_1(root):
     }
     assert rows["DistilBERT (paper)"]["RTE"] == {"text": "59.9", "number": 59.9}
     assert rows["distilbert"]["CoLA"] is None
-    mean = rows["distilbert"]["Mean of k"]
-    assert (mean["text"], mean["number"], mean["of"]) == ("55.0 of 1", 55.0, ["rte"])
+    mean = rows["distilbert"]["Mean of tasks"]
+    assert (mean["text"], mean["number"], mean["of"]) == ("55.0 (1 task)", 55.0, ["rte"])
     retained = rows["distilbert"]["Retained"]
     assert retained["number"] == pytest.approx(100 * 0.55 / 0.75)
     assert (retained["teacher"], retained["of"], len(retained["interval"])) == ("bert", ["rte"], 2)

@@ -37,6 +37,7 @@ def test_the_misprint_is_found():
 def test_every_table_shows_its_errata():
     """Prevents a slip of the paper's from being repeated without a word."""
     assert "should be 84.7" in footnotes(PAPER, "table1")[0]
+    assert footnotes(PAPER, "table2")[0].startswith("Erratum: DistilBERT (D), SQuAD F1: printed")
     assert len(footnotes(PAPER, "table2")) == len(footnotes(PAPER, "table3")) == 1
     assert footnotes(PAPER, "table4") == []
 

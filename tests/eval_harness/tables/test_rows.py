@@ -62,6 +62,54 @@ def test_what_all_share_is_in_no_label(root):
     )
 
 
+LONG = {"learning_rate": 5e-5, "num_train_epochs": 4.0, "per_device_train_batch_size": 16}
+
+
+def test_a_long_name_is_short_and_a_footnote(root):
+    """Prevents names that fill a phone's screen with what one setting differs in, or hide it."""
+    for of in (None, BERT):
+        made.put(root, *seeds(0.5, of=of), *seeds(0.6, of=of, given=made.settings(overrides=LONG)))
+    once = made.settings(overrides={**LONG, "num_train_epochs": 1.0}, limit=100, choose="best")
+    made.put(root, *seeds(0.7, given=once))
+    text = write_tables(root)[0]
+    shown = {label: row["RTE"] for label, row in cells(text).items() if "(paper)" not in label}
+    assert shown == {
+        "bert": "50.0", "bert [a]": "60.0",
+        "distilbert": "50.0", "distilbert [b]": "70.0", "distilbert [a]": "60.0",
+    }  # fmt: skip
+    assert note(text, "[a]") == "[a] learning rate 5e-5, 4 epochs, batch size 16."
+    assert note(text, "[b]") == (
+        "[b] learning rate 5e-5, 1 epoch, batch size 16, at most 100 examples a split, best epoch."
+    )
+    labels = [row.label for row in rows_of(find(root))]
+    assert labels[1] == (
+        "bert, learning_rate 5e-5, num_train_epochs 4, per_device_train_batch_size 16"
+    )
+
+
+def test_a_table_explains_its_own_marks_alone(root):
+    """Prevents footnotes of rows that a table doesn't show."""
+    given = made.settings("imdb", overrides=LONG)
+    made.put(root, *seeds(0.5), *seeds(0.9, task="imdb"), *seeds(0.8, task="imdb", given=given))
+    table1, table2, *_ = write_tables(root)
+    assert "[a]" not in table1
+    assert note(table2, "[a]")
+
+
+def test_names_are_unique_however_models_are_called(root):
+    """Prevents a mark that somebody's model has in its name from standing for two rows."""
+    odd = replace(made.model("x", "5" * 8), name="distilbert [a]")
+    made.put(root, *seeds(0.5, of=odd), *seeds(0.5))
+    for number in range(60):
+        given = made.settings(overrides={**LONG, "learning_rate": (1 + number) * 1e-5})
+        made.put(root, *seeds(0.6, given=given))
+    rows = rows_of(find(root))
+    assert len({row.short for row in rows}) == len(rows) == 62
+    marks = {row.footnote.partition(" ")[0] for row in rows}
+    assert {"[b]", "[z]", "[aa]"} < marks
+    assert not {"[a]", "[x]"} & marks  # the second would be a ticked box in markdown
+
+
 def test_two_temperatures_are_two_names(root):
     """Prevents two rows `(D)` that only a hash tells apart."""
     for temperature in (2.0, 4.0):
@@ -127,7 +175,7 @@ def test_earlier_defaults_are_one_row_over_all_tasks(root):
         "distilbert, earlier defaults": ["cola", "mrpc", "rte"],
     }
     text = write_tables(root)[0]
-    assert cells(text)["distilbert"]["Mean of k"] == "70.0 of 2"
+    assert cells(text)["distilbert"]["Mean of tasks"] == "70.0 (CoLA, RTE)"
     said = "Other hyper-parameters: distilbert, earlier defaults: learning rate 3e-5."
     assert note(text, "Other hyper-parameters") == said
 
@@ -159,7 +207,8 @@ def test_generations_have_a_row_each(root):
     rows = cells(write_tables(root)[0])
     assert rows["distilbert"]["Retained"].startswith("33.3")
     assert rows["distilbert, earlier defaults"]["Retained"].startswith("22.2")
-    assert rows["distilbert, earlier defaults (2)"]["Retained"].startswith("11.1")
+    assert rows["distilbert [a]"]["Retained"].startswith("11.1")
+    assert note(write_tables(root)[0], "[a]") == "[a] earlier defaults (2)."
 
 
 def of_the_first_schema(given):

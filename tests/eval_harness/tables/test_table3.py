@@ -94,6 +94,9 @@ def test_rows_of_a_session():
     assert found["bert", "2"]["ms a pair"] == "21.0 (20.0 to 22.0)"
     assert bert["Seconds"] == ""
     assert "MB" not in bert
+    half = model("half", 4.0, 4.4, 4.2, file_bytes=219_000_000, file_dtype="float16")
+    row = rows(session(half))["half", "1"]
+    assert (row["MB"], row["Saved as"]) == ("219.0", "float16")
 
 
 def test_seconds_are_of_the_whole_dev_set_only():
@@ -153,6 +156,19 @@ def test_a_newer_session_takes_the_place_of_the_same(tmp_path):
 def test_a_results_folder_without_sessions(tmp_path):
     """Prevents `tables` from failing where nothing was timed."""
     assert find_speeds(tmp_path) == Speeds((), ())
+
+
+def test_a_session_of_an_earlier_version_is_read(tmp_path):
+    """Prevents hours of timing from being lost for a fact that they don't record."""
+    made = session(model("mine", 1.0, 1.0, 1.0, file_bytes=5_000_000))
+    path = write_session(tmp_path, made)
+    record = json.loads(path.read_text())
+    for each in record["models"]:
+        del each["file_dtype"]
+    path.write_text(json.dumps({**record, "schema": 2}))
+    assert find_speeds(tmp_path) == Speeds((made,), ())
+    path.write_text(json.dumps({**record, "schema": 2, "models": None}))
+    assert [each.reason for each in find_speeds(tmp_path).invalid] == ["models is a NoneType"]
 
 
 def changed(**more):

@@ -57,8 +57,8 @@ def test_a_change_is_the_difference_of_the_means(root):
         "triple loss, random initialization (study/random-init)",
     ]
     full, without, started = list(rows.values())[-3:]
-    assert (full["n"], full["Mean of k"], full[CHANGE]) == ("1-3", "60.0 of 3", "")
-    assert (without["n"], without["Mean of k"]) == ("1", "62.5 of 2")
+    assert (full["n"], full["Mean of tasks"], full[CHANGE]) == ("1-3", "60.0 (CoLA, MRPC, RTE)", "")
+    assert (without["n"], without["Mean of tasks"]) == ("1", "62.5 (MRPC, RTE)")
     assert without[CHANGE].startswith("-7.50 [")
     assert without[OVER] == "2 of 9"
     assert started[CHANGE].startswith("-30.00 [")
@@ -79,7 +79,7 @@ def test_all_nine_give_the_score(root):
     without = cells(table4(root))["no L_mlm (study/no-mlm)"]
     assert (without["Score"], without[OVER]) == ("50.0", "9 of 9")
     assert without[CHANGE] == "+0.00 [+0.00 to +0.00]"
-    assert "Mean of k" not in without
+    assert "Mean of tasks" not in without
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_without_its_full_loss_a_row_has_no_change(root, full):
     evaluated(root, made.student("no-ce"), {"rte": 0.5})
     text = table4(root)
     row = cells(text)["no L_ce (study/no-ce)"]
-    assert (row[CHANGE], row["Mean of k"]) == ("", "50.0 of 1")
+    assert (row[CHANGE], row["Mean of tasks"]) == ("", "50.0 (1 task)")
     why = "no full triple loss of the same teacher and recipe was evaluated in the same way."
     assert note(text, "No change for ").count("study/no-ce") == 1
     assert note(text, "No change for ").endswith(f": {why}")
