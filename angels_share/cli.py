@@ -101,7 +101,7 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     try:
         if text := _text_asked_for(command, words):
             return print_out(text)
-        _limit_spinning()
+        limit_spinning()
         with _terminable():
             options = command.parse(words)
             _require_packages(command)
@@ -175,7 +175,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _limit_spinning() -> None:
+def limit_spinning() -> None:
     """Make torch's threads spin less while they wait for one another, unless the user chose.
 
     They synchronize thousands of times in a step. GNU OpenMP spins for milliseconds at each

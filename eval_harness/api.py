@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from angels_share.cli import Command
+from angels_share.cli import Command, limit_spinning
 from angels_share.errors import RunFailed, UserError
 from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.imports import require_extra
@@ -260,6 +260,7 @@ def evaluate(
         **flags,
     }
     chosen = {name: _plain(value) for name, value in given.items() if value is not None}
+    limit_spinning()  # of the workers' threads, as the commands do
     keys: set[str] = set()
     by_command: dict[str, list[Task]] = {}
     for task in _tasks(tasks):
