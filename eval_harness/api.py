@@ -223,7 +223,8 @@ def evaluate(
 
     Args:
         model: short names, folders or Hub ids of the models to fine-tune.
-        tasks: names of tasks, `all` for the nine of GLUE, `squad`, YAML files, or `custom_task`s.
+        tasks: names of tasks, `all` for the nine of GLUE, `squad`, YAML files, or
+            tasks that `custom_task` made.
         seeds: how many seeds, counted from 1, or a list of them.
         results_dir: the folder that results are read from and saved to.
         data_dir: the folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]; SQuAD's files
