@@ -29,11 +29,13 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.imports import require_extra
 from angels_share.names import nearest
+from angels_share.sealed_folder import is_whole
 from angels_share.training_flags import training_flags
 from eval_harness.commands.carry_out import carry_out
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
-from eval_harness.tables.cells import mean_cell, tasks_in_order, titles_of, to_percent
+from eval_harness.sweep.plan import MODELS
+from eval_harness.tables.cells import mean_cell, tasks_with_results, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.paper import load_paper
@@ -138,11 +140,16 @@ class Results:
         """
         import pandas as pd
 
-        tasks = tasks_in_order(self.rows)
+        tasks = tasks_with_results(self.rows)
         lines = {row.label: _medians(row, tasks) for row in self.rows}
         titles = titles_of(self.rows)
         columns = [*(titles[task] for task in tasks), *(["mean"] if len(tasks) > 1 else [])]
         return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+
+    def saved_models(self) -> dict[str, Path]:
+        """Return the folders of the fine-tuned models that were saved, by their results' keys."""
+        places = {key: self.root / MODELS / key for key in self.found.by_key}
+        return {key: place for key, place in places.items() if is_whole(place)}
 
     def __repr__(self) -> str:
         """Return the medians as text, below the number of runs."""
@@ -233,7 +240,7 @@ def evaluate(
         limit: the maximum number of examples per training and evaluation split.
         workers: worker processes, each doing one run at a time [one per GPU, else 1].
         save_models: which fine-tuned models to save below `results_dir`: none, `best` (that of the
-            seed nearest the median), or all.
+            seed nearest the median), or all; `saved_models()` of the results says where they are.
         rerun: do runs without a result (`missing`), all (`always`), or none (`never`).
         flags: further flags of `run_glue.py` and `run_squad_distill.py`, such as
             `learning_rate=5e-5`, `num_train_epochs=4` or `temperature=3`.

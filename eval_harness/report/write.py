@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
+from angels_share.imports import require_extra
 from eval_harness.report.chart_data import (
     ablation_effects,
     cost_points,
@@ -59,11 +59,7 @@ def write_report(root: Path | str, students: Sequence[Path | str] = ()) -> list[
         UserError: matplotlib is missing, the results folder does not exist, or a folder has no
             student.
     """
-    if find_spec("matplotlib") is None:  # an extra: tables do without it
-        raise UserError(
-            "the report's charts need matplotlib, which is not installed: "
-            "pip install -e '.[report]'"
-        )
+    require_extra("matplotlib", "report", "the report")  # tables do without it
     folder, training = Path(root).expanduser(), load_training_curves(students)
     if not folder.is_dir():
         raise UserError(

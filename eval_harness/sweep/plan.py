@@ -25,6 +25,8 @@ from eval_harness.tasks.registry import Task
 
 _DISTIL = "distil_trainer.harness:make_trainer"
 _OUTPUTS = "teacher-outputs"
+MODELS = "models"
+"""The folder of saved models, in the results folder."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _teacher_job(plan: Plan, task: Task) -> _Teacher:
 
 
 def _weights_of(plan: Plan, run: Run) -> str:
-    return str(plan.root / "models" / run.key)
+    return str(plan.root / MODELS / run.key)
 
 
 def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:

@@ -77,7 +77,7 @@ def name_cell(row: Row, text: str = "") -> Named:
     return Named(text or row.short, {"label": row.label, "settings": dict(row.settings)})
 
 
-def tasks_in_order(rows: Sequence[Row]) -> list[str]:
+def tasks_with_results(rows: Sequence[Row]) -> list[str]:
     """Return the tasks that some row has, in the tables' order, the custom ones last."""
     present = {result.task for row in rows for result in row.results}
     known = [task.name for task in TASKS]

@@ -16,7 +16,7 @@ from eval_harness.intervals.bootstrap import Interval
 from eval_harness.intervals.differences import Difference, Scores, difference, holm, mean_over_tasks
 from eval_harness.results.store import InvalidResult
 from eval_harness.runs.models import folder_name
-from eval_harness.tables.cells import mean_cell, score_cell, tasks_in_order, titles_of
+from eval_harness.tables.cells import mean_cell, score_cell, tasks_with_results, titles_of
 from eval_harness.tables.comparison import (
     cached_interval,
     common_tasks,
@@ -236,7 +236,7 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
             raise UserError(f"{entry.label} is named twice: name two models or more")
     reference, *others = _with_unique_labels(entries)
-    candidates = tasks_in_order([entry.row for entry in entries])
+    candidates = tasks_with_results([entry.row for entry in entries])
     for name in tasks or ():
         if name not in candidates:
             known = ", ".join(candidates)

@@ -39,9 +39,11 @@ small = dict(
 found = evaluate(
     world / "distilbert", ["rte", stars, "squad"], seeds=[7, 3], results_dir=results,
     data_dir=world / "glue", train_file=world / "squad/train.json",
-    validation_file=world / "squad/dev.json", doc_stride=4, max_query_length=8, workers=1, **small,
+    validation_file=world / "squad/dev.json", doc_stride=4, max_query_length=8, workers=1,
+    save_models="best", **small,
 )
-print(json.dumps({"keys": sorted(result.key for result in found), "labels": found.labels}))
+models = {key: str(folder) for key, folder in found.saved_models().items()}
+print(json.dumps({"keys": sorted(result.key for result in found), "models": models}))
 """
 
 
@@ -68,6 +70,17 @@ def test_a_script_needs_no_main_guard(evaluated):
     assert tasks == ["rte"] * 2 + ["squad"] * 2 + ["stars"] * 2
     assert {key.rpartition("-")[2] for key in printed["keys"]} == {"3", "7"}
     assert {result.key for result in load_results(folder / "results")} == set(printed["keys"])
+
+
+def test_saved_models_are_found_by_their_results(evaluated):
+    """Prevents a fine-tuned model that is saved where nobody looks, or several of one task."""
+    folder, done = evaluated
+    models = json.loads(done.stdout.splitlines()[-1])["models"]
+    assert sorted(key.split("/")[1] for key in models) == ["rte", "squad", "stars"]
+    for place in models.values():
+        assert (folder / place / "model.safetensors").is_file()
+        assert (folder / place / "README.md").is_file()
+    assert load_results(folder / "results").saved_models().keys() == models.keys()
 
 
 def test_results_are_those_of_the_command_line(evaluated, tmp_path):
