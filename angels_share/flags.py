@@ -129,11 +129,7 @@ def parse(
         UserError: names the flag and what would have been right.
     """
     ours = {flag.name: flag for flag in flags}
-    training = {
-        name: flag
-        for name, flag in (training_flags() if takes_training_flags else {}).items()
-        if name not in ours and refusal(name) is None
-    }
+    training = _accepted(ours, refusal) if takes_training_flags else {}
     aliases = {flag.alias: flag for flag in flags if flag.alias}
     if argv and not argv[0].startswith("-"):
         argv = [*(f"--{flag.name}" for flag in flags if flag.first), *argv]
@@ -146,6 +142,17 @@ def parse(
     if config is not None:
         given = read_config(config, {**training, **ours, **aliases}, refusal) | given
     return _fill_in_defaults(flags, training, given)
+
+
+def _accepted(
+    ours: Mapping[str, Flag], refusal: Callable[[str], str | None]
+) -> dict[str, TrainingFlag]:
+    """Return the flags of TrainingArguments that are neither hidden by ours nor refused."""
+    return {
+        name: flag
+        for name, flag in training_flags().items()
+        if name not in ours and refusal(name) is None
+    }
 
 
 def options_of(
@@ -167,11 +174,7 @@ def options_of(
         UserError: names the keyword and what would have been right.
     """
     ours = {flag.name: flag for flag in flags}
-    training = {
-        name: flag
-        for name, flag in (training_flags() if takes_training_flags else {}).items()
-        if name not in ours and refusal(name) is None
-    }
+    training = _accepted(ours, refusal) if takes_training_flags else {}
     known: dict[str, Setting] = {**training, **ours}
     chosen = {}
     for name, value in given.items():

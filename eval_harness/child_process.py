@@ -3,9 +3,10 @@
 Used for the sweep's local workers and for the benches of `speed`.
 """
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
 from types import ModuleType
@@ -80,6 +81,21 @@ class ChildProcess:
         """Release the pipe and the process object; the process must have ended."""
         self.connection.close()
         self._process.close()
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the block, for libraries and for processes started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """The executor for one machine: worker processes, each with a share of the cores or one GPU."""
 
-import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import Any, Self
 
 from angels_share.files import explain
 from angels_share.hardware import cores, visible_gpus
-from eval_harness.child_process import PATIENCE_SECONDS, ChildProcess
+from eval_harness.child_process import PATIENCE_SECONDS, ChildProcess, environment
 from eval_harness.sweep.executor import (
     Assignment,
     CannotStart,
@@ -138,7 +137,7 @@ class LocalWorkers:
         device = min(self._devices, key=used.count, default=None)
         worker = _Worker(ChildProcess(serve, setup), setup.token, device)
         # A signal between the two lines would leave a process behind that nobody knows of.
-        with self._interrupts.held(), _environment(self._environment(device)):
+        with self._interrupts.held(), environment(self._environment(device)):
             worker.child.start()
             self._workers.append(worker)
 
@@ -254,18 +253,3 @@ class _Worker:
         """Close the pipe: its last message has arrived."""
         self.child.connection.close()
         self.leaves_by = time.monotonic() + PATIENCE_SECONDS
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a process started in the block; libraries read them early."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.files import locked
+from eval_harness.child_process import environment
 from eval_harness.runs.run import Run
 from eval_harness.runs.trackers import LOGS, trackers_in
 
@@ -69,7 +70,7 @@ def tracked(run: Run) -> Iterator[Tracked]:
     with (
         (folder / "output.txt").open("a", encoding="utf-8") as said,
         redirect_stdout(said),
-        _environment(_settings(folder, run)),
+        environment(_settings(folder, run)),
     ):
         try:
             _prepare(trackers.names, folder)
@@ -128,20 +129,6 @@ def _settings(folder: Path, run: Run) -> dict[str, str]:
     given = {name: os.environ.get(name) or value for name, value in defaults.items()}
     place = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or folder).expanduser()
     return {**given, "TENSORBOARD_LOGGING_DIR": str(place / run.key)}
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _prepare(names: tuple[str, ...], folder: Path) -> None:
