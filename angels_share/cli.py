@@ -21,6 +21,7 @@ from angels_share import __version__
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_path_error
 from angels_share.flags import Flag, Options, options_of, parse
+from angels_share.hardware import limit_spinning
 from angels_share.start import lacking, not_installed
 from angels_share.training_flags import (
     REFUSED,
@@ -173,18 +174,6 @@ def _terminable() -> Iterator[None]:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
-
-
-def limit_spinning() -> None:
-    """Make torch's threads spin less while they wait for one another, unless the user chose.
-
-    They synchronize thousands of times in a step. GNU OpenMP spins for milliseconds at each
-    barrier, which is free on an idle machine and ruinous on a shared one: with a busy neighbour on
-    two cores a step's vocabulary head took 10 s, but 1.4 s with a spin count of 3,000 and 1.9 s
-    with 8,000; on an idle machine it took 0.5 to 0.6 s with any of them.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # read when torch is imported
 
 
 def _saved(end: BaseException) -> str:

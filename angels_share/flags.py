@@ -264,9 +264,12 @@ def _check_size(name: str, value: Any) -> None:
 
 
 def _check(flag: Flag, value: Any) -> None:
+    if value in ("", []):  # as of an unset variable in a shell
+        raise UserError(f"--{flag.name} is empty: give a value, or leave it out")
     for item in value if flag.many else [value]:
         accepted = (int, float) if flag.kind is float else flag.kind
-        if not isinstance(item, accepted):
+        is_stray_bool = isinstance(item, bool) and flag.kind is not bool
+        if not isinstance(item, accepted) or is_stray_bool or item == "":
             raise UserError(f"--{flag.name} {item!r}: expected {flag.kind.__name__}")
         _check_choice(flag.name, item, flag.choices)
         if flag.check and (complaint := flag.check(item)):

@@ -4,6 +4,7 @@ The names below are the public API. They are imported on first access, so that `
 wait for torch.
 """
 
+import sys
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -56,4 +57,6 @@ def __getattr__(name: str) -> Any:
         name = _RENAMED[name]
     if name not in _MODULES:
         raise AttributeError(f"module 'distil_trainer' has no attribute {name!r}")
+    if "torch" not in sys.modules:  # what reads the setting once, when it is imported
+        import_module("angels_share.hardware").limit_spinning()
     return getattr(import_module(f"distil_trainer.{_MODULES[name]}"), name)

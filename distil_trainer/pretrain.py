@@ -167,7 +167,11 @@ class _Job:
         _print_no_sums(trainer)
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))
-        trainer.train(resume_from_checkpoint=self._resume())
+        try:
+            trainer.train(resume_from_checkpoint=self._resume())
+        except (KeyboardInterrupt, SystemExit):
+            if trainer.stop_signal is None:  # not ended by a checkpoint: a second signal, say
+                raise
         return self._finish(trainer, {"teachers": identities, "corpus": _corpus_record(corpus)})
 
     def _teacher_names(self) -> list[str]:

@@ -24,8 +24,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from angels_share.cli import Command, limit_spinning
+from angels_share.cli import Command
 from angels_share.errors import RunFailed, UserError
+from angels_share.hardware import limit_spinning
 from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.imports import require_extra
 from angels_share.names import nearest
@@ -79,15 +80,17 @@ class Results:
     Attributes:
         root: the results folder.
         found: the results by their keys, and the files in the folder that don't count.
+        row: the row that was taken out of more, with its name among these; None for all rows.
     """
 
     root: Path
     found: Found = field(default_factory=Found)
+    row: Row | None = None
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The rows of the tables: a model under settings, with a cell for each task."""
-        return tuple(rows_of(self.found))
+        return tuple(rows_of(self.found)) if self.row is None else (self.row,)
 
     @property
     def labels(self) -> list[str]:
@@ -115,7 +118,7 @@ class Results:
         """
         row = entry_named(name, self.rows, self.root).row
         keys = {result.key for result in row.results}
-        return Results(self.root, _only(self.found, keys))
+        return Results(self.root, _only(self.found, keys), row)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a data frame with a line per run; scores and metrics are in percent.
@@ -210,10 +213,10 @@ def _medians(row: Row, tasks: Sequence[str]) -> list[float | None]:
 
 
 def evaluate(
-    model: str | Path | Sequence[str | Path],
-    tasks: str | Path | Task | Sequence[str | Path | Task] = "all",
+    model: str | Path | Iterable[str | Path],
+    tasks: str | Path | Task | Iterable[str | Path | Task] = "all",
     *,
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Iterable[int] = 5,
     results_dir: str | Path = "results",
     data_dir: str | Path | None = None,
     teacher: str | Path | None = None,
@@ -257,7 +260,7 @@ def evaluate(
     """
     given = {
         **_seeds(seeds),
-        "model": [model] if isinstance(model, str | Path) else list(model),
+        "model": [model] if isinstance(model, str | Path) else model,
         "results_dir": results_dir,
         "data_dir": data_dir,
         "teacher": teacher,
@@ -267,7 +270,12 @@ def evaluate(
         "rerun": rerun,
         **flags,
     }
-    chosen = {name: _plain(value) for name, value in given.items() if value is not None}
+    required = ("model", "results_dir", "num_seeds", "seeds")
+    chosen = {
+        name: _plain(value)
+        for name, value in given.items()
+        if value is not None or name in required
+    }
     limit_spinning()  # of the workers' threads, as the commands do
     keys: set[str] = set()
     by_command: dict[str, list[Task]] = {}
@@ -283,18 +291,23 @@ def evaluate(
     return Results(root, _only(find(root), keys))
 
 
-def _seeds(seeds: int | Sequence[int]) -> dict[str, Any]:
-    return {"num_seeds": seeds} if isinstance(seeds, int) else {"seeds": list(seeds)}
+def _seeds(seeds: int | Iterable[int]) -> dict[str, Any]:
+    plain = _plain(seeds)
+    return {"seeds": plain} if isinstance(plain, list) else {"num_seeds": plain}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a `--config` file would have it."""
-    if isinstance(value, list | tuple):
+    """Return a value as a `--config` file would have it: no numpy numbers, arrays or generators."""
+    if isinstance(value, str | Mapping) or value is None:
+        return value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Iterable) and not isinstance(value, Path):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def _tasks(tasks: str | Path | Task | Sequence[str | Path | Task]) -> list[Task]:
+def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:
     several = [tasks] if isinstance(tasks, str | Path | Task) else list(tasks)
     found: dict[str, Task] = {}
     for each in several:
@@ -389,7 +402,7 @@ def tables(
 
 
 def compare(
-    a: Results, b: Results, *others: Results, tasks: Sequence[str] | None = None
+    a: Results, b: Results, *others: Results, tasks: str | Task | Iterable[str | Task] | None = None
 ) -> Comparison:
     """Compare models on the tasks that all of them have results of.
 
@@ -406,10 +419,16 @@ def compare(
     Raises:
         UserError: results of several rows, or nothing that can be compared.
     """
-    return compare_rows([_entry(results) for results in (a, b, *others)], tasks)
+    names: list[str] | None = None
+    if tasks is not None:
+        wanted = [tasks] if isinstance(tasks, str | Task) else tasks
+        names = [each.name if isinstance(each, Task) else each for each in wanted]
+    return compare_rows([_entry(results) for results in (a, b, *others)], names)
 
 
 def _entry(results: Results) -> Entry:
+    if not isinstance(results, Results):
+        raise UserError(f'compare takes results, such as load_results()["bert"], not {results!r}')
     if len(results.rows) != 1:
         listed = ", ".join(f'results["{label}"]' for label in results.labels)
         raise UserError(
@@ -417,7 +436,7 @@ def _entry(results: Results) -> Entry:
             + (f": choose one, such as {listed}" if listed else "")
         )
     (row,) = results.rows
-    return Entry(row.label, row, results.root)
+    return Entry(row.short, row, results.root)
 
 
 def chart(comparison: Comparison) -> "Chart":

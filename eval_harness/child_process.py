@@ -6,11 +6,14 @@ Used for the sweep's local workers and for the benches of `speed`.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import current_process, get_context, resource_tracker
 from types import ModuleType
 from typing import Any
+
+from angels_share.errors import UserError
 
 PATIENCE_SECONDS = 10.0
 """How long a process with nothing left to do may take to exit before it is killed."""
@@ -33,7 +36,16 @@ class ChildProcess:
         )
 
     def start(self) -> None:
-        """Start the process with the current environment."""
+        """Start the process with the current environment.
+
+        Raises:
+            UserError: this process is one that may start none.
+        """
+        if current_process().daemon:
+            raise UserError(
+                "runs are done in processes of their own, which one of a multiprocessing.Pool may "
+                "not start: call it from the main process"
+            )
         # The first child would start the tracker, and that start unblocks SIGINT again.
         resource_tracker.ensure_running()
         with _interrupts_blocked(), _main_module_hidden():
@@ -106,12 +118,16 @@ def _main_module_hidden() -> Iterator[None]:
     What it is to call here is in our own modules, so it needs nothing of the script, which then
     needs no such line.
     """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    with _hiding:  # two threads would restore each other's empty module
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
+_hiding = threading.Lock()
 
 
 @contextmanager

@@ -8,12 +8,14 @@
     both = evaluate.combine([load_metric("accuracy"), load_metric("matthews")])
 
 `evaluate.load("glue", "mrpc")` downloads a script and runs it; these need no network, run no code
-but the package's, and use the same functions as the tables. Names and scales are that library's:
-shares of 1 for GLUE, percent for SQuAD. `score` is what a table shows, the mean of a task's primary
-metrics.
+but the package's, and use the same functions as the tables. Inputs, names and scales are those of
+that library's `glue`, `squad` and `squad_v2`: shares of 1 for GLUE, percent for SQuAD. `score` is
+what a table shows, the mean of a task's primary metrics; `squad_v2`'s search for the best threshold
+is not there.
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, get_args
 
 import evaluate
@@ -44,6 +46,10 @@ def load_metric(name: str | Task, **settings: Any) -> evaluate.EvaluationModule:
     Raises:
         UserError: no such task or metric.
     """
+    known = signature(evaluate.EvaluationModule).parameters.keys() - {"kwargs", "config_name"}
+    for setting in settings:
+        if setting not in known:
+            raise UserError(f"unknown setting {setting!r}{nearest(setting, known)}")
     if settings.get("num_process", 1) == 1:
         settings.setdefault("keep_in_memory", True)  # no files, and so none that two runs share
     task = name if isinstance(name, Task) else _task_named(name)
@@ -100,42 +106,78 @@ class _OfLabels(_Module):
         super().__init__(task, **settings)
 
     def _features(self) -> Mapping[str, Any]:
-        value = Value("float64" if self._task.is_regression else "int64")
-        return {"predictions": value, "references": value}
+        # As numbers of any kind: integers would cut 0.7 off to class 0 without a word.
+        return {"predictions": Value("float64"), "references": Value("float64")}
 
     def _compute(
         self, predictions: Sequence[float], references: Sequence[float]
     ) -> dict[str, float]:
+        if not self._task.is_regression:
+            predictions, references = map(_as_classes, (predictions, references))
         found = compute_metrics(self._task, predictions, references)
         score = found.pop("score")
         named = {_THEIR_NAMES.get(name, name): value for name, value in found.items()}
         return named if self._is_single else {**named, "score": score}
 
 
+def _as_classes(values: Sequence[float]) -> list[int]:
+    if odd := [value for value in values if value != int(value)]:
+        raise UserError(f"{odd[0]} is no class id: give the most probable class, not its score")
+    return [int(value) for value in values]
+
+
+_PARTS = {"": "", "HasAns_": "has_answer_", "NoAns_": "no_answer_"}
+"""The prefixes of SQuAD 2.0's results there, and here."""
+
+
 class _OfAnswers(_Module):
     """Exact match and F1 of answers to questions, in percent, by SQuAD's official rules."""
 
     _inputs = (
-        "\npredictions: {id, prediction_text}; '' for no answer. references: {id, answers}, with "
-        "the gold answers' text and answer_start.\n"
+        "\npredictions: {id, prediction_text}, and for SQuAD 2.0 no_answer_probability; above "
+        "no_answer_threshold [1.0] it means no answer. references: {id, answers}, with the gold "
+        "answers' text and answer_start.\n"
     )
 
     def _features(self) -> Mapping[str, Any]:
         text = Value("string")
         answers = {"text": Several(text), "answer_start": Several(Value("int32"))}
+        predicted = {"id": text, "prediction_text": text}
+        if self._task.allows_no_answer:
+            predicted["no_answer_probability"] = Value("float32")
         return {
-            "predictions": {"id": text, "prediction_text": text},
+            "predictions": predicted,
             "references": {"id": text, "answers": answers},
         }
 
     def _compute(
-        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+        self,
+        predictions: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
+        no_answer_threshold: float = 1.0,
     ) -> dict[str, float]:
-        texts = {str(each["id"]): str(each["prediction_text"]) for each in predictions}
+        if not references:
+            raise UserError("no questions to score")
+        texts = {
+            str(each["id"]): ""
+            if each.get("no_answer_probability", 0.0) > no_answer_threshold
+            else str(each["prediction_text"])
+            for each in predictions
+        }
         if missing := [each["id"] for each in references if each["id"] not in texts]:
             raise UserError(f"no prediction for question {missing[0]!r}")
         golds = [list(each["answers"]["text"]) for each in references]
         version2 = self._task.allows_no_answer
         scores = scores_of([texts[each["id"]] for each in references], golds, version2=version2)
         found = summary(scores, golds, version2=version2)
-        return {name: 100 * value for name, value in found.items()}
+        percent = {name: 100 * value for name, value in found.items()}
+        if not version2:
+            return percent
+        named: dict[str, float] = {}
+        for theirs, ours in _PARTS.items():
+            if f"{ours}f1" in percent:
+                named[f"{theirs}exact"] = percent[f"{ours}exact_match"]
+                named[f"{theirs}f1"] = percent[f"{ours}f1"]
+        answered = sum(map(bool, golds))
+        totals = {"": len(golds), "HasAns_": answered, "NoAns_": len(golds) - answered}
+        return named | {f"{part}total": count for part, count in totals.items() if count}

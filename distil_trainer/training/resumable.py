@@ -97,6 +97,9 @@ class ResumableTrainer(Trainer):
             UserError: there is no complete checkpoint to resume from, or a fresh start would lose
                 checkpoints.
             RunFailed: a value is not finite, or a checkpoint can't be written.
+            KeyboardInterrupt: Ctrl-C arrived; the checkpoint of the step that it ended is saved.
+                Likewise SystemExit (143) for SIGTERM. So a program doesn't go on with a student
+                that was trained in part.
         """
         self.first_step = 0
         folder = self._folder_to_resume(resume_from_checkpoint)
@@ -105,6 +108,15 @@ class ResumableTrainer(Trainer):
         with self._catching_signals():
             output = super().train(resume_from_checkpoint=folder, **rest)
         self.seconds_trained = time.monotonic() - started
+        if self.stop_signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if self.stop_signal is not None:
+            step = self.state.global_step
+            raise KeyboardInterrupt(
+                f"interrupted at step {step} of {self.state.max_steps}: saved "
+                f"{self.args.output_dir}/{checkpoint.PREFIX}{step}; "
+                "train(resume_from_checkpoint=True) goes on"
+            )
         return output
 
     def _folder_to_resume(self, requested: Any) -> str | None:
@@ -114,7 +126,8 @@ class ResumableTrainer(Trainer):
         if (elsewhere or not requested) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
             raise UserError(
                 f"{output_dir} holds checkpoints of an earlier run; add --resume_from_checkpoint "
-                "to continue it, or use another --output_dir"
+                "to continue it (from Python: train(resume_from_checkpoint=True)), or use another "
+                "--output_dir"
             )
         if not requested:
             return None

@@ -85,22 +85,43 @@ def difference(model: Scores, other: Scores) -> Difference | None:
     A single model has no variance over seeds: it is taken as it is, and what is found is about it
     alone.
     """
-    value = float(model.points.mean() - other.points.mean())
+    return mean_difference([(model, other)])
+
+
+def mean_difference(pairs: Sequence[tuple[Scores, Scores]]) -> Difference | None:
+    """Return the mean of a model's differences from another over tasks; None if one is undefined.
+
+    Each task has a variance over its own seeds, however many these are.
+
+    Args:
+        pairs: the model's and the other's scores on each task, each task with draws of its own.
+    """
+    count = len(pairs)
+    value = float(np.mean([ours.points.mean() - theirs.points.mean() for ours, theirs in pairs]))
     if not np.isfinite(value):
         return None
-    if model.counted != other.counted:
+    if any(ours.counted != theirs.counted for ours, theirs in pairs):
         return Difference(value, why="other tokenizer")
-    sizes = (len(model.points), len(other.points))
+    sizes = [len(each.points) for pair in pairs for each in pair]
     if any(1 < size < FEWEST_SEEDS for size in sizes):
         return Difference(value, why="n too small")
-    resampled = model.resampled.mean(axis=0) - other.resampled.mean(axis=0)
+    resampled = np.mean(
+        [ours.resampled.mean(axis=0) - theirs.resampled.mean(axis=0) for ours, theirs in pairs],
+        axis=0,
+    )
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < (1 - _MOST_UNDEFINED) * len(resampled):
         return Difference(value, why="undefined in too many resamples")
-    over_examples = (float(defined.var(ddof=1)), model.examples - 1)
-    found = _with_interval(value, [over_examples, *_variances_over_seeds(model, other)])
+    examples = sum(ours.examples for ours, _ in pairs)
+    over_seeds = [
+        (variance / count**2, freedom)
+        for ours, theirs in pairs
+        for variance, freedom in _variances_over_seeds(ours, theirs)
+    ]
+    over_examples = (float(defined.var(ddof=1)), examples - 1)
+    found = _with_interval(value, [over_examples, *over_seeds])
     is_same = found.half == 0 and found.p == 1
-    if model.examples < FEWEST_EXAMPLES and not is_same:
+    if examples < FEWEST_EXAMPLES and not is_same:
         return Difference(value, why="too few examples")
     return found
 

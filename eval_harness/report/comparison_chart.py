@@ -22,7 +22,8 @@ def comparison_chart(comparison: Comparison) -> Chart:
     labels = [entry.label for entry in comparison.entries[1:]]
     reference = comparison.reference.label
     marks = marks_of(labels)
-    tasks = [task for task in (MEAN, *comparison.tasks) if task in comparison.scores]
+    means = [MEAN] if comparison.has_mean else []
+    tasks = [*means, *(task for task in comparison.tasks if task in comparison.scores)]
     titles = {**comparison.titles, MEAN: f"mean of {len(comparison.tasks)}"}
     caption = (
         f"Difference from {reference} in points, of the means over seeds, with 95 % intervals over "

@@ -136,6 +136,7 @@ _DATA = Open(
         **dict.fromkeys(("source", "content", "name", "title"), TEXT),
         "revision": TEXT_OR_NONE,
         "overlap": COUNT,
+        "primary": [TEXT],
     }
 )
 _PROVENANCE = Open(

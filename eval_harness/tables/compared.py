@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from angels_share.errors import UserError
+from angels_share.files import hash_of
 from angels_share.names import nearest, short_name_of
 from eval_harness.intervals.bootstrap import Interval
-from eval_harness.intervals.differences import Difference, Scores, difference, holm, mean_over_tasks
+from eval_harness.intervals.differences import (
+    Difference,
+    Scores,
+    difference,
+    holm,
+    mean_difference,
+)
 from eval_harness.results.store import InvalidResult
 from eval_harness.runs.models import folder_name
 from eval_harness.tables.cells import mean_cell, score_cell, tasks_with_results, titles_of
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 
 MEAN = "mean"
 """The key of the mean over all tasks, among the tasks."""
+RESAMPLES = 4000
+"""So many that chance in the drawing moves an interval by about a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Comparison:
     Attributes:
         entries: the models; the others are compared with the first.
         tasks: the tasks.
-        scores: every model's score by seed, in percent, by task or `MEAN`, then by label.
+        scores: every model's score by seed, in percent, by task, then by label.
         without_interval: tasks whose predictions can't be resampled, and why.
         left_out: tasks that some model has and that can't be compared, and why.
     """
@@ -91,13 +100,22 @@ class Comparison:
     @cached_property
     def differences(self) -> Mapping[tuple[str, str], Difference]:
         """How much higher each other model scores than the first, by task or `MEAN`, and label."""
-        found = {}
-        for task, scores in self.scores.items():
-            for entry in self.entries[1:]:
-                change = difference(scores[entry.label], scores[self.reference.label])
-                if change is not None:
-                    found[task, entry.label] = change
-        return found
+        found: dict[tuple[str, str], Difference | None] = {}
+        for entry in self.entries[1:]:
+            pairs = {
+                task: (scores[entry.label], scores[self.reference.label])
+                for task, scores in self.scores.items()
+            }
+            for task, pair in pairs.items():
+                found[task, entry.label] = difference(*pair)
+            if self.has_mean:
+                found[MEAN, entry.label] = mean_difference(list(pairs.values()))
+        return {key: change for key, change in found.items() if change is not None}
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether there are several tasks, and each can be resampled."""
+        return len(self.tasks) > 1 and not self.without_interval
 
     @cached_property
     def adjusted(self) -> Mapping[tuple[str, str], float]:
@@ -243,12 +261,14 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
             raise UserError(f"no results on {name!r}{nearest(name, candidates)} (known: {known})")
     comparable: list[str] = []
     left_out: dict[str, str] = {}
-    for task in tasks or candidates:
+    for task in dict.fromkeys(candidates if tasks is None else tasks):
         reasons = (why_not_comparable(each.row, reference.row, task) for each in others)
         if (why := next(filter(None, reasons), None)) is None:
             comparable.append(task)
         else:
             left_out[task] = why
+    if tasks is not None and not tasks:
+        raise UserError("tasks: name one or more, or leave it out")
     if not comparable:
         titles = titles_of(entry.row for entry in entries)
         reasons_by_task = (f"{titles[task]}: {why}" for task, why in left_out.items())
@@ -258,14 +278,24 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
 
 
 def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries, rows of one label with their folder: each folder labels its own rows."""
-    labels = [entry.label for entry in entries]
-    return [
-        entry
-        if labels.count(entry.label) == 1
-        else Entry(f"{entry.label} ({entry.root.name})", entry.row, entry.root)
-        for entry in entries
-    ]
+    """Return the entries, those of one label told apart: each folder labels its own rows only."""
+    unique = []
+    for entry in entries:
+        alike = [each for each in entries if each.label == entry.label]
+        marks = next(
+            marks
+            for marks in (
+                [each.root.resolve().name for each in alike],
+                [each.row.model.digest for each in alike],
+                [str(number) for number in range(1, len(alike) + 1)],
+            )
+            if len(set(marks)) == len(alike)
+        )
+        mark = marks[alike.index(entry)]
+        label = entry.label if len(alike) == 1 else f"{entry.label} ({mark})"
+        unique.append(Entry(label, entry.row, entry.root))
+    assert len({entry.label for entry in unique}) == len(entries), "two models have one label"
+    return unique
 
 
 def _scores(
@@ -274,9 +304,14 @@ def _scores(
     """Return the scores by task and label, and why those of other tasks can't be resampled."""
     scores: dict[str, dict[str, Scores]] = {}
     without: dict[str, str] = {}
-    for number, task in enumerate(tasks):
+    for task in tasks:
+        # The draws depend on the task alone, not on what else is compared.
+        number = int(hash_of(task), 16)
         try:
-            found = [task_scores(entry.row, task, entry.root, number) for entry in entries]
+            found = [
+                task_scores(entry.row, task, entry.root, number=number, resamples=RESAMPLES)
+                for entry in entries
+            ]
         except InvalidResult as error:
             without[task] = f"{error.path.name} {error.reason}"
             continue
@@ -284,11 +319,6 @@ def _scores(
             without[task] = "their predictions are of other examples"
             continue
         scores[task] = {entry.label: each for entry, (each, _) in zip(entries, found, strict=True)}
-    if len(tasks) > 1 and not without:
-        labels = [entry.label for entry in entries]
-        means = {name: mean_over_tasks([scores[task][name] for task in tasks]) for name in labels}
-        if all(len(mean.seeds) for mean in means.values()):
-            scores[MEAN] = means
     return scores, without
 
 
@@ -355,7 +385,20 @@ def _sentence(comparison: Comparison, label: str) -> str:
         if comparison.is_told(task, label)
         else "chance alone may explain that"
     )
-    return f"{label} scores {value} ±{change.half:.1f} {direction} than {base} ({of}): {verdict}."
+    single = _of_single_runs(comparison, task, label)
+    return (
+        f"{label} scores {value} ±{change.half:.1f} {direction} than {base} ({of}): {verdict}"
+        f"{single}."
+    )
+
+
+def _of_single_runs(comparison: Comparison, task: str, label: str) -> str:
+    """Return the qualification of what is found of runs with one seed, "" if there are none."""
+    tasks = comparison.tasks if task == MEAN else (task,)
+    names = (label, comparison.reference.label)
+    if all(len(comparison.scores[each][name].points) > 1 for each in tasks for name in names):
+        return ""
+    return ", for these runs; where there is one seed, another may give another answer"
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -389,9 +432,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     )
     for task, why in comparison.without_interval.items():
         yield f"No interval for {comparison.titles[task]}: {why}."
-    if len(comparison.tasks) > 1 and MEAN not in comparison.scores:
-        why = "a task has none" if comparison.without_interval else "no seed has all tasks"
-        yield f"No interval for the mean: {why}."
+    if len(comparison.tasks) > 1 and not comparison.has_mean:
+        yield "No interval for the mean: a task has none."
     for task, why in comparison.left_out.items():
         yield f"Not compared: {comparison.titles[task]}: {why}."
     rows = [entry.row for entry in comparison.entries]

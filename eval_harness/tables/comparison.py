@@ -5,7 +5,9 @@ hash of everything that it depends on.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -115,7 +117,8 @@ def _interval(
             _pair_predictions(task, row.cells[task], other.cells[task], root) for task in tasks
         ]
         interval = _COMPARISONS[comparison](pairs, int(name, 16))
-        write_json(path, {"made_of": made_of, **asdict(interval)})
+        with suppress(OSError):  # where a cache can't be kept, it is made again the next time
+            write_json(path, {"made_of": made_of, **asdict(interval)})
     return interval
 
 
@@ -131,11 +134,16 @@ def scores_by_seed(row: Row, tasks: Sequence[str], root: Path) -> Scores:
         InvalidResult: predictions are missing, damaged, or of other examples.
     """
     return mean_over_tasks(
-        [task_scores(row, task, root, number)[0] for number, task in enumerate(tasks)]
+        [
+            task_scores(row, task, root, number=number, resamples=RESAMPLES)[0]
+            for number, task in enumerate(tasks)
+        ]
     )
 
 
-def task_scores(row: Row, task: str, root: Path, number: int = 0) -> tuple[Scores, str]:
+def task_scores(
+    row: Row, task: str, root: Path, *, number: int, resamples: int
+) -> tuple[Scores, str]:
     """Return a row's score on a task, in percent, for every seed, and a hash of the examples.
 
     Args:
@@ -144,6 +152,7 @@ def task_scores(row: Row, task: str, root: Path, number: int = 0) -> tuple[Score
         root: the results folder, which holds the predictions.
         number: of the bootstrap's draws. Rows that are compared on a task need equal ones, tasks
             that are averaged different ones.
+        resamples: how often the examples are drawn.
 
     Raises:
         InvalidResult: predictions are missing, damaged, or of other examples.
@@ -155,11 +164,11 @@ def task_scores(row: Row, task: str, root: Path, number: int = 0) -> tuple[Score
             raise InvalidResult(path_of(root, result.key), "has other examples than the rest")
     labels = evaluated[0].labels
     predictions = np.stack([each.predictions for each in evaluated], axis=1)
-    score = _score_of(results[0], evaluated[0].kind)
+    score = _score_of(results, evaluated[0].kind)
     random = np.random.default_rng([0, number])
     size = len(predictions)
     resampled = [
-        score(counts, predictions, labels) for counts in bootstrap.draws(random, size, RESAMPLES)
+        score(counts, predictions, labels) for counts in bootstrap.draws(random, size, resamples)
     ]
     scores = Scores(
         100 * score(np.ones((1, size)), predictions, labels)[0],
@@ -197,30 +206,36 @@ _Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
 """The scores, [resamples, seeds], of counts, predictions and labels."""
 
 
-def _score_of(result: TaskResult, predictions: type[Predictions]) -> _Score:
+def _score_of(results: Sequence[TaskResult], predictions: type[Predictions]) -> _Score:
     if predictions is AnsweredQuestions:
         return lambda counts, f1, _labels: (counts @ f1) / counts.sum(axis=1)[:, None]
-    return partial(bootstrap.metric_scores, primary_metrics(result))
+    return partial(bootstrap.metric_scores, primary_metrics(results))
 
 
-def primary_metrics(result: TaskResult) -> tuple[Metric, ...]:
-    """Return the metrics whose mean is a result's score.
+def primary_metrics(results: Sequence[TaskResult]) -> tuple[Metric, ...]:
+    """Return the metrics whose mean is the score of a task's results.
 
-    A result records all metrics of a custom task, the primary ones first, but not how many these
-    are: as many as have a mean nearest to the score.
+    The results of a custom task record them. Older ones record all metrics, the primary ones first,
+    but not how many these are: as many as have means nearest to the scores of all seeds.
     """
+    first = results[0]
     for task in TASKS:
-        if task.name == result.task:
+        if task.name == first.task:
             return task.primary
-    measures: list[Metric] = list(result.settings.task.get("measures", ()))
+    if recorded := first.data.get("primary"):
+        return tuple(recorded)
+    measures: list[Metric] = list(first.settings.task.get("measures", ()))
+    choices = [tuple(measures[:count]) for count in range(1, len(measures) + 1)]
+    return min(choices, key=lambda names: sum(_misfit(result, names) for result in results))
+
+
+def _misfit(result: TaskResult, names: Sequence[Metric]) -> float:
+    """Return how far the mean of some metrics is from a result's score; infinite if one lacks."""
     saved = next(each for each in result.scores.values() if each.get("score") == result.score)
-    known = [each for each in measures if saved.get(each) is not None]
-    return min(
-        (tuple(known[:count]) for count in range(1, len(known) + 1)),
-        key=lambda names: abs(
-            sum(saved[name] or 0.0 for name in names) / len(names) - (result.score or 0.0)
-        ),
-    )
+    values = [saved.get(name) for name in names]
+    if result.score is None or None in values:
+        return math.inf
+    return abs(sum(value or 0.0 for value in values) / len(values) - result.score)
 
 
 def _hashes(cell: Cell) -> dict[str, str]:

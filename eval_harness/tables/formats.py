@@ -45,7 +45,10 @@ def to_markdown(table: Table) -> str:
         for block in _blocks([columns, *rows])
     ]
     notes = "\n".join(_wrapped_note(_escape_note(note)) for note in table.notes)
-    return "\n\n".join(part for part in (f"# {table.title}", *bodies, notes) if part) + "\n"
+    return (
+        "\n\n".join(part for part in (f"# {_escape_note(table.title)}", *bodies, notes) if part)
+        + "\n"
+    )
 
 
 def _blocks(rows: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -79,8 +82,8 @@ def _wrapped_note(note: str) -> str:
     return "- " + "\n  ".join(lines).replace("\0", " ")
 
 
-_MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])")
-"""What markdown takes for markup; an underscore within a word is not."""
+_MARKUP = re.compile(r"[\\|<*`]|(?<![^\W_])_|_(?![^\W_])|\[(?=[^\]]*\]\()")
+"""What markdown takes for markup; an underscore within a word is not, nor a mark like `[a]`."""
 _ESCAPED = r"\\\g<0>"
 
 

@@ -234,6 +234,10 @@ def _description(data: TaskData[Any]) -> dict[str, Any]:
         "examples": {split.name: len(split) for split in splits},
         "overlap": data.overlap,
         **({"name": data.name} if data.name else {}),
-        # Of a custom task nothing but its results tells others what it is called.
-        **({"title": data.task.title} if data.task.table == CUSTOM else {}),
+        # Of a custom task nothing but its results tells others what it is called and scored by.
+        **(
+            {"title": data.task.title, "primary": list(data.task.primary)}
+            if data.task.table == CUSTOM
+            else {}
+        ),
     }

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import made_results as made
+import numpy as np
 import pytest
 import worlds
 
@@ -169,6 +170,39 @@ def test_two_models_are_compared(tmp_path):
         compare(results, results["bert"])
 
 
+def test_two_settings_of_a_model_are_compared_with_each_other(tmp_path):
+    """Prevents `results[label]` of two rows of one model from being the same row."""
+    for rate, scores in ((1e-4, (0.5, 0.5, 0.6)), (1e-5, (0.8, 0.8, 0.9))):
+        given = made.settings("rte", overrides={"learning_rate": rate})
+        for result in made.seeds(*scores, given=given):
+            made.put(tmp_path, result, said=made.scoring(result.score))
+    results = load_results(tmp_path)
+    a, b = (results[label] for label in results.labels)
+    assert [a.labels, b.labels] == [[label] for label in results.labels]
+    frame = compare(a, b).to_pandas()
+    assert abs(frame.loc[0, "difference"]) == pytest.approx(30)
+
+
+def test_what_numpy_made_is_taken_as_what_it_is():
+    """Prevents seeds of an array, or a limit from a computation, from being refused."""
+    assert api._plain(np.int64(8)) == 8
+    assert type(api._plain(np.int64(8))) is int
+    assert api._seeds(np.arange(1, 3)) == {"seeds": [1, 2]}
+    assert api._seeds(range(2)) == {"seeds": [0, 1]}
+    assert api._seeds(np.int64(2)) == {"num_seeds": 2}
+
+
+def test_names_in_place_of_results_are_one_line(tmp_path):
+    """Prevents an AttributeError where a newcomer gives names; and tasks that are given as one."""
+    results = some(tmp_path)
+    with pytest.raises(UserError, match="compare takes results"):
+        compare("bert", "distilbert")
+    one = compare(results["bert"], results["distilbert"], tasks="rte")
+    assert one.tasks == ("rte",)
+    with pytest.raises(UserError, match="name one or more"):
+        compare(results["bert"], results["distilbert"], tasks=[])
+
+
 def test_tables_are_texts_by_name(tmp_path):
     """Prevents tables from Python that lack a row, or files that nobody asked for."""
     results = some(tmp_path)
@@ -195,6 +229,10 @@ def test_tables_are_texts_by_name(tmp_path):
         ({"tasks": "ret"}, "unknown task 'ret'; did you mean 'rte'"),
         ({"tasks": []}, "name one or more"),
         ({"seeds": 0}, "num_seeds 0: must be above 0"),
+        ({"seeds": [True]}, "seeds True: expected int"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": None}, "num_seeds: None is null"),
+        ({"data_dir": ""}, "data_dir is empty"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_before_any_work(tmp_path, monkeypatch, keywords, said):

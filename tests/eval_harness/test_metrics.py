@@ -115,11 +115,27 @@ def test_answers_are_matched_by_id_and_none_may_be_missing():
         load_metric("squad").compute(**wrong)
 
 
-def test_no_answer_is_the_empty_text():
-    """Prevents SQuAD 2.0 from being scored by the rules of 1.1."""
-    found = load_metric("squad_v2").compute(**answers(("a", "", []), ("b", "x", [])))
-    assert found["exact_match"] == 50
-    assert found["no_answer_f1"] == 50
+def test_no_answer_is_the_empty_text_or_what_is_improbable_enough():
+    """Prevents SQuAD 2.0 from being scored by the rules of 1.1, or a probability without effect."""
+    given = answers(("a", "", []), ("b", "x", []), ("c", "river", ["river"]))
+    for each in given["predictions"]:
+        each["no_answer_probability"] = 0.5
+    found = load_metric("squad_v2").compute(**given)
+    assert found["exact"] == pytest.approx(200 / 3)
+    assert (found["NoAns_f1"], found["HasAns_f1"]) == (50, 100)
+    assert (found["total"], found["HasAns_total"], found["NoAns_total"]) == (3, 1, 2)
+    found = load_metric("squad_v2").compute(**given, no_answer_threshold=0.4)
+    assert (found["NoAns_f1"], found["HasAns_f1"]) == (100, 0)
+
+
+def test_what_would_be_cut_off_or_ignored_is_refused():
+    """Prevents probabilities from being read as class 0, and a setting that nobody reads."""
+    with pytest.raises(UserError, match=r"0\.7 is no class id"):
+        load_metric("rte").compute(predictions=[0.7, 0.2], references=[1, 0])
+    with pytest.raises(UserError, match="unknown setting 'average'"):
+        load_metric("f1", average="macro")
+    with pytest.raises(UserError, match="no questions to score"):
+        load_metric("squad").compute(predictions=[], references=[])
 
 
 def test_nothing_is_left_on_disk_and_nothing_is_shared(tmp_path, monkeypatch, labels):

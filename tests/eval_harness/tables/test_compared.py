@@ -10,9 +10,10 @@ import pytest
 from angels_share.errors import UserError
 from eval_harness.results.store import find, withhold
 from eval_harness.runs.run import Settings
-from eval_harness.tables import comparison as comparison_module
+from eval_harness.tables import compared as compared_module
 from eval_harness.tables.compared import (
     MEAN,
+    Entry,
     compare_rows,
     comparison_table,
     entry_named,
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("few_resamples")
 
 @pytest.fixture
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(comparison_module, "RESAMPLES", 200)
+    monkeypatch.setattr(compared_module, "RESAMPLES", 200)
 
 
 def put(root, model, task, *accuracies, first=1, **given):
@@ -90,28 +91,49 @@ def test_the_mean_does_not_pay_for_the_number_of_tasks(tmp_path):
     )
 
 
-def test_a_mean_is_over_the_seeds_that_all_tasks_have(tmp_path):
-    """Prevents seed 1 of one task from being averaged with seed 3 of another."""
-    for model, shares in ((made.BERT, (0.5, 0.6, 0.7, 0.8)), (made.STUDENT, (0.6, 0.7, 0.8, 0.9))):
-        put(tmp_path, model, "rte", *shares[:3])
-        put(tmp_path, model, "qnli", *shares[1:], first=2)
+def test_a_mean_is_that_of_the_differences_whatever_the_seeds(tmp_path):
+    """Prevents a mean over the seeds that all tasks have: of other numbers than those beside it,
+
+    and with one common seed without the variance over seeds that was measured.
+    """
+    for model, shares in ((made.BERT, (0.5, 0.6, 0.7)), (made.STUDENT, (0.9, 0.6, 0.8))):
+        put(tmp_path, model, "rte", *shares)
+        put(tmp_path, model, "qnli", *shares[::-1], first=3)
     found = compared(tmp_path, "bert", "distilbert")
-    assert found.scores[MEAN]["bert"].seeds == (2, 3)
-    assert found.scores[MEAN]["bert"].points == pytest.approx([60, 70])
+    parts = [found.differences[task, "distilbert"] for task in found.tasks]
+    mean = found.differences[MEAN, "distilbert"]
+    assert mean.value == pytest.approx(np.mean([part.value for part in parts]))
+    squares = [part.half**2 for part in parts]
+    assert mean.half == pytest.approx(np.sqrt(sum(squares)) / 2, rel=0.1)
 
 
-def test_tasks_without_a_common_seed_have_no_mean(tmp_path):
-    """Prevents a mean over no seeds, which is nan."""
-    for model in (made.BERT, made.STUDENT):
-        put(tmp_path, model, "rte", 0.5)
-        put(tmp_path, model, "qnli", 0.6, first=2)
-    found = compared(tmp_path, "bert", "distilbert")
-    assert MEAN not in found.scores
-    text = to_markdown(comparison_table(found))
-    assert "No interval for the mean: no seed has all tasks." in text
-    assert sentences(found) == [
-        "distilbert and bert: no interval of the difference (mean of 2 tasks)."
-    ]
+def test_what_is_found_of_single_runs_says_so(tmp_path):
+    """Prevents one seed of each model from being quoted as a difference of the models."""
+    put(tmp_path, made.BERT, "rte", 0.5)
+    put(tmp_path, made.STUDENT, "rte", 0.9)
+    (said,) = sentences(compared(tmp_path, "bert", "distilbert"))
+    assert "more than chance explains, for these runs; where there is one seed" in said
+    for seed in (2, 3):
+        put(tmp_path, made.BERT, "rte", 0.5, first=seed)
+        put(tmp_path, made.STUDENT, "rte", 0.9, first=seed)
+    (said,) = sentences(compared(tmp_path, "bert", "distilbert"))
+    assert said.endswith("more than chance explains.")
+
+
+def test_the_draws_depend_on_the_task_alone(tmp_path):
+    """Prevents a star that comes and goes with the other tasks that are compared."""
+    rng = np.random.default_rng(1)
+    for task in ("qnli", "rte"):
+        for model in (made.BERT, made.STUDENT):
+            put(tmp_path, model, task, *rng.uniform(0.4, 0.9, 3).round(2))
+    alone = compared(tmp_path, "bert", "distilbert", tasks=["rte", "rte"])
+    assert alone.tasks == ("rte",)
+    both = compared(tmp_path, "bert", "distilbert")
+    key = ("rte", "distilbert")
+    assert both.differences[key] == alone.differences[key]
+    scores = [both.scores[task]["bert"].resampled - both.scores[task]["bert"].points[:, None]
+              for task in both.tasks]  # fmt: skip
+    assert abs(np.corrcoef(*(each.mean(axis=0) for each in scores))[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize("other", [{"content": "another-content0"}, {"labels": ["a", "b"]}])
@@ -155,7 +177,13 @@ def test_a_custom_task_is_scored_by_its_primary_metrics(tmp_path):
     for model in (made.BERT, made.STUDENT):
         result = made.result(model, "stars", score=0.7, given=own, scores={"validation": measured})
         made.put(tmp_path, result, said=said)
-    assert primary_metrics(result) == ("accuracy", "matthews")
+    assert primary_metrics([result]) == ("accuracy", "matthews")
+    collapsed = replace(
+        result, seed=2, score=0.0, scores={"validation": dict.fromkeys(measured, 0.0)}
+    )
+    assert primary_metrics([collapsed, result]) == ("accuracy", "matthews")
+    recorded = replace(result, data={**result.data, "primary": ["f1"]})
+    assert primary_metrics([recorded]) == ("f1",)
     found = compared(tmp_path, "bert", "distilbert")
     assert found.scores["stars"]["bert"].points == pytest.approx([70], abs=0.5)
     assert found.differences["stars", "distilbert"].half == 0
@@ -173,7 +201,7 @@ def test_a_score_is_that_of_the_result(tmp_path):
     result = made.result(made.BERT, "stsb", score=score, given=given)
     made.put(tmp_path, result, said=made.predictions(labels, said))
     (row,) = rows_of(find(tmp_path))
-    scores, _ = task_scores(row, "stsb", tmp_path)
+    scores, _ = task_scores(row, "stsb", tmp_path, number=1, resamples=200)
     assert scores.points == pytest.approx([100 * score], abs=1e-4)
     assert abs(scores.resampled.mean() - 100 * score) < 2
 
@@ -237,6 +265,22 @@ def test_two_folders_with_one_label_are_told_apart(tmp_path):
     assert [entry.label for entry in found.entries] == ["distilbert (before)", "distilbert (after)"]
     assert found.differences["rte", "distilbert (after)"].value == pytest.approx(10)
     assert found.retained[0].interval.percent is None
+
+
+@pytest.mark.parametrize("names", [("before/results", "after/results"), ("here", "here")])
+def test_models_of_one_name_are_compared_with_each_other(tmp_path, names):
+    """Prevents a model from being compared with itself because another has its label."""
+    entries = []
+    for number, (name, share) in enumerate(zip(names, (0.5, 0.8), strict=True)):
+        model = made.model("distilbert", f"{number}" * 8)
+        put(tmp_path / name / str(number), model, "rte", share)
+        rows = rows_of(find(tmp_path / name / str(number)))
+        root = tmp_path / name / str(number)
+        entries.append(Entry("distilbert", rows[0], root))
+    found = compare_rows(entries)
+    (change,) = found.differences.values()
+    assert change.value == pytest.approx(30)
+    assert len({entry.label for entry in found.entries}) == 2
 
 
 def test_json_has_the_numbers_behind_the_text(tmp_path):
