@@ -22,6 +22,23 @@ class PublishingTrainer(ResumableTrainer):
 
     teachers: list[PreTrainedModel]
 
+    def save_model(
+        self,
+        output_dir: str | None = None,
+        _internal_call: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
+    ) -> None:
+        """Save the student with its tokenizer; in `output_dir` of the arguments its record as well.
+
+        Args:
+            output_dir: the folder [that of the arguments].
+            _internal_call: whether it is a part of something else, such as a checkpoint.
+        """
+        super().save_model(output_dir, _internal_call)
+        own = Path(self.args.output_dir).resolve()
+        is_own = output_dir is None or Path(output_dir).resolve() == own
+        if is_own and not _internal_call and self.is_world_process_zero():
+            write_record(self)
+
     def create_model_card(self, **named: Any) -> None:
         """Write the student's card into `output_dir`; what people wrote into it stays.
 

@@ -12,7 +12,14 @@ from angels_share.hub.push import Destination
 from eval_harness.publish.models import Key, destinations, push_models
 from eval_harness.publish.saved import lines_that_load, write_card
 from eval_harness.runs.run import Run
-from eval_harness.sweep.chosen import Chosen, jobs_for_models, nearest_to_median, remove_others
+from eval_harness.sweep.chosen import (
+    Chosen,
+    jobs_for_models,
+    keep_all,
+    mark_candidates,
+    nearest_to_median,
+    remove_others,
+)
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.missing import divide
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
@@ -61,7 +68,7 @@ def carry_out(plan: Plan, options: Options, tables: Collection[str]) -> Carried:
         _say(plan, lines_of(plan, parts_of(plan, planned, (), workers), workers))
     finished = {run.key for run in (*outcome.done, *outcome.skipped)}
     runs = [job.run for job in planned if job.key in finished]
-    chosen, failed = _keep_the_best(plan, options, planned, outcome, runs)
+    chosen, failed = _keep_the_best(plan, options, planned, runs)
     outcome = replace(outcome, failed=(*outcome.failed, *failed))
     written = write_by_name(plan.root, {job.run.model.key for job in planned})
     for name, text in written.items():
@@ -94,6 +101,8 @@ def _workers(plan: Plan, options: Options) -> LocalWorkers:
 def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: LocalWorkers) -> None:
     """Say what is about to be done, and fetch the models for it."""
     _say(plan, lines_of(plan, parts_of(plan, planned, todo, workers), workers))
+    if plan.experiment.save_models == "best":
+        mark_candidates(todo)
     fetch_models(todo)
 
 
@@ -122,14 +131,28 @@ def show(plan: Plan, options: Options) -> int:
     print(table_of(plan, parts, workers))  # noqa: T201
     if never:
         print("--rerun never: none of them would be executed")  # noqa: T201
+    elif again := _made_again(plan, planned, divided.todo):
+        print(f"fine-tuned again, since the model is to be saved: {again}")  # noqa: T201
     for (model, task), place in (places or {}).items():
         seen = "private" if place.private else "public"
         print(f"would be pushed: {model} on {task} to {place.repo_id} ({seen} if new)")  # noqa: T201
     return DONE
 
 
+def _made_again(plan: Plan, planned: Sequence[Job], todo: Iterable[Job]) -> str:
+    """Return the runs that have results but whose models `--save_models best` would make again."""
+    if plan.experiment.save_models != "best":
+        return ""
+    incomplete = {job.key.rpartition("/")[0] for job in todo}
+    complete = [job.run for job in planned if job.key.rpartition("/")[0] not in incomplete]
+    wanted = {(model.key, task.name) for model in plan.models for task in plan.tasks}
+    runs = (run for run in complete if (run.model.key, run.task.name) in wanted)
+    missing = jobs_for_models(nearest_to_median(plan.root, runs), planned)
+    return ", ".join(str(job.run) for job in missing if job.again)
+
+
 def _keep_the_best(
-    plan: Plan, options: Options, planned: Sequence[Job], outcome: Outcome, runs: Iterable[Run]
+    plan: Plan, options: Options, planned: Sequence[Job], runs: Iterable[Run]
 ) -> tuple[list[Chosen], tuple[Failure, ...]]:
     """Save the model of the seed nearest the median; with `best` remove the others made here."""
     if plan.experiment.save_models == "none":
@@ -145,7 +168,9 @@ def _keep_the_best(
         workers = _workers(plan, options)
         failed = sweep(plan.root, missing, workers, prepare=fetch_models).failed
     if plan.experiment.save_models == "best":
-        remove_others(outcome.done, chosen, planned)
+        remove_others(chosen, planned)
+    else:
+        keep_all(planned)
     return [each for each in chosen if not lacks_weights(each.run)], failed
 
 
@@ -160,9 +185,15 @@ def _write_cards(plan: Plan, planned: Iterable[Job], finished: Collection[str]) 
 
 
 def print_saved(carried: Carried) -> None:
-    """Print which models were saved, each with the lines of Python that load it."""
+    """Print which models were saved and where, and for each kind the Python that loads one."""
+    if not carried.chosen:
+        return
     for each in carried.chosen:
-        print(f"saved: {each}\n\n{lines_that_load(each.run)}\n")  # noqa: T201
+        print(f"saved: {each}\n    {each.run.save_weights_to}")  # noqa: T201
+    kinds = {(each.run.task.kind, len(each.run.task.columns)): each for each in carried.chosen}
+    for each in kinds.values():
+        which = "it" if len(carried.chosen) == 1 else f"one, such as {each.run}"
+        print(f"\nThis loads {which}:\n\n{lines_that_load(each.run)}")  # noqa: T201
 
 
 def status_of(carried: Carried, failed_pushes: Sequence[str] = ()) -> int:

@@ -3,14 +3,14 @@
 python -m eval_harness compare bert distilbert
 """
 
+import sys
 from pathlib import Path
 
 from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
-from angels_share.files import write_atomically
 from angels_share.flags import Flag, Options
 from angels_share.imports import require_extra
-from eval_harness.results.store import find
+from eval_harness.results.store import RUNS, Found, find
 from eval_harness.tables.compared import (
     Comparison,
     compare_rows,
@@ -31,9 +31,11 @@ def run(options: Options) -> int:
     chart = Path(options.chart).expanduser() if options.chart else None
     if chart is not None and chart.suffix not in _CHART_ENDINGS:
         raise UserError(f"--chart {chart}: must end in {' or '.join(_CHART_ENDINGS)}")
-    rows = rows_of(find(root))
-    entries = [entry_named(name, rows, root) for name in options.models]
+    found = find(root)
+    rows = rows_of(found)
+    entries = [entry_named(name, rows, root, options.tasks or ()) for name in options.models]
     comparison = compare_rows(entries, options.tasks)
+    _name_uncounted(found, comparison)
     print(FORMATS[options.format].write(comparison_table(comparison)), end="")  # noqa: T201
     if chart is not None:
         _write_chart(chart, comparison)
@@ -43,10 +45,16 @@ def run(options: Options) -> int:
 def _write_chart(path: Path, comparison: Comparison) -> None:
     require_extra("matplotlib", "report", "--chart")
     from eval_harness.report.comparison_chart import comparison_chart
-    from eval_harness.report.svg import standalone
 
-    chart = comparison_chart(comparison)
-    write_atomically(path, standalone(chart.svg) if path.suffix == ".svg" else chart.png)
+    sys.stderr.write(f"chart: {comparison_chart(comparison).save(path)}\n")
+
+
+def _name_uncounted(found: Found, comparison: Comparison) -> None:
+    """Name the files of the compared models that don't count: a mean may rest on fewer seeds."""
+    folders = tuple(f"{RUNS}/{entry.row.model.key}/" for entry in comparison.entries)
+    for file in found.invalid:
+        if file.path.startswith(folders) and not file.is_leftover:
+            sys.stderr.write(f"eval_harness compare: not counted: {file}\n")
 
 
 COMMAND = Command(

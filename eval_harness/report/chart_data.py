@@ -97,7 +97,7 @@ def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
             label,
             titles[task],
             tuple(100 * score for score in cell.counted_scores),
-            tuple(_is_degenerate(result) for result in cell.counted_results),
+            tuple(is_degenerate(result) for result in cell.counted_results),
             100 * cell.median,
         )
         for label, task, cell in cells
@@ -110,7 +110,8 @@ def tasks_in_order(rows: Sequence[Row]) -> list[str]:
     return [*columns_of(rows), *TASKS_OF_TABLE2, *custom_tasks_of(rows)]
 
 
-def _is_degenerate(result: TaskResult) -> bool:
+def is_degenerate(result: TaskResult) -> bool:
+    """Return whether a run gave one answer to everything, or nearly one number."""
     return any(mark.startswith("degenerate") for mark in result.marks)
 
 

@@ -228,7 +228,7 @@ def seeds_by_task(seeds: Sequence[SeedScores], marks: Mapping[str, Mark]) -> Cha
         words.append(f"{task}: {listed}.")
     caption = "A point is a run with its own seed, a bar their median. Each task has its own scale."
     if any(any(each.degenerate) for each in seeds):
-        caption += " Hollow: a run that gave one answer to everything."
+        caption += " Hollow: a run that gave one answer to everything, or nearly one number."
 
     def draw() -> Figure:
         return _panel_each(by_task, labels, marks, _draw_seeds)

@@ -46,7 +46,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
             face = colour if comparison.is_told(task, label) else "none"
             axes.plot(change.value, place, marker, color=colour, mfc=face, ms=5)
         label_rows(axes, [titles[task] for task in tasks])
-        axes.set(xlabel=f"points above {reference}")
+        axes.set(xlabel=f"points above {reference}\nfilled: significant; line: 95 % interval")
         add_legend(figure, labels, marks)
         return figure
 

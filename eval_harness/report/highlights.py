@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eval_harness.report.chart_data import newest_timed, session_to_compare, timed_in
+from eval_harness.report.chart_data import is_degenerate, newest_timed, session_to_compare, timed_in
 from eval_harness.results.speed import ratio
 from eval_harness.tables.cells import (
     custom_tasks_of,
@@ -38,13 +38,26 @@ def highlights(ours: OurResults) -> list[Highlight]:
     found = [
         (each.row, each.retained, list(_costs(ours, each.row, each.retained.teacher)))
         for each in ours.compared
-        if each.retained is not None and not each.row.settings.get("method")
+        if each.retained is not None
+        and not each.row.settings.get("method")
+        and not _learned_nothing(each.row, each.retained)
     ]
     if not found:
         return list(_best(ours))[:_COUNT]
     student, retained, costs = max(found, key=lambda each: (bool(each[2]), each[1].share))
     others = costs or [_score_beside_teacher(student, retained), *_runs(ours.rows)]
     return [_kept(student, retained), *others]
+
+
+def _learned_nothing(student: Row, retained: Retained) -> bool:
+    """Return whether student or teacher gave one answer to everything, on every task and seed.
+
+    Then a share, however near 100 %, says nothing of what was kept.
+    """
+    return any(
+        all(is_degenerate(result) for task in retained.tasks for result in row.cells[task].results)
+        for row in (student, retained.teacher)
+    )
 
 
 _COUNT = 3

@@ -3,15 +3,20 @@
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from angels_share.errors import UserError
+from angels_share.files import write_atomically
 from eval_harness.report import svg
 from eval_harness.report.palette import LIGHT
+
+CHART_ENDINGS = (".svg", ".png")
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,21 @@ class Chart:
     title: str
     caption: str
     words: tuple[str, ...]
-    svg: str
-    png: bytes
+    svg: str = field(repr=False)
+    png: bytes = field(repr=False)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the chart into a file, as its ending says: .svg or .png.
+
+        Raises:
+            UserError: another ending, or the file can't be written.
+        """
+        file = Path(path).expanduser()
+        if file.suffix not in CHART_ENDINGS:
+            raise UserError(f"{path}: must end in {' or '.join(CHART_ENDINGS)}")
+        return write_atomically(
+            file, svg.standalone(self.svg) if file.suffix == ".svg" else self.png
+        )
 
     def _repr_png_(self) -> bytes:
         """Return the chart as a notebook shows it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from angels_share.files import write_atomically
 from angels_share.sealed_folder import is_whole
 from eval_harness.results.store import load, path_of
 from eval_harness.runs.run import Run
@@ -80,17 +81,47 @@ def jobs_for_models(chosen: Iterable[Chosen], planned: Sequence[Job]) -> list[Jo
     return [*(jobs[key] for key in sorted(needed) if key in jobs), *missing]
 
 
-def remove_others(made: Iterable[Run], chosen: Iterable[Chosen], planned: Iterable[Job]) -> None:
-    """Remove the models that this command made on the way to the chosen ones.
+def mark_candidates(todo: Iterable[Job]) -> None:
+    """Mark the models that are about to be saved only until the best of them is known.
+
+    The mark is a file beside the model's folder, so that a command that is interrupted before it
+    knows the best leaves nothing that nobody would remove. A model that is there already was saved
+    on purpose and gets none.
+    """
+    jobs = list(todo)
+    needed = {job.needs for job in jobs}
+    for job in jobs:
+        if job.run.save_weights_to and job.key not in needed and not _folder(job).exists():
+            _folder(job).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(_mark(job), "")
+
+
+def keep_all(planned: Iterable[Job]) -> None:
+    """Remove the marks of candidates: their models are kept, whichever is the best."""
+    for job in planned:
+        if job.run.save_weights_to:
+            _mark(job).unlink(missing_ok=True)
+
+
+def remove_others(chosen: Iterable[Chosen], planned: Iterable[Job]) -> None:
+    """Remove the candidates that were not chosen, those of earlier, interrupted commands too.
 
     Args:
-        made: the runs that this command executed; a model that was there before stays.
         chosen: the runs whose models stay.
         planned: the jobs of the command; a teacher that one of them needs stays.
     """
-    planned = list(planned)
-    kept = {each.run.key for each in chosen} | {job.needs for job in planned}
-    folders = {job.key: job.run.save_weights_to for job in planned}
-    for run in made:
-        if run.key not in kept and (folder := folders.get(run.key)):
-            shutil.rmtree(folder, ignore_errors=True)
+    jobs = [job for job in planned if job.run.save_weights_to]
+    kept = {each.run.key for each in chosen} | {job.needs for job in jobs}
+    keep_all(job for job in jobs if job.key in kept)
+    for job in jobs:
+        if _mark(job).exists():
+            shutil.rmtree(_folder(job), ignore_errors=True)
+            _mark(job).unlink(missing_ok=True)
+
+
+def _folder(job: Job) -> Path:
+    return Path(str(job.run.save_weights_to))
+
+
+def _mark(job: Job) -> Path:
+    return _folder(job).with_name(f"{_folder(job).name}.candidate")

@@ -227,7 +227,7 @@ def _time(parts: Sequence[Part], workers: LocalWorkers) -> str:
     seconds /= min(workers.size, runs)
     earlier = count(sum(part.earlier for part in known), "earlier result")
     rest = f"; {count(unknown, 'run')} of unknown time not in it" if unknown else ""
-    return f"about {duration(seconds)} (from {earlier}{rest})"
+    return f"{'at least' if unknown else 'about'} {duration(seconds)} (from {earlier}{rest})"
 
 
 def table_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> str:

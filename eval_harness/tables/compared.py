@@ -199,13 +199,14 @@ class Comparison:
         return Retained(entry.label, percent, interval, tasks)
 
 
-def entry_named(name: str, rows: Sequence[Row], root: Path) -> Entry:
+def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str] = ()) -> Entry:
     """Return the row that a name means: a row's label, else the only row of a model.
 
     Args:
         name: a label as tables print it, a model's name, short name, Hub id or folder.
         rows: all rows of the results folder.
         root: the results folder.
+        tasks: tasks that the row must have, where several rows are of the model.
 
     Raises:
         UserError: no row is meant, or several; the error lists them.
@@ -214,6 +215,8 @@ def entry_named(name: str, rows: Sequence[Row], root: Path) -> Entry:
         if name in (row.label, row.short):
             return Entry(row.short, row, root)
     found = [row for row in rows if _is_meant(name, row)]
+    if len(found) > 1:
+        found = [row for row in found if row.cells.keys() >= set(tasks)] or found
     current = [row for row in found if not row.variant]
     if len(current) == 1:
         return Entry(current[0].short, current[0], root)
@@ -223,7 +226,8 @@ def entry_named(name: str, rows: Sequence[Row], root: Path) -> Entry:
         said = " ".join([", ".join(names), *notes])
         raise UserError(f"{name!r} has {len(found)} rows of results: name one of {said}")
     known = [row.short for row in rows]
-    listed = f"known: {', '.join(known)}" if known else f"{root} holds no results"
+    quoted = ", ".join(f'"{each}"' for each in known)
+    listed = f"known: {quoted}" if known else f"{root} holds no results"
     raise UserError(f"no results of {name!r} in {root}{nearest(name, known)} ({listed})")
 
 
@@ -376,6 +380,8 @@ def _sentence(comparison: Comparison, label: str) -> str:
     base = comparison.reference.label
     if change is None:
         return f"{label} and {base}: no interval of the difference ({of})."
+    if change.half == 0 and change.value == 0:
+        return f"{label} and {base} score the same ({of})."
     direction = "higher" if change.value >= 0 else "lower"
     value = f"{abs(change.value):.1f}"
     if change.half is None:
@@ -426,10 +432,11 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         "two are too few). A model with a single seed is taken as it is: the interval is about "
         "that run alone."
     )
-    yield (
-        f"{TOLD}: significant: p below .05, after Holm's correction for the number of models' "
-        "means, and for that of all differences on single tasks."
-    )
+    if any(comparison.is_told(*key) for key in comparison.differences):
+        yield (
+            f"{TOLD}: significant: p below .05, after Holm's correction for the number of models' "
+            "means, and for that of all differences on single tasks."
+        )
     for task, why in comparison.without_interval.items():
         yield f"No interval for {comparison.titles[task]}: {why}."
     if len(comparison.tasks) > 1 and not comparison.has_mean:

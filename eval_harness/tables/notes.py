@@ -218,11 +218,14 @@ def _overlap(shown: Sequence[_ShownCell]) -> Iterable[str]:
         yield f"{split} examples that are also in train: {_merged(of_split, shown)}."
 
 
+_DEGENERATE = "Degenerate (one answer to everything, or nearly one number)"
+
+
 def _degenerate(shown: Sequence[_ShownCell]) -> Iterable[str]:
     """Name the runs that learned nothing; they count."""
     facts = list(_marked(shown, lambda mark: mark.startswith("degenerate")))
     if facts:
-        yield f"Degenerate (one answer to everything), but counted: {_merged(facts, shown)}."
+        yield f"{_DEGENERATE}, but counted: {_merged(facts, shown)}."
 
 
 def _other_marks(shown: Sequence[_ShownCell]) -> Iterable[str]:

@@ -17,10 +17,15 @@ def task_named(name: str) -> Task:
     if name.endswith((".yaml", ".yml")):
         return read_task(name)
     for task in TASKS:
-        if name == task.name:
+        if name == task.name or _plain(name) in (_plain(task.name), _plain(task.title)):
             return task
     known = [task.name for task in TASKS]
     raise UserError(f"unknown task {name!r}{nearest(name, known)} (known: {', '.join(known)}, all)")
+
+
+def _plain(name: str) -> str:
+    """Return a name as people may type it, `STS-B` or `sts-b`, without what they vary."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:

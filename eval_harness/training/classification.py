@@ -60,7 +60,8 @@ def evaluate(
         answers = answers_of(run.task, of_split)
         scores[split.name] = _nan_as_none(compute_metrics(run.task, answers, split.labels))
         if _is_degenerate(run.task, answers, split.labels):
-            marks.append(f"degenerate: one answer for all of {split.name}")
+            what = "nearly one number" if run.task.is_regression else "one answer"
+            marks.append(f"degenerate: {what} for all of {split.name}")
     return Evaluation(_predictions(splits, logits), scores, tuple(marks))
 
 

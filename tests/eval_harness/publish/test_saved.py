@@ -1,5 +1,6 @@
 """Saved models: a card beside each, and lines of Python that really load it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import worlds
 
 from angels_share.cli import run_command
 from angels_share.sealed_folder import is_whole, require_unchanged
-from eval_harness.commands import glue, squad
+from eval_harness.commands import carry_out, glue, squad
 
 SMALL = [
     "--learning_rate", "3e-3", "--num_train_epochs", "2", "--per_device_train_batch_size", "8",
@@ -35,10 +36,12 @@ def pasted(text):
 
 
 def saved_by(printed):
-    """Return what is said of each saved model, and its lines of Python."""
-    first, *parts = re.split(r"^saved: ", printed, flags=re.MULTILINE)
-    assert parts, first
-    return [part.split("\n\n", 1) for part in parts]
+    """Return what is said of each saved model, and the lines of Python with its folder in them."""
+    listed = re.findall(r"^saved: (.*)\n    (/.*)$", printed, flags=re.MULTILINE)
+    _, _, after = printed.partition("This loads ")
+    code = after.partition("\n\n")[2].partition("This loads ")[0]
+    (shown,) = {folder for _, folder in listed if json.dumps(folder) in code}
+    return [(said, code.replace(json.dumps(shown), json.dumps(folder))) for said, folder in listed]
 
 
 def folder_in(code):
@@ -129,3 +132,28 @@ def test_a_model_for_questions_is_loaded_by_the_lines_that_are_printed(world, tm
 
 
 NUMBER = r"-?\d+\.\d"
+
+
+def test_an_interrupted_command_leaves_no_model_that_nobody_chose(world, tmp_path, capsys):
+    """Prevents models of seeds that are not the best from staying for ever after a Ctrl-C.
+
+    A model that was saved on purpose, by `all`, stays.
+    """
+    words = [
+        "--model", str(world / "distilbert"), "--tasks", "rte", "--results_dir",
+        str(tmp_path / "results"), "--data_dir", str(world / "glue"), "--max_seq_length", "32",
+        *SMALL,
+    ]  # fmt: skip
+    assert run_command(glue.COMMAND, [*words, "--seeds", "9", "--save_models", "all"]) == 0
+    ((_, kept),) = saved_by(capsys.readouterr().out) or ((None, None),)
+    # As if it had been interrupted after two of its three seeds, before it knew the best.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carry_out, "_keep_the_best", lambda *_: ([], ()))
+        assert run_command(glue.COMMAND, [*words, "--seeds", "1", "2"]) == 0
+    models = {path.parent.name for path in (tmp_path / "results").rglob("model.safetensors")}
+    assert models == {"seed-1", "seed-2", "seed-9"}
+    assert run_command(glue.COMMAND, [*words, "--seeds", "1", "2", "3"]) == 0
+    ((_, code),) = saved_by(capsys.readouterr().out)
+    models = {path.parent for path in (tmp_path / "results").rglob("model.safetensors")}
+    assert models == {folder_in(code), folder_in(kept)}
+    assert not list((tmp_path / "results").rglob("*.candidate"))

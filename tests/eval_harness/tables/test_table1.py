@@ -181,7 +181,7 @@ def test_a_degenerate_run_counts_and_is_named(root):
     made.put(root, *seeds(0.5, 0.5, task="cola", marks=best))
     table1 = write_tables(root)[0]
     assert note(table1, "Degenerate") == (
-        "Degenerate (one answer to everything), but counted: "
+        "Degenerate (one answer to everything, or nearly one number), but counted: "
         "RTE seeds 1 and 2 (bert), RTE seed 3 (distilbert)."
     )
     assert note(table1, "Marked 'odd'").endswith("RTE seeds 1 and 2 (bert).")
