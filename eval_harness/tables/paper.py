@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from angels_share.errors import UserError
 from eval_harness.tasks.registry import TASKS
 
 _COLUMNS = {
@@ -16,11 +17,20 @@ _COLUMNS = {
 
 
 def load_paper() -> dict[str, Any]:
-    """Load the published numbers: from the checkout, or the copy in an installed package."""
+    """Load the published numbers: from the checkout, or the copy in an installed package.
+
+    Raises:
+        UserError: they are missing, as where a checkout's whole results folder was removed.
+    """
     here = Path(__file__).parent
     packaged = here / "paper.json"
     in_checkout = here.parents[1] / "results" / "reference" / "paper.json"
     path = packaged if packaged.is_file() else in_checkout
+    if not path.is_file():
+        raise UserError(
+            f"{path}: the paper's numbers are missing: `git checkout -- results` restores them "
+            "(results of your own lie beside them, in results/runs)"
+        )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from angels_share.errors import UserError
+from eval_harness.tables import paper as paper_module
 from eval_harness.tables.paper import corrected, footnotes, load_paper
 from eval_harness.tasks.registry import GLUE
 
@@ -50,3 +52,10 @@ def test_what_was_retained():
     seconds = {name: row["seconds"] for name, row in PAPER["table3"]["rows"].items()}
     ratio = seconds["BERT-base"] / seconds["DistilBERT"]
     assert ratio == pytest.approx(PAPER["table3"]["ratio_bert_over_distilbert"], abs=0.005)
+
+
+def test_a_removed_results_folder_is_one_line(tmp_path, monkeypatch):
+    """Prevents a traceback's line after `rm -rf results`, by which people start anew."""
+    monkeypatch.setattr(paper_module, "__file__", str(tmp_path / "a" / "b" / "paper.py"))
+    with pytest.raises(UserError, match=r"paper\.json: the paper's numbers are missing: `git"):
+        paper_module.load_paper()
