@@ -190,7 +190,9 @@ def print_saved(carried: Carried) -> None:
         return
     for each in carried.chosen:
         print(f"saved: {each}\n    {each.run.save_weights_to}")  # noqa: T201
-    kinds = {(each.run.task.kind, len(each.run.task.columns)): each for each in carried.chosen}
+    kinds = {
+        (each.run.task.kind, len(each.run.task.columns)): each for each in reversed(carried.chosen)
+    }
     for each in kinds.values():
         which = "it" if len(carried.chosen) == 1 else f"one, such as {each.run}"
         print(f"\nThis loads {which}:\n\n{lines_that_load(each.run)}")  # noqa: T201
