@@ -111,7 +111,15 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would seed every GPU's generator as well.
             torch.default_generator.manual_seed(seed)
-            return self.model_class(config).eval()
+            if not self.causal:
+                return self.model_class(config).eval()
+            # The embedding of the padding token is left at zero. In causal models the token that
+            # ends and begins a text often pads, too: at zero, each norm after it multiplies
+            # gradients by a thousand.
+            padding, config.pad_token_id = config.pad_token_id, None
+            model = self.model_class(config).eval()
+            config.pad_token_id = model.generation_config.pad_token_id = padding
+            return model
 
     def body(self, model: PreTrainedModel) -> nn.Module:
         """Return the model without its head; its forward returns the last hidden state."""

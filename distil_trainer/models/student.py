@@ -54,16 +54,18 @@ def default_layers(teacher_depth: int, num_layers: int) -> tuple[int, ...]:
 def layers_by_type(types: Sequence[str], num_layers: int) -> tuple[int, ...]:
     """Return layers whose kinds of attention follow each other as in the teacher.
 
-    The student's layers are to have the types of the teacher's first ones, in order: of a rhythm
-    that repeats, that is the rhythm. Of the choices with the fewest layers of another type, it is
-    the one nearest to evenly spaced layers (least sum of squared distances). Where all types are
-    equal, it is `default_layers`.
+    Where the teacher's types repeat, as global and local attention do in ModernBERT, the student's
+    are to be its first ones, in order: the same rhythm. Of the choices with the fewest layers of
+    another type, it is the one nearest to evenly spaced layers (least sum of squared distances).
+    Where nothing repeats, or the student is shorter than what does, layers are evenly spaced.
 
     Args:
         types: the type of each of the teacher's layers.
         num_layers: how many of them the student has.
     """
     even = default_layers(len(types), num_layers)
+    if num_layers < (_period(types) or len(types)):
+        return even
     # Of the choices that end with a layer, the best: number of wrong types, distance, the layers.
     best: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
     for place in range(1, num_layers):
@@ -74,6 +76,13 @@ def layers_by_type(types: Sequence[str], num_layers: int) -> tuple[int, ...]:
             step[layer] = (wrong, distance + (layer - even[place]) ** 2, (*before, layer))
         best = step
     return min(best.values())[2]
+
+
+def _period(types: Sequence[str]) -> int | None:
+    """Return after how many layers the types repeat, at least once; None if they don't."""
+    depth = len(types)
+    lengths = range(1, depth // 2 + 1)
+    return next((n for n in lengths if list(types[n:]) == list(types[: depth - n])), None)
 
 
 def choose_layers(
@@ -88,8 +97,8 @@ def choose_layers(
         teacher_depth: the teacher's number of layers.
         layers: the layers themselves, counted from 0, ascending.
         num_layers: how many of them, evenly spaced.
-        types: the type of each of the teacher's layers; where several alternate, those that
-            are chosen keep the rhythm, see `layers_by_type`.
+        types: the type of each of the teacher's layers; where several alternate, the rhythm is
+            kept, see `layers_by_type`.
 
     Raises:
         UserError: `layers` and `num_layers` disagree, or the teacher has no such layers.

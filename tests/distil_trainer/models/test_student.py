@@ -241,10 +241,7 @@ def test_chosen_layers_work_as_they_do_in_the_teacher(origin, layers):
         ("Gll" * 2, 3, (0, 2, 5)),
         # Gemma 3: in every sixth.
         ("lllllG" * 3, 9, (0, 2, 4, 6, 9, 11, 13, 15, 16)),
-        ("lllG", 4, (0, 1, 2, 3)),
-        # One rhythm is impossible: as few layers out of step as can be.
-        ("Glll", 2, (0, 3)),
-        ("GlGGGG", 4, (0, 1, 3, 5)),
+        ("lllllG" * 4 + "ll", 13, (0, 2, 4, 6, 8, 11, 13, 15, 16, 19, 21, 23, 25)),
     ],
 )
 def test_layers_keep_the_rhythm_of_their_teacher(types, num_layers, layers):
@@ -254,13 +251,29 @@ def test_layers_keep_the_rhythm_of_their_teacher(types, num_layers, layers):
     assert [types[layer] for layer in chosen] == list(types[:num_layers])
 
 
+@pytest.mark.parametrize(
+    ("types", "num_layers"),
+    [
+        ("GGGlll", 3),  # Qwen2's windows: its first types alone would be half of the model
+        ("lllllG", 3),  # no repetition to be kept
+        ("lllllG" * 3, 4),  # shorter than what repeats: its first types would all be local
+        ("GlGGGG", 4),
+        ("GGGGGG", 3),
+    ],
+)
+def test_layers_without_a_rhythm_are_evenly_spaced(types, num_layers):
+    """The first types of such a teacher, in order, would be its first layers, or of one kind."""
+    assert layers_by_type(types, num_layers) == default_layers(len(types), num_layers)
+
+
 def test_layers_by_type_are_the_best_there_are():
     """A search that gives up early would leave layers bunched together."""
     draw = random.Random(0)
     for _ in range(200):
-        depth = draw.randint(2, 9)
-        types = draw.choices("Gl", k=depth)
-        num_layers = draw.randint(1, depth)
+        depth = draw.randint(4, 10)
+        period = draw.randint(1, depth // 2)
+        types = (draw.choices("Gl", k=period) * depth)[:depth]
+        num_layers = draw.randint(period, depth)
         even = default_layers(depth, num_layers)
 
         def cost(layers, types=types, even=even):
