@@ -220,7 +220,8 @@ class _Job:
             chosen = load_config(str(self.options["student"]))
         family = family_of(chosen)
         if self.options["freeze_pos_embs"]:
-            family.position_table("--freeze_pos_embs True")
+            # Given, or a preset's.
+            family.position_table("--freeze_pos_embs", "set --freeze_pos_embs False")
         weights = arguments.weights("causal" if family.causal else "masked")
         shape = family.shape(chosen)
         for number, config in enumerate(configs):

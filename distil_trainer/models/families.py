@@ -140,11 +140,12 @@ class Family:
         positions: nn.Embedding = model.get_submodule(self.position_table("position embeddings"))
         return positions
 
-    def position_table(self, asker: str) -> str:
+    def position_table(self, asker: str, instead: str = "leave it out") -> str:
         """Return the name of the table of position embeddings.
 
         Args:
             asker: what needs the table, such as a flag.
+            instead: what to do where there is none.
 
         Raises:
             UserError: its positions are rotary.
@@ -152,7 +153,7 @@ class Family:
         if self.paths.position_embeddings is None:
             raise UserError(
                 f"{asker}: a {self.model_type} has no table of positions (they are rotary, "
-                "computed and not learned): leave it out"
+                f"computed and not learned): {instead}"
             )
         return self.paths.position_embeddings
 

@@ -421,8 +421,8 @@ def test_from_a_config_to_a_teacher_to_its_student(world, capsys, name):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--freeze_pos_embs"], "--freeze_pos_embs True: a modernbert has no table of positions"),
-        (["--preset", "paper"], "--freeze_pos_embs True: a modernbert has no table of positions"),
+        (["--freeze_pos_embs"], "--freeze_pos_embs: a modernbert has no table of positions"),
+        (["--preset", "paper"], "not learned): set --freeze_pos_embs False"),
         (["--fold_token_types"], "fold_token_types: a modernbert has no table of positions"),
         (["--student_layers", "1,2"], "begins with its teacher's layer 0"),
         (["--architecture", "distilbert"], "modernbert teacher can't have a distilbert student"),

@@ -293,13 +293,13 @@ ARCHITECTURES = {
 """Every architecture that has students, with the maker of a small language model."""
 
 
-def tokenizer_for(name):
+def tokenizer_for(name, lines=LINES):
     """Return a tokenizer with the ids of an architecture's small model."""
     if name in ("roberta", "xlm-roberta", "eurobert"):
-        return byte_bpe(roberta=True)
+        return byte_bpe(lines, roberta=True)
     if name in ("gpt2", "llama", "qwen2", "qwen3", "gemma3_text"):
-        return byte_bpe()
-    return wordpiece()
+        return byte_bpe(lines)
+    return wordpiece(lines)
 
 
 def folder(path, model, tokenizer):
