@@ -242,3 +242,12 @@ def test_a_text_end_that_also_pads_does_not_start_at_zero(name):
     ids = torch.tensor([[0, 5, 6, 0]])
     student(ids, labels=ids).loss.backward()
     assert all(p.grad.abs().max() < 100 for p in student.parameters())
+
+
+@pytest.mark.parametrize("name", ["modernbert", "eurobert"])
+def test_the_published_padding_in_a_smaller_vocabulary_is_refused(name):
+    """Its default is the id of a token that a small vocabulary doesn't have: a bare assertion."""
+    config = tiny.ARCHITECTURES[name]().config.to_diff_dict()
+    del config["pad_token_id"]
+    with pytest.raises(UserError, match=r"pad_token_id \d+ is outside of a vocabulary of \d+: set"):
+        student_from_config(config)
