@@ -73,11 +73,27 @@ def of_plain_transformers(student, teacher, batch):
     return value.detach(), {name: p.grad for name, p in student.named_parameters()}
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-def test_value_and_gradient_equal_plain_transformers_in_float64(name, tied):
+VARIANTS = [
+    *(
+        (name, {"tie_word_embeddings": tied})
+        for name in tiny.ARCHITECTURES
+        for tied in (True, False)
+    ),
+    ("modernbert", {"decoder_bias": False}),
+    (
+        "modernbert",
+        dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True),
+    ),
+    ("eurobert", {"mlp_bias": True}),  # of its head, too
+    ("llama", {"attention_bias": True, "mlp_bias": True}),
+    ("qwen3", {"num_key_value_heads": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=str)
+def test_value_and_gradient_equal_plain_transformers_in_float64(name, settings):
     """A head put together wrongly, a loss that isn't shifted, a gradient that a tie loses."""
-    teacher = shaken(tiny.ARCHITECTURES[name](layers=4, tie_word_embeddings=tied))
+    teacher = shaken(tiny.ARCHITECTURES[name](layers=4, **settings))
     student = shaken(make_student(teacher, num_layers=2))
     batch = batch_for(teacher)
     value, gradients = of_the_objective(student, teacher, batch)
