@@ -89,6 +89,16 @@ SHORT_NAMES = (
         ("distilbert-base-german-cased",),
         teacher="bert-german",
     ),
+    ShortName("modernbert", "answerdotai/ModernBERT-base"),
+    ShortName("modernbert-large", "answerdotai/ModernBERT-large"),
+    *(
+        ShortName(f"ettin-{size}", f"jhu-clsp/ettin-encoder-{size}")
+        for size in ("17m", "32m", "68m", "150m", "400m", "1b")
+    ),
+    ShortName("qwen3-0.6b", "Qwen/Qwen3-0.6B"),
+    ShortName("qwen3-0.6b-base", "Qwen/Qwen3-0.6B-Base"),
+    ShortName("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"),
+    ShortName("smollm2-360m", "HuggingFaceTB/SmolLM2-360M"),
 )
 
 

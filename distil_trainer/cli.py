@@ -33,7 +33,7 @@ def _inside(value: float) -> str | None:
 
 def _weight_flag(term: Term) -> Flag:
     masked, causal = (term.defaults.get(mode, 0.0) for mode in ("masked", "causal"))
-    default = f"{masked:g}" if masked == causal else f"{masked:g}; {causal:g} for GPT-2"
+    default = f"{masked:g}" if masked == causal else f"{masked:g}; {causal:g} for a causal student"
     text = f"weight of {term.title}, {term.subject} [{default}]"
     return Flag(term.weight, text, float, check=not_negative)
 
@@ -54,7 +54,8 @@ _MODEL_FLAGS = (
     ),
     Flag(
         "num_layers",
-        "number of teacher layers to keep, evenly spaced [half of them]",
+        "number of teacher layers to keep, evenly spaced, in the teacher's rhythm where kinds of "
+        "attention alternate [half of them]",
         int,
         check=above_zero,
     ),
@@ -74,7 +75,7 @@ _MODEL_FLAGS = (
         "add the type-0 embedding, which DistilBERT lacks, to the position embeddings",
         bool,
     ),
-    Flag("freeze_pos_embs", "don't train the position embeddings", bool),
+    Flag("freeze_pos_embs", "don't train the table of position embeddings", bool),
     Flag(
         "tokenizer",
         "short name, folder or Hub id of the tokenizer [the teacher's, else the student's]",

@@ -6,7 +6,7 @@
 import gc
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_toke
 from distil_trainer.data.batches import TextStream
 from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
 from distil_trainer.data.sources import find_sources
-from distil_trainer.models.families import family_of
+from distil_trainer.models.families import family_of, layer_types
 from distil_trainer.models.loading import load_config, load_model, student_from_config
 from distil_trainer.models.student import check_pair, make_student, plan_student
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width, parse_layers
@@ -88,6 +88,9 @@ def _students(options: Options) -> list[_Student]:
             students.append(_Student("/".join(parts), ablation, seed))
     return students
 
+
+Frame = Sequence[list[int]]
+"""The ids before a text, and those after it."""
 
 _OURS = (
     *WEIGHTS, "temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
@@ -167,6 +170,7 @@ class _Job:
         _print_no_sums(trainer)
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))
+        self._print_choices(trainer, _frame_of(corpus), tokenizer)
         try:
             trainer.train(resume_from_checkpoint=self._resume())
         except (KeyboardInterrupt, SystemExit):
@@ -219,6 +223,9 @@ class _Job:
         else:
             chosen = load_config(str(self.options["student"]))
         family = family_of(chosen)
+        if self.options["freeze_pos_embs"]:
+            # Given, or a preset's.
+            family.position_table("--freeze_pos_embs", "set --freeze_pos_embs False")
         weights = arguments.weights("causal" if family.causal else "masked")
         shape = family.shape(chosen)
         for number, config in enumerate(configs):
@@ -296,13 +303,16 @@ class _Job:
             max_unknown=self.options["max_unknown"],
             validation_fraction=self.options["validation_fraction"],
         )
+        causal = family_of(student).causal
         if self.options["stream_corpus"]:
             sources = find_sources(
                 self.options["corpus"], text_column=options.text_column, streaming=True
             )
-            return TextStream(sources, SequenceMaker(tokenizer, options))
+            return TextStream(sources, SequenceMaker(tokenizer, options, causal=causal))
         folder = self.options["corpus_dir"] or Path(self.options["output_dir"]) / "corpus"
-        return prepare_corpus(self.options["corpus"], tokenizer, cache_dir=folder, options=options)
+        return prepare_corpus(
+            self.options["corpus"], tokenizer, cache_dir=folder, options=options, causal=causal
+        )
 
     def _resume(self) -> str | None:
         """Return the checkpoint to resume from; of several students, some may have none yet."""
@@ -376,6 +386,17 @@ class _Job:
         }
         write_json(self.folder / RECORD, record)
 
+    def _print_choices(self, trainer: DistilTrainer, frame: Frame | None, tokenizer: Any) -> None:
+        """Print what was decided for the user: the text's frame, and layers of several types."""
+        if frame is not None:
+            begin, end = (" ".join(tokenizer.convert_ids_to_tokens(part)) for part in frame)
+            _print_once(trainer, f"corpus: each sequence stands between {begin} and {end}")
+        types = layer_types(trainer.student.config) or ()
+        layers = self._layers_taken(trainer)
+        if layers is not None and len(set(types)) > 1:
+            each = ", ".join(f"{n} {kind}" for n, kind in zip(layers, types, strict=True))
+            _print_once(trainer, f"student: the teacher's layers {each}")
+
     def _layers_taken(self, trainer: DistilTrainer) -> list[int] | None:
         """Return the teacher's layers that the student was initialized from, if any."""
         if self.options["student"] or self.options["student_init"] != "teacher":
@@ -390,6 +411,13 @@ def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
         keys = ("fingerprint", "sources", "options", "train", "validation", "tally")
         return {key: corpus.report[key] for key in keys}
     return {"streamed": [source.name for source in corpus.sources]}
+
+
+def _frame_of(corpus: Corpus | TextStream) -> Frame | None:
+    """Return the ids that were put before and after each text, if any were."""
+    if isinstance(corpus, TextStream):
+        return corpus.maker.added_frame
+    return corpus.report.get("frame")
 
 
 def _summary(report: Mapping[str, Any]) -> str:

@@ -89,6 +89,7 @@ def _prepare(options: Options, tokenizer: Any, out: Path) -> Corpus:
             max_unknown=options.max_unknown,
             validation_fraction=options.validation_fraction,
         ),
+        causal=family_of(configs[0]).causal,
     )
 
 

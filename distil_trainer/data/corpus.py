@@ -227,6 +227,7 @@ def prepare_corpus(
     cache_dir: str | Path,
     options: CorpusOptions | None = None,
     streaming: bool = False,
+    causal: bool | None = None,
 ) -> Corpus:
     """Tokenize, clean and write a corpus, or open it if that was done before.
 
@@ -240,6 +241,9 @@ def prepare_corpus(
         cache_dir: the corpus is stored in `<cache_dir>/<fingerprint>`.
         options: how texts are cut and cleaned.
         streaming: read Hub data sets over the network instead of downloading them first.
+        causal: whether the text is for a causal model, whose sequences then stand between the
+            tokenizer's tokens of begin and end; None if it is where the tokenizer has no mask
+            token.
 
     Raises:
         UserError: a text can't be read, nothing is left after cleaning, or the folder can't be
@@ -248,7 +252,8 @@ def prepare_corpus(
     """
     options = options or CorpusOptions()
     found = find_sources(sources, text_column=options.text_column, streaming=streaming)
-    recipe = _recipe(found, tokenizer, options)
+    maker = SequenceMaker(tokenizer, options, causal=causal)
+    recipe = _recipe(found, tokenizer, maker)
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / fingerprint
     try:
@@ -257,7 +262,7 @@ def prepare_corpus(
             with locked(folder.with_name(f"{folder.name}.lock")):
                 # Another process may have written it meanwhile.
                 if (corpus := _usable(folder, warn=True)) is None:
-                    _write_corpus(folder, found, SequenceMaker(tokenizer, options), recipe)
+                    _write_corpus(folder, found, maker, recipe)
     except OSError as error:
         failure = UserError if is_path_error(error) else RunFailed
         raise failure(f"{folder}: cannot write: {explain(error)}") from error
@@ -294,9 +299,14 @@ class Pieces(NamedTuple):
 class SequenceMaker:
     """Maker of clean token sequences from texts; `tally` counts texts, cuts and reasons to drop."""
 
-    def __init__(self, tokenizer: Any, options: CorpusOptions) -> None:
+    def __init__(
+        self, tokenizer: Any, options: CorpusOptions, *, causal: bool | None = None
+    ) -> None:
+        """Find the tokens that each sequence begins and ends with; see `prepare_corpus`."""
         self._backend = _plain_backend(tokenizer)
-        self.added_frame = _end_of_text_frame(tokenizer, self._backend)
+        if causal is None:
+            causal = tokenizer.mask_token_id is None
+        self.added_frame = _end_of_text_frame(tokenizer, self._backend) if causal else None
         self._prefix, self._suffix = self.added_frame or _special_tokens_around(self._backend)
         self.options = options
         self._unknown_id = tokenizer.unk_token_id
@@ -393,29 +403,29 @@ def _special_tokens_around(backend: tokenizers.Tokenizer) -> tuple[list[int], li
 def _end_of_text_frame(
     tokenizer: Any, backend: tokenizers.Tokenizer
 ) -> tuple[list[int], list[int]] | None:
-    """Return what is put before and after a causal model's text; None if it has a frame already.
+    """Return what stands before and after a causal model's text; None if the tokenizer adds both.
 
     GPT-2's tokenizer adds no special tokens, but the text that the model was trained on, and that
-    of the original Distil* code, stands between end-of-text tokens.
+    of the original Distil* code, stands between end-of-text tokens. Llama's adds a beginning only:
+    its student would never see an end.
     """
+    prefix, suffix = _special_tokens_around(backend)
     end = tokenizer.eos_token_id
-    # A mask token means that the text isn't for a causal model.
-    if end is None or tokenizer.mask_token_id is not None or any(_special_tokens_around(backend)):
+    if end is None or (prefix and suffix):
         return None
     begin = tokenizer.bos_token_id
-    return [end if begin is None else begin], [end]
+    return prefix or [end if begin is None else begin], suffix or [end]
 
 
-def _recipe(found: Sequence[Source], tokenizer: Any, options: CorpusOptions) -> dict[str, Any]:
+def _recipe(found: Sequence[Source], tokenizer: Any, maker: SequenceMaker) -> dict[str, Any]:
     """Return everything that the corpus depends on."""
-    backend = _plain_backend(tokenizer)
-    frame = _end_of_text_frame(tokenizer, backend)
+    backend, frame = _plain_backend(tokenizer), maker.added_frame
     return {
         "format": _FORMAT,
         "sources": [source.identity for source in found],
         "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
         "unknown_id": tokenizer.unk_token_id,
-        "options": asdict(options),
+        "options": asdict(maker.options),
     } | ({} if frame is None else {"frame": [list(part) for part in frame]})
 
 

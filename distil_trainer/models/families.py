@@ -4,7 +4,7 @@ No other module knows the attribute names of transformers' models. A new archite
 `Family`; a student of another architecture than its teacher's is one more `Conversion`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Paths:
 
     body: str
     word_embeddings: str
-    position_embeddings: str
+    position_embeddings: str | None
     type_embeddings: str | None
     embedding_norm: str | None
     layers: str
@@ -71,6 +71,7 @@ class Family:
         ffn_field: the config's name of the feed-forward width; None there means 4 times the width.
         student: the default architecture of its students.
         layer_norm_eps: the LayerNorm epsilon if it is hard-coded, None if the config has it.
+        first_layer_differs: why the first layer can't be a copy of another one, or None.
     """
 
     model_type: str
@@ -83,6 +84,7 @@ class Family:
     ffn_field: str
     student: str
     layer_norm_eps: float | None = None
+    first_layer_differs: str | None = None
 
     @property
     def model_class(self) -> Any:
@@ -109,7 +111,15 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would seed every GPU's generator as well.
             torch.default_generator.manual_seed(seed)
-            return self.model_class(config).eval()
+            if not self.causal:
+                return self.model_class(config).eval()
+            # The embedding of the padding token is left at zero. In causal models the token that
+            # ends and begins a text often pads, too: at zero, each norm after it multiplies
+            # gradients by a thousand.
+            padding, config.pad_token_id = config.pad_token_id, None
+            model = self.model_class(config).eval()
+            config.pad_token_id = model.generation_config.pad_token_id = padding
+            return model
 
     def body(self, model: PreTrainedModel) -> nn.Module:
         """Return the model without its head; its forward returns the last hidden state."""
@@ -122,9 +132,30 @@ class Family:
         return layers
 
     def position_embeddings(self, model: PreTrainedModel) -> nn.Embedding:
-        """Return the table of learned position embeddings."""
-        positions: nn.Embedding = model.get_submodule(self.paths.position_embeddings)
+        """Return the table of learned position embeddings.
+
+        Raises:
+            UserError: its positions are rotary.
+        """
+        positions: nn.Embedding = model.get_submodule(self.position_table("position embeddings"))
         return positions
+
+    def position_table(self, asker: str, instead: str = "leave it out") -> str:
+        """Return the name of the table of position embeddings.
+
+        Args:
+            asker: what needs the table, such as a flag.
+            instead: what to do where there is none.
+
+        Raises:
+            UserError: its positions are rotary.
+        """
+        if self.paths.position_embeddings is None:
+            raise UserError(
+                f"{asker}: a {self.model_type} has no table of positions (they are rotary, "
+                f"computed and not learned): {instead}"
+            )
+        return self.paths.position_embeddings
 
     def transform(self, model: PreTrainedModel, hidden_rows: Tensor) -> Tensor:
         """Apply the head's transform, which precedes the decoder, to hidden rows [N, H]."""
@@ -159,6 +190,11 @@ def _roberta_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
 
 def _distilbert_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
     transformed: Tensor = model.vocab_layer_norm(model.activation(model.vocab_transform(rows)))
+    return transformed
+
+
+def _modernbert_transform(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    transformed: Tensor = model.head(rows)
     return transformed
 
 
@@ -260,9 +296,120 @@ GPT2 = Family(
     student="gpt2",
 )
 
+MODERNBERT = Family(
+    model_type="modernbert",
+    lm_class="ModernBertForMaskedLM",
+    causal=False,
+    token_types=False,
+    positions_after_padding=False,
+    paths=Paths(
+        body="model",
+        word_embeddings="model.embeddings.tok_embeddings",
+        position_embeddings=None,
+        type_embeddings=None,
+        embedding_norm="model.embeddings.norm",
+        layers="model.layers",
+        final_norm="model.final_norm",
+        transform=("head.dense", "head.norm"),
+        decoder="decoder",
+    ),
+    transform_rows=_modernbert_transform,
+    ffn_field="intermediate_size",
+    student="modernbert",
+    first_layer_differs="which has no attention norm, since the embeddings are normalised already",
+)
+
+NOMIC_BERT = Family(
+    model_type="nomic_bert",
+    lm_class="NomicBertForMaskedLM",
+    causal=False,
+    token_types=True,
+    positions_after_padding=False,
+    paths=Paths(
+        body="nomic_bert",
+        word_embeddings="nomic_bert.embeddings.word_embeddings",
+        position_embeddings=None,
+        type_embeddings="nomic_bert.embeddings.token_type_embeddings",
+        embedding_norm="nomic_bert.embeddings.LayerNorm",
+        layers="nomic_bert.layers",
+        final_norm=None,
+        transform=("cls.predictions.transform.dense", "cls.predictions.transform.layer_norm"),
+        decoder="cls.predictions.decoder",
+    ),
+    transform_rows=_bert_transform,
+    ffn_field="intermediate_size",
+    student="nomic_bert",
+)
+
+LLAMA = Family(
+    model_type="llama",
+    lm_class="LlamaForCausalLM",
+    causal=True,
+    token_types=False,
+    positions_after_padding=False,
+    paths=Paths(
+        body="model",
+        word_embeddings="model.embed_tokens",
+        position_embeddings=None,
+        type_embeddings=None,
+        embedding_norm=None,
+        layers="model.layers",
+        final_norm="model.norm",
+        transform=(),
+        decoder="lm_head",
+    ),
+    transform_rows=_no_transform,
+    ffn_field="intermediate_size",
+    student="llama",
+)
+
+QWEN2 = replace(LLAMA, model_type="qwen2", lm_class="Qwen2ForCausalLM", student="qwen2")
+QWEN3 = replace(LLAMA, model_type="qwen3", lm_class="Qwen3ForCausalLM", student="qwen3")
+GEMMA3 = replace(
+    LLAMA, model_type="gemma3_text", lm_class="Gemma3ForCausalLM", student="gemma3_text"
+)
+# A Llama that reads both ways.
+EUROBERT = replace(
+    LLAMA, model_type="eurobert", lm_class="EuroBertForMaskedLM", causal=False, student="eurobert"
+)
+
 FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, GPT2)
+    family.model_type: family
+    for family in (
+        BERT,
+        DISTILBERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        MODERNBERT,
+        NOMIC_BERT,
+        EUROBERT,
+        GPT2,
+        LLAMA,
+        QWEN2,
+        QWEN3,
+        GEMMA3,
+    )
 }
+
+_SCALED = (
+    "it scales or caps its logits after the decoder, which the vocabulary head computes without"
+)
+_REPLACED = (
+    "it was pre-trained to spot replaced words, not to guess hidden ones, so there is no language "
+    "model to learn from; distil it on a task instead (run_glue.py --teacher)"
+)
+_REFUSED = {
+    "gemma2": _SCALED,
+    "granite": _SCALED,
+    "cohere": _SCALED,
+    "cohere2": _SCALED,
+    "electra": _REPLACED,
+    "deberta-v2": f"DeBERTa-v3 is of this type: {_REPLACED}",
+}
+"""Architectures that people ask for, and why they are no teachers of a language model."""
+
+# What transformers' models do to logits after the decoder, and the value that means nothing is.
+_LOGIT_SCALES = {"final_logit_softcapping": None, "logits_scaling": 1, "logit_scale": 1}
 
 
 @dataclass(frozen=True)
@@ -327,6 +474,8 @@ def family_named(model_type: str) -> Family:
     """
     if family := FAMILIES.get(model_type):
         return family
+    if reason := _REFUSED.get(model_type):
+        raise UserError(f"architecture {model_type!r} is not supported: {reason}")
     known = ", ".join(sorted(FAMILIES))
     raise UserError(
         f"unknown architecture {model_type!r}: use one of {known}{nearest(model_type, FAMILIES)}"
@@ -337,8 +486,9 @@ def family_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Family:
     """Return the family of a model or of a config.
 
     Raises:
-        UserError: the architecture is not supported, or it is an encoder that runs as a decoder,
-            whose tokens attend to earlier ones only.
+        UserError: the architecture is not supported, or not with these settings: an encoder that
+            runs as a decoder, whose tokens attend to earlier ones only, a decoder whose tokens
+            attend to later ones too, or scaled logits.
     """
     config = config_of(model_or_config)
     family = family_named(config.model_type)
@@ -347,6 +497,16 @@ def family_of(model_or_config: PreTrainedModel | PreTrainedConfig) -> Family:
             f"a {config.model_type} with is_decoder=true is not supported: "
             "set is_decoder to false in its config, or use a gpt2"
         )
+    if getattr(config, "use_bidirectional_attention", False) and family.causal:
+        raise UserError(
+            f"a {config.model_type} with use_bidirectional_attention=true is not supported: its "
+            "tokens see the ones that they would have to predict"
+        )
+    for name, neutral in _LOGIT_SCALES.items():
+        if (value := getattr(config, name, None)) not in (None, neutral):
+            raise UserError(
+                f"a {config.model_type} with {name}={value} is not supported: {_SCALED}"
+            )
     return family
 
 
@@ -370,28 +530,48 @@ def conversion(teacher: Family, student: Family) -> Conversion:
     )
 
 
+def layer_types(config: PreTrainedConfig) -> tuple[str, ...] | None:
+    """Return each layer's kind of attention where a config tells it, None elsewhere."""
+    types = getattr(config, "layer_types", None)
+    return None if types is None else tuple(types)
+
+
 def student_config(
-    teacher_config: PreTrainedConfig, teacher: Family, student: Family, depth: int
+    teacher_config: PreTrainedConfig, teacher: Family, student: Family, layers: Sequence[int]
 ) -> PreTrainedConfig:
-    """Return a float32 student's config: the teacher's settings with another depth.
+    """Return a float32 student's config: the teacher's settings with some of its layers.
 
     Args:
         teacher_config: the teacher's config, left unchanged.
         teacher: the teacher's family.
         student: the student's family.
-        depth: the student's number of layers.
+        layers: the teacher's layers that the student has, in order.
 
     Raises:
         UserError: no student of this family can be made from this teacher.
     """
     if teacher is student:
-        values = teacher_config.to_dict()
+        depth = teacher.shape(teacher_config).depth
+        values = {
+            name: [value[layer] for layer in layers] if _is_per_layer(name, value, depth) else value
+            for name, value in teacher_config.to_dict().items()
+        }
     else:
         fields = conversion(teacher, student).config_fields
         values = {new: getattr(teacher_config, old) for old, new in fields}
     for name in _PROVENANCE:
         values.pop(name, None)
-    config = student.model_class.config_class.from_dict(values)
-    config.num_hidden_layers = depth
-    config.dtype = torch.float32
-    return config
+    config_class = student.model_class.config_class
+    depth_field = config_class.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    # Given at once, not set afterwards: a config checks its lists against its depth, and makes
+    # those that it lacks.
+    return config_class.from_dict(values | {depth_field: len(layers), "dtype": "float32"})
+
+
+def _is_per_layer(name: str, value: Any, depth: int) -> bool:
+    """Return whether a config's field lists one value per layer.
+
+    Lists of token ids (several tokens may end a text) are as long by chance.
+    """
+    is_list = isinstance(value, (list, tuple)) and len(value) == depth
+    return is_list and not name.endswith(("token_id", "token_ids"))

@@ -218,6 +218,12 @@ def student_from_config(
     refuse_unknown_fields(where, family.model_class.config_class, given)
     try:
         config = family.model_class.config_class.from_dict(given | {"dtype": "float32"})
+        if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
+            raise UserError(
+                f"{where}: pad_token_id {config.pad_token_id} is outside of a vocabulary of "
+                f"{config.vocab_size}: set it to the tokenizer's (a {model_type} has "
+                "that of the published one by default)"
+            )
         return family.new_model(config, seed)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {one_line(error)}") from error

@@ -20,6 +20,7 @@ from distil_trainer.models.families import (
     conversion,
     family_named,
     family_of,
+    layer_types,
     student_config,
 )
 from distil_trainer.recipe import TERMS
@@ -50,8 +51,45 @@ def default_layers(teacher_depth: int, num_layers: int) -> tuple[int, ...]:
     return tuple((2 * index * reach + gaps) // (2 * gaps) for index in range(num_layers))
 
 
+def layers_by_type(types: Sequence[str], num_layers: int) -> tuple[int, ...]:
+    """Return layers whose kinds of attention follow each other as in the teacher.
+
+    Where the teacher's types repeat, as global and local attention do in ModernBERT, the student's
+    are to be its first ones, in order: the same rhythm. Of the choices with the fewest layers of
+    another type, it is the one nearest to evenly spaced layers (least sum of squared distances).
+    Where nothing repeats, or the student is shorter than what does, layers are evenly spaced.
+
+    Args:
+        types: the type of each of the teacher's layers.
+        num_layers: how many of them the student has.
+    """
+    even = default_layers(len(types), num_layers)
+    if num_layers < (_period(types) or len(types)):
+        return even
+    # Of the choices that end with a layer, the best: number of wrong types, distance, the layers.
+    best: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
+    for place in range(1, num_layers):
+        step = {}
+        for layer in range(place, len(types)):
+            wrong, distance, before = min(best[last] for last in best if last < layer)
+            wrong += types[layer] != types[place]
+            step[layer] = (wrong, distance + (layer - even[place]) ** 2, (*before, layer))
+        best = step
+    return min(best.values())[2]
+
+
+def _period(types: Sequence[str]) -> int | None:
+    """Return after how many layers the types repeat, at least once; None if they don't."""
+    depth = len(types)
+    lengths = range(1, depth // 2 + 1)
+    return next((n for n in lengths if list(types[n:]) == list(types[: depth - n])), None)
+
+
 def choose_layers(
-    teacher_depth: int, layers: Sequence[int] | None = None, num_layers: int | None = None
+    teacher_depth: int,
+    layers: Sequence[int] | None = None,
+    num_layers: int | None = None,
+    types: Sequence[str] | None = None,
 ) -> tuple[int, ...]:
     """Return the teacher's layers for a student; by default half of them, rounded up.
 
@@ -59,6 +97,8 @@ def choose_layers(
         teacher_depth: the teacher's number of layers.
         layers: the layers themselves, counted from 0, ascending.
         num_layers: how many of them, evenly spaced.
+        types: the type of each of the teacher's layers; where several alternate, the rhythm is
+            kept, see `layers_by_type`.
 
     Raises:
         UserError: `layers` and `num_layers` disagree, or the teacher has no such layers.
@@ -70,7 +110,7 @@ def choose_layers(
                 f"a student of {depth} layers: its teacher has {teacher_depth}, "
                 f"so use 1 to {teacher_depth}"
             )
-        return default_layers(teacher_depth, depth)
+        return layers_by_type(types or [""] * teacher_depth, depth)
     if num_layers not in (None, len(layers)):
         raise UserError(
             f"num_layers {num_layers} and layers {_listed(layers)} ({len(layers)} of them) "
@@ -135,8 +175,11 @@ def plan_student(
         _check_layer_norm(teacher_config, teacher, student)
     if fold_token_types:
         _check_fold(teacher, student, init)
-    chosen = choose_layers(teacher.shape(teacher_config).depth, layers, num_layers)
-    config = student_config(teacher_config, teacher, student, len(chosen))
+    depth = teacher.shape(teacher_config).depth
+    chosen = choose_layers(depth, layers, num_layers, layer_types(teacher_config))
+    if init == "teacher":
+        _check_first_layers(teacher_config, teacher, chosen)
+    config = student_config(teacher_config, teacher, student, chosen)
     return StudentPlan(teacher, student, chosen, config)
 
 
@@ -151,7 +194,24 @@ def _check_layer_norm(config: PreTrainedConfig, teacher: Family, student: Family
         )
 
 
+def _check_first_layers(config: PreTrainedConfig, teacher: Family, chosen: Sequence[int]) -> None:
+    """Refuse copied layers that would not work alike in another place."""
+    if chosen[0] != 0 and teacher.first_layer_differs:
+        raise UserError(
+            f"layers {_listed(chosen)}: a {teacher.model_type} student begins with its teacher's "
+            f"layer 0, {teacher.first_layer_differs}; add 0"
+        )
+    moved = list(chosen) != list(range(len(chosen)))
+    if moved and getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        raise UserError(
+            f"layers {_listed(chosen)}: this {teacher.model_type} divides attention by the layer's "
+            "number (scale_attn_by_inverse_layer_idx), so a copied layer would work otherwise in "
+            f"another place: keep the first ones ({_listed(range(len(chosen)))})"
+        )
+
+
 def _check_fold(teacher: Family, student: Family, init: Init) -> None:
+    student.position_table("fold_token_types")
     if init == "random":
         raise UserError(
             "fold_token_types changes copied position embeddings: it needs init teacher"
@@ -180,7 +240,8 @@ def make_student(
     Args:
         teacher: a language model; it is left unchanged, and the student shares no memory with it.
         layers: which of its layers to copy, counted from 0, ascending.
-        num_layers: how many to copy, evenly spaced; by default half of them, rounded up.
+        num_layers: how many to copy, by default half of them, rounded up: evenly spaced, and where
+            kinds of attention alternate, in the teacher's rhythm.
         init: "teacher" copies weights; "random" takes only sizes and settings from the teacher.
         architecture: the student's; by default DistilBERT for a BERT, else the teacher's.
         copy_head_transform: whether to copy the head's transform too (the original didn't).
@@ -188,7 +249,7 @@ def make_student(
             student has no token types: on single segments its first layer then gets exactly the
             teacher's input.
         freeze_positions: whether to exclude the position embeddings from training. This is not
-            stored in a saved student.
+            stored in a saved student. Rotary positions are not trained anyway: refused.
         seed: seed of the weights that aren't copied. The global generator is left unchanged.
 
     Returns:
@@ -210,6 +271,8 @@ def make_student(
             f"the teacher is a {type(teacher).__name__}, whose head is not a language model's: "
             f"load it as {plan.teacher.lm_class}"
         )
+    if freeze_positions:
+        plan.student.position_table("freeze_positions")
     student = plan.student.new_model(plan.config, seed)
     if init == "teacher":
         for source, target in _copied_modules(plan, with_transform=copy_head_transform):
@@ -227,8 +290,8 @@ def _copied_modules(plan: StudentPlan, *, with_transform: bool) -> Iterator[tupl
     """Yield the modules to copy, as (name in the teacher, name in the student)."""
     old, new = plan.teacher.paths, plan.student.paths
     yield old.word_embeddings, new.word_embeddings
-    yield old.position_embeddings, new.position_embeddings
     for source, target in (
+        (old.position_embeddings, new.position_embeddings),
         (old.type_embeddings, new.type_embeddings),
         (old.embedding_norm, new.embedding_norm),
         (old.final_norm, new.final_norm),

@@ -115,6 +115,10 @@ class LanguageModelObjective(Objective):
         hard = "alpha_clm" if self.family.causal else "alpha_mlm"
         self.weight_names = ("alpha_ce", hard, "alpha_mse", "alpha_cos")
         self._soft_everywhere = soft and not restrict_to_mask
+        if self.family.causal:
+            # Where a text's end also pads (Qwen, SmolLM2), its embedding would get no gradient;
+            # padding proper has none in any case, since no token attends to it.
+            student.get_submodule(self.family.paths.word_embeddings).padding_idx = None
 
     def prepare(self, batch: Batch) -> Batch:
         """Add the rows on which the vocabulary head works, and their labels.

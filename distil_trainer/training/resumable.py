@@ -329,7 +329,9 @@ class ResumableTrainer(Trainer):
 
     def _write_student(self, folder: Path) -> None:
         """Write what is saved of a student into a folder: no pickle, no secrets."""
-        self.student.save_pretrained(folder)
+        # Under the modules' own names: transformers would write a NomicBERT's under those of the
+        # code that it replaces, which only its own loader turns back.
+        self.student.save_pretrained(folder, save_original_format=False)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         write_atomically(folder / "training_args.json", self.args.to_json() + "\n")

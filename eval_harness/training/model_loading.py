@@ -94,6 +94,9 @@ class LoadedModel:
 def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Load a model with a task's head, which is always new, even if the checkpoint has one.
 
+    Only what a task's head shares with a masked language model's is kept, as `from_pretrained`
+    keeps it: ModernBERT's transform is pre-trained.
+
     Args:
         where: the model to load.
         task: the task, whose labels determine the head.
@@ -124,7 +127,8 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
         raise UserError(f"{where.name}: cannot be loaded: {one_line(error)}") from error
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
-    new = tuple(_new_modules(model, report["missing_keys"]))
+    was_masked = (config.architectures or [""])[0].endswith("ForMaskedLM")
+    new = tuple(_new_modules(model, report["missing_keys"], keep_found=was_masked))
     _check_finite(where, model, new)
     return LoadedModel(model, new, config.pad_token_id)
 
@@ -191,13 +195,22 @@ def _check_finite(where: Model, model: PreTrainedModel, new: Iterable[str]) -> N
             )
 
 
-def _new_modules(model: PreTrainedModel, missing: Iterable[str]) -> Iterator[str]:
-    """Yield the names of the modules with parameters of their own that must be initialized."""
+def _new_modules(
+    model: PreTrainedModel, missing: Iterable[str], *, keep_found: bool
+) -> Iterator[str]:
+    """Yield the names of the modules with parameters of their own that must be initialized.
+
+    Args:
+        model: the model with its task's head.
+        missing: the parameters that its checkpoint lacks.
+        keep_found: whether parts of the head that the checkpoint has are kept.
+    """
     prefix = f"{model.base_model_prefix}."
     absent = {key.rpartition(".")[0] for key in missing}
     for name, module in model.named_modules():
         has_parameters = next(module.parameters(recurse=False), None) is not None
-        if has_parameters and (name in absent or not name.startswith(prefix)):
+        is_head = not name.startswith(prefix)
+        if has_parameters and (name in absent or (is_head and not keep_found)):
             yield name
 
 

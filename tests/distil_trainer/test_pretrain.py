@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -17,6 +18,7 @@ from angels_share.tokenizing import load_tokenizer
 from distil_trainer import pretrain
 from distil_trainer.cli import PRETRAIN, with_preset
 from distil_trainer.data.corpus import TokenSequences
+from distil_trainer.models.families import FAMILIES
 from distil_trainer.training import trainer
 
 
@@ -381,3 +383,74 @@ def test_a_bar_ends_with_a_line_for_people(world, capsys):
     assert "train_runtime" not in said.out
     assert " of 1 layer x 32, " in said.out
     assert " parameters, 1 step; validation perplexity " in said.out
+
+
+def json_config(name):
+    """Return an architecture's small config as a user would write it."""
+    return tiny.ARCHITECTURES[name](layers=6).config.to_diff_dict()
+
+
+@pytest.mark.parametrize(
+    "name", ["modernbert", "nomic_bert", "eurobert", "llama", "qwen2", "qwen3", "gemma3_text"]
+)
+def test_from_a_config_to_a_teacher_to_its_student(world, capsys, name):
+    """Prevents an architecture that has a row, but that the command can't bring to a student."""
+    made = world / name
+    tiny.tokenizer_for(name).save_pretrained(made)
+    (made / "config.json").write_text(json.dumps(json_config(name)))
+    words = ["--student", str(made / "config.json"), "--student_init", "random"]
+    assert distil(world, *words, teacher="none", out="first") == 0
+    assert distil(world, teacher="first") == 0
+    told = capsys.readouterr().out
+    family = FAMILIES[name]
+    plain = (
+        transformers.AutoModelForCausalLM if family.causal else transformers.AutoModelForMaskedLM
+    )
+    teacher, student = (plain.from_pretrained(world / place) for place in ("first", "out"))
+    layers = record(world)["student"]["layers_of_the_teacher"]
+    assert family.shape(student.config).depth == len(layers) == 3
+    if types := getattr(teacher.config, "layer_types", None):
+        assert student.config.layer_types == [types[layer] for layer in layers]
+    if len(set(types or ())) > 1:
+        each = ", ".join(f"{layer} {types[layer]}" for layer in layers)
+        assert f"student: the teacher's layers {each}\n" in told
+    framed = "each sequence stands between <|endoftext|> and <|endoftext|>"
+    assert (framed in told) is family.causal
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--freeze_pos_embs"], "--freeze_pos_embs: a modernbert has no table of positions"),
+        (["--preset", "paper"], "not learned): set --freeze_pos_embs False"),
+        (["--fold_token_types"], "fold_token_types: a modernbert has no table of positions"),
+        (["--student_layers", "1,2"], "begins with its teacher's layer 0"),
+        (["--architecture", "distilbert"], "modernbert teacher can't have a distilbert student"),
+    ],
+)
+def test_what_a_modernbert_has_not_is_refused_before_weights_are_read(
+    world, monkeypatch, capsys, words, said
+):
+    """Prevents a flag from being ignored where there is no table of positions."""
+    tiny.folder(world / "modern", tiny.modernbert(), tiny.wordpiece())
+    monkeypatch.setattr(pretrain, "load_model", None)
+    assert distil(world, *words, teacher="modern") == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (transformers.DebertaV2Config(), "not to guess hidden ones.*run_glue.py --teacher"),
+        (transformers.Gemma2Config(), "scales or caps its logits"),
+    ],
+    ids=["deberta-v2", "gemma2"],
+)
+def test_teachers_that_no_language_model_can_be_learned_from(world, capsys, config, said):
+    """Prevents a refusal that doesn't say why, or what to do instead."""
+    tiny.folder(world / "other", tiny.bert(layers=1), tiny.wordpiece())
+    config.save_pretrained(world / "other")
+    assert distil(world, teacher="other") == 2
+    errors = capsys.readouterr().err
+    assert re.search(said, errors)
+    assert errors.count("\n") == 1

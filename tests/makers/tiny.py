@@ -156,6 +156,19 @@ def roberta(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **
     )
 
 
+def xlm_roberta(layers=4, hidden=32, vocab_size=400, *, seed=0, **config):
+    """Return a small XLMRobertaForMaskedLM: a RoBERTa by another name."""
+    return _build(
+        transformers.XLMRobertaForMaskedLM,
+        transformers.XLMRobertaConfig(
+            **roberta(1, hidden, vocab_size).config.to_dict()
+            | {"model_type": "xlm-roberta", "num_hidden_layers": layers}
+            | config
+        ),
+        seed,
+    )
+
+
 def gpt2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
     """Return a small GPT2LMHeadModel, or another `model_class`; ids as in `byte_bpe()`."""
     settings = {
@@ -170,6 +183,123 @@ def gpt2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **con
     return _build(
         model_class or transformers.GPT2LMHeadModel, transformers.GPT2Config(**settings), seed
     )
+
+
+def _rotary(layers, hidden, vocab_size, **config):
+    """Return settings that all models with rotary positions have."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": 64,
+    } | config
+
+
+def modernbert(layers=4, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
+    """Return a small ModernBertForMaskedLM; every third layer sees more than 4 tokens away.
+
+    Ids are as in `wordpiece()`.
+    """
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3}
+    settings = _rotary(layers, hidden, vocab_size, local_attention=8, sep_token_id=3, **ids)
+    return _build(
+        model_class or transformers.ModernBertForMaskedLM,
+        transformers.ModernBertConfig(**settings | config),
+        seed,
+    )
+
+
+def nomic_bert(layers=4, hidden=32, vocab_size=160, *, seed=0, model_class=None, **config):
+    """Return a small NomicBertForMaskedLM, or another class; ids as in `wordpiece()`."""
+    return _build(
+        model_class or transformers.NomicBertForMaskedLM,
+        transformers.NomicBertConfig(**_rotary(layers, hidden, vocab_size) | config),
+        seed,
+    )
+
+
+def eurobert(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """Return a small EuroBertForMaskedLM; ids as in `byte_bpe(roberta=True)`.
+
+    Two heads share their keys and values.
+    """
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "mask_token_id": 4}
+    settings = _rotary(layers, hidden, vocab_size, num_key_value_heads=1, **ids)
+    return _build(
+        model_class or transformers.EuroBertForMaskedLM,
+        transformers.EuroBertConfig(**settings | config),
+        seed,
+    )
+
+
+def _decoder(name, layers, hidden, vocab_size, seed, model_class, config):
+    """Return a small decoder with rotary positions; ids as in `byte_bpe()`.
+
+    Two heads share their keys and values.
+    """
+    settings = _rotary(
+        layers, hidden, vocab_size, num_key_value_heads=1, bos_token_id=0, eos_token_id=0
+    )
+    config_class = getattr(transformers, f"{name}TextConfig", None)
+    config_class = config_class or getattr(transformers, f"{name}Config")
+    model_class = model_class or getattr(transformers, f"{name}ForCausalLM")
+    return _build(model_class, config_class(**settings | config), seed)
+
+
+def llama(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """Return a small LlamaForCausalLM, whose decoder isn't tied, or another `model_class`."""
+    return _decoder("Llama", layers, hidden, vocab_size, seed, model_class, config)
+
+
+def qwen2(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """Return a small Qwen2ForCausalLM, whose later half sees 4 tokens, or another class."""
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": layers // 2}
+    return _decoder("Qwen2", layers, hidden, vocab_size, seed, model_class, window | config)
+
+
+def qwen3(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """Return a small Qwen3ForCausalLM of narrow heads and a tied decoder, or another class."""
+    more = {"head_dim": 8, "tie_word_embeddings": True} | config
+    return _decoder("Qwen3", layers, hidden, vocab_size, seed, model_class, more)
+
+
+def gemma3(layers=4, hidden=32, vocab_size=400, *, seed=0, model_class=None, **config):
+    """Return a small Gemma3ForCausalLM, or another class; every third layer sees over 4 tokens."""
+    more = {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 4,
+        "sliding_window_pattern": 3,
+    }
+    return _decoder("Gemma3", layers, hidden, vocab_size, seed, model_class, more | config)
+
+
+ARCHITECTURES = {
+    "bert": bert,
+    "distilbert": distilbert,
+    "roberta": roberta,
+    "xlm-roberta": xlm_roberta,
+    "modernbert": modernbert,
+    "nomic_bert": nomic_bert,
+    "eurobert": eurobert,
+    "gpt2": gpt2,
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gemma3_text": gemma3,
+}
+"""Every architecture that has students, with the maker of a small language model."""
+
+
+def tokenizer_for(name, lines=LINES):
+    """Return a tokenizer with the ids of an architecture's small model."""
+    if name in ("roberta", "xlm-roberta", "eurobert"):
+        return byte_bpe(lines, roberta=True)
+    if name in ("gpt2", "llama", "qwen2", "qwen3", "gemma3_text"):
+        return byte_bpe(lines)
+    return wordpiece(lines)
 
 
 def folder(path, model, tokenizer):

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
+from distil_trainer.models.families import family_of
 
 KINDS = ("masked", "restricted", "causal", "classification", "tokens", "questions")
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -74,12 +75,21 @@ def pair(kind):
 
 
 def trainer_for(
-    kind, output_dir, *, teacher=None, student=None, data=None, eval_data=None, **settings
+    kind,
+    output_dir,
+    *,
+    teacher=None,
+    student=None,
+    data=None,
+    eval_data=None,
+    tokenizer=None,
+    **settings,
 ):
     """Return a trainer for a kind of objective, with everything at its smallest."""
     made_teacher, made_student, made_data = pair(kind)
     data = made_data if data is None else data
-    tokenizer = tiny.byte_bpe() if kind == "causal" else tiny.wordpiece()
+    if tokenizer is None:
+        tokenizer = tiny.byte_bpe() if kind == "causal" else tiny.wordpiece()
     extra = {}
     if kind == "tokens":
         extra["data_collator"] = transformers.DataCollatorForTokenClassification(tokenizer)
@@ -103,6 +113,18 @@ def trainer_for(
         eval_dataset=eval_data,
         processing_class=tokenizer,
         **extra,
+    )
+
+
+def trainer_of(name, output_dir, **settings):
+    """Return a trainer that distils an architecture's small model of four layers into two."""
+    teacher = tiny.ARCHITECTURES[name]()
+    models = {"teacher": teacher, "student": make_student(teacher, num_layers=2)}
+    return trainer_for(
+        "causal" if family_of(teacher).causal else "masked",
+        output_dir,
+        tokenizer=tiny.tokenizer_for(name),
+        **models | {"data": sequences(160, first=10)} | settings,
     )
 
 

@@ -588,7 +588,9 @@ def code_of(text):
 HEADS = {
     "fill-mask": lambda: (tiny.distilbert(), tiny.wordpiece()),
     "fill-mask of RoBERTa": lambda: (tiny.roberta(), tiny.byte_bpe(roberta=True)),
+    "fill-mask of ModernBERT": lambda: (tiny.modernbert(), tiny.wordpiece()),
     "text-generation": lambda: (tiny.gpt2(), tiny.byte_bpe()),
+    "text-generation of Qwen3": lambda: (tiny.qwen3(), tiny.byte_bpe()),
     "feature-extraction": lambda: (
         tiny.bert(model_class=transformers.BertModel),
         tiny.wordpiece(),

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 import tiny
 from corpora import ALL, CONTENTS, encoded, many, rows, text, write, write_lines
+from tokenizers import processors
 
 from angels_share.errors import UserError
 from distil_trainer.data.batches import TextStream
@@ -50,6 +51,38 @@ def test_the_frame_is_part_of_the_fingerprint(tmp_path, prepare):
         for tokenizer in (tiny.byte_bpe(), tiny.wordpiece(), tiny.byte_bpe(roberta=True))
     ]
     assert streams[0] != streams[1] == streams[2]
+
+
+def begins_only():
+    """Return a tokenizer that marks a text's begin, but not its end, as Llama's does."""
+    tokenizer = tiny.byte_bpe(roberta=True)
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", begin)]
+    )
+    return tokenizer
+
+
+def test_an_end_is_added_where_the_tokenizer_marks_the_begin_only(tmp_path, prepare):
+    """Prevents a Llama's student that never sees an end of text, or sees two beginnings."""
+    file = write_lines(tmp_path / "a.txt", [text(12), text(9, 1)])
+    llama = begins_only()
+    made = prepare(file, tokenizer=llama, causal=True)
+    assert made.report["frame"] == [[llama.bos_token_id], [llama.eos_token_id]]
+    for row, ids in zip(rows(made.train), encoded(llama, [text(12), text(9, 1)]), strict=True):
+        assert row == [*ids, llama.eos_token_id]
+
+
+def test_the_kind_of_model_decides_the_frame_where_it_is_known(tmp_path, prepare):
+    """A mask token that a decoder's tokenizer has, as Gemma's, would leave its text without end."""
+    file = write_lines(tmp_path / "a.txt", [text(12)])
+    with_mask, gpt2, framed = begins_only(), tiny.byte_bpe(), tiny.byte_bpe(roberta=True)
+    assert "frame" not in prepare(file, tokenizer=with_mask).report
+    assert "frame" in prepare(file, tokenizer=with_mask, causal=True).report
+    assert "frame" not in prepare(file, tokenizer=gpt2, causal=False).report
+    # What a tokenizer marks at both ends needs nothing more: the same corpus as before.
+    one, two, three = (prepare(file, tokenizer=framed, causal=c) for c in (None, True, False))
+    assert one.fingerprint == two.fingerprint == three.fingerprint
 
 
 # --- reading

@@ -14,22 +14,9 @@ from distil_trainer.models.families import (
     student_config,
 )
 
-
-def xlm_roberta(**config):
-    model = tiny.roberta(**config)
-    values = model.config.to_dict() | {"model_type": "xlm-roberta"}
-    config = transformers.XLMRobertaConfig.from_dict(values)
-    return transformers.XLMRobertaForMaskedLM(config).eval()
-
-
-MAKERS = {
-    "bert": tiny.bert,
-    "distilbert": tiny.distilbert,
-    "roberta": tiny.roberta,
-    "xlm-roberta": xlm_roberta,
-    "gpt2": tiny.gpt2,
-}
+MAKERS = tiny.ARCHITECTURES
 every_family = pytest.mark.parametrize("name", MAKERS)
+ROTARY = [name for name, family in FAMILIES.items() if family.paths.position_embeddings is None]
 
 
 def batch_of(length=9, rows=2):
@@ -83,13 +70,22 @@ def test_shape_is_what_the_model_has(name):
     assert (shape.vocabulary, shape.width) == tuple(family.decoder(model)[0].shape)
     assert shape.heads == 2
     widths = {max(p.shape) for p in family.layers(model)[0].parameters() if p.dim() == 2}
-    assert shape.ffn == max(widths)
+    fused = 2 if name == "modernbert" else 1  # gate and input are one projection
+    assert fused * shape.ffn == max(widths)
     assert shape.max_length == 64
-    positions = family.position_embeddings(model)
-    assert positions.weight.shape[0] == model.config.max_position_embeddings
+    if name not in ROTARY:
+        positions = family.position_embeddings(model)
+        assert positions.weight.shape[0] == model.config.max_position_embeddings
 
 
-@every_family
+def test_rotary_positions_are_those_without_a_table():
+    """A row that forgot its table would be trained as if it were frozen."""
+    for name, make in MAKERS.items():
+        names = {key for key in make().state_dict() if "position" in key or ".wpe." in key}
+        assert (not names) is (name in ROTARY), name
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - set(ROTARY)))
 @torch.no_grad()
 def test_max_length_is_the_longest_that_can_be_read(name):
     """RoBERTa's reserved positions: a sequence that fits the table's rows would still crash."""
@@ -107,6 +103,7 @@ def test_model_inputs_are_the_models_own():
     assert set(FAMILIES["bert"].model_inputs(batch)) == plain | {"token_type_ids"}
     assert set(FAMILIES["distilbert"].model_inputs(batch)) == plain
     assert set(FAMILIES["roberta"].model_inputs(batch)) == plain
+    assert set(FAMILIES["modernbert"].model_inputs(batch)) == plain
     assert FAMILIES["gpt2"].model_inputs(batch).pop("use_cache") is False
     del batch["token_type_ids"]
     assert set(FAMILIES["bert"].model_inputs(batch)) == plain
@@ -114,7 +111,7 @@ def test_model_inputs_are_the_models_own():
 
 def test_unknown_architecture_names_the_known_ones():
     """A bare KeyError would not say what can be distilled."""
-    with pytest.raises(UserError, match=r"'distillbert'.*gpt2, roberta.*did you mean 'distilbert'"):
+    with pytest.raises(UserError, match=r"'distillbert'.*gpt2, llama.*did you mean 'distilbert'"):
         family_named("distillbert")
     with pytest.raises(UserError, match="unknown architecture 'albert'"):
         family_of(transformers.AlbertConfig())
@@ -124,6 +121,31 @@ def test_an_encoder_run_as_a_decoder_is_refused():
     """Its tokens don't see what comes after them: a DistilBERT copy's would."""
     with pytest.raises(UserError, match="is_decoder"):
         family_of(transformers.BertConfig(is_decoder=True))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (transformers.Gemma2Config(), "gemma2.*caps its logits"),
+        (transformers.GraniteConfig(), "granite.*caps its logits"),
+        (transformers.CohereConfig(), "cohere.*caps its logits"),
+        (transformers.DebertaV2Config(), "DeBERTa-v3.*replaced words.*run_glue.py --teacher"),
+        (transformers.ElectraConfig(), "electra.*replaced words.*run_glue.py --teacher"),
+        (
+            transformers.Gemma3TextConfig(final_logit_softcapping=30.0),
+            "gemma3_text with final_logit_softcapping=30.0.*caps its logits",
+        ),
+        (
+            transformers.Gemma3TextConfig(use_bidirectional_attention=True),
+            "gemma3_text with use_bidirectional_attention=true.*would have to predict",
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_what_the_losses_would_get_wrong_is_refused_with_the_reason(config, said):
+    """Logits without their scale or cap, or a model that sees the answer: trained on nonsense."""
+    with pytest.raises(UserError, match=said):
+        family_of(config)
 
 
 def test_pairs_without_a_conversion_are_refused():
@@ -152,7 +174,7 @@ def test_bert_settings_reach_a_distilbert():
         dtype="bfloat16",
         attn_implementation="eager",
     )
-    config = student_config(teacher, FAMILIES["bert"], FAMILIES["distilbert"], 5)
+    config = student_config(teacher, FAMILIES["bert"], FAMILIES["distilbert"], range(5))
     expected = {
         "vocab_size": 90,
         "dim": 24,
@@ -180,16 +202,28 @@ def test_a_config_of_its_own_family_differs_only_in_depth(name):
     teacher.architectures, teacher.name_or_path = ["Other"], "some/teacher"
     teacher.auto_map = {"AutoModel": "code.Model"}
     family = FAMILIES[name]
-    config = student_config(teacher, family, family, 2)
+    config = student_config(teacher, family, family, [0, 2])
     assert config.name_or_path == ""
     assert not hasattr(config, "auto_map")
     old, new = teacher.to_dict(), config.to_dict()
     changed = {key for key in old | new if old.get(key) != new.get(key)}
     depth = {"num_hidden_layers", "n_layers", "n_layer"} & changed
     assert new[depth.pop()] == 2
+    if "layer_types" in old:
+        assert new["layer_types"] == [old["layer_types"][0], old["layer_types"][2]]
     assert changed - {"num_hidden_layers", "n_layers", "n_layer"} <= {
+        "layer_types",
         "architectures",
         "auto_map",
         "dtype",
         "_name_or_path",
     }
+
+
+def test_every_list_of_one_value_per_layer_follows_the_layers():
+    """A list that is copied whole is refused by its length, or is another layer's."""
+    teacher = tiny.llama(layers=4, eos_token_id=[0, 1, 2, 3]).config
+    teacher.a_number_per_layer = [10, 11, 12, 13]
+    config = student_config(teacher, FAMILIES["llama"], FAMILIES["llama"], [0, 3])
+    assert config.a_number_per_layer == [10, 13]
+    assert config.eos_token_id == [0, 1, 2, 3]  # as long by chance

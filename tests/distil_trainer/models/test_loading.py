@@ -230,3 +230,24 @@ def test_unreadable_student_configs_are_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError, match=r"student\.json: "):
         student_from_config(path)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_a_text_end_that_also_pads_does_not_start_at_zero(name):
+    """From zero, gradients through all the norms overflow at the first step."""
+    config = tiny.ARCHITECTURES[name]().config.to_diff_dict() | {"pad_token_id": 0}
+    student = student_from_config(config)
+    assert student.get_input_embeddings().weight[0].abs().min() > 0
+    assert student.config.pad_token_id == student.generation_config.pad_token_id == 0
+    ids = torch.tensor([[0, 5, 6, 0]])
+    student(ids, labels=ids).loss.backward()
+    assert all(p.grad.abs().max() < 100 for p in student.parameters())
+
+
+@pytest.mark.parametrize("name", ["modernbert", "eurobert"])
+def test_the_published_padding_in_a_smaller_vocabulary_is_refused(name):
+    """Its default is the id of a token that a small vocabulary doesn't have: a bare assertion."""
+    config = tiny.ARCHITECTURES[name]().config.to_diff_dict()
+    del config["pad_token_id"]
+    with pytest.raises(UserError, match=r"pad_token_id \d+ is outside of a vocabulary of \d+: set"):
+        student_from_config(config)

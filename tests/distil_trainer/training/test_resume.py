@@ -78,6 +78,23 @@ def test_resuming_after_any_step_changes_no_bit(whole_run, tmp_path, step):
     assert_equal_bits(weights_of(trainer), whole_run[1])
 
 
+@pytest.mark.parametrize("name", updates.tiny.ARCHITECTURES)
+def test_every_architecture_resumes_after_any_step(name, tmp_path):
+    """Prevents a part of a model that its checkpoint lacks, or that is built anew otherwise."""
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4}  # of two steps an epoch
+    whole = updates.trainer_of(name, tmp_path, save_strategy="steps", save_steps=1, **settings)
+    whole.train()
+    for step in range(1, 4):
+        folder = tmp_path / f"from-{step}"
+        shutil.copytree(tmp_path / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+        trainer = updates.trainer_of(name, folder, **settings)
+        trainer.train(resume_from_checkpoint=True)
+        assert trainer.state.global_step == 4
+        assert_equal_bits(weights_of(trainer), weights_of(whole))
+    loaded = type(whole.student).from_pretrained(tmp_path / "checkpoint-4")
+    assert_equal_bits(loaded.state_dict(), weights_of(whole))
+
+
 @pytest.mark.parametrize("step", [4, 6, 9])
 def test_resuming_with_workers_changes_no_bit(whole_run, tmp_path, step):
     """Fault 6: prevents workers from holding state that a resumed run lacks."""

@@ -37,25 +37,20 @@ def test_after_three_steps_the_student_changed_and_the_teacher_did_not(kind, tmp
     assert not teacher.training
 
 
-@pytest.mark.parametrize("make", [tiny.bert, tiny.distilbert, tiny.roberta, tiny.gpt2])
-def test_a_student_that_is_its_teacher_has_nothing_to_learn(make, tmp_path):
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, tmp_path):
     """Prevents a teacher that sees another input, mask or order of rows than its student."""
-    teacher = make(layers=2)
-    student = make_student(teacher, num_layers=2, architecture=teacher.config.model_type)
-    causal = family_of(teacher).causal
-    roberta = teacher.config.model_type == "roberta"
-    tokenizer = tiny.byte_bpe(roberta=roberta) if causal or roberta else tiny.wordpiece()
-    hard = {"alpha_clm": 0.0} if causal else {"alpha_mlm": 0.0}
-    arguments = DistilTrainingArguments(
-        output_dir=str(tmp_path), report_to=[], use_cpu=True, alpha_mse=1.0, **hard
-    )
-    trainer = DistilTrainer(
-        student,
-        arguments,
+    teacher = tiny.ARCHITECTURES[name](layers=2)
+    student = make_student(teacher, num_layers=2, architecture=name)
+    hard = {"alpha_clm": 0.0} if family_of(teacher).causal else {"alpha_mlm": 0.0}
+    trainer = updates.trainer_of(
+        name,
+        tmp_path,
         teacher=teacher,
-        train_dataset=updates.sequences(160, first=10),
-        eval_dataset=updates.sequences(160, first=10),
-        processing_class=tokenizer,
+        student=student,
+        eval_data=updates.sequences(160, first=10),
+        alpha_mse=1.0,
+        **hard,
     )
     metrics = trainer.evaluate()
     for term in ("ce", "mse", "cos"):

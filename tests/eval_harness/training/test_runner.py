@@ -10,9 +10,12 @@ import transformers
 import worlds
 
 from angels_share.errors import RunFailed, UserError
+from eval_harness.runs.models import identify
 from eval_harness.runs.run import Method
+from eval_harness.tasks.lookup import task_named
 from eval_harness.training import runner
 from eval_harness.training.classification import logits_of
+from eval_harness.training.model_loading import load_for_task
 from eval_harness.training.runner import run_task
 
 DISTIL = "distil_trainer.harness:make_trainer"
@@ -268,10 +271,24 @@ def test_data_that_changed_meanwhile_is_not_scored(world, tmp_path):
         ran(run)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@pytest.mark.parametrize("kind", sorted(set(tiny.ARCHITECTURES) - {"bert", "distilbert"}))
 def test_other_architectures_run_too(world, tmp_path, kind):
     """Prevents a harness for BERT alone: other heads, other tokenizers, no padding token."""
-    tokenizer = tiny.byte_bpe(worlds.WORDS, roberta=kind == "roberta")
-    tiny.folder(tmp_path / kind, getattr(tiny, kind)(2), tokenizer)
+    tokenizer = tiny.tokenizer_for(kind, worlds.WORDS)
+    tiny.folder(tmp_path / kind, tiny.ARCHITECTURES[kind](2), tokenizer)
     result, _ = ran(worlds.run_on(world / "glue", tmp_path / kind))
     assert result.score is not None
+
+
+def test_a_transform_that_was_pre_trained_is_kept(tmp_path):
+    """ModernBERT's head for a task begins with the language model's: new, it would be worse."""
+    language_model, task = tiny.modernbert(2), task_named("rte")
+    tiny.folder(tmp_path / "lm", language_model, tiny.wordpiece(worlds.WORDS))
+    loaded = load_for_task(identify(str(tmp_path / "lm")), task, tiny.wordpiece(worlds.WORDS))
+    assert loaded.new == ("classifier",)
+    tuned = loaded.copy(3)
+    assert tuned.head.dense.weight.equal(language_model.head.dense.weight)
+    # Of a model that was fine-tuned before, nothing is kept but its body.
+    tiny.folder(tmp_path / "tuned", tuned, tiny.wordpiece(worlds.WORDS))
+    again = load_for_task(identify(str(tmp_path / "tuned")), task, tiny.wordpiece(worlds.WORDS))
+    assert again.new == ("head.dense", "head.norm", "classifier")
