@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,8 +119,8 @@ def find_source(
         return _from_folder(task, data_dir, splits[0])
     if task.hub is None:
         raise UserError(
-            f"{task.title} is not on the Hub, since its texts may not be passed on: use "
-            f"{task.kind.local_data}"
+            f"{task.title} is not read from the Hub: use {task.kind.local_data}, with "
+            f"{task.name}/{next(iter(_own_names(task).values()), 'train.parquet')} in it"
         )
     if task.averages:
         return _of_configurations_on_the_hub(task, splits, revision)
@@ -239,9 +239,14 @@ def _table_folders(task: Task, data_dir: Path) -> list[Path]:
 def _searched_places(task: Task, data_dir: Path, split: str) -> str:
     tables = [f"{folder / split}.parquet" for folder in _table_folders(task, data_dir)]
     own = [str(file_of(data_dir / task.glue.folder, split))] if task.glue else []
-    if task.column_files and split in task.column_files.names:
-        own = [str(data_dir / task.name / task.column_files.names[split])]
+    if split in _own_names(task):
+        own = [str(data_dir / task.name / _own_names(task)[split])]
     return f"looked for {', '.join([*own, *tables])} (or {', '.join(_endings(task)[1:])})"
+
+
+def _own_names(task: Task) -> Mapping[str, str]:
+    """Return the names that a task's own files of one word a line have, by split."""
+    return task.column_files.names if task.column_files else {}
 
 
 def _endings(task: Task) -> tuple[str, ...]:
@@ -253,8 +258,8 @@ def _endings(task: Task) -> tuple[str, ...]:
 def _table_files(task: Task, folder: Path, split: str) -> list[Path]:
     """Return a split's files in a folder: a single one, or the Hub's shards if none is missing."""
     paths = [folder / f"{split}{ending}" for ending in _endings(task)]
-    if task.column_files and split in task.column_files.names:
-        paths.append(folder / task.column_files.names[split])
+    if split in _own_names(task):
+        paths.append(folder / _own_names(task)[split])
     found = [path for path in paths if path.is_file()]
     shards = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
     if len(found) + bool(shards) > 1:

@@ -426,7 +426,7 @@ TASKS = (
         ),
         evaluation=("validation", "test"),
         second=SecondColumn("germeval2014 test", "GermEval 2014 test", "test", "score"),
-        hub=None,
+        hub=None,  # no copy in parquet is known here
         column_files=ColumnFiles(
             {
                 "train": "NER-de-train.tsv",
