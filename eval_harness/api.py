@@ -435,7 +435,7 @@ def custom_task(
     name: str,
     *,
     columns: Sequence[str],
-    primary: Sequence[str],
+    primary: Sequence[str] | None = None,
     files: Mapping[str, str | Path] | None = None,
     hub: str | None = None,
     labels: Sequence[str] | None = None,
@@ -446,15 +446,17 @@ def custom_task(
 
     Args:
         name: its name in results.
-        columns: one text column, or two.
+        columns: one text column, or two; of tagged words (`kind="tokens"`) those of words and tags.
         primary: the metrics whose mean is the score: `accuracy`, `f1`, `f1_macro`, `f1_micro`,
-            `matthews`; for a regression `pearson`, `spearman`.
+            `matthews`; for a regression `pearson`, `spearman`; of tagged words `entity_f1`, which
+            may be left out, or `strict_f1`.
         files: the paths of the splits, `train` and `validation`: .parquet, .csv, .tsv, .json or
-            .jsonl, each with the columns and one called `label`.
+            .jsonl, each with the columns and one called `label`; of tagged words also .conll, .txt.
         hub: a data set on the Hub, instead of `files`.
         labels: the classes in the order of their ids.
         scale: the lowest and the highest label of a regression, instead of `labels`.
-        keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`.
+        keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`,
+            `kind`, `encoding`.
 
     Raises:
         UserError: names the key that is unknown, missing or wrong.

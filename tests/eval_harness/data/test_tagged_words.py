@@ -1,4 +1,4 @@
-"""Tagged words from column files, parquet and JSON: the same rows, or one line that says why not."""
+"""Tagged words from column files, parquet and JSON: the same rows, or one line that says why."""
 
 import json
 from dataclasses import replace

@@ -84,8 +84,8 @@ SAID = [["B-PER", "O", "B-LOC", "I-LOC", "O", "I-ORG"], ["O", "O", "I-MISC", "B-
 def test_the_two_countings_by_hand():
     """Prevents the published counting and the strict one from being taken for each other.
 
-    Of four entities the lenient one finds PER, LOC and ORG, and MISC and PER where none are: 3 right
-    of 5, of 4. By IOB2 the two I- that continue nothing are none: 2 right of 3, of 4.
+    Of four entities the lenient one finds PER, LOC and ORG, and MISC and PER where none are: 3
+    right of 5, of 4. By IOB2 the two I- that continue nothing are none: 2 right of 3, of 4.
     """
     assert all_counts(GOLD, SAID).sum(axis=0).tolist() == [3, 5, 4, 2, 3, 4]
     metrics = entity_metrics(GOLD, SAID)

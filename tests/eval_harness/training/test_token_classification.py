@@ -1,4 +1,4 @@
-"""Tagged words: labels at first tokens, words without one, and a run from data to verified score."""
+"""Tagged words: labels at first tokens, words without one, a run from data to verified score."""
 
 import copy
 
@@ -61,8 +61,9 @@ def test_byte_level_words_begin_with_their_blank(roberta):
     rows = encode(split_of("the river the"), tokenizer, 32)
     plain = tokenizer(" the river the")["input_ids"]
     assert rows[0]["input_ids"].tolist() == plain
-    assert [tokens for tokens, _ in labelled(rows, 0, tokenizer)][0].startswith("Ġ")
-    assert len(labelled(rows, 0, tokenizer)) == 3
+    first, *others = labelled(rows, 0, tokenizer)
+    assert first[0].startswith("Ġ")
+    assert len(others) == 2
     assert tokenizer("the river")["input_ids"] == before  # the caller's is as it was
 
 
@@ -130,16 +131,15 @@ def test_the_loss_is_a_mean_of_words_however_it_is_accumulated(accumulation, tmp
     batch = Collator(0)([rows[index] for index in range(8)])
     mask = batch["labels"] != -100
     assert count_labels(batch) == int(mask.sum()) == 65
-    logits = textbook(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = textbook(**read).logits
     expected = torch.nn.functional.cross_entropy(logits[mask], batch["labels"][mask])
     expected.backward()
     for name, weight in textbook.named_parameters():
         moved = (model.get_parameter(name) - stepped[name]).detach().double() / 0.1
         gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
         np.testing.assert_allclose(moved, gradient, atol=2e-5, err_msg=name)
-    ours = loss(
-        textbook(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]), batch
-    )
+    ours = loss(textbook(**read), batch)
     assert ours.item() / 65 == pytest.approx(expected.item(), rel=1e-6)
 
 
