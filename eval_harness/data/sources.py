@@ -117,14 +117,19 @@ def find_source(
         return _of_configurations_in(data_dir, task, splits)
     if data_dir is not None:
         return _from_folder(task, data_dir, splits[0])
-    if task.hub is None:
-        raise UserError(
-            f"{task.title} is not read from the Hub: use {task.kind.local_data}, with "
-            f"{task.name}/{next(iter(_own_names(task).values()), 'train.parquet')} in it"
-        )
+    _require_hub(task)
     if task.averages:
         return _of_configurations_on_the_hub(task, splits, revision)
     return _from_hub(task, splits, revision)
+
+
+def _require_hub(task: Task) -> None:
+    if task.hub is None:
+        own = next(iter(_own_names(task).values()), "train.parquet")
+        raise UserError(
+            f"{task.title} is not read from the Hub: use {task.kind.local_data}, with "
+            f"{task.name}/{own} in it"
+        )
 
 
 def _parts_of(task: Task, splits: Sequence[str]) -> list[tuple[Task, list[str]]]:
@@ -326,8 +331,9 @@ def wanted_files(
     """
     found: dict[tuple[str, str | None], Wanted] = {}
     for task in tasks:
-        if task.files or task.hub is None:
+        if task.files:
             continue
+        _require_hub(task)
         located = _locate(task, revision, newest=newest)
         for part, splits in _parts_of(task, splits_of(task)):
             wanted = _wanted_of(part, located, splits, newest=newest)
