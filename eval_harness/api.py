@@ -180,21 +180,27 @@ def _of_row(row: Row, by_key: Mapping[str, TaskResult]) -> list[TaskResult]:
 
 
 def _line(row: Row, result: TaskResult) -> dict[str, Any]:
-    split = next(iter(result.scores))
-    measured = {name: value for name, value in result.scores[split].items() if name != "score"}
     return {
         "row": row.label,
         "model": result.model.name,
         "task": result.task,
         "seed": result.seed,
         "score": _percent(result.score),
-        **{name: _percent(value) for name, value in measured.items()},
+        **{name: _percent(value) for name, value in _measured(result).items()},
         "examples": result.data.get("examples", {}).get("train"),
         "seconds": result.times.get("train"),
         "marks": "; ".join(result.marks),
         "finished": result.finished,
         "key": result.key,
     }
+
+
+def _measured(result: TaskResult) -> dict[str, float | None]:
+    """Return the metrics of the split that the score is of; the splits' scores if it's a mean."""
+    for of_split in result.scores.values():
+        if of_split.get("score") == result.score:
+            return {name: value for name, value in of_split.items() if name != "score"}
+    return {split: of_split.get("score") for split, of_split in result.scores.items()}
 
 
 def _percent(share: float | None) -> float | None:

@@ -8,6 +8,7 @@ import pytest
 import tagged
 from made_results import cells, note, seeds
 
+from eval_harness.api import load_results
 from eval_harness.intervals import bootstrap
 from eval_harness.results.predictions import ClassPredictions, TaggedSentences
 from eval_harness.results.store import find, path_of, read_any_predictions
@@ -120,6 +121,18 @@ def test_models_are_compared_by_resampled_sentences(tmp_path):
     np.testing.assert_allclose(scores.points, expected)
     assert scores.resampled.shape[0] == 2
     assert examples == task_scores(row, "conll2003", tmp_path)[1]
+
+
+def test_python_shows_the_metrics_of_the_score(tmp_path):
+    """Prevents the test set's F1 from standing beside the dev set's score as if it were its own."""
+    saved = put_entities(tmp_path)
+    result, predictions = in_languages([0.8, 0.6, 0.4])
+    made.put(tmp_path, result, said=predictions)
+    lines = load_results(tmp_path).to_pandas().set_index("task")
+    assert lines.loc["conll2003", "entity_f1"] == lines.loc["conll2003", "score"]
+    assert lines.loc["conll2003", "score"] == pytest.approx(100 * saved.score)
+    assert lines.loc["xnli", "score"] == pytest.approx(60.0)
+    assert lines.loc["xnli", ["test.en", "test.ur"]].tolist() == pytest.approx([80.0, 40.0])
 
 
 def test_entities_have_a_table_of_their_own(tmp_path):
