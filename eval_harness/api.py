@@ -45,7 +45,7 @@ from eval_harness.tables.write import load_results as load_rows
 from eval_harness.tables.write import make_tables
 from eval_harness.tasks.custom import make_task
 from eval_harness.tasks.lookup import tasks_named
-from eval_harness.tasks.registry import Task
+from eval_harness.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,10 +197,11 @@ def _line(row: Row, result: TaskResult) -> dict[str, Any]:
 
 def _measured(result: TaskResult) -> dict[str, float | None]:
     """Return the metrics of the split that the score is of; the splits' scores if it's a mean."""
-    for of_split in result.scores.values():
-        if of_split.get("score") == result.score:
-            return {name: value for name, value in of_split.items() if name != "score"}
-    return {split: of_split.get("score") for split, of_split in result.scores.items()}
+    if any(task.averages for task in TASKS if task.name == result.task):
+        return {split: of_split.get("score") for split, of_split in result.scores.items()}
+    splits = list(result.scores.values())
+    scored = next((each for each in splits if each.get("score") == result.score), splits[0])
+    return {name: value for name, value in scored.items() if name != "score"}
 
 
 def _percent(share: float | None) -> float | None:

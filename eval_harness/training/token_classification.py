@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -176,14 +175,14 @@ def answers_of(
     """
     answers: NDArray[np.int64] = np.empty(len(rows.ids), np.int64)
     for indices, output in outputs_of(model, rows, pad_id, batch_size=batch_size, bf16=bf16):
-        logits = output.logits.float()
+        logits = output.logits.float().cpu().numpy()
         columns = np.arange(logits.shape[1])
         attended = columns < rows.lengths[indices][:, None]
-        if not bool(torch.isfinite(logits[torch.from_numpy(attended)]).all()):
+        if not np.isfinite(logits[attended]).all():
             return None
         # Where each token of the batch lies in the flat array of all tokens.
         positions = (rows.starts[indices][:, None] + columns)[attended]
-        answers[positions] = logits.argmax(dim=-1).cpu().numpy()[attended]
+        answers[positions] = logits.argmax(axis=-1)[attended]
     return answers
 
 

@@ -143,6 +143,14 @@ def test_the_loss_is_a_mean_of_words_however_it_is_accumulated(accumulation, tmp
     assert ours.item() / 65 == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_an_update_without_a_word_changes_nothing(tmp_path):
+    """Prevents a sentence of characters that the tokenizer drops from ending a run in 0 / 0."""
+    model, rows = tagger(**NO_DROPOUT), encode(split_of("\u200b"), tiny.wordpiece(), 32)
+    stepped = one_step(model, rows, tmp_path, 1, 1)
+    for name, weight in model.named_parameters():
+        assert torch.equal(stepped[name], weight)
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_teacher_is_learned_from_at_first_tokens(cached, tmp_path):
     """(D). Prevents soft targets at pieces and padding, of other tokens, or weighted by batch."""
