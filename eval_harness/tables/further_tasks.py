@@ -89,10 +89,8 @@ _TRANSLATED = {
     for task in TASKS
     if task.table == XNLI and not task.averages
 }
-_MEANING = (
-    "Trained on English only, and judged in each language; Mean: over the languages of a row, the "
-    "published rows' computed here."
-)
+_MEANING = "Mean: over the languages that a row has; the published rows' is computed here."
+_TRANSLATE_TRAIN = "translate-train: trained on the pairs translated into that language, instead."
 
 
 def xnli_table(
@@ -123,6 +121,7 @@ def xnli_table(
     columns, cells = drop_empty_columns((MODEL, COUNT, _MEAN, *_LANGUAGES, *_TRANSLATED), body)
     notes = [
         _MEANING,
+        *([_TRANSLATE_TRAIN] if set(columns) & set(_TRANSLATED) else []),
         *footnotes_of(shown),
         *count_notes(shown, TASKS_OF_XNLI),
         *cell_notes(shown, TASKS_OF_XNLI),

@@ -195,7 +195,9 @@ def test_xnli_has_a_column_for_each_language(tmp_path):
         "54.7",
         "65.2 (6 languages)",
     )
-    assert note(table, "Trained on English only")
+    assert note(table, "XNLI test accuracy, trained on English only")
+    assert note(table, "Mean: over the languages that a row has")
+    assert "translate-train" not in table
 
 
 def test_a_mean_of_languages_is_verified(tmp_path):
@@ -255,3 +257,15 @@ def test_glues_family_is_as_before(tmp_path):
     text = write_by_name(tmp_path)["family"]
     assert text.startswith("# The family: GLUE, dev sets")
     assert not [name for name in cells(text)["distilbert"] if "XNLI" in name or "CoNLL" in name]
+
+
+def test_translate_train_is_a_column_of_its_own(tmp_path):
+    """Prevents a model that was trained on German from standing among those that never saw it."""
+    result, predictions = in_languages([0.8, 0.6, 0.4])
+    made.put(tmp_path, result, said=predictions)
+    made.put(tmp_path, *seeds(0.7, of=MULTILINGUAL_STUDENT, task="xnli-translate-train-de"))
+    table = write_by_name(tmp_path)["table-xnli"]
+    row = cells(table)["distilmbert"]
+    assert (row["de"], row["de (translate-train)"]) == ("60.0", "70.0")
+    assert row["Mean"] == "60.0 (3 languages)"
+    assert note(table, "translate-train: trained on the pairs translated")
