@@ -81,7 +81,9 @@ SHORT_NAMES = (
         teacher="mbert",
     ),
     ShortName(
-        "bert-german", "dbmdz/bert-base-german-cased", ("google-bert/bert-base-german-dbmdz-cased",)
+        "bert-german",
+        "dbmdz/bert-base-german-cased",
+        ("google-bert/bert-base-german-dbmdz-cased", "bert-base-german-dbmdz-cased"),
     ),
     ShortName(
         "distilbert-german",

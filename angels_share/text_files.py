@@ -31,10 +31,14 @@ _DEEP = 500
 """Depth at which a JSON text is shown to be too deep; Python's own limit is about twice that."""
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield each line without its end, numbered from 1; accept a byte order mark and CRLF.
 
     Only a line feed ends a line: a text may contain Unicode's other line separators.
+
+    Args:
+        path: the file.
+        encoding: one in which a line feed is the byte 10.
     """
     try:
         with path.open("rb") as file:
@@ -47,7 +51,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     )
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 try:
-                    text = line.decode()
+                    text = line.decode(encoding)
                 except UnicodeDecodeError as error:
                     byte = line[error.start]
                     raise UserError(

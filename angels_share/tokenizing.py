@@ -1,5 +1,6 @@
 """Tokenizers of untrusted models: fast ones only, and no file outside their folder is read."""
 
+import copy
 import json
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -49,6 +50,34 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     if not tokenizer.is_fast:
         raise UserError(f"{name}: its tokenizer is a slow one; a tokenizer.json is required")
     return tokenizer
+
+
+def splitting_words(tokenizer: Any) -> Any:
+    """Return a tokenizer that takes words rather than a text, each as if a blank stood before it.
+
+    Byte-level ones mark a word's beginning with its blank. A list of words has none, so theirs must
+    be added to every word: a copy of the tokenizer does.
+
+    Args:
+        tokenizer: a fast one, which is left as it is.
+    """
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    if before is None:
+        return tokenizer
+    state = json.loads(before.__getstate__())
+    is_changed = False
+    for part in state.get("pretokenizers", [state]):
+        for setting, wanted in (("add_prefix_space", True), ("prepend_scheme", "always")):
+            if part.get(setting, wanted) != wanted:
+                part[setting], is_changed = wanted, True
+    if not is_changed:
+        return tokenizer
+    changed = copy.deepcopy(tokenizer)
+    changed.add_prefix_space = True
+    pre_tokenizer = changed.backend_tokenizer.pre_tokenizer
+    pre_tokenizer.__setstate__(json.dumps(state).encode())
+    changed.backend_tokenizer.pre_tokenizer = pre_tokenizer
+    return changed
 
 
 def has_tokenizer(name: str) -> bool:

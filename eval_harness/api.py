@@ -46,7 +46,7 @@ from eval_harness.tables.write import load_results as load_rows
 from eval_harness.tables.write import make_tables
 from eval_harness.tasks.custom import make_task
 from eval_harness.tasks.lookup import tasks_named
-from eval_harness.tasks.registry import Task
+from eval_harness.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,21 +183,28 @@ def _of_row(row: Row, by_key: Mapping[str, TaskResult]) -> list[TaskResult]:
 
 
 def _line(row: Row, result: TaskResult) -> dict[str, Any]:
-    split = next(iter(result.scores))
-    measured = {name: value for name, value in result.scores[split].items() if name != "score"}
     return {
         "row": row.label,
         "model": result.model.name,
         "task": result.task,
         "seed": result.seed,
         "score": _percent(result.score),
-        **{name: _percent(value) for name, value in measured.items()},
+        **{name: _percent(value) for name, value in _measured(result).items()},
         "examples": result.data.get("examples", {}).get("train"),
         "seconds": result.times.get("train"),
         "marks": "; ".join(result.marks),
         "finished": result.finished,
         "key": result.key,
     }
+
+
+def _measured(result: TaskResult) -> dict[str, float | None]:
+    """Return the metrics of the split that the score is of; the splits' scores if it's a mean."""
+    if any(task.averages for task in TASKS if task.name == result.task):
+        return {split: of_split.get("score") for split, of_split in result.scores.items()}
+    splits = list(result.scores.values())
+    scored = next((each for each in splits if each.get("score") == result.score), splits[0])
+    return {name: value for name, value in scored.items() if name != "score"}
 
 
 def _percent(share: float | None) -> float | None:
@@ -454,7 +461,7 @@ def custom_task(
     name: str,
     *,
     columns: Sequence[str],
-    primary: Sequence[str],
+    primary: Sequence[str] | None = None,
     files: Mapping[str, str | Path] | None = None,
     hub: str | None = None,
     labels: Sequence[str] | None = None,
@@ -465,15 +472,17 @@ def custom_task(
 
     Args:
         name: its name in results.
-        columns: one text column, or two.
+        columns: one text column, or two; of tagged words (`kind="tokens"`) those of words and tags.
         primary: the metrics whose mean is the score: `accuracy`, `f1`, `f1_macro`, `f1_micro`,
-            `matthews`; for a regression `pearson`, `spearman`.
+            `matthews`; for a regression `pearson`, `spearman`; of tagged words `entity_f1`, which
+            may be left out, or `strict_f1`.
         files: the paths of the splits, `train` and `validation`: .parquet, .csv, .tsv, .json or
-            .jsonl, each with the columns and one called `label`.
+            .jsonl, each with the columns and one called `label`; of tagged words also .conll, .txt.
         hub: a data set on the Hub, instead of `files`.
         labels: the classes in the order of their ids.
         scale: the lowest and the highest label of a regression, instead of `labels`.
-        keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`.
+        keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`,
+            `kind`, `encoding`.
 
     Raises:
         UserError: names the key that is unknown, missing or wrong.

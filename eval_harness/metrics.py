@@ -25,10 +25,12 @@ from datasets import Sequence as Several
 from angels_share.errors import UserError
 from angels_share.names import nearest
 from eval_harness.squad.metrics import scores_of, summary
-from eval_harness.tasks.kinds import TEXTS
+from eval_harness.tasks.entities import ENTITY_METRICS, entity_metrics
+from eval_harness.tasks.kinds import TEXTS, TOKENS
 from eval_harness.tasks.metrics import compute_metrics
-from eval_harness.tasks.registry import TASKS, Metric, Task
+from eval_harness.tasks.registry import TASKS, LabelMetric, Task
 
+_METRICS = (*get_args(LabelMetric), *ENTITY_METRICS)
 _REGRESSIONS = ("pearson", "spearman")
 _THEIR_NAMES = {"matthews": "matthews_correlation", "pearson": "pearson", "spearman": "spearmanr"}
 
@@ -39,7 +41,8 @@ def load_metric(name: str | Task, **settings: Any) -> evaluate.EvaluationModule:
     Args:
         name: a task's name (`mrpc`, `squad`, ...) or a custom `Task`: all of its metrics and the
             score; or one of `accuracy`, `f1`, `f1_macro`, `f1_micro`, `matthews`, `pearson`,
-            `spearman`.
+            `spearman`; or of `entity_f1`, `entity_precision`, `entity_recall` (conlleval's) and
+            `strict_f1`, `strict_precision`, `strict_recall`.
         settings: of `evaluate.EvaluationModule`, such as `num_process` and `experiment_id`. In a
             single process the examples are kept in memory unless `keep_in_memory=False`.
 
@@ -54,7 +57,9 @@ def load_metric(name: str | Task, **settings: Any) -> evaluate.EvaluationModule:
         settings.setdefault("keep_in_memory", True)  # no files, and so none that two runs share
     task = name if isinstance(name, Task) else _task_named(name)
     if task.kind == TEXTS:
-        return _OfLabels(task, is_single=name in get_args(Metric), **settings)
+        return _OfLabels(task, is_single=name in _METRICS, **settings)
+    if task.kind == TOKENS:
+        return _OfTags(task, is_single=name in _METRICS, **settings)
     return _OfAnswers(task, **settings)
 
 
@@ -63,11 +68,13 @@ def _task_named(name: str) -> Task:
     for task in TASKS:
         if name == task.name:
             return task
-    if name not in get_args(Metric):
-        known = [*(task.name for task in TASKS), *get_args(Metric)]
+    if name not in _METRICS:
+        known = [*(task.name for task in TASKS), *_METRICS]
         raise UserError(
             f"unknown metric {name!r}{nearest(name, known)} (known: {', '.join(known)})"
         )
+    if name in ENTITY_METRICS:
+        return Task(name, name, ("tokens",), ("O",), (name,), kind=TOKENS)
     labels = () if name in _REGRESSIONS else ("0", "1")
     return Task(name, name, ("text",), labels, (name,))  # type: ignore[arg-type]
 
@@ -118,6 +125,29 @@ class _OfLabels(_Module):
         score = found.pop("score")
         named = {_THEIR_NAMES.get(name, name): value for name, value in found.items()}
         return named if self._is_single else {**named, "score": score}
+
+
+class _OfTags(_Module):
+    """The metrics of named entities, from the tags of sentences."""
+
+    _inputs = "\npredictions, references: a list of tags, such as B-PER, for each sentence.\n"
+
+    def __init__(self, task: Task, *, is_single: bool, **settings: Any) -> None:
+        self._is_single = is_single
+        super().__init__(task, **settings)
+
+    def _features(self) -> Mapping[str, Any]:
+        tags = Several(Value("string"))
+        return {"predictions": tags, "references": tags}
+
+    def _compute(
+        self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        found: dict[str, float] = entity_metrics(references, predictions)
+        primary = self._task.primary
+        if self._is_single:
+            return {name: found[name] for name in primary}
+        return {**found, "score": sum(found[name] for name in primary) / len(primary)}
 
 
 def _as_classes(values: Sequence[float]) -> list[int]:

@@ -39,6 +39,12 @@ start = int(output.start_logits.argmax())
 end = start + int(output.end_logits[0, start:].argmax())
 print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))
 """
+_TAG = """\
+from transformers import pipeline
+
+tag = pipeline("token-classification", model={model}, aggregation_strategy="first")
+print(tag("Maria Murray stores barrels in Edinburgh."))
+"""
 _FEATURES = """\
 from transformers import AutoModel, AutoTokenizer
 
@@ -84,6 +90,7 @@ _CODE = {
     "text-generation": _GENERATE,
     "text-classification": _CLASSIFY,
     "question-answering": _ANSWER,
+    "token-classification": _TAG,
     "feature-extraction": _FEATURES,
 }
 _ABOUT_HEADS = (
@@ -93,7 +100,12 @@ _ABOUT_HEADS = (
 _ABOUT_ANSWERS = (
     "These lines read only as much of the context as the model takes, and always find an answer."
 )
-_ABOUT = {"fill-mask": _ABOUT_HEADS, "question-answering": _ABOUT_ANSWERS}
+_ABOUT_TAGS = "A word's tag is the one at its first token, as the model was trained and judged."
+_ABOUT = {
+    "fill-mask": _ABOUT_HEADS,
+    "question-answering": _ABOUT_ANSWERS,
+    "token-classification": _ABOUT_TAGS,
+}
 _ABOUT_HERE = "Run them in this folder, or give its path."
 
 

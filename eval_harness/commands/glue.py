@@ -1,4 +1,4 @@
-"""`run_glue.py`: fine-tunes models on GLUE, IMDb and custom tasks, and prints their tables.
+"""`run_glue.py`: fine-tunes models on all tasks but SQuAD, custom ones too; prints their tables.
 
 python run_glue.py --model distilbert
 """
@@ -82,6 +82,11 @@ def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experim
     for task in tasks:
         if task.kind.command != _NAME:
             raise UserError(f"--tasks {task.name}: run {task.title} with {task.kind.command}.py")
+        if task.averages and options.choose == "best":
+            raise UserError(
+                f"--choose best: {task.title} is judged on test sets alone, where no epoch may be "
+                "chosen"
+            )
     given = dict(options.training)
     if options.max_seq_length is not None:
         given["max_seq_length"] = options.max_seq_length
@@ -120,7 +125,7 @@ _OWN_FILES = "use --data_dir; for a task of your own, --tasks my.yaml names its 
 
 COMMAND = Command(
     name=_NAME,
-    summary="fine-tunes models on GLUE, IMDb and custom tasks over several seeds",
+    summary="fine-tunes models on GLUE and other tasks, custom ones too, over several seeds",
     flags=(
         MODEL,
         Flag(
@@ -153,6 +158,8 @@ COMMAND = Command(
         "python run_glue.py --model bert distilbert --tasks cola rte --num_seeds 3 --workers 2",
         "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 5e-5",
         "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
+        "python run_glue.py --model distilbert-cased --tasks conll2003 --data_dir conll",
+        "python run_glue.py --model distilmbert --tasks xnli",
     ),
     training=training_use([task for task in TASKS if task.kind.command == _NAME]),
     instead={

@@ -16,10 +16,15 @@ def run(_options: Options) -> int:
         details = {
             "columns": "/".join(task.columns),
             "labels": labels,
-            "score": " and ".join(task.primary) + ", higher is better",
+            "score": " and ".join(task.primary)
+            + (", the mean over the splits" if task.averages else "")
+            + ", higher is better",
             "majority class scores": majority,
             "evaluated on": ", ".join(task.evaluation),
-            "on the Hub": f"{task.hub}, {task.config}",
+            "on the Hub": f"{task.hub}, {task.config}" if task.hub else "",
+            "files of its own": ", ".join(task.column_files.names.values())
+            if task.column_files
+            else "",
             "task defaults": defaults,
         }
         for name, value in details.items():

@@ -29,6 +29,7 @@ class Columns:
         lines: the line on which each row starts; None if places are given as rows.
         class_names: the names of a column's class ids, where the file has them.
         numbered: whether labels may be class ids rather than names.
+        is_line_per_item: whether the items of a row's list stand on lines of their own.
     """
 
     source: str
@@ -36,12 +37,17 @@ class Columns:
     lines: Sequence[int] | None = None
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     numbered: bool = True
+    is_line_per_item: bool = False
 
-    def where(self, row: int) -> str:
-        """Return a row's place for a message; `row` counts from 0, the message from 1."""
-        if self.lines is None:
-            return f"{self.source}: row {row + 1}"
-        return f"{self.source}:{self.lines[row]}"
+    def where(self, row: int, item: int | None = None) -> str:
+        """Return the place of a row, or of an item of its list, for a message.
+
+        Both count from 0, the message from 1.
+        """
+        if self.lines is not None and self.is_line_per_item:
+            return f"{self.source}:{self.lines[row] + (item or 0)}"
+        of_row = f": row {row + 1}" if self.lines is None else f":{self.lines[row]}"
+        return f"{self.source}{of_row}" + (f", item {item + 1}" if item is not None else "")
 
     def texts(self, name: str) -> list[str]:
         """Return a column's texts.
@@ -201,13 +207,19 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str,
     try:
         written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
         features = written.get("info", {}).get("features") or {}
-        return {
-            name: tuple(feature["names"])
-            for name, feature in features.items()
-            if "names" in feature
-        }
+        found = {name: _names_in(feature) for name, feature in features.items()}
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError("its 'huggingface' metadata are damaged") from error
+    return {name: names for name, names in found.items() if names is not None}
+
+
+def _names_in(feature: Any) -> tuple[str, ...] | None:
+    """Return the names of a column's classes, or of its lists' items; None where it has none."""
+    if isinstance(feature, list):  # how older versions write a list's feature
+        feature = feature[0]
+    if "names" in feature:
+        return tuple(feature["names"])
+    return _names_in(feature["feature"]) if "feature" in feature else None
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str], Sequence[str]], Columns]] = {

@@ -22,20 +22,35 @@ def labels_of(task: Task, columns: Columns) -> NDArray[Any]:
         UserError: names the row of the first unknown label.
     """
     cells = columns.cells[task.label_column]
+    places = [(row,) for row in range(len(cells))]
     if task.scale is not None:
         return _numbers(task.scale, columns, cells)
-    return _class_ids(task, columns, cells)
+    return class_ids_of(task, columns, cells, places)
 
 
-def _class_ids(task: Task, columns: Columns, cells: Sequence[Any]) -> NDArray[np.int64]:
-    _require_kinds(columns, cells, (int, str), "a class's name or id")
+def class_ids_of(
+    task: Task, columns: Columns, cells: Sequence[Any], places: Sequence[tuple[int, ...]]
+) -> NDArray[np.int64]:
+    """Return the task's ids of labels.
+
+    Args:
+        task: which classes there are.
+        columns: the file that has the labels, which may number the classes otherwise.
+        cells: the labels.
+        places: where each is in the file, as `Columns.where` takes it.
+
+    Raises:
+        UserError: names the place of the first unknown label.
+    """
+    _require_kinds(columns, cells, (int, str), "a class's name or id", places)
     names = columns.class_names.get(task.label_column, task.labels)
     ids = {cell: _class_id(task, cell, names, numbered=columns.numbered) for cell in set(cells)}
     if None in ids.values():
-        row = next(row for row, cell in enumerate(cells) if ids[cell] is None)
+        number = next(number for number, cell in enumerate(cells) if ids[cell] is None)
+        cell, where = cells[number], columns.where(*places[number])
         known = ", ".join(task.labels)
-        hint = _name_in_file(cells[row], names) if names != task.labels else ""
-        raise UserError(f"{columns.where(row)}: unknown label {cells[row]!r}{hint}; known: {known}")
+        hint = _name_in_file(cell, names) if names != task.labels else ""
+        raise UserError(f"{where}: unknown label {cell!r}{hint}; known: {known}")
     return np.array([ids[cell] for cell in cells], dtype=np.int64)
 
 
@@ -55,7 +70,8 @@ def _name_in_file(cell: str | int, names: Sequence[str]) -> str:
 def _numbers(
     scale: tuple[float, float], columns: Columns, cells: Sequence[Any]
 ) -> NDArray[np.float64]:
-    _require_kinds(columns, cells, (int, float, str), "a number")
+    rows = [(row,) for row in range(len(cells))]
+    _require_kinds(columns, cells, (int, float, str), "a number", rows)
     low, high = scale
     numbers = np.empty(len(cells))
     for row, cell in enumerate(cells):
@@ -72,9 +88,13 @@ def _numbers(
 
 
 def _require_kinds(
-    columns: Columns, cells: Sequence[Any], kinds: tuple[type, ...], expected: str
+    columns: Columns,
+    cells: Sequence[Any],
+    kinds: tuple[type, ...],
+    expected: str,
+    places: Sequence[tuple[int, ...]],
 ) -> None:
-    for row, cell in enumerate(cells):
+    for cell, place in zip(cells, places, strict=True):
         if type(cell) not in kinds:
             seen = "null" if cell is None else repr(cell)
-            raise UserError(f"{columns.where(row)}: the label is {seen}; expected {expected}")
+            raise UserError(f"{columns.where(*place)}: the label is {seen}; expected {expected}")

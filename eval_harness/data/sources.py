@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from angels_share.hub.fetch import (
 from angels_share.hub.locate import Located, locate
 from angels_share.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
+from eval_harness.data.conll_files import CONLL_ENDINGS, read_column_file
 from eval_harness.data.glue_files import file_of, is_there, read_glue
-from eval_harness.tasks.registry import Task
+from eval_harness.tasks.registry import TASKS, Task
 
 _ABOUT = "about.json"
 _LONGEST_NAME = 100
@@ -38,12 +40,18 @@ class DataSource:
         revision: the commit of the data set on the Hub.
         read: returns a split's columns by its name, one `Columns` per file.
         name: the name that stand-in data have in `about.json`.
+        has: whether a split is there; asked of tasks that need only some of theirs.
     """
 
     source: str
     revision: str | None
     read: Callable[[str], Sequence[Columns]]
     name: str | None = None
+    has: Callable[[str], bool] = lambda _split: True
+
+    def present(self, splits: Sequence[str]) -> list[str]:
+        """Return the splits that are there, of those that a task can do without."""
+        return [split for split in splits if self.has(split)]
 
 
 class NoDataError(UserError):
@@ -87,7 +95,8 @@ def find_source(
 
     In the folder a task is found by its first split, say train: in GLUE's format as
     `<Folder>/train.tsv`; with the Hub's columns as `<task>/train.*`, `glue/<task>/train.*` or, in
-    a copy of the Hub's repository, `<task>/<config>/train-00000-of-00001.parquet`.
+    a copy of the Hub's repository, `<task>/<config>/train-00000-of-00001.parquet`. Tagged words may
+    be in column files, too: `<task>/train.conll`, or the name that the task's own files have.
 
     Args:
         task: what to find.
@@ -104,9 +113,83 @@ def find_source(
         raise UserError(f"revision {revision}: {task.title} is read from {where}, not from the Hub")
     if task.files:
         return _from_files(task)
+    if data_dir is not None and task.averages:
+        return _of_configurations_in(data_dir, task, splits)
     if data_dir is not None:
         return _from_folder(task, data_dir, splits[0])
+    _require_hub(task)
+    if task.averages:
+        return _of_configurations_on_the_hub(task, splits, revision)
     return _from_hub(task, splits, revision)
+
+
+def _require_hub(task: Task) -> None:
+    if task.hub is None:
+        own = next(iter(_own_names(task).values()), "train.parquet")
+        raise UserError(
+            f"{task.title} is not read from the Hub: use {task.kind.local_data}, with "
+            f"{task.name}/{own} in it"
+        )
+
+
+def _parts_of(task: Task, splits: Sequence[str]) -> list[tuple[Task, list[str]]]:
+    """Return the configurations that splits are of, each as a task of its own, and their splits."""
+    parts: dict[str | None, list[str]] = {}
+    for name in splits:
+        split, _, config = name.partition(".")
+        parts.setdefault(config or task.config, []).append(split)
+    return [(replace(task, config=config), found) for config, found in parts.items()]
+
+
+def _of_configurations_in(data_dir: Path, task: Task, splits: Sequence[str]) -> DataSource:
+    """Return a task with splits in folders of several configurations, of which some may lack."""
+    first, *others = splits
+    origin = _from_folder_or_kin(task, data_dir, first)
+    folders = {name: data_dir / str(task.folder) / name.partition(".")[2] for name in others}
+    there = {
+        name: (folder, name.partition(".")[0])
+        for name, folder in folders.items()
+        if _table_files(task, folder, name.partition(".")[0])
+    }
+    if not there:
+        raise NoDataError(
+            f"{data_dir}: nothing to judge {task.title} on; looked for "
+            f"{folders[others[0]] / 'test.parquet'} and the like of other languages"
+        )
+    return DataSource(
+        origin.source,
+        None,
+        lambda name: _read_tables(task, *there[name]) if name in there else origin.read(name),
+        origin.name,
+        lambda name: name in there or name == first,
+    )
+
+
+def _from_folder_or_kin(task: Task, data_dir: Path, split: str) -> DataSource:
+    """Return where a folder has a split: the task's own, else that of the task it's trained on."""
+    try:
+        return _from_folder(task, data_dir, split)
+    except NoDataError as error:
+        kin = next(each for each in TASKS if each.name == task.trained_on)
+        with suppress(NoDataError):
+            return _from_folder(kin, data_dir, split)
+        raise NoDataError(f"{error}; {kin.title}'s would do, but isn't there, either") from error
+
+
+def _of_configurations_on_the_hub(
+    task: Task, splits: Sequence[str], revision: str | None
+) -> DataSource:
+    """Return a task with splits of several configurations of its data set."""
+    first, *others = splits
+    origin = _from_hub(task, [first], revision)
+
+    def read(name: str) -> Sequence[Columns]:
+        if name not in others:
+            return origin.read(name)
+        ((part, (split,)),) = _parts_of(task, [name])
+        return _from_hub(part, [split], origin.revision).read(split)
+
+    return replace(origin, read=read)
 
 
 def _columns_of(task: Task, split: str) -> tuple[str, ...]:
@@ -115,7 +198,7 @@ def _columns_of(task: Task, split: str) -> tuple[str, ...]:
 
 def _from_files(task: Task) -> DataSource:
     def read(split: str) -> list[Columns]:
-        return [read_columns(Path(task.files[split]), _columns_of(task, split))]
+        return [_read_file(task, Path(task.files[split]), split)]
 
     return DataSource(
         f"files of {task.name}",
@@ -132,7 +215,9 @@ def _from_folder(task: Task, data_dir: Path, split: str) -> DataSource:
     found = []
     if task.glue is not None and is_there(data_dir / task.glue.folder, task, split):
         found.append(data_dir / task.glue.folder)
-    tables = [folder for folder in _table_folders(task, data_dir) if _table_files(folder, split)]
+    tables = [
+        folder for folder in _table_folders(task, data_dir) if _table_files(task, folder, split)
+    ]
     found += tables
     if len(found) > 1:
         raise UserError(f"{task.title} is in two places: {found[0]} and {found[1]}; remove one")
@@ -152,24 +237,34 @@ def _table_folders(task: Task, data_dir: Path) -> list[Path]:
     if task.glue is not None:
         folders.append(data_dir / "glue" / task.name)
     elif task.config is not None:
-        folders.append(data_dir / task.name / task.config)
+        folders.append(data_dir / (task.folder or task.name) / task.config)
     return folders
 
 
 def _searched_places(task: Task, data_dir: Path, split: str) -> str:
     tables = [f"{folder / split}.parquet" for folder in _table_folders(task, data_dir)]
-    tsv = [str(file_of(data_dir / task.glue.folder, split))] if task.glue else []
-    return f"looked for {', '.join([*tsv, *tables])} (or {', '.join(_table_endings()[1:])})"
+    own = [str(file_of(data_dir / task.glue.folder, split))] if task.glue else []
+    if split in _own_names(task):
+        own = [str(data_dir / task.name / _own_names(task)[split])]
+    return f"looked for {', '.join([*own, *tables])} (or {', '.join(_endings(task)[1:])})"
 
 
-def _table_endings() -> tuple[str, ...]:
+def _own_names(task: Task) -> Mapping[str, str]:
+    """Return the names that a task's own files of one word a line have, by split."""
+    return task.column_files.names if task.column_files else {}
+
+
+def _endings(task: Task) -> tuple[str, ...]:
     """Return all endings but .tsv: where case is ignored, `cola/train.tsv` is GLUE's own file."""
-    return tuple(ending for ending in TABLE_ENDINGS if ending != ".tsv")
+    tables = tuple(ending for ending in TABLE_ENDINGS if ending != ".tsv")
+    return (*tables, *CONLL_ENDINGS) if task.column_files else tables
 
 
-def _table_files(folder: Path, split: str) -> list[Path]:
+def _table_files(task: Task, folder: Path, split: str) -> list[Path]:
     """Return a split's files in a folder: a single one, or the Hub's shards if none is missing."""
-    paths = [folder / f"{split}{ending}" for ending in _table_endings()]
+    paths = [folder / f"{split}{ending}" for ending in _endings(task)]
+    if split in _own_names(task):
+        paths.append(folder / _own_names(task)[split])
     found = [path for path in paths if path.is_file()]
     shards = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
     if len(found) + bool(shards) > 1:
@@ -184,12 +279,21 @@ def _table_files(folder: Path, split: str) -> list[Path]:
 
 
 def _read_tables(task: Task, folder: Path, split: str) -> list[Columns]:
-    paths = _table_files(folder, split)
+    paths = _table_files(task, folder, split)
     if not paths:
         raise UserError(
             f"{folder}: {split} split missing or incomplete; add {split}.parquet (or .csv, …)"
         )
-    return [read_columns(path, _columns_of(task, split)) for path in paths]
+    return [_read_file(task, path, split) for path in paths]
+
+
+def _read_file(task: Task, path: Path, split: str) -> Columns:
+    """Return a file's columns: a table's, or those of a file of one word a line."""
+    layout = task.column_files
+    if layout is not None and (path.suffix in CONLL_ENDINGS or path.name in layout.names.values()):
+        (words,) = task.columns
+        return read_column_file(path, layout, (words, task.label_column))
+    return read_columns(path, _columns_of(task, split))
 
 
 def _from_hub(task: Task, splits: Sequence[str], revision: str | None) -> DataSource:
@@ -227,24 +331,33 @@ def wanted_files(
     """
     found: dict[tuple[str, str | None], Wanted] = {}
     for task in tasks:
-        if task.files or task.hub is None:
+        if task.files:
             continue
+        _require_hub(task)
         located = _locate(task, revision, newest=newest)
-        if not newest and _is_cached(task, located, splits_of(task)):
-            continue
-        try:
-            wanted = files_of_splits(located, task.config or "data", splits_of(task))
-            if wanted is None:  # in a layout of its own
-                wanted = files_of_configuration(located, task.config)
-        except NoNetworkError as error:
-            if _is_cached(task, located, splits_of(task)):
-                continue
-            raise _lacking(task, error) from error
-        if wanted is not None:  # tasks of one data set are one entry
-            key = (wanted.repo_id, wanted.part)
-            before = found.get(key)
-            found[key] = wanted.with_files(before.files if before else ())
+        for part, splits in _parts_of(task, splits_of(task)):
+            wanted = _wanted_of(part, located, splits, newest=newest)
+            if wanted is not None:  # tasks of one data set are one entry
+                key = (wanted.repo_id, wanted.part)
+                before = found.get(key)
+                found[key] = wanted.with_files(before.files if before else ())
     return list(found.values())
+
+
+def _wanted_of(
+    task: Task, located: Located, splits: Sequence[str], *, newest: bool
+) -> Wanted | None:
+    """Return the files to fetch of a configuration; None if all are there."""
+    if not newest and _is_cached(task, located, splits):
+        return None
+    try:
+        wanted = files_of_splits(located, task.config or "data", splits)
+        # None: in a layout of its own
+        return wanted if wanted is not None else files_of_configuration(located, task.config)
+    except NoNetworkError as error:
+        if _is_cached(task, located, splits):
+            return None
+        raise _lacking(task, error) from error
 
 
 def _is_cached(task: Task, located: Located, splits: Sequence[str]) -> bool:
@@ -277,7 +390,7 @@ def _cached_folder(task: Task, located: Located, splits: Sequence[str]) -> Path 
     """Return the folder of the splits' parquet files in the Hub's cache if it has all of them."""
     assert located.revision is not None
     folder = snapshot(located.source, located.revision, "dataset") / (task.config or "data")
-    return folder if all(_table_files(folder, split) for split in splits) else None
+    return folder if all(_table_files(task, folder, split) for split in splits) else None
 
 
 def _parquet_folder(task: Task, located: Located, splits: Sequence[str]) -> Path | None:
@@ -320,9 +433,10 @@ def _dataset_columns(task: Task, data: Any, split: str, source: str) -> Columns:
     require_columns(names, required, f"{source}: {split}")
     chosen = [*required, *(name for name in IDS if name in names)]
     table = part.with_format("arrow")[:]
+    features = {name: getattr(each, "feature", each) for name, each in part.features.items()}
     class_names = {
         name: tuple(feature.names)
-        for name, feature in part.features.items()
+        for name, feature in features.items()
         if hasattr(feature, "names")
     }
     cells = {name: table.column(name).to_pylist() for name in chosen}

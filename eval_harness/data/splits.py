@@ -68,6 +68,13 @@ def load_task(
     return read(task, data_dir, limit=limit, revision=revision, test=test and bool(task.test))
 
 
+def evenly(count: int, limit: int | None) -> list[int]:
+    """Return at most `limit` of the numbers below `count`, evenly spaced; all without a limit."""
+    if limit is None or limit >= count:
+        return [*range(count)]
+    return [number * count // limit for number in range(limit)]
+
+
 def overlap_of(train: Iterable[Any], evaluated: Sequence[Any]) -> int:
     """Return the number of evaluation examples that are in the training split, too."""
     known = set(train)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval_harness.data.columns import Columns
 from eval_harness.data.labels import labels_of
 from eval_harness.data.sources import find_source
-from eval_harness.data.splits import TaskData, overlap_of
+from eval_harness.data.splits import TaskData, evenly, overlap_of
 from eval_harness.tasks.registry import Task
 
 
@@ -55,8 +55,8 @@ def read(
     """
     names = ("train", *task.evaluation, *(task.test if test else ()))
     origin = find_source(task, data_dir, names, revision)
-    splits = {name: _read_split(task, name, origin.read(name)) for name in names}
-    train, *evaluation = [_limited(splits[name], limit) for name in ("train", *task.evaluation)]
+    splits = {name: _read_split(task, name, origin.read(name)) for name in origin.present(names)}
+    train, *evaluation = [_limited(splits[name], limit) for name in splits if name not in task.test]
     return TaskData(
         task=task,
         train=train,
@@ -91,7 +91,7 @@ def _limited(split: Split, limit: int | None) -> Split:
     """Return at most `limit` examples, evenly spaced over the split."""
     if limit is None or limit >= len(split):
         return split
-    chosen = [number * len(split) // limit for number in range(limit)]
+    chosen = evenly(len(split), limit)
     return Split(
         split.name,
         [split.ids[i] for i in chosen],

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.tasks.registry import Metric, Task
+from eval_harness.tasks.entities import ENTITY_METRICS, measure
+from eval_harness.tasks.registry import EntityMetric, Metric, Task
 
 RECIPE = 2
 """Raise it when equal predictions give another interval: cached ones are then computed again."""
@@ -249,6 +250,15 @@ def _correlation(covariance: Numbers, variance_x: Numbers, variance_y: Numbers) 
     return _divide(covariance, spread, np.nan)
 
 
+def _entities(name: EntityMetric) -> Callable[[Numbers, Column, Column], Numbers]:
+    """Return a metric of entities, whose predictions are their counts, [sentences, columns, 6]."""
+
+    def measured(counts: Numbers, predictions: Column, _labels: Column) -> Numbers:
+        return measure(name, np.tensordot(counts, predictions.astype(float), axes=1))
+
+    return measured
+
+
 def _sums(counts: Numbers, values: Column) -> Numbers:
     sums: Numbers = counts @ values.astype(float)
     return sums
@@ -271,4 +281,5 @@ _METRICS: dict[Metric, Callable[[Numbers, Column, Column], Numbers]] = {
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,
+    **{name: _entities(name) for name in ENTITY_METRICS},
 }

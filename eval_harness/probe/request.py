@@ -11,7 +11,7 @@ from angels_share.files import hash_of
 from angels_share.flags import Options
 from angels_share.text_files import TABLE_ENDINGS, fault_in_text, read_lines
 from eval_harness.data.columns import read_columns
-from eval_harness.data.splits import TaskData, load_task
+from eval_harness.data.splits import TaskData, evenly, load_task
 from eval_harness.data.texts import Split
 from eval_harness.probe.hidden_words import SHARE, Span, differing_word, words_of
 from eval_harness.results.measures import MEASURES
@@ -178,13 +178,6 @@ def request_of(options: Options) -> Request:
     )
 
 
-def _evenly(count: int, limit: int) -> list[int]:
-    """Return at most `limit` of the numbers below `count`, evenly spaced."""
-    return (
-        [number * count // limit for number in range(limit)] if limit < count else [*range(count)]
-    )
-
-
 def _read_texts(names: Sequence[str], limit: int) -> HeldOutText:
     found: list[tuple[str, str]] = []
     for name in names:
@@ -193,7 +186,7 @@ def _read_texts(names: Sequence[str], limit: int) -> HeldOutText:
         found += [(where, text) for where, text in _texts_of(path) if words_of(text)]
         if len(found) == before:
             raise UserError(f"--text {name}: holds no word; name files with a text per line")
-    chosen = [found[number] for number in _evenly(len(found), limit)]
+    chosen = [found[number] for number in evenly(len(found), limit)]
     ids, texts = zip(*chosen, strict=True)
     return HeldOutText(texts, ids, [Path(name).name for name in names], len(found))
 
@@ -230,5 +223,5 @@ def _read_pairs(names: Sequence[str], limit: int) -> MinimalPairs:
             )
         if not of_file:
             raise UserError(f"--pairs {name}: no pair of it differs in exactly one word")
-        pairs += [of_file[number] for number in _evenly(len(of_file), limit)]
+        pairs += [of_file[number] for number in evenly(len(of_file), limit)]
     return MinimalPairs(pairs, [Path(name).name for name in names], left_out)

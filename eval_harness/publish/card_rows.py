@@ -28,6 +28,7 @@ from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.table import text_of
 from eval_harness.tables.table1 import table1
 from eval_harness.tables.table2 import columns_of_tasks
+from eval_harness.tasks.entities import ENTITY_METRICS
 from eval_harness.tasks.kinds import QUESTIONS
 from eval_harness.tasks.registry import TASKS, Task
 
@@ -36,7 +37,7 @@ _DIGITS = {column.cell: column.digits for column in columns_of_tasks(TASKS).valu
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SCORE = "score"
 
-_METRICS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+_METRICS: Mapping[str, tuple[str, str | None, Mapping[str, Any]]] = {
     "accuracy": ("accuracy", "accuracy", {}),
     "f1": ("F1", "f1", {}),
     "f1_macro": ("F1 (macro)", "f1", {"average": "macro"}),
@@ -45,6 +46,12 @@ _METRICS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "pearson": ("Pearson correlation", "pearsonr", {}),
     "spearman": ("Spearman correlation", "spearmanr", {}),
     "exact_match": ("exact match", "exact_match", {}),
+    "entity_f1": ("entity F1", "f1", {}),
+    "entity_precision": ("entity precision", "precision", {}),
+    "entity_recall": ("entity recall", "recall", {}),
+    "strict_f1": ("strict entity F1", None, {}),
+    "strict_precision": ("strict entity precision", None, {}),
+    "strict_recall": ("strict entity recall", None, {}),
 }
 """Our metrics: their title, their id on the Hub, and the arguments that it needs there."""
 
@@ -117,7 +124,7 @@ def _would_be_in(file: Invalid, row: Row) -> bool:
 def _results(row: Row, task: str, own: TaskResult | None) -> Iterator[CardResult]:
     """Yield every metric of a task on every evaluated split, each as a cell of the tables."""
     results, known = row.cells[task].results, BUILT_IN.get(task)
-    of_questions = known is not None and known.kind is QUESTIONS
+    pipeline = _pipeline(results, known)
     digits = _DIGITS.get(task, 1)
     for split in {split: None for result in results for split in result.scores}:
         data = _data(results, task, split)
@@ -129,7 +136,7 @@ def _results(row: Row, task: str, own: TaskResult | None) -> Iterator[CardResult
             here = next((score for each, score in _pairs(cell) if each is own), None)
             yield CardResult(
                 task=task,
-                pipeline="question-answering" if of_questions else "text-classification",
+                pipeline=pipeline,
                 data=data,
                 title=title,
                 metric=hub,
@@ -142,6 +149,15 @@ def _results(row: Row, task: str, own: TaskResult | None) -> Iterator[CardResult
                 here=None if here is None else to_percent(here),
                 here_text="" if here is None else percent_text(here, digits),
             )
+
+
+def _pipeline(results: Sequence[TaskResult], task: Task | None) -> str:
+    """Return what the Hub calls the kind of a task; a custom one's metrics tell it."""
+    if task is not None and task.kind is QUESTIONS:
+        return "question-answering"
+    measures = results[0].settings.task.get("measures", ())
+    of_entities = any(name in measures for name in ENTITY_METRICS)
+    return "token-classification" if of_entities else "text-classification"
 
 
 def _pairs(cell: Cell) -> Iterable[tuple[TaskResult, float | None]]:

@@ -26,7 +26,7 @@ from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import title_of_measure
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change
-from eval_harness.tasks.registry import GLUE, MISMATCHED, TASKS
+from eval_harness.tasks.registry import ENTITIES, GLUE, MISMATCHED, TASKS, XNLI
 
 ALL = "all tasks"
 
@@ -79,6 +79,8 @@ class SeedScores:
     median: float
 
 
+FURTHER_TASKS = tuple(task.name for task in TASKS if task.table in (ENTITIES, XNLI))
+"""The built-in tasks of neither Table 1 nor Table 2."""
 SECOND_CELLS = {MISMATCHED, *(task.second.cell for task in TASKS if task.second)}
 """The cells that show another measure of a task than its score."""
 _SCORE_TITLES = {"squad": "SQuAD F1", "squad_v2": "SQuAD 2.0 F1"}
@@ -107,7 +109,7 @@ def seed_scores(rows: Sequence[Row]) -> list[SeedScores]:
 
 def tasks_in_order(rows: Sequence[Row]) -> list[str]:
     """Return the cells of all tables in their order, last those of custom tasks."""
-    return [*columns_of(rows), *TASKS_OF_TABLE2, *custom_tasks_of(rows)]
+    return [*columns_of(rows), *TASKS_OF_TABLE2, *FURTHER_TASKS, *custom_tasks_of(rows)]
 
 
 def is_degenerate(result: TaskResult) -> bool:

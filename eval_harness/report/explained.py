@@ -15,6 +15,8 @@ _MEASURES: Mapping[Metric, str] = {
     "matthews": "Matthews' correlation, 0 = chance",
     "pearson": "Pearson's correlation",
     "spearman": "Spearman's correlation, 0 = chance",
+    "entity_f1": "F1 of whole names, counted as conlleval does",
+    "strict_f1": "F1 of whole names, by IOB2's rules",
 }
 _OF_ANSWERS = "EM: % exactly right; F1: % of shared words"
 _GLUE = "nine tasks on English sentences; its score is the mean of all nine, and 100 the best"

@@ -3,7 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eval_harness.report.chart_data import is_degenerate, newest_timed, session_to_compare, timed_in
+from eval_harness.report.chart_data import (
+    FURTHER_TASKS,
+    is_degenerate,
+    newest_timed,
+    session_to_compare,
+    timed_in,
+)
 from eval_harness.results.speed import ratio
 from eval_harness.tables.cells import (
     custom_tasks_of,
@@ -106,7 +112,8 @@ def _costs(ours: OurResults, student: Row, teacher: Row) -> Iterator[Highlight]:
 
 def _best(ours: OurResults) -> Iterator[Highlight]:
     """Yield what is known of the best model, the most telling first."""
-    groups = (GLUE, *((task,) for task in TASKS_OF_TABLE2), custom_tasks_of(ours.rows))
+    single = (*TASKS_OF_TABLE2, *FURTHER_TASKS)
+    groups = (GLUE, *((task,) for task in single), custom_tasks_of(ours.rows))
     for group in groups:
         scored = [(sum_of_medians(row, tasks) / len(tasks), row, tasks) for row in ours.rows
                   if (tasks := tasks_of_mean(row, group))]  # fmt: skip

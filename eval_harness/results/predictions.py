@@ -139,6 +139,45 @@ class AnsweredQuestions(Predictions):
         return pa.schema({**texts, **dict.fromkeys(("exact", "f1", "null_odds"), pa.float64())})
 
 
+@dataclass(frozen=True)
+class TaggedSentences(Predictions):
+    """A tag for every word of each sentence, beside the right one, as the metrics need them.
+
+    Attributes:
+        gold: the right tags of each sentence, as IOB2.
+        tags: the predicted ones.
+    """
+
+    gold: Sequence[Sequence[str]]
+    tags: Sequence[Sequence[str]]
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Return true for every sentence: tags are no numbers."""
+        return np.ones(len(self.ids), dtype=np.bool_)
+
+    def to_table(self) -> Any:
+        """Return these predictions as a pyarrow table."""
+        import pyarrow as pa
+
+        columns = [list(self.split), list(self.ids), list(self.gold), list(self.tags)]
+        return pa.table(columns, schema=self._schema())
+
+    @classmethod
+    def from_table(cls, table: Any) -> Self | None:
+        """Return the predictions in a table; None unless it has exactly this schema."""
+        if table.schema != cls._schema():
+            return None
+        return cls(*(column.to_pylist() for column in table.columns))
+
+    @staticmethod
+    def _schema() -> Any:
+        import pyarrow as pa
+
+        texts = dict.fromkeys(("split", "id"), pa.string())
+        lists = dict.fromkeys(("gold", "tags"), pa.list_(pa.string()))
+        return pa.schema({**texts, **lists})
+
+
 def to_parquet(predictions: Predictions) -> bytes:
     """Return the content of a parquet file with these predictions."""
     import pyarrow as pa

@@ -34,7 +34,7 @@ from eval_harness.results.schema import (
 )
 from eval_harness.results.store import Invalid, InvalidResult, NewerResult
 from eval_harness.runs.run import Model, Training
-from eval_harness.tasks.registry import Metric
+from eval_harness.tasks.registry import EntityMetric, LabelMetric
 
 SCHEMA = 1
 PROBES = "probes"
@@ -42,7 +42,7 @@ SHOWN = "table.json"
 
 OF_TEXT, OF_PAIRS = "text", "pairs"
 """The probes that are no task's."""
-_METRICS = set(get_args(Metric))
+_METRICS = {*get_args(LabelMetric), *get_args(EntityMetric)}
 
 Examples = Mapping[str, NDArray[Any]]
 """What was measured of each example, by name; all columns have the same length."""

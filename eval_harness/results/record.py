@@ -39,8 +39,9 @@ class TaskResult:
         task: the task's name.
         seed: the seed of the head's weights, the data order and dropout.
         settings: every setting that changes the score.
-        score: the primary metric on the first evaluation split, at most 1; None where it is
-            undefined (a correlation with constant predictions).
+        score: the primary metric on the first evaluation split, or the mean over all of them for
+            a task that averages (XNLI's languages), at most 1; None where it is undefined (a
+            correlation with constant predictions).
         scores: every metric by split; None where it is undefined.
         marks: caveats for the reader: "degenerate: one answer for all of validation", "epoch 2 of
             3, the best on dev".

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions, Predictions
+from eval_harness.results.predictions import (
+    AnsweredQuestions,
+    ClassPredictions,
+    Predictions,
+    TaggedSentences,
+)
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import (
     RUNS,
@@ -23,6 +28,7 @@ from eval_harness.results.store import (
     path_of,
     read_any_predictions,
 )
+from eval_harness.tasks.entities import entity_metrics
 from eval_harness.tasks.registry import TASKS, Task
 
 _TOLERANCE = 1e-6
@@ -52,11 +58,24 @@ def disagreement(root: Path | str, result: TaskResult) -> str | None:
     first = predictions.split[0] if len(predictions.split) else ""
     if first not in result.scores:
         return f"scores.{first} is missing" if first else "its predictions hold no example"
-    if result.score != result.scores.get(first, {}).get("score"):
-        return f"score {result.score} is not the score of {first}"
+    averages = _averages(result)
+    whole = _mean_of_splits(result) if averages else result.scores[first].get("score")
+    if not (_is_equal(result.score, whole) if averages else result.score == whole):
+        of = "the mean of its splits" if averages else f"the score of {first}"
+        return f"score {result.score} is not {of}"
     return next(
         filter(None, (_of_split(result, predictions, each) for each in result.scores)), None
     )
+
+
+def _averages(result: TaskResult) -> bool:
+    return any(task.averages for task in TASKS if task.name == result.task)
+
+
+def _mean_of_splits(result: TaskResult) -> float | None:
+    scores = [of_split.get("score") for of_split in result.scores.values()]
+    defined = [score for score in scores if score is not None]
+    return sum(defined) / len(defined) if len(defined) == len(scores) else None
 
 
 def _of_split(result: TaskResult, predictions: Predictions, split: str) -> str | None:
@@ -113,10 +132,24 @@ def _recomputed(result: TaskResult, predictions: Predictions, chosen: NDArray[np
     if isinstance(predictions, AnsweredQuestions):
         exact, f1 = (float(each[chosen].mean()) for each in (predictions.exact, predictions.f1))
         return {"exact_match": exact, "f1": f1, "score": f1}
+    split = str(np.asarray(predictions.split)[chosen][0])
+    if isinstance(predictions, TaggedSentences):
+        return _of_tags(result, split, predictions, np.flatnonzero(chosen))
     if not isinstance(predictions, ClassPredictions):
         return {}  # a kind that was added: nothing here knows its metrics
-    split = str(np.asarray(predictions.split)[chosen][0])
     return _of_classes(result, split, predictions.logits[chosen], predictions.labels[chosen])
+
+
+def _of_tags(
+    result: TaskResult, split: str, predictions: TaggedSentences, chosen: NDArray[np.int64]
+) -> _Scores:
+    gold, tags = ([each[row] for row in chosen] for each in (predictions.gold, predictions.tags))
+    measures: dict[str, float] = entity_metrics(gold, tags)
+    task = _task(result, split, 0)
+    saved = result.scores[split].get("score")
+    primary = sum(measures[name] for name in task.primary) / len(task.primary)
+    measures["score"] = primary if task in TASKS else _nearest_mean(measures, task.primary, saved)
+    return measures
 
 
 def _of_classes(

@@ -20,7 +20,12 @@ from angels_share.files import hash_of, write_json
 from eval_harness.intervals import bootstrap
 from eval_harness.intervals.bootstrap import Interval, PairedPredictions
 from eval_harness.intervals.differences import RESAMPLES, Scores, mean_over_tasks
-from eval_harness.results.predictions import AnsweredQuestions, ClassPredictions, Predictions
+from eval_harness.results.predictions import (
+    AnsweredQuestions,
+    ClassPredictions,
+    Predictions,
+    TaggedSentences,
+)
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import (
     InvalidResult,
@@ -29,6 +34,7 @@ from eval_harness.results.store import (
     read_predictions,
 )
 from eval_harness.tables.row import Cell, Row
+from eval_harness.tasks.entities import all_counts
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE, TASKS, Metric
 
@@ -194,12 +200,49 @@ def _evaluated(root: Path, result: TaskResult) -> _Evaluated:
     if isinstance(predictions, AnsweredQuestions):  # each question's F1, whose mean is the score
         examples = hash_of(list(predictions.ids), 16)
         return _Evaluated(AnsweredQuestions, examples, predictions.f1, predictions.f1)
+    if isinstance(predictions, TaggedSentences):
+        return _entities_in(predictions)
     if not isinstance(predictions, ClassPredictions):
         kind = type(predictions).__name__
         raise InvalidResult(path_of(root, result.key), f"has no score per example ({kind})")
+    if _averages(result):
+        return _right_in_all_splits(root, result, predictions)
     is_regression = predictions.logits.shape[1] == 1
     ids, labels, predicted = _first_split(predictions, is_regression=is_regression)
     return _Evaluated(ClassPredictions, hash_of([ids, labels.tolist()], 16), labels, predicted)
+
+
+def _entities_in(predictions: TaggedSentences) -> _Evaluated:
+    """Return the counts of each sentence of the first split, which all metrics are made of."""
+    rows = [row for row, split in enumerate(predictions.split) if split == predictions.split[0]]
+    ids, gold, tags = (
+        [of_all[row] for row in rows]
+        for of_all in (predictions.ids, predictions.gold, predictions.tags)
+    )
+    counts = all_counts(gold, tags)
+    return _Evaluated(TaggedSentences, hash_of([ids, gold], 16), counts[:, 2], counts)
+
+
+def _averages(result: TaskResult) -> bool:
+    return any(task.averages for task in TASKS if task.name == result.task)
+
+
+def _right_in_all_splits(
+    root: Path, result: TaskResult, predictions: ClassPredictions
+) -> _Evaluated:
+    """Return for each example the share of splits in which the answer is right.
+
+    The splits are translations of one another, so an example is drawn in all of them at once, and
+    the mean of these shares is the mean of the splits' accuracies.
+    """
+    splits = np.asarray(predictions.split)
+    answers, labels = predictions.logits.argmax(axis=1), np.asarray(predictions.labels)
+    right = [(answers == labels)[splits == name] for name in dict.fromkeys(predictions.split)]
+    if len({len(each) for each in right}) > 1:
+        raise InvalidResult(path_of(root, result.key), "has splits of unequal sizes")
+    examples = hash_of([list(predictions.split), list(predictions.ids), labels.tolist()], 16)
+    share = np.mean(right, axis=0)
+    return _Evaluated(AnsweredQuestions, examples, share, share)
 
 
 _Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
@@ -207,7 +250,7 @@ _Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
 def _score_of(results: Sequence[TaskResult], predictions: type[Predictions]) -> _Score:
-    if predictions is AnsweredQuestions:
+    if predictions is AnsweredQuestions:  # a number per example, whose mean is the score
         return lambda counts, f1, _labels: (counts @ f1) / counts.sum(axis=1)[:, None]
     return partial(bootstrap.metric_scores, primary_metrics(results))
 

@@ -1,22 +1,58 @@
 """The table of the original's README: well-known distilled models, each below its teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, short_name_of
 from eval_harness.tables.cells import count_of, mean_cell, name_cell, tasks_of_mean, title_of
+from eval_harness.tables.further_tasks import OF_XNLI, languages_of
 from eval_harness.tables.notes import cell_notes
+from eval_harness.tables.paper import footnotes
 from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of
-from eval_harness.tables.table import Published, Table, Value, make_table
-from eval_harness.tasks.registry import GLUE
+from eval_harness.tables.row_labels import footnotes_of, one_line
+from eval_harness.tables.table import Published, Table, Value, stand_in_first
+from eval_harness.tasks.registry import GLUE, LANGUAGES, TASKS
 
-_SECTION = "readme_glue"
+_GLUE = "readme_glue"
+_GERMAN = "german_ner_f1"
+_MODEL, _SCORE = "Model", "Macro-score"
+_READMES_NAMES = {
+    "mBERT base cased (computed)": "bert-base-multilingual-cased",
+    "DistilmBERT": "distilbert-base-multilingual-cased",
+}
+"""What models are called that the README's tables don't name by their repository."""
+_ON_TEST = {
+    task.name: task.second.cell
+    for task in TASKS
+    if task.second is not None and task.name in ("conll2003-de", "germeval2014")
+}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Columns with published numbers of their own.
+
+    Attributes:
+        section: the key of the published numbers.
+        tasks: the tasks that they show.
+        title: the title of the column that a published number is in.
+        ours: our row's cells, by title.
+        columns: the titles in order.
+        are_whole: whether all columns are shown where any has a number.
+    """
+
+    section: str
+    tasks: tuple[str, ...]
+    title: Callable[[str], str]
+    ours: Callable[[Row], Mapping[str, Value]]
+    columns: tuple[str, ...]
+    are_whole: bool = False
 
 
 def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
     """Return the README's rows and ours of each family with an evaluated student; None if none."""
-    evaluated = [row for row in rows if _published_model(row) and tasks_of_mean(row)]
+    evaluated = [row for row in rows if _published_model(row) and tasks_of_mean(row, _FAMILY_TASKS)]
     teachers = {
         known.teacher for row in evaluated if (known := _published_model(row)) and known.teacher
     }
@@ -24,23 +60,32 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
     ours = [row for name in members for row in evaluated if _published_model(row) is name]
     if not teachers:
         return None
-    published = paper[_SECTION]["rows"]
-    cells: list[list[Value]] = [
-        [Published(f"{name} (README)"), row["score"], *(row[task] for task in GLUE)]
-        for member in members
-        for name, row in published.items()
-        if short_name_of(name) is member
+    body = [cells for member in members for cells in _published_rows(paper, member)]
+    body += [_row(row) for row in ours]
+    shown = {part.section: columns for part in _PARTS if (columns := _shown_columns(part, body))}
+    titles = (_MODEL, *(title for columns in shown.values() for title in columns))
+    notes = [
+        *(
+            note
+            for section in shown
+            for note in (paper[section]["what"], *footnotes(paper, section))
+        ),
+        *footnotes_of(ours),
+        *_notes(paper, members, ours),
+        *cell_notes(ours, _FAMILY_TASKS),
     ]
-    cells += [_row(row) for row in ours]
-    return make_table(
-        paper,
+    return Table(
         "family",
-        "The family: GLUE, dev sets",
-        ("Model", "Macro-score", *map(title_of, GLUE)),
-        cells,
-        notes=(*footnotes_of(ours), *_notes(paper, members, ours), *cell_notes(ours, GLUE)),
-        section=_SECTION,
+        "The family: GLUE, dev sets" if tuple(shown) == (_GLUE,) else "The family",
+        titles,
+        tuple(tuple(cells.get(title) for title in titles) for cells in body),
+        tuple(map(one_line, stand_in_first(notes))),
     )
+
+
+def _shown_columns(part: _Part, body: Sequence[Mapping[str, Value]]) -> tuple[str, ...]:
+    filled = [title for title in part.columns if any(row.get(title) is not None for row in body)]
+    return part.columns if filled and part.are_whole else tuple(filled)
 
 
 def _published_model(row: Row) -> ShortName | None:
@@ -58,24 +103,80 @@ def _in_order() -> list[ShortName]:
     ]
 
 
-def _row(row: Row) -> list[Value]:
+def _published_rows(paper: Mapping[str, Any], member: ShortName) -> list[dict[str, Value]]:
+    """Return the README's rows of a model, one for each name that it has there."""
+    rows: dict[str, dict[str, Value]] = {}
+    for part in _PARTS:
+        for printed, numbers in paper[part.section]["rows"].items():
+            name = _READMES_NAMES.get(printed, printed)
+            if short_name_of(name) is member:
+                row = rows.setdefault(name, {_MODEL: Published(f"{name} (README)")})
+                row.update({part.title(key): number for key, number in numbers.items()})
+    return list(rows.values())
+
+
+def _row(row: Row) -> dict[str, Value]:
+    cells: dict[str, Value] = {_MODEL: name_cell(row)}
+    for part in _PARTS:
+        cells.update(part.ours(row))
+    return cells
+
+
+def _of_glue(row: Row) -> dict[str, Value]:
     # Bare medians, as in the README; spreads are in Table 1.
     tasks = tasks_of_mean(row)
     score = mean_cell(row, tasks) if len(tasks) == len(GLUE) else None
-    medians = (mean_cell(row, (task,)) if task in tasks else None for task in GLUE)
-    return [name_cell(row), score, *medians]
+    return {_SCORE: score, **{title_of(task): mean_cell(row, (task,)) for task in tasks}}
+
+
+def _of_xnli(row: Row) -> dict[str, Value]:
+    found = {name: cell for name, cell in languages_of(row).items() if name in LANGUAGES}
+    alone = replace(row, cells=found)
+    medians = {_language(name): mean_cell(alone, (name,)) for name in found}
+    return {_XNLI_MEAN: mean_cell(alone, tuple(found)), **medians}
+
+
+def _of_entities(row: Row) -> dict[str, Value]:
+    tasks = tasks_of_mean(row, tuple(_ON_TEST.values()))
+    return {title_of(cell): mean_cell(row, (cell,)) for cell in tasks}
+
+
+def _language(name: str) -> str:
+    return f"XNLI {name}"
+
+
+_XNLI_MEAN = "XNLI mean"
+_PARTS = (
+    _Part(
+        _GLUE,
+        GLUE,
+        lambda key: _SCORE if key == "score" else title_of(key),
+        _of_glue,
+        (_SCORE, *map(title_of, GLUE)),
+        are_whole=True,
+    ),
+    _Part(OF_XNLI, ("xnli",), _language, _of_xnli, (_XNLI_MEAN, *map(_language, LANGUAGES))),
+    _Part(
+        _GERMAN,
+        tuple(_ON_TEST),
+        lambda key: title_of(_ON_TEST[key]),
+        _of_entities,
+        tuple(map(title_of, _ON_TEST.values())),
+    ),
+)
+_FAMILY_TASKS = tuple(task for part in _PARTS for task in part.tasks)
 
 
 def _notes(
     paper: Mapping[str, Any], members: Sequence[ShortName], ours: Sequence[Row]
 ) -> list[str]:
     counts = "; ".join(
-        f"{row.short} {count_of([row.cells[task] for task in GLUE if task in row.cells])}"
+        f"{row.short} {count_of([row.cells[task] for task in _FAMILY_TASKS if task in row.cells])}"
         for row in ours
     )
     without_wnli = {
         name: score
-        for name, score in paper[_SECTION]["score_without_wnli"].items()
+        for name, score in paper[_GLUE]["score_without_wnli"].items()
         if short_name_of(name) in members
     }
     notes = [f"Ours are medians over seeds (spreads: Table 1); number of seeds: {counts}."]
@@ -84,4 +185,8 @@ def _notes(
     if without_wnli:
         scores = ", ".join(f"{name} {score}" for name, score in without_wnli.items())
         notes.append(f"The README's macro-scores without WNLI: {scores}.")
+    if any("xnli" in row.cells for row in ours):
+        notes.append(
+            f"{_XNLI_MEAN}: of the medians, over those of the six languages that are there."
+        )
     return notes

@@ -180,7 +180,9 @@ def _expected_sources(name: str) -> set[str | None]:
     """Return the sources of a copy of GLUE's own files or of the Hub's, or of a custom task."""
     if (task := _BY_NAME.get(name)) is None:
         return {f"files of {name}"}
-    return {task.glue.folder if task.glue else None, name, f"glue/{name}", f"{name}/{task.config}"}
+    own = {task.glue.folder if task.glue else None, name, f"glue/{name}"}
+    own.add(f"{task.folder or name}/{task.config}")
+    return own | (_expected_sources(task.trained_on) if task.trained_on else set())
 
 
 def _data_name(shown: _ShownCell) -> str:

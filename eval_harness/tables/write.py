@@ -15,6 +15,7 @@ from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.results.verify import agreeing
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
+from eval_harness.tables.further_tasks import entities_table, xnli_table
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.probed import Probed, load_probed
 from eval_harness.tables.retained import ComparedRow, compare_with_teacher
@@ -23,13 +24,13 @@ from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
 from eval_harness.tables.table0 import table0
 from eval_harness.tables.table1 import custom_table, table1
-from eval_harness.tables.table2 import TASKS_OF_TABLE2, table2
+from eval_harness.tables.table2 import table2
 from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
-from eval_harness.tasks.registry import CUSTOM, TASKS
+from eval_harness.tasks.registry import CUSTOM, ENTITIES, TASKS, XNLI
 
 FAMILY = "family"
-_OPTIONAL = ("table0", "table0-differences", CUSTOM, FAMILY)
+_OPTIONAL = ("table0", "table0-differences", ENTITIES, XNLI, CUSTOM, FAMILY)
 """Tables that are written only where there is something to show."""
 VERIFIED, DISAGREEING = "verified", "disagreeing"
 
@@ -80,8 +81,8 @@ def write_tables(
         form: output format, one of `FORMATS`.
 
     Returns:
-        The texts of Tables 0-4, as far as there is something to show, of custom tasks and of the
-        family; then one line if there are files that don't count.
+        The texts of Tables 0-4, as far as there is something to show, of named entities, XNLI,
+        custom tasks and the family; then one line if there are files that don't count.
 
     Raises:
         UserError: the results folder does not exist.
@@ -106,7 +107,8 @@ def write_by_name(
             disagrees doesn't count.
 
     Returns:
-        The texts by `table1` ... `table4`, `table-custom`, `family`, `not counted`; if verified,
+        The texts by `table1` ... `table4`, `table-entities`, `table-xnli`, `table-custom`,
+        `family`, `not counted`; if verified,
         also by `verified` and, a line for each, `disagreeing`.
 
     Raises:
@@ -198,7 +200,7 @@ def load_results(found: Found, root: Path) -> OurResults:
 
 
 def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> list[Table]:
-    """Return Tables 0 to 4, the paper's rows first, then those of custom tasks and the family."""
+    """Return Tables 0 to 4, the paper's rows first, then those of further tasks and the family."""
     tables = [
         *table0(ours.probed),
         table1(paper, ours.compared, _not_counted(ours.invalid, "table1")),
@@ -207,6 +209,8 @@ def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> li
         table4(paper, ours.changes),
     ]
     others = (
+        entities_table(ours.rows, _not_counted(ours.invalid, ENTITIES)),
+        xnli_table(paper, ours.rows, _not_counted(ours.invalid, XNLI)),
         custom_table(ours.rows, _not_counted(ours.invalid, CUSTOM)),
         family_table(paper, ours.rows),
     )
@@ -224,11 +228,11 @@ def _table_of(invalid: Invalid) -> str:
         return "table3"
     if folders[0] == PROBES:
         return "table0"
-    if any(task in folders for task in TASKS_OF_TABLE2):
-        return "table2"
+    if table := next((_TABLES[name] for name in folders if name in _TABLES), None):
+        return table
     is_of_run = len(folders) == _DEPTH and folders[0] == RUNS
-    return CUSTOM if is_of_run and folders[2] not in _BUILT_IN else "table1"
+    return CUSTOM if is_of_run else "table1"
 
 
 _DEPTH = len(("runs", "model", "task", "settings", "seed-1.json"))
-_BUILT_IN = {task.name for task in TASKS}
+_TABLES: dict[str, str] = {task.name: task.table for task in TASKS}

@@ -8,6 +8,20 @@
       train: train.csv
       validation: dev.csv
 
+Of tagged words, such as named entities, where each word has a tag:
+
+    name: places
+    kind: tokens
+    columns: [tokens, ner_tags]       # lists of words and of tags in .parquet, .json, .jsonl
+    labels: [O, B-LOC, I-LOC]         # every tag, in the order of their ids
+    files:                            # or of one word a line: .conll, .txt; columns: [1, 4] there,
+      train: train.conll              # if it isn't the first for words and the last for tags
+      validation: dev.conll
+
+Its metrics are `entity_f1`, `entity_precision` and `entity_recall` as conlleval counts, and
+`strict_f1`, `strict_precision`, `strict_recall` by IOB2's rules; the score is `entity_f1` unless
+`primary` says otherwise. `encoding: latin-1` is for files of words that are not UTF-8.
+
 Metrics of classes are `accuracy`, `matthews`, `f1` (of the second of two), `f1_macro` (the mean of
 all classes' F1) and `f1_micro` (accuracy, here); of a regression, `pearson` and `spearman`.
 `hub: someone/stars`, with an optional `config`, may replace `files`. Further keys are `title`,
@@ -26,12 +40,30 @@ from angels_share.config import read_config, shown, typed
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.text_files import TABLE_ENDINGS
-from eval_harness.tasks.registry import CUSTOM, MISMATCHED, TASKS, Metric, Task
+from eval_harness.tasks.entities import ENTITY_METRICS, OUTSIDE
+from eval_harness.tasks.kinds import TEXTS, TOKENS, Kind
+from eval_harness.tasks.registry import (
+    CUSTOM,
+    TASKS,
+    ColumnFiles,
+    LabelMetric,
+    Metric,
+    Task,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_COLUMNS_OF_TABLE1 = ("model", "n", "score", "retained")
 _REGRESSION_METRICS = ("pearson", "spearman")
-_CLASS_METRICS = tuple(name for name in get_args(Metric) if name not in _REGRESSION_METRICS)
+_CLASS_METRICS = tuple(name for name in get_args(LabelMetric) if name not in _REGRESSION_METRICS)
+_KINDS = {kind.name: kind for kind in (TEXTS, TOKENS)}
+_WORDS_AND_TAGS = ("tokens", "ner_tags")
+_COLUMN_FILES = (".conll", ".txt")
+_LISTS = (".parquet", ".json", ".jsonl")
+_ENCODINGS = ("utf-8", "latin-1")
+_TAKEN = {
+    *("model", "n", "score", "retained", "all"),
+    *(task.name for task in TASKS),
+    *(task.second.cell for task in TASKS if task.second),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,8 @@ _KEYS = {
         _Key("files", (dict,)),
         _Key("hub"),
         _Key("config"),
+        _Key("kind"),
+        _Key("encoding"),
     )
 }
 
@@ -101,16 +135,18 @@ def _task(row: "_Row") -> Task:
     return Task(
         name=row.name(),
         title=title,
+        kind=row.kind(),
         columns=row.columns(),
         labels=row.labels(),
-        primary=row.measures("primary"),
-        also=row.measures("also"),
+        primary=row.primary(),
+        also=row.also(),
         scale=row.scale(),
         evaluation=evaluation,
         test=() if "test" in evaluation or (files and "test" not in files) else ("test",),
         hub=row.hub(),
         config=row.given.get("config"),
         files=files,
+        column_files=row.column_files(),
         label_column=row.label_column(),
         table=CUSTOM,
         version=row.version(),
@@ -137,7 +173,7 @@ class _Row:
         name = str(self.need("name", "the task's name"))
         if not _NAME.fullmatch(name):
             raise self.refuse("name", f"{name!r}: use lowercase letters, digits, - _ .")
-        if name in ("all", MISMATCHED, *_COLUMNS_OF_TABLE1, *(task.name for task in TASKS)):
+        if name in _TAKEN:
             raise self.refuse("name", f"{name!r} is there already; choose another")
         return name
 
@@ -158,7 +194,19 @@ class _Row:
             raise self.refuse("evaluation", "'train' is the training split")
         return splits
 
+    def kind(self) -> Kind:
+        name = self.given.get("kind", TEXTS.name)
+        if name not in _KINDS:
+            choices = f"choose from {', '.join(_KINDS)}{nearest(name, _KINDS)}"
+            raise self.refuse("kind", f"{name!r} is no kind of custom task; {choices}")
+        return _KINDS[name]
+
+    def are_tagged(self) -> bool:
+        return self.kind() == TOKENS
+
     def columns(self) -> tuple[str, ...]:
+        if self.are_tagged():
+            return self.words_and_tags()[:1]
         columns = self.texts("columns")
         if len(columns) > 2:
             raise self.refuse("columns", f"{len(columns)} texts; a model reads one or two")
@@ -166,10 +214,69 @@ class _Row:
             raise self.refuse("columns", f"{self.label_column()!r} is the label column")
         return columns
 
+    def words_and_tags(self) -> tuple[str, str]:
+        """Return the names of the columns of words and of tags; those of column files have none."""
+        if self.is_of_column_files():
+            return _WORDS_AND_TAGS
+        columns = self.texts("columns", _WORDS_AND_TAGS)
+        if len(columns) != 2:
+            raise self.refuse("columns", f"{list(columns)}: expected two, of words and of tags")
+        return columns[0], columns[1]
+
+    def is_of_column_files(self) -> bool:
+        files = self.given.get("files", {}).values()
+        return any(Path(str(name)).suffix in _COLUMN_FILES for name in files)
+
+    def column_files(self) -> ColumnFiles | None:
+        """Return where word and tag stand in files of one word a line, if there are such."""
+        encoding = self.given.get("encoding")
+        if not self.are_tagged() or not self.is_of_column_files():
+            if encoding is not None:
+                raise self.refuse("encoding", "is for files of one word a line, .conll or .txt")
+            return None
+        if encoding not in (None, *_ENCODINGS):
+            raise self.refuse("encoding", f"{encoding!r}: choose from {', '.join(_ENCODINGS)}")
+        places = self.given.get("columns", [1, -1])
+        if places == list(_WORDS_AND_TAGS):
+            places = [1, -1]
+        numbers = [place for place in places if type(place) is int and place != 0]
+        if len(numbers) != 2 or len(places) != 2:
+            raise self.refuse(
+                "columns",
+                f"{places}: files of one word a line have no names of columns: expected two "
+                "numbers, of the words' and the tags', counted from 1 (-1 is the last)",
+            )
+        word, tag = (place - 1 if place > 0 else place for place in numbers)
+        if word == tag:
+            raise self.refuse("columns", f"{places}: words and tags in one column")
+        return ColumnFiles(word=word, tag=tag, encoding=encoding or "utf-8")
+
     def label_column(self) -> str:
+        if self.are_tagged():
+            if "label_column" in self.given:
+                raise self.refuse("label_column", "the second of columns is that of the tags")
+            return self.words_and_tags()[1]
         return str(self.given.get("label_column", "label"))
 
+    def tags(self) -> tuple[str, ...]:
+        """Return the tags of tagged words: O, and B- and I- of each type."""
+        tags = self.texts("labels")
+        if OUTSIDE not in tags or len(tags) < 2:
+            raise self.refuse("labels", f"{list(tags)}: expected O and the tags of entities")
+        for tag in tags:
+            prefix, dash, kind = tag.partition("-")
+            if tag != OUTSIDE and (prefix not in ("B", "I") or not dash or not kind):
+                raise self.refuse("labels", f"{tag!r}: expected O, or B- or I- and a type")
+            for other in ("B", "I"):
+                if kind and f"{other}-{kind}" not in tags:
+                    raise self.refuse("labels", f"{other}-{kind} is missing beside {tag}")
+        return tags
+
     def labels(self) -> tuple[str, ...]:
+        if self.are_tagged():
+            if "scale" in self.given:
+                raise self.refuse("scale", "is for regressions; tagged words have labels")
+            return self.tags()
         if ("labels" in self.given) == ("scale" in self.given):
             raise self.refuse("labels", "give either labels (classes) or scale (numbers)")
         labels = self.texts("labels") if "labels" in self.given else ()
@@ -191,9 +298,22 @@ class _Row:
             raise self.refuse("scale", f"{ends}: expected [lowest, highest]")
         return float(ends[0]), float(ends[1])
 
+    def primary(self) -> tuple[Metric, ...]:
+        if self.are_tagged() and "primary" not in self.given:
+            return ("entity_f1",)
+        return self.measures("primary")
+
+    def also(self) -> tuple[Metric, ...]:
+        """Return the metrics that don't count; of entities all are reported anyway."""
+        named = self.measures("also")
+        if not self.are_tagged():
+            return named
+        return tuple(name for name in ENTITY_METRICS if name not in self.primary())
+
     def measures(self, key: str) -> tuple[Metric, ...]:
         names = self.texts(key, [] if key == "also" else None)
-        known = _REGRESSION_METRICS if "scale" in self.given else _CLASS_METRICS
+        known: Sequence[str] = _REGRESSION_METRICS if "scale" in self.given else _CLASS_METRICS
+        known = ENTITY_METRICS if self.are_tagged() else known
         for name in names:
             if name not in known:
                 choices = f"choose from {', '.join(known)}{nearest(name, known)}"
@@ -226,12 +346,13 @@ class _Row:
         """Return absolute paths: workers may run in another folder."""
         files = self.given.get("files", {})
         known = ("train", *evaluation, "test")
+        endings = (*_LISTS, *_COLUMN_FILES) if self.are_tagged() else TABLE_ENDINGS
         for split, name in files.items():
             if split not in known:
                 raise self.refuse("files", f"unknown split {split!r}{nearest(str(split), known)}")
-            if not isinstance(name, str) or Path(name).suffix not in TABLE_ENDINGS:
+            if not isinstance(name, str) or Path(name).suffix not in endings:
                 raise self.refuse(
-                    "files", f"{split}: {name!r}: must end in one of {', '.join(TABLE_ENDINGS)}"
+                    "files", f"{split}: {name!r}: must end in one of {', '.join(endings)}"
                 )
         for split in known[:-1] if files else ():
             if split not in files:

@@ -80,7 +80,23 @@ QUESTIONS = Kind(
     answer_settings=("n_best_size", "max_answer_length", "null_score_diff_threshold"),
 )
 
-KINDS = (TEXTS, QUESTIONS)
+TOKENS = Kind(
+    name="tokens",
+    command="run_glue",
+    local_data="--data_dir, a folder of local files",
+    read="eval_harness.data.tagged_words:read",
+    encode="eval_harness.training.token_classification:encode",
+    lengths=("max_seq_length",),
+    head="AutoModelForTokenClassification",
+    outputs="eval_harness.training.token_classification:outputs",
+    loss="eval_harness.training.token_classification:loss",
+    evaluate="eval_harness.training.token_classification:evaluate",
+    predictions="eval_harness.results.predictions:TaggedSentences",
+    count="eval_harness.training.token_classification:count_labels",
+    names_classes=True,
+)
+
+KINDS = (TEXTS, QUESTIONS, TOKENS)
 
 
 def kind_with_head(class_name: str) -> Kind | None:

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from eval_harness.tasks.kinds import QUESTIONS, TEXTS, Kind
+from eval_harness.tasks.kinds import QUESTIONS, TEXTS, TOKENS, Kind
 
-Metric = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews", "pearson", "spearman"]
+LabelMetric = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews", "pearson", "spearman"]
 """`f1` is that of the second of two classes; the others are over any number, as scikit-learn's."""
+EntityMetric = Literal[
+    "entity_f1",
+    "entity_precision",
+    "entity_recall",
+    "strict_f1",
+    "strict_precision",
+    "strict_recall",
+]
+"""Of named entities: `entity_...` by conlleval's lenient counting, `strict_...` by IOB2's rules."""
+Metric = LabelMetric | EntityMetric
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,25 @@ class GlueFiles:
     label: str
     header: tuple[str, ...] | None = None
     named: bool = False
+
+
+@dataclass(frozen=True)
+class ColumnFiles:
+    """A task's files of one word a line, with blank lines between sentences.
+
+    Attributes:
+        names: the files' own names by split, beside `train.conll` and `train.txt`.
+        word: the column of the words, counted from 0; from the end if it is negative.
+        tag: the column of the tags, likewise.
+        encoding: the encoding of files that are not UTF-8.
+        has_comments: whether lines between sentences that begin with `#` are comments.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    word: int = 0
+    tag: int = -1
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    has_comments: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,18 +82,26 @@ class Task:
     Attributes:
         name: its name on the command line and in results.
         title: its name in tables and messages.
-        columns: the text columns, one or two, by the Hub's names; for questions also the id.
-        labels: names of the classes in the order of their ids; empty where there are none.
+        columns: the text columns, one or two, by the Hub's names; for questions also the id; for
+            tokens the column of the words.
+        labels: names of the classes in the order of their ids; empty where there are none. Of
+            tokens the tags: `O`, and `B-` and `I-` of every type of entity.
         primary: the metrics whose mean is the task's score.
         also: further metrics to report; SQuAD's exact match is always reported.
         about: what an example asks, in words for who has never seen one.
         kind: how it is read, trained and evaluated.
         scale: the lowest and the highest label of a regression.
-        evaluation: the splits to evaluate; the first one's score is the table's.
+        evaluation: the splits to evaluate; the first one's score is the table's. `test.de` is the
+            split `test` of the configuration `de`.
+        averages: whether the task's score is the mean over the evaluated splits instead, of which
+            a folder of files needs only some.
         test: splits without labels, for GLUE's server.
         hub: the data set's id on the Hub.
         config: the configuration of that data set.
+        folder: the folder of its configurations in a folder of files, if not its name.
         glue: its files in GLUE's own format, if it is one of the nine.
+        column_files: its files of one word a line, if it has such.
+        trained_on: a task whose training files serve if its own are not in a folder of files.
         files: paths of the splits that the user supplies as files.
         label_column: the column of labels, or of gold answers, by the Hub's name.
         allows_no_answer: whether a question may have no answer, as in SQuAD 2.0.
@@ -88,17 +125,21 @@ class Task:
     kind: Kind = TEXTS
     scale: tuple[float, float] | None = None
     evaluation: tuple[str, ...] = ("validation",)
+    averages: bool = False
     test: tuple[str, ...] = ("test",)
     hub: str | None = "nyu-mll/glue"
     config: str | None = None
+    folder: str | None = None
     glue: GlueFiles | None = None
+    column_files: ColumnFiles | None = None
+    trained_on: str | None = None
     files: Mapping[str, str] = field(default_factory=dict, hash=False)
     label_column: str = "label"
     allows_no_answer: bool = False
     citation: str = ""
     majority: float | None = None
     fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    table: Literal["table1", "table2", "table-custom"] = "table1"
+    table: Literal["table1", "table2", "table-entities", "table-xnli", "table-custom"] = "table1"
     second: SecondColumn | None = None
     higher_is_better: bool = True
     version: int = 1
@@ -108,9 +149,23 @@ class Task:
         """Whether the label is a number on a scale rather than a class."""
         return self.kind == TEXTS and not self.labels
 
+    def score_of(self, scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
+        """Return the task's score from those of its evaluated splits, in their order."""
+        of_splits = [of_split["score"] for of_split in scores.values()]
+        if not self.averages:
+            return of_splits[0]
+        defined = [score for score in of_splits if score is not None]
+        return sum(defined) / len(defined) if len(defined) == len(of_splits) else None
+
 
 CUSTOM: Literal["table-custom"] = "table-custom"
 """The table of all custom tasks."""
+ENTITIES: Literal["table-entities"] = "table-entities"
+"""The table of the built-in tasks of named entities."""
+XNLI: Literal["table-xnli"] = "table-xnli"
+"""The table of XNLI, a column per language."""
+LANGUAGES = ("en", "es", "zh", "de", "ar", "ur")
+"""XNLI's languages that the original's README has numbers for, in its order."""
 MISMATCHED = "mnli-mm"
 """The cell of MNLI's second evaluated split."""
 
@@ -129,6 +184,54 @@ _SQUAD_DEFAULTS: Mapping[str, Any] = {
     "num_train_epochs": 2.0,
     "per_device_train_batch_size": 12,
 }
+
+_NLI = ("entailment", "neutral", "contradiction")
+_XNLI_LANGUAGES = (*LANGUAGES, "bg", "el", "fr", "hi", "ru", "sw", "th", "tr", "vi")
+_XNLI_DATA: Mapping[str, Any] = {
+    "columns": ("premise", "hypothesis"),
+    "labels": _NLI,
+    "primary": ("accuracy",),
+    "test": (),
+    "hub": "facebook/xnli",
+    "folder": "xnli",
+    "table": XNLI,
+    "citation": "Conneau et al. 2018, arXiv:1809.05053",
+}
+
+
+def _tags(*kinds: str) -> tuple[str, ...]:
+    """Return the tags of these types of entities, in the Hub's order."""
+    return ("O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI"))
+
+
+_ENTITIES: Mapping[str, Any] = {
+    "kind": TOKENS,
+    "about": "which words name a person, a place, an organization?",
+    "columns": ("tokens",),
+    "label_column": "ner_tags",
+    "primary": ("entity_f1",),
+    "also": tuple(name for name in get_args(EntityMetric) if name != "entity_f1"),
+    "test": (),
+    "table": ENTITIES,
+}
+_CONLL: Mapping[str, Any] = {
+    "citation": "Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419",
+    "labels": _tags("PER", "ORG", "LOC", "MISC"),
+    "evaluation": ("validation", "test"),
+    "hub": None,  # the texts are Reuters' and the Frankfurter Rundschau's
+}
+_WIKIANN: Mapping[str, Any] = {
+    "citation": "Pan et al. 2017, https://aclanthology.org/P17-1178; Rahimi et al. 2019",
+    "labels": _tags("PER", "ORG", "LOC"),
+    "hub": "unimelb-nlp/wikiann",
+    "folder": "wikiann",
+}
+
+
+def _conll_names(language: str) -> dict[str, str]:
+    parts = {"train": "train", "validation": "testa", "test": "testb"}
+    return {split: f"{language}.{part}" for split, part in parts.items()}
+
 
 TASKS = (
     Task(
@@ -151,7 +254,7 @@ TASKS = (
         title="MNLI",
         about="does the first text imply the second, contradict it, or neither?",
         columns=("premise", "hypothesis"),
-        labels=("entailment", "neutral", "contradiction"),
+        labels=_NLI,
         primary=("accuracy",),
         evaluation=("validation_matched", "validation_mismatched"),
         test=("test_matched", "test_mismatched"),
@@ -292,6 +395,73 @@ TASKS = (
         allows_no_answer=True,
         citation="Rajpurkar et al. 2018, arXiv:1806.03822",
         fine_tuning={**_SQUAD_DEFAULTS, "null_score_diff_threshold": 0.0},
+    ),
+    Task(
+        name="conll2003",
+        title="CoNLL-2003",
+        second=SecondColumn("conll2003 test", "CoNLL-2003 test", "test", "score"),
+        column_files=ColumnFiles(_conll_names("eng")),
+        **_ENTITIES,
+        **_CONLL,
+    ),
+    Task(
+        name="conll2003-de",
+        title="CoNLL-2003 de",
+        second=SecondColumn("conll2003-de test", "CoNLL-2003 de test", "test", "score"),
+        column_files=ColumnFiles(_conll_names("deu"), encoding="latin-1"),
+        **_ENTITIES,
+        **_CONLL,
+    ),
+    Task(
+        name="germeval2014",
+        title="GermEval 2014",
+        # The outer of two levels, with all twelve types: the four, and what derives from one
+        # (`LOCderiv`) or contains one (`LOCpart`). The inner level is not read.
+        labels=_tags(
+            *(
+                f"{kind}{part}"
+                for kind in ("LOC", "ORG", "OTH", "PER")
+                for part in ("", "deriv", "part")
+            )
+        ),
+        evaluation=("validation", "test"),
+        second=SecondColumn("germeval2014 test", "GermEval 2014 test", "test", "score"),
+        hub=None,  # no copy in parquet is known here
+        column_files=ColumnFiles(
+            {
+                "train": "NER-de-train.tsv",
+                "validation": "NER-de-dev.tsv",
+                "test": "NER-de-test.tsv",
+            },
+            word=1,
+            tag=2,
+            has_comments=True,
+        ),
+        citation="Benikova et al. 2014, https://aclanthology.org/L14-1251",
+        **_ENTITIES,
+    ),
+    Task(name="wikiann-de", title="WikiANN de", config="de", **_ENTITIES, **_WIKIANN),
+    Task(name="wikiann-en", title="WikiANN en", config="en", **_ENTITIES, **_WIKIANN),
+    Task(
+        name="xnli",
+        title="XNLI",
+        about="does the first text imply the second, in languages that it wasn't trained on?",
+        evaluation=tuple(f"test.{language}" for language in _XNLI_LANGUAGES),
+        averages=True,
+        config="en",
+        trained_on="mnli",
+        **_XNLI_DATA,
+    ),
+    *(
+        Task(
+            name=f"xnli-translate-train-{language}",
+            title=f"XNLI {language} (translate-train)",
+            about="does the first text imply the second? Trained on translations",
+            evaluation=("test",),
+            config=language,
+            **_XNLI_DATA,
+        )
+        for language in LANGUAGES[1:]
     ),
 )
 

@@ -56,7 +56,8 @@ class FineTuner(Trainer):
             _device: not needed, since the examples are counted on the CPU.
         """
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, sum(map(self._count, batches))
+        # An update may have nothing to learn: sentences of words that the tokenizer drops.
+        return batches, max(1, sum(map(self._count, batches)))
 
     def compute_loss(
         self,

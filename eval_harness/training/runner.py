@@ -77,7 +77,9 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         task=run.task.name,
         seed=run.seed,
         settings=run.settings,
-        score=evaluation.scores[evaluated_split]["score"],
+        score=run.task.score_of(
+            {split.name: evaluation.scores[split.name] for split in data.evaluation}
+        ),
         scores=evaluation.scores,
         marks=evaluation.marks,
         data=_description(data),

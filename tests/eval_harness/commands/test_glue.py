@@ -40,6 +40,12 @@ def test_a_sweep_is_models_by_tasks_by_seeds(world, tmp_path):
     assert not any(job.needs for job in jobs(sweep))
 
 
+def test_no_epoch_is_chosen_on_test_sets(world, tmp_path):
+    """Prevents XNLI's best epoch from being the one that its test sets like best."""
+    with pytest.raises(UserError, match="--choose best: XNLI is judged on test sets alone"):
+        planned(world, tmp_path, "--tasks", "xnli", "--choose", "best")
+
+
 def test_a_teacher_is_tuned_first_and_once(world, tmp_path):
     """Prevents students without a teacher, and a teacher that is tuned for each seed."""
     words = ("--teacher", str(world / "bert"), "--num_seeds", "2", "--temperature", "3")

@@ -226,3 +226,13 @@ def test_a_teacher_is_finished_only_for_its_own_labels(tmp_path):
     assert is_fine_tuned_for(identify(str(numbers)), task_named("stsb"))
     plain = identify(str(model_folder(tmp_path / "plain", architectures=["BertForMaskedLM"])))
     assert not is_fine_tuned_for(plain, task_named("rte"))
+
+
+def test_a_head_of_mnlis_is_one_of_xnlis(tmp_path):
+    """Prevents MNLI's teachers from being tuned anew since XNLI has the same three classes, and an
+    English one from passing for one that was trained on translations."""
+    names = {"0": "entailment", "1": "neutral", "2": "contradiction"}
+    head = {"architectures": ["BertForSequenceClassification"], "id2label": names}
+    model = identify(str(model_folder(tmp_path / "mnli", **head)))
+    tasks = ("mnli", "xnli", "xnli-translate-train-de")
+    assert [is_fine_tuned_for(model, task_named(task)) for task in tasks] == [True, True, False]

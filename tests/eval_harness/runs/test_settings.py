@@ -123,3 +123,17 @@ def test_every_default_and_refusal_is_a_flag_there_is():
     overlap = settings_module.NEUTRAL & {*FINE_TUNING, *settings_module._ALSO}
     assert not overlap
     assert not settings_module._REFUSED.keys() & settings_module.NEUTRAL
+
+
+KEYS = {
+    "cola": "aabb9fd1", "mnli": "2174a791", "mrpc": "dcc1ee23", "qnli": "f7201d55",
+    "qqp": "ef653eff", "rte": "85f002fa", "sst2": "95ea51f4", "stsb": "4c507523",
+    "wnli": "d51d88e9", "imdb": "7d24b2ba", "squad": "bc5da6c3", "squad_v2": "14c4cd23",
+}  # fmt: skip
+"""The hash of each task's default settings, on data whose content is `x`."""
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_saved_results_keep_their_keys(name):
+    """Prevents a field of tasks that was added from making everybody's results those of others."""
+    assert settings_of(task_named(name), {}, content="x", limit=None).hash == KEYS[name]
