@@ -115,12 +115,12 @@ def test_models_are_compared_by_resampled_sentences(tmp_path):
     for seed in (1, 2):
         put_entities(tmp_path, seed=seed)
     (row,) = rows_of(find(tmp_path))
-    scores, examples = task_scores(row, "conll2003", tmp_path)
+    scores, examples = task_scores(row, "conll2003", tmp_path, number=0, resamples=200)
     assert scores.examples == 40
     expected = [100 * result.score for result in row.cells["conll2003"].results]
     np.testing.assert_allclose(scores.points, expected)
     assert scores.resampled.shape[0] == 2
-    assert examples == task_scores(row, "conll2003", tmp_path)[1]
+    assert examples == task_scores(row, "conll2003", tmp_path, number=0, resamples=200)[1]
 
 
 def test_python_shows_the_metrics_of_the_score(tmp_path):
@@ -217,7 +217,7 @@ def test_languages_are_resampled_together(tmp_path):
     result, predictions = in_languages([0.8, 0.6, 0.4])
     made.put(tmp_path, result, said=predictions)
     (row,) = rows_of(find(tmp_path))
-    scores, _ = task_scores(row, "xnli", tmp_path)
+    scores, _ = task_scores(row, "xnli", tmp_path, number=0, resamples=200)
     assert scores.examples == 100
     np.testing.assert_allclose(scores.points, [60.0])
     drawn = next(bootstrap.draws(np.random.default_rng([0, 0]), 100, 3))
