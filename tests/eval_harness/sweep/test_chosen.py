@@ -6,7 +6,13 @@ from made_results import model, result, scoring, settings
 from angels_share.sealed_folder import seal
 from eval_harness.results.store import publish
 from eval_harness.runs.run import Run
-from eval_harness.sweep.chosen import jobs_for_models, nearest_to_median, remove_others
+from eval_harness.sweep.chosen import (
+    jobs_for_models,
+    keep_all,
+    mark_candidates,
+    nearest_to_median,
+    remove_others,
+)
 from eval_harness.sweep.queue import Job
 from eval_harness.tasks.lookup import task_named
 
@@ -60,18 +66,32 @@ def test_a_model_that_was_not_saved_is_made_with_its_teacher(tmp_path):
 
 def saved(root, run):
     folder = root / "models" / run.key
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(b"weights")
     seal(folder)
     return folder
 
 
-def test_only_what_this_command_made_is_removed(tmp_path):
+def test_only_what_was_saved_on_the_way_is_removed(tmp_path):
     """Prevents models that somebody kept on purpose, or a teacher, from disappearing."""
     runs = runs_scoring(tmp_path, 0.5, 0.7, 0.6, 0.4)
-    folders = [saved(tmp_path, run) for run in runs]
-    chosen = nearest_to_median(tmp_path, runs)
     planned = [Job(run) for run in runs] + [Job(runs[2], needs=runs[3].key)]
-    remove_others([runs[0], runs[1], runs[2], runs[3]][1:], chosen, planned)
+    first = saved(tmp_path, runs[0])  # there before: its seed gets no mark
+    mark_candidates(planned)
+    folders = [first, *(saved(tmp_path, run) for run in runs[1:])]
+    chosen = nearest_to_median(tmp_path, runs)
+    remove_others(chosen, planned)
     kept = {chosen[0].run.seed, 1, 4}  # seed 1 was there before, seed 4 is a teacher
     assert {number for number, folder in enumerate(folders, 1) if folder.exists()} == kept
+    assert not list(tmp_path.rglob("*.candidate"))
+
+
+def test_what_is_kept_on_purpose_is_a_candidate_no_more(tmp_path):
+    """Prevents `best` from removing what `all` was told to keep after an interruption."""
+    runs = runs_scoring(tmp_path, 0.5, 0.7, 0.6)
+    planned = [Job(run) for run in runs]
+    mark_candidates(planned)
+    folders = [saved(tmp_path, run) for run in runs]
+    keep_all(planned)
+    remove_others(nearest_to_median(tmp_path, runs), planned)
+    assert all(folder.exists() for folder in folders)
