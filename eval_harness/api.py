@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from angels_share.cli import Command
 from angels_share.errors import RunFailed, UserError
+from angels_share.flags import Options
 from angels_share.hardware import limit_spinning
 from angels_share.hub.push_flags import PUSH_FLAGS
 from angels_share.imports import require_extra
@@ -35,7 +36,7 @@ from angels_share.training_flags import training_flags
 from eval_harness.commands.carry_out import carry_out
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
-from eval_harness.sweep.plan import MODELS
+from eval_harness.sweep.plan import MODELS, Plan
 from eval_harness.tables.cells import mean_cell, tasks_with_results, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
 from eval_harness.tables.formats import FORMATS
@@ -123,8 +124,8 @@ class Results:
     def to_pandas(self) -> "pd.DataFrame":
         """Return a data frame with a line per run; scores and metrics are in percent.
 
-        Columns: `row` (its whole label), `model`, `task`, `seed`, `score`, each metric of the
-        first evaluated split, `examples` in training, `seconds` of training, `marks` (caveats),
+        Columns: `row` (its whole label), `model`, `task`, `seed`, `score`, each metric of the split
+        that the score is of, `examples` in training, `seconds` of training, `marks` (caveats),
         `finished`, `key` (where the file is below `runs/`).
         """
         import pandas as pd  # here: it takes half a second
@@ -290,8 +291,14 @@ def evaluate(
         by_command.setdefault(task.kind.command, []).append(task)
     try:
         _refuse_unused({**flags, **({"data_dir": data_dir} if data_dir else {})}, by_command)
-        for command, of_command in by_command.items():
-            keys |= _run(command, of_command, chosen)
+        # All are planned before any is carried out: bad input must not show after hours.
+        plans = [
+            each
+            for command, of_command in by_command.items()
+            for each in _plans(command, of_command, chosen)
+        ]
+        for planned, options in plans:
+            keys |= _carry_out(planned, options)
     except UserError as error:
         raise UserError(re.sub(r"--(?=\w)", "", str(error))) from error
     root = Path(results_dir).expanduser()
@@ -356,19 +363,23 @@ def _refuse_unused(given: Mapping[str, Any], commands: Iterable[str]) -> None:
             raise UserError(f"unknown keyword {name!r}{nearest(name, known)}")
 
 
-def _run(command: str, tasks: Sequence[Task], given: Mapping[str, Any]) -> set[str]:
-    """Do a command's part; return the keys of the runs that have a result now."""
+def _plans(
+    command: str, tasks: Sequence[Task], given: Mapping[str, Any]
+) -> list[tuple[Plan, Options]]:
+    """Return what a command would do, all of its input checked."""
     module = _module_of(command)
     known = {flag.name for flag in module.COMMAND.flags} | training_flags().keys()
     own = {name: value for name, value in given.items() if name in known}
     options = module.COMMAND.options(own)
-    keys: set[str] = set()
-    for planned in module.plans(options, tasks):
-        outcome = carry_out(planned, options, ()).outcome
-        if outcome.failed:
-            raise RunFailed("; ".join(outcome.summary()))
-        keys |= {run.key for run in (*outcome.done, *outcome.skipped)}
-    return keys
+    return [(planned, options) for planned in module.plans(options, tasks)]
+
+
+def _carry_out(planned: Plan, options: Options) -> set[str]:
+    """Do the runs of a plan; return the keys of those that have a result now."""
+    outcome = carry_out(planned, options, ()).outcome
+    if outcome.failed:
+        raise RunFailed("; ".join(outcome.summary()))
+    return {run.key for run in (*outcome.done, *outcome.skipped)}
 
 
 def load_results(results_dir: str | Path = "results") -> Results:

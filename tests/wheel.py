@@ -63,6 +63,18 @@ def install(python, *what, cwd):
     run(*pip, "--constraint", ROOT / "constraints.txt", *what, cwd=cwd)
 
 
+def install_as_readme_says(folder, torch_index):
+    """Type README's install block in a clone, as a newcomer does; return what a command then says.
+
+    An index for torch is added to the block's own: it is the machine's affair, not the newcomer's.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("\n## Install\n")[2].split("```")[1]
+    run("git", "clone", "--quiet", ROOT, folder / "clone", cwd=folder)
+    index = f"export PIP_EXTRA_INDEX_URL={torch_index}\n" if torch_index else ""
+    return run("bash", "-ec", f"{index}{block}\nrun_glue --version", cwd=folder / "clone")
+
+
 def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -100,6 +112,8 @@ def main():
         run(bare / "eval_harness", "report", "--results_dir", empty, cwd=folder)
         page = (empty / "report.html").read_text()
         require("</style>" in page and "</html>" in page, "eval_harness report writes its page")
+        said = install_as_readme_says(folder, given.torch_index)
+        require("angels-share " in said, "README's install block gives a command that runs")
         if given.audit:
             listed = run(bare / "python", "-m", "pip", "freeze", cwd=folder).splitlines()
             ours = [line for line in listed if not line.startswith("angels-share")]

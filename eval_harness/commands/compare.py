@@ -10,6 +10,7 @@ from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
 from angels_share.imports import require_extra
+from eval_harness.report.palette import CHART_ENDINGS
 from eval_harness.results.store import RUNS, Found, find
 from eval_harness.tables.compared import (
     Comparison,
@@ -20,8 +21,6 @@ from eval_harness.tables.compared import (
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.rows import rows_of
 
-_CHART_ENDINGS = (".svg", ".png")
-
 
 def run(options: Options) -> int:
     """Compare the models' results, print the table and write the chart that is asked for."""
@@ -29,8 +28,8 @@ def run(options: Options) -> int:
     if not root.is_dir():
         raise UserError(f"--results_dir {root}: not a folder; name one that has results")
     chart = Path(options.chart).expanduser() if options.chart else None
-    if chart is not None and chart.suffix not in _CHART_ENDINGS:
-        raise UserError(f"--chart {chart}: must end in {' or '.join(_CHART_ENDINGS)}")
+    if chart is not None and chart.suffix not in CHART_ENDINGS:
+        raise UserError(f"--chart {chart}: must end in {' or '.join(CHART_ENDINGS)}")
     found = find(root)
     rows = rows_of(found)
     entries = [entry_named(name, rows, root, options.tasks or ()) for name in options.models]

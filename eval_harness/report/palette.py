@@ -1,6 +1,8 @@
-"""The colours of the report's charts, in light and dark mode."""
+"""The colours of the report's charts, in light and dark mode, and the files they go into."""
 
 from collections.abc import Sequence
+
+CHART_ENDINGS = (".svg", ".png")
 
 INK, PAPER = "#1f2328", "#ffffff"
 INK_IN_THE_DARK, PAPER_IN_THE_DARK = "#e4e7eb", "#16191d"

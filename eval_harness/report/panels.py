@@ -14,9 +14,7 @@ from matplotlib.lines import Line2D
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
 from eval_harness.report import svg
-from eval_harness.report.palette import LIGHT
-
-CHART_ENDINGS = (".svg", ".png")
+from eval_harness.report.palette import CHART_ENDINGS, LIGHT
 
 
 @dataclass(frozen=True)

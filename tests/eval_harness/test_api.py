@@ -232,6 +232,8 @@ def test_tables_are_texts_by_name(tmp_path):
         ({"seeds": [True]}, "seeds True: expected int"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": None}, "num_seeds: None is null"),
+        # Of two commands' tasks, the second one's input is bad: nothing of the first is run.
+        ({"tasks": ["rte", "squad"], "train_file": "x.json"}, "train_file x.json: no such file"),
         ({"data_dir": ""}, "data_dir is empty"),
     ],
 )  # fmt: skip
