@@ -6,6 +6,7 @@ from dataclasses import replace
 import made_results as made
 import numpy as np
 import pytest
+from scipy import stats
 
 from angels_share.errors import UserError
 from eval_harness.results.store import find, withhold
@@ -103,8 +104,18 @@ def test_a_mean_is_that_of_the_differences_whatever_the_seeds(tmp_path):
     parts = [found.differences[task, "distilbert"] for task in found.tasks]
     mean = found.differences[MEAN, "distilbert"]
     assert mean.value == pytest.approx(np.mean([part.value for part in parts]))
-    squares = [part.half**2 for part in parts]
-    assert mean.half == pytest.approx(np.sqrt(sum(squares)) / 2, rel=0.1)
+    # Both tasks have one variance over seeds, that of .4, 0 and .1, with 2 degrees of freedom each:
+    # their mean's has half of it, with 4. That over examples is added as for a single task.
+    over_seeds = np.var([40, 0, 10], ddof=1) / 3 / 2
+    resampled = [
+        np.subtract(*(found.scores[task][name].resampled.mean(axis=0)
+                      for name in ("distilbert", "bert")))
+        for task in found.tasks
+    ]  # fmt: skip
+    over_examples = np.mean(resampled, axis=0).var(ddof=1)
+    terms = [stats.t.ppf(0.975, 4) ** 2 * over_seeds, stats.t.ppf(0.975, 199) ** 2 * over_examples]
+    assert mean.half == pytest.approx(np.sqrt(sum(terms)), rel=1e-9)
+    assert mean.half < np.sqrt(sum(part.half**2 for part in parts)) / 2
 
 
 def test_what_is_found_of_single_runs_says_so(tmp_path):
