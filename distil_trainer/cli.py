@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from angels_share.ablations import ABLATIONS, FULL
 from angels_share.cli import Command, run_command
@@ -19,7 +19,9 @@ from distil_trainer.recipe import (
     PRESETS,
     TERMS,
     WEIGHTS,
+    Divergence,
     Term,
+    check_used,
     check_weights,
     default_weights,
     parse_layers,
@@ -98,6 +100,26 @@ _LOSS_FLAGS = (
     ),
     *(_weight_flag(term) for term in TERMS if term.weight in WEIGHTS),
     Flag("temperature", "softmax temperature in L_ce", float, 2.0, check=above_zero),
+    Flag(
+        "divergence",
+        "in L_ce: from the teacher to the student (`kl`), or from the student to the teacher "
+        "(`reverse_kl`), which prefers one likely token to covering all",
+        default="kl",
+        choices=get_args(Divergence),
+    ),
+    Flag(
+        "relation_layer",
+        "layer of the first teacher whose relations L_rel compares, counted from 0 [the last]",
+        int,
+        check=not_negative,
+    ),
+    Flag(
+        "relation_heads",
+        "heads into which L_rel splits queries, keys and values [as many as leave 8 dimensions "
+        "to each]",
+        int,
+        check=above_zero,
+    ),
     Flag("restrict_ce_to_mask", "compute L_ce and L_mse at masked tokens only", bool),
     Flag("mlm_probability", "fraction of tokens to mask", float, 0.15, check=_inside),
     Flag(
@@ -177,9 +199,11 @@ def _run(parsed: Options) -> int:
     defaults = {**default_weights("masked"), **default_weights("causal")}
     for ablation in ABLATIONS if options.ablation == "all" else (options.ablation or FULL,):
         chosen = {**options.values, **ABLATIONS[ablation].changes}
-        check_weights(
-            {name: defaults[name] if chosen[name] is None else chosen[name] for name in WEIGHTS}
-        )
+        weights = {
+            name: defaults[name] if chosen[name] is None else chosen[name] for name in WEIGHTS
+        }
+        check_weights(weights)
+        check_used(weights, chosen)
     if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
         raise UserError("--stream_corpus has no end: set --max_steps")
     if options.seeds and "seed" in options.training:

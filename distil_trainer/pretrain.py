@@ -31,6 +31,7 @@ from distil_trainer.data.sources import find_sources
 from distil_trainer.models.families import family_of, layer_types
 from distil_trainer.models.loading import load_config, load_model, student_from_config
 from distil_trainer.models.student import check_pair, make_student, plan_student
+from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width, parse_layers
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.record import record_of
@@ -93,8 +94,9 @@ Frame = Sequence[list[int]]
 """The ids before a text, and those after it."""
 
 _OURS = (
-    *WEIGHTS, "temperature", "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing",
-    "mask_scope", "tokens_per_batch", "allow_inexact_resume",
+    *WEIGHTS, "temperature", "divergence", "relation_layer", "relation_heads",
+    "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope", "tokens_per_batch",
+    "allow_inexact_resume",
 )  # fmt: skip
 """The command's flags that are fields of DistilTrainingArguments."""
 
@@ -234,6 +236,13 @@ class _Job:
             # Sequences are cut to the shortest maximum of all models.
             shortest = min(shape.max_length, family_of(config).shape(config).max_length)
             check_pair(chosen, config, needs_equal_width=compared, max_length=shortest)
+        if weights["alpha_rel"]:
+            plan_relations(
+                chosen,
+                configs[0],
+                layer=arguments.relation_layer,
+                heads=arguments.relation_heads,
+            )
         return shape.vocabulary
 
     def _plan(self) -> dict[str, Any]:

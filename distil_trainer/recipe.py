@@ -42,6 +42,9 @@ DEFAULTS: Mapping[str, Any] = {
 
 Mode = Literal["masked", "causal", "task"]
 
+Divergence = Literal["kl", "reverse_kl"]
+"""How far soft targets are apart: KL(teacher ‖ student), or KL(student ‖ teacher)."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -89,6 +92,13 @@ TERMS = (
         needs_teacher=True,
         needs_equal_width=True,
     ),
+    Term(
+        "alpha_rel",
+        "L_rel",
+        "the relations among queries, among keys and among values, for students of any width",
+        {"masked": 0.0, "causal": 0.0},
+        needs_teacher=True,
+    ),
     Term("alpha_task", "L_task", "on a task's labels", {"task": 0.5}),
 )
 
@@ -112,6 +122,22 @@ def check_weights(weights: Mapping[str, float]) -> None:
     """Refuse a loss whose weights are all 0."""
     if not any(weights.values()):
         raise UserError(f"all weights are 0: one of {', '.join(weights)} must be above 0")
+
+
+def check_used(weights: Mapping[str, float], settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a term that is off.
+
+    Args:
+        weights: the weight of every term.
+        settings: the training settings by their names; those that are missing are not checked.
+    """
+    if not weights.get("alpha_ce") and settings.get("divergence", "kl") != "kl":
+        raise UserError(f"divergence {settings['divergence']}: alpha_ce is 0, so it has no effect")
+    for name in ("relation_layer", "relation_heads"):
+        if settings.get(name) is not None and not weights.get("alpha_rel"):
+            raise UserError(
+                f"{name} {settings[name]}: relations are not compared; set alpha_rel above 0"
+            )
 
 
 def parse_layers(text: str) -> list[int]:

@@ -22,6 +22,7 @@ _TERMS = {
     "alpha_clm": "`L_clm`: the next token",
     "alpha_mse": "`L_mse`: the squared difference to the teacher's logits",
     "alpha_cos": "`L_cos`: the direction of the teacher's last hidden states",
+    "alpha_rel": "`L_rel`: the relations among queries, among keys and among values",
     "alpha_task": "`L_task`: the task's labels",
 }
 """What a weight of the loss belongs to."""

@@ -44,6 +44,17 @@ class Paths:
         return tuple(part for part in parts if part)
 
 
+class LayerPaths(NamedTuple):
+    """Dotted names of the projections inside a layer."""
+
+    queries_keys_values: tuple[str, ...]
+    """Of each, or of the one that makes all three, which lie side by side in its output."""
+    attention_output: str
+    feed_forward: tuple[str, ...]
+    """All projections onto the feed-forward width, a gate's too; one may make both."""
+    feed_forward_output: str
+
+
 class Shape(NamedTuple):
     """The sizes in a config, under the same names for every architecture."""
 
@@ -67,6 +78,7 @@ class Family:
         positions_after_padding: whether position numbers begin after the padding token's id, which
             reserves `pad_token_id + 1` rows of the position table.
         paths: the names of its modules.
+        layer: the names of the projections inside a layer.
         transform_rows: the head's transform of hidden rows [N, H], before the decoder.
         ffn_field: the config's name of the feed-forward width; None there means 4 times the width.
         student: the default architecture of its students.
@@ -80,6 +92,7 @@ class Family:
     token_types: bool
     positions_after_padding: bool
     paths: Paths
+    layer: LayerPaths
     transform_rows: Callable[[PreTrainedModel, Tensor], Tensor]
     ffn_field: str
     student: str
@@ -102,6 +115,15 @@ class Family:
             vocabulary=config.vocab_size,
             max_length=config.max_position_embeddings - reserved,
         )
+
+    def head_size(self, config: PreTrainedConfig) -> int:
+        """Return the width of an attention head."""
+        shape = self.shape(config)
+        return getattr(config, "head_dim", None) or shape.width // shape.heads
+
+    def key_value_heads(self, config: PreTrainedConfig) -> int:
+        """Return the number of heads of keys and values, which groups of queries share."""
+        return getattr(config, "num_key_value_heads", None) or self.shape(config).heads
 
     def new_model(self, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
         """Return a language model in eval mode, initialised as its architecture does it.
@@ -202,6 +224,20 @@ def _no_transform(_model: PreTrainedModel, rows: Tensor) -> Tensor:
     return rows
 
 
+_BERT_LAYER = LayerPaths(
+    queries_keys_values=("attention.self.query", "attention.self.key", "attention.self.value"),
+    attention_output="attention.output.dense",
+    feed_forward=("intermediate.dense",),
+    feed_forward_output="output.dense",
+)
+
+_LLAMA_LAYER = LayerPaths(
+    queries_keys_values=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    attention_output="self_attn.o_proj",
+    feed_forward=("mlp.gate_proj", "mlp.up_proj"),
+    feed_forward_output="mlp.down_proj",
+)
+
 BERT = Family(
     model_type="bert",
     lm_class="BertForMaskedLM",
@@ -219,6 +255,7 @@ BERT = Family(
         transform=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
         decoder="cls.predictions.decoder",
     ),
+    layer=_BERT_LAYER,
     transform_rows=_bert_transform,
     ffn_field="intermediate_size",
     student="distilbert",
@@ -242,6 +279,7 @@ ROBERTA = Family(
         transform=("lm_head.dense", "lm_head.layer_norm"),
         decoder="lm_head.decoder",
     ),
+    layer=_BERT_LAYER,
     transform_rows=_roberta_transform,
     ffn_field="intermediate_size",
     student="roberta",
@@ -268,6 +306,12 @@ DISTILBERT = Family(
         transform=("vocab_transform", "vocab_layer_norm"),
         decoder="vocab_projector",
     ),
+    layer=LayerPaths(
+        queries_keys_values=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        attention_output="attention.out_lin",
+        feed_forward=("ffn.lin1",),
+        feed_forward_output="ffn.lin2",
+    ),
     transform_rows=_distilbert_transform,
     ffn_field="hidden_dim",
     student="distilbert",
@@ -291,6 +335,12 @@ GPT2 = Family(
         transform=(),
         decoder="lm_head",
     ),
+    layer=LayerPaths(
+        queries_keys_values=("attn.c_attn",),
+        attention_output="attn.c_proj",
+        feed_forward=("mlp.c_fc",),
+        feed_forward_output="mlp.c_proj",
+    ),
     transform_rows=_no_transform,
     ffn_field="n_inner",
     student="gpt2",
@@ -312,6 +362,12 @@ MODERNBERT = Family(
         final_norm="model.final_norm",
         transform=("head.dense", "head.norm"),
         decoder="decoder",
+    ),
+    layer=LayerPaths(
+        queries_keys_values=("attn.Wqkv",),
+        attention_output="attn.Wo",
+        feed_forward=("mlp.Wi",),
+        feed_forward_output="mlp.Wo",
     ),
     transform_rows=_modernbert_transform,
     ffn_field="intermediate_size",
@@ -336,6 +392,7 @@ NOMIC_BERT = Family(
         transform=("cls.predictions.transform.dense", "cls.predictions.transform.layer_norm"),
         decoder="cls.predictions.decoder",
     ),
+    layer=_LLAMA_LAYER,
     transform_rows=_bert_transform,
     ffn_field="intermediate_size",
     student="nomic_bert",
@@ -358,6 +415,7 @@ LLAMA = Family(
         transform=(),
         decoder="lm_head",
     ),
+    layer=_LLAMA_LAYER,
     transform_rows=_no_transform,
     ffn_field="intermediate_size",
     student="llama",

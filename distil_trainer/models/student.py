@@ -368,8 +368,8 @@ def _check_sizes(student: Shape, teacher: Shape, *, needs_equal_width: bool) -> 
     if needs_equal_width and student.width != teacher.width:
         raise UserError(
             f"the student's hidden size is {student.width} and the teacher's {teacher.width}: "
-            f"hidden states are compared, so set {' and '.join(_OF_HIDDEN_STATES)} to 0 or make "
-            "the sizes equal"
+            f"hidden states are compared, so set {' and '.join(_OF_HIDDEN_STATES)} to 0 (alpha_rel "
+            "compares models of any width) or make the sizes equal"
         )
 
 

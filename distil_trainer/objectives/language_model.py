@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
 from distil_trainer.data.sequences import NOT_PASSED_ON
-from distil_trainer.models.families import Family, family_of
+from distil_trainer.models.families import Family, config_of, family_of
 from distil_trainer.objectives.losses import IGNORED, hidden_cosine
+from distil_trainer.objectives.relations import Relations, captured_states, relation_loss
 from distil_trainer.objectives.vocab_head import (
     Decoder,
     HeadLosses,
@@ -24,7 +25,7 @@ from distil_trainer.objectives.vocab_head import (
     head_losses,
     order_rows,
 )
-from distil_trainer.recipe import Mode
+from distil_trainer.recipe import Divergence, Mode
 
 Batch = dict[str, Any]
 
@@ -49,6 +50,8 @@ class TeacherStates(NamedTuple):
     rows: Tensor
     """[N, H], the input of its decoder at the rows with soft targets."""
     decoder: Decoder
+    attention: Sequence[Tensor] = ()
+    """[B, S, width] of a layer's queries, keys and values, if relations are compared."""
 
 
 class Objective(nn.Module):
@@ -76,8 +79,14 @@ class Objective(nn.Module):
         """Return the number of positions over which each term is summed in a prepared batch."""
         raise NotImplementedError
 
-    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> Any:
-        """Run a teacher on a batch without gradients; return what `forward` needs of it."""
+    def run_teacher(self, teacher: PreTrainedModel, batch: Batch, *, first: bool = True) -> Any:
+        """Run a teacher on a batch without gradients; return what `forward` needs of it.
+
+        Args:
+            teacher: one of the teachers.
+            batch: a prepared batch.
+            first: whether it is the one whose states are compared, beside its soft targets.
+        """
         raise NotImplementedError
 
     @property
@@ -98,7 +107,14 @@ class LanguageModelObjective(Objective):
     """Masked or causal language modelling with soft targets from teachers."""
 
     def __init__(
-        self, student: PreTrainedModel, *, temperature: float, restrict_to_mask: bool, soft: bool
+        self,
+        student: PreTrainedModel,
+        *,
+        temperature: float,
+        restrict_to_mask: bool,
+        soft: bool,
+        divergence: Divergence = "kl",
+        relations: Relations | None = None,
     ) -> None:
         """Wrap a student.
 
@@ -107,13 +123,17 @@ class LanguageModelObjective(Objective):
             temperature: T of the soft targets.
             restrict_to_mask: compare logits with a teacher's at labelled positions only.
             soft: whether any term compares logits with a teacher's.
+            divergence: how L_ce measures the distance from the soft targets.
+            relations: which relations are compared with the first teacher's, if any are.
         """
         super().__init__(student)
         self.family: Family = family_of(student)
         self.temperature = temperature
+        self.divergence = divergence
+        self.relations = relations
         self.mode: Mode = "causal" if self.family.causal else "masked"
         hard = "alpha_clm" if self.family.causal else "alpha_mlm"
-        self.weight_names = ("alpha_ce", hard, "alpha_mse", "alpha_cos")
+        self.weight_names = ("alpha_ce", hard, "alpha_mse", "alpha_cos", "alpha_rel")
         self._soft_everywhere = soft and not restrict_to_mask
         if self.family.causal:
             # Where a text's end also pads (Qwen, SmolLM2), its embedding would get no gradient;
@@ -147,18 +167,21 @@ class LanguageModelObjective(Objective):
         return {**batch, "head_rows": rows.positions, "head_labels": rows.labels}
 
     def counts(self, batch: Batch) -> Tensor:
-        """Return the positions of L_ce, of the labels, of L_mse, and of L_cos."""
+        """Return the positions of L_ce, of the labels, of L_mse, of L_cos and of L_rel."""
         soft, attended = len(batch["head_rows"]), len(batch["attended_rows"])
-        return torch.tensor([soft, len(batch["head_labels"]), soft, attended])
+        return torch.tensor([soft, len(batch["head_labels"]), soft, attended, attended])
 
     @torch.no_grad()
-    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> TeacherStates:
+    def run_teacher(
+        self, teacher: PreTrainedModel, batch: Batch, *, first: bool = True
+    ) -> TeacherStates:
         """Return a teacher's states for a batch, from the teacher's own inputs and precision."""
         family = family_of(teacher)
-        hidden = last_hidden_state(teacher, family, batch)
+        layer = self.relations.teacher_layer if self.relations and first else None
+        hidden, attention = _states(teacher, family, batch, layer)
         rows = hidden.flatten(0, 1).index_select(0, batch["head_rows"])
         decoder = Decoder(*family.decoder(teacher))
-        return TeacherStates(hidden, family.transform(teacher, rows), decoder)
+        return TeacherStates(hidden, family.transform(teacher, rows), decoder, attention)
 
     def forward(
         self,
@@ -177,8 +200,10 @@ class LanguageModelObjective(Objective):
                 the number 0.0 switches a term off.
             count_agreement: also count where student and teacher rank the same token first.
         """
-        *head_weights, cos = weights
-        hidden = last_hidden_state(self.student, self.family, batch).flatten(0, 1)
+        *head_weights, cos, rel = weights
+        layer = None if _is_off(rel) or self.relations is None else self.relations.student_layer
+        states, attention = _states(self.student, self.family, batch, layer)
+        hidden = states.flatten(0, 1)
         head = self._head(
             hidden,
             teachers,
@@ -186,7 +211,8 @@ class LanguageModelObjective(Objective):
             HeadWeights(*head_weights),
             count_agreement=count_agreement,
         )
-        objective, cosine = head.objective, head.objective.new_zeros(())
+        objective = head.objective
+        cosine = related = objective.new_zeros(())
         if not _is_off(cos):
             attended = batch["attended_rows"]
             student_rows = hidden.index_select(0, attended)
@@ -195,7 +221,18 @@ class LanguageModelObjective(Objective):
             term = hidden_cosine(student_rows, teacher_rows, everywhere)
             objective = objective + cos * term.total
             cosine = term.total.detach()
-        sums = torch.stack([head.ce.total, head.hard.total, head.mse.total, cosine])
+        if self.relations is not None and attention:
+            mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+            term = relation_loss(
+                attention,
+                teachers[0].attention,
+                mask,
+                heads=self.relations.heads,
+                causal=self.family.causal,
+            )
+            objective = objective + rel * term.total
+            related = term.total.detach()
+        sums = torch.stack([head.ce.total, head.hard.total, head.mse.total, cosine, related])
         return ObjectiveOutput(objective, sums, head.agreement.total)
 
     def _head(
@@ -218,6 +255,7 @@ class LanguageModelObjective(Objective):
             labels,
             weights=weights,
             temperature=self.temperature,
+            divergence=self.divergence,
             count_agreement=count_agreement,
         )
         return losses
@@ -287,6 +325,32 @@ def attended_tokens(batch: Batch) -> int:
 
 def _is_off(weight: float | Tensor) -> bool:
     return not isinstance(weight, Tensor) and weight == 0
+
+
+def _states(
+    model: PreTrainedModel, family: Family, batch: Batch, layer: int | None
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Return a model's last hidden state, and a layer's queries, keys and values if one is named.
+
+    Raises:
+        UserError: they can't be had with these settings.
+    """
+    if layer is None:
+        return last_hidden_state(model, family, batch), ()
+    with captured_states(model, layer) as attention:
+        hidden = last_hidden_state(model, family, batch)
+    if any(each.shape[:2] != hidden.shape[:2] for each in attention):
+        raise UserError(
+            f"alpha_rel: the {config_of(model).model_type}'s attention "
+            f"({model.config._attn_implementation}) drops padding before it computes queries: load "
+            'it with attn_implementation="sdpa"'
+        )
+    if hidden.requires_grad and not attention[0].requires_grad:
+        raise UserError(
+            "alpha_rel: reentrant gradient checkpointing passes no gradient to a layer's queries: "
+            "set gradient_checkpointing_kwargs={'use_reentrant': False}"
+        )
+    return hidden, attention
 
 
 def last_hidden_state(model: PreTrainedModel, family: Family, batch: Mapping[str, Any]) -> Tensor:

@@ -8,12 +8,14 @@ computed from them, so that their content, even a NaN, reaches no value and no g
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from distil_trainer.recipe import Divergence
 
 IGNORED = -100
 """The label of a position without a target, as everywhere in PyTorch."""
@@ -64,6 +66,44 @@ def soft_target_kl(
     flat = flat_kl(target, difference, log_student > -torch.inf)
     rows = torch.where(flat.applies, flat.divergence, divergence.sum(-1))
     return Term(temperature**2 * rows.sum(), mask.sum())
+
+
+def soft_target_reverse_kl(
+    student_logits: Tensor, teacher_logits: Sequence[Tensor], mask: Tensor, temperature: float
+) -> Term:
+    """Return the KL divergence of the teachers' softened distribution from the student's.
+
+    T² · Σ KL(softmax(z_s / T) ‖ p), p as in `soft_target_kl`, with the arguments swapped: the
+    student is drawn to one of the teacher's likely classes and pays little for leaving out the
+    others. It is infinite where the student gives mass to a class that every teacher rules out.
+
+    Args:
+        student_logits: [..., V].
+        teacher_logits: One [..., V] per teacher. No gradient flows into them.
+        mask: Boolean [...], true where the position counts.
+        temperature: T, above 0.
+    """
+    student = _only(student_logits, mask) / temperature
+    with torch.no_grad():
+        frozen = [_only(logits, mask) / temperature for logits in teacher_logits]
+        log_target = log_of_mean(frozen)
+    log_student = student.log_softmax(-1)
+    probabilities = log_student.exp()
+    # A class to which the student gives no mass adds nothing: 0 · log 0 = 0.
+    difference = torch.where(probabilities > 0, log_student - log_target, 0.0)
+    divergence = (probabilities * difference).sum(-1)
+    if temperature >= FLAT_TEMPERATURE:
+        difference = -difference_from_mean(student, frozen)
+        flat = flat_kl(probabilities, difference, log_target > -torch.inf)
+        divergence = torch.where(flat.applies, flat.divergence, divergence)
+    return Term(temperature**2 * torch.where(mask, divergence, 0.0).sum(), mask.sum())
+
+
+SOFT_TARGETS: Mapping[Divergence, Callable[[Tensor, Sequence[Tensor], Tensor, float], Term]] = {
+    "kl": soft_target_kl,
+    "reverse_kl": soft_target_reverse_kl,
+}
+"""L_ce by the name of its divergence."""
 
 
 class FlatKL(NamedTuple):
@@ -120,6 +160,12 @@ def difference_from_mean(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
         (each - first - (each.logsumexp(-1, keepdim=True) - normaliser)).expm1() for each in others
     ]
     return student - first - torch.stack(growth).sum(0).div(len(teachers)).log1p()
+
+
+def log_of_mean(teachers: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the teachers' mean distribution, from their logits."""
+    logs = torch.stack([logits.log_softmax(-1) for logits in teachers])
+    return logs[0] if len(logs) == 1 else logs.logsumexp(0) - math.log(len(logs))
 
 
 _LARGEST = 30.0

@@ -22,13 +22,13 @@ from distil_trainer.objectives.language_model import (
 )
 from distil_trainer.objectives.losses import (
     IGNORED,
+    SOFT_TARGETS,
     Term,
     cross_entropy,
     logit_mse,
-    soft_target_kl,
     squared_error,
 )
-from distil_trainer.recipe import Mode
+from distil_trainer.recipe import Divergence, Mode
 
 _TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 TEACHER_OUTPUTS = "teacher_outputs"
@@ -91,13 +91,19 @@ class TaskObjective(Objective):
     mode: Mode = "task"
 
     def __init__(
-        self, student: PreTrainedModel, *, temperature: float, over_all_positions: bool = False
+        self,
+        student: PreTrainedModel,
+        *,
+        temperature: float,
+        divergence: Divergence = "kl",
+        over_all_positions: bool = False,
     ) -> None:
         """Wrap a student.
 
         Args:
             student: a model with a task head.
             temperature: T of the soft targets.
+            divergence: how L_ce measures the distance from the soft targets.
             over_all_positions: let answers start and end at any position, padding included.
 
         Raises:
@@ -105,6 +111,7 @@ class TaskObjective(Objective):
         """
         super().__init__(student)
         self.temperature = temperature
+        self._soft_targets = SOFT_TARGETS[divergence]
         self._answers_questions = answers_questions(student)
         self._over_all_positions = over_all_positions
         self._width: int | None = None
@@ -161,7 +168,7 @@ class TaskObjective(Objective):
         return torch.tensor([count, count])
 
     @torch.no_grad()
-    def run_teacher(self, teacher: PreTrainedModel, batch: Batch) -> Any:
+    def run_teacher(self, teacher: PreTrainedModel, batch: Batch, *, first: bool = True) -> Any:
         """Return a teacher's output for a batch, from the inputs that the teacher takes."""
         return teacher(**chosen(batch, inputs_of(teacher)))
 
@@ -255,7 +262,7 @@ class TaskObjective(Objective):
             else each.logits.masked_fill(~each.allowed, float("-inf"))
             for each in (ours, *theirs)
         )
-        return soft_target_kl(student, teachers, mask, self.temperature)
+        return self._soft_targets(student, teachers, mask, self.temperature)
 
 
 def require_width(width: int, expected: int) -> None:

@@ -23,7 +23,9 @@ from distil_trainer.objectives.losses import (
     Term,
     difference_from_mean,
     flat_kl,
+    log_of_mean,
 )
+from distil_trainer.recipe import Divergence
 
 Weight = float | Tensor
 
@@ -100,6 +102,7 @@ def head_losses(
     *,
     weights: HeadWeights,
     temperature: float,
+    divergence: Divergence = "kl",
     count_agreement: bool = False,
 ) -> HeadLosses:
     """Return the losses of the vocabulary head on ordered rows (see `Rows`), with their gradient.
@@ -115,9 +118,10 @@ def head_losses(
         labels: [L] true tokens of the first L rows.
         weights: Factors of the three terms in the objective.
         temperature: T of the soft targets.
+        divergence: How L_ce measures the distance from the soft targets.
         count_agreement: Also count the labelled rows where both rank the same token first.
     """
-    call = _Call(labels, weights, temperature, count_agreement)
+    call = _Call(labels, weights, temperature, divergence, count_agreement)
     objective, *totals = _Head.apply(  # type: ignore[no-untyped-call]  # apply has no types
         hidden, decoder.weight, decoder.bias, teachers, call, torch.is_grad_enabled()
     )
@@ -131,6 +135,7 @@ class _Call:
     labels: Tensor
     weights: HeadWeights
     temperature: float
+    divergence: Divergence
     count_agreement: bool
 
     @property
@@ -321,7 +326,8 @@ def _write_values(
         hard[labelled], gradient = _cross_entropy(student[labelled] * temperature, labels)
         contributions.append(_Contribution(1, labelled, gradient))
     if _is_on(call.weights.ce):
-        divergence, gradient = _divergence(student, teachers, temperature)
+        measure = _DIVERGENCES[call.divergence]
+        divergence, gradient = measure(student, teachers, temperature)
         ce[:] = divergence * temperature**2
         contributions.append(_Contribution(0, slice(None), gradient))
     if _is_on(call.weights.mse):
@@ -370,6 +376,32 @@ def _divergence(
     flat = flat_kl(target, difference_from_mean(student, teachers), probabilities > 0)
     gradient = torch.where(flat.applies.unsqueeze(-1), flat.slope, probabilities - target)
     return torch.where(flat.applies, flat.divergence, divergence), gradient
+
+
+def _reverse_divergence(
+    student: Tensor, teachers: Sequence[Tensor], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Do the same for the divergence of the teachers' distribution from the student's.
+
+    Its gradient q · (d - Σ q d), of the logits' differences d, is exact at any temperature.
+    """
+    probabilities, log_normaliser = _softmax(student)
+    flat = temperature >= FLAT_TEMPERATURE
+    difference = student - log_of_mean(teachers)
+    if flat:
+        possible = difference < torch.inf
+        difference = difference_from_mean(student, teachers)
+    difference.masked_fill_(probabilities == 0, 0.0)  # where both are -inf it is NaN: 0 · NaN
+    mean = (probabilities * difference).sum(-1)
+    divergence = mean - log_normaliser
+    if flat:
+        divergence += teachers[0].logsumexp(-1)
+        exact = flat_kl(probabilities, -difference, possible)
+        divergence = torch.where(exact.applies, exact.divergence, divergence)
+    return divergence, difference.sub_(mean.unsqueeze(-1)).mul_(probabilities)
+
+
+_DIVERGENCES = {"kl": _divergence, "reverse_kl": _reverse_divergence}
 
 
 def _average(teachers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

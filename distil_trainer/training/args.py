@@ -11,7 +11,16 @@ from angels_share.errors import UserError
 from angels_share.flags import above_zero, not_negative
 from angels_share.names import nearest
 from distil_trainer.data.masking import Scope
-from distil_trainer.recipe import DEFAULTS, PRESETS, WEIGHTS, Mode, check_weights, default_weights
+from distil_trainer.recipe import (
+    DEFAULTS,
+    PRESETS,
+    WEIGHTS,
+    Divergence,
+    Mode,
+    check_used,
+    check_weights,
+    default_weights,
+)
 from distil_trainer.training.honoured import check_fields
 
 
@@ -41,11 +50,20 @@ def _switch(value: object) -> str | None:
     return None if isinstance(value, bool) else f"{value!r} is neither True nor False"
 
 
-def _scope(value: object) -> str | None:
-    scopes = get_args(Scope)
-    if value in scopes:
-        return None
-    return f"{value!r} is not one of {', '.join(scopes)}{nearest(str(value), scopes)}"
+def _layer(value: Any) -> str | None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return not_negative(value) if is_integer else f"{value!r} is not an integer"
+
+
+def _one_of(kind: Any) -> Callable[[object], str | None]:
+    allowed = get_args(kind)
+
+    def check(value: object) -> str | None:
+        if value in allowed:
+            return None
+        return f"{value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+
+    return check
 
 
 # TrainingArguments accepts any type for any argument. Those that change the result are checked:
@@ -57,7 +75,10 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "restrict_ce_to_mask": _switch,
     "mlm_probability": _inner_share,
     "mlm_smoothing": _weight,
-    "mask_scope": _scope,
+    "mask_scope": _one_of(Scope),
+    "divergence": _one_of(Divergence),
+    "relation_layer": _layer,
+    "relation_heads": _positive_count,
     "kd_over_all_positions": _switch,
     "tokens_per_batch": _positive_count,
     "allow_inexact_resume": _switch,
@@ -84,8 +105,15 @@ class DistilTrainingArguments(TrainingArguments):
         alpha_clm: weight of next-token prediction.
         alpha_mse: weight of the squared distance between logits.
         alpha_cos: weight of the cosine distance between last hidden states.
+        alpha_rel: weight of the relations among queries, among keys and among values (MiniLMv2),
+            which compare models of any width.
         alpha_task: weight of a task's true labels.
         temperature: softens teacher and student in L_ce.
+        divergence: "kl" (from the teacher to the student) or "reverse_kl" in L_ce.
+        relation_layer: the first teacher's layer whose relations are learned, counted from 0 [the
+            last].
+        relation_heads: into how many heads its queries, keys and values are split [as many as
+            leave 8 dimensions to each].
         restrict_ce_to_mask: compute L_ce and L_mse at masked tokens only.
         kd_over_all_positions: question answering: answers may start and end at any position, also
             in the question and in the padding, as in the original code; for soft targets and true
@@ -112,8 +140,12 @@ class DistilTrainingArguments(TrainingArguments):
     alpha_clm: float | None = None
     alpha_mse: float | None = None
     alpha_cos: float | None = None
+    alpha_rel: float | None = None
     alpha_task: float | None = None
     temperature: float = 2.0
+    divergence: Divergence = "kl"
+    relation_layer: int | None = None
+    relation_heads: int | None = None
     restrict_ce_to_mask: bool = False
     kd_over_all_positions: bool = False
     mlm_probability: float = 0.15
@@ -170,6 +202,7 @@ class DistilTrainingArguments(TrainingArguments):
                 )
             weights[name] = float(defaults.get(name, 0.0) if given is None else given)
         check_weights(weights)
+        check_used(weights, vars(self))
         return weights
 
     def to_json(self) -> str:

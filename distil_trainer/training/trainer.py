@@ -40,6 +40,7 @@ from distil_trainer.objectives.language_model import (
     ObjectiveOutput,
     attended_tokens,
 )
+from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.objectives.task import TEACHER_OUTPUTS, TaskObjective, task_head
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
 from distil_trainer.recipe import OF_TEACHERS, Mode
@@ -205,11 +206,19 @@ class DistilTrainer(PublishingTrainer):
             return TaskObjective(
                 student,
                 temperature=args.temperature,
+                divergence=args.divergence,
                 over_all_positions=args.kd_over_all_positions,
+            )
+        relations = None
+        if self.weights["alpha_rel"]:
+            relations = plan_relations(
+                student, self.teachers[0], layer=args.relation_layer, heads=args.relation_heads
             )
         return LanguageModelObjective(
             student,
             temperature=args.temperature,
+            divergence=args.divergence,
+            relations=relations,
             restrict_to_mask=args.restrict_ce_to_mask,
             soft=bool(self.weights["alpha_ce"] or self.weights["alpha_mse"]),
         )
@@ -230,6 +239,11 @@ class DistilTrainer(PublishingTrainer):
             "tokens_per_batch",
         )
         ours = {name: getattr(self.args, name) for name in names}
+        if self.args.divergence != "kl":
+            ours["divergence"] = self.args.divergence
+        if isinstance(self.objective, LanguageModelObjective) and self.objective.relations:
+            ours["relation_layer"] = self.objective.relations.teacher_layer
+            ours["relation_heads"] = self.objective.relations.heads
         if self.args.kd_over_all_positions:
             ours["kd_over_all_positions"] = True
         if self._collates and self.objective.mode != "task":
@@ -430,7 +444,10 @@ class DistilTrainer(PublishingTrainer):
 
     def _run_teachers(self, batch: Batch) -> list[Any]:
         with self.accelerator.autocast():
-            return [self.objective.run_teacher(teacher, batch) for teacher in self.teachers]
+            return [
+                self.objective.run_teacher(teacher, batch, first=number == 0)
+                for number, teacher in enumerate(self.teachers)
+            ]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""

@@ -285,6 +285,19 @@ def test_a_student_of_another_width(world, monkeypatch, capsys):
     assert transformers.AutoConfig.from_pretrained(world / "out").dim == 16
 
 
+def test_relations_and_the_divergence_from_the_command_line(world, capsys):
+    """Prevents flags that never reach the loss, and heads that are refused after a preparation."""
+    words = ["--alpha_rel", "2", "--relation_layer", "1", "--divergence", "reverse_kl"]
+    assert distil(world, *words, "--relation_heads", "3") == 2
+    assert "use one of 1, 2, 4, 8, 16, 32" in capsys.readouterr().err
+    assert not (world / "prepared").exists()
+    assert distil(world, *words, "--relation_heads", "8") == 0
+    recipe = record(world)["recipe"]
+    assert (recipe["alpha_rel"], recipe["relation_layer"], recipe["relation_heads"]) == (2, 1, 8)
+    assert recipe["divergence"] == "reverse_kl"
+    assert record(world)["validation"]["eval_loss_rel"] > 0
+
+
 def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
     """Fault 8: prevents a student whose validation is NaN from being called complete."""
     nan = {"loss": float("nan"), "perplexity": 1.0}
@@ -298,6 +311,9 @@ def test_a_figure_that_is_not_finite(world, monkeypatch, capsys):
     ("words", "said"),
     [
         (["--alpha_ce", "0", "--alpha_mlm", "0", "--alpha_cos", "0"], "all weights are 0"),
+        (["--relation_layer", "1"], "set alpha_rel above 0"),
+        (["--alpha_rel", "1", "--relation_layer", "4"], "use 0 to 3"),
+        (["--divergence", "reverse_kl", "--alpha_ce", "0"], "alpha_ce is 0"),
         (["--alpha_clm", "1"], "a masked student has no such term"),
         (["--student_layers", "0,4"], "0..3"),
         (["--student_layers", "0;1"], "--student_layers 0;1"),

@@ -26,7 +26,8 @@ OUR_FLAGS = {
     "copy_head_transform fold_token_types freeze_pos_embs tokenizer corpus output_dir corpus_dir "
     "stream_corpus text_column max_seq_length min_tokens max_unknown validation_fraction "
     "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
-    "alpha_mse alpha_cos temperature restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
+    "alpha_mse alpha_cos alpha_rel temperature divergence relation_layer relation_heads "
+    "restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
     "preset ablation seeds push_to_hub hub_model_id hub_private_repo hub_revision",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature data_dir data_revision "
     "max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun dry_run limit "

@@ -104,6 +104,7 @@ def trainer_for(
         "save_strategy": "no",
         "restrict_ce_to_mask": kind == "restricted",
         "alpha_mse": 0.1 if kind in ("masked", "causal") else None,
+        "alpha_rel": 0.5 if kind in ("masked", "causal") else None,
     }
     return DistilTrainer(
         made_student if student is None else student,

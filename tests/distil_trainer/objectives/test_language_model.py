@@ -11,17 +11,8 @@ from distil_trainer import make_student
 from distil_trainer.models.families import family_of
 from distil_trainer.objectives.language_model import LanguageModelObjective, last_hidden_state
 
-WEIGHTS = {"ce": 5.0, "hard": 2.0, "mse": 0.01, "cos": 1.0}
+WEIGHTS = {"ce": 5.0, "hard": 2.0, "mse": 0.01, "cos": 1.0, "rel": 0.0}
 TEMPERATURE = 2.0
-
-
-def shaken(model):
-    """Adds noise everywhere: new models are so near to uniform that mistakes would not show."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def batch_for(model):
@@ -67,7 +58,7 @@ def of_plain_transformers(student, teacher, batch):
         hard = functional.cross_entropy(zs.flatten(0, 1), labels.flatten())
     mse = (zs - zt)[attended].square().sum(-1).mean()
     cos = 1 - functional.cosine_similarity(hs[attended], ht[attended], dim=-1)
-    terms = (kl, hard, mse, cos.mean())
+    terms = (kl, hard, mse, cos.mean(), torch.zeros(()))  # relations: test_relations.py
     value = sum(weight * term for weight, term in zip(WEIGHTS.values(), terms, strict=True))
     value.backward()
     return value.detach(), {name: p.grad for name, p in student.named_parameters()}
@@ -93,8 +84,8 @@ VARIANTS = [
 @pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=str)
 def test_value_and_gradient_equal_plain_transformers_in_float64(name, settings):
     """A head put together wrongly, a loss that isn't shifted, a gradient that a tie loses."""
-    teacher = shaken(tiny.ARCHITECTURES[name](layers=4, **settings))
-    student = shaken(make_student(teacher, num_layers=2))
+    teacher = tiny.shaken(tiny.ARCHITECTURES[name](layers=4, **settings))
+    student = tiny.shaken(make_student(teacher, num_layers=2))
     batch = batch_for(teacher)
     value, gradients = of_the_objective(student, teacher, batch)
     expected, wanted = of_plain_transformers(student, teacher, batch)
@@ -117,8 +108,8 @@ def test_value_and_gradient_equal_plain_transformers_in_float64(name, settings):
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text"])
 def test_a_text_end_that_also_pads_is_learned(name):
     """Its embedding would stay as it was: the model's padding is left out of the gradient."""
-    teacher = shaken(tiny.ARCHITECTURES[name](pad_token_id=0, tie_word_embeddings=False))
-    student = shaken(copy.deepcopy(teacher))  # as one that was loaded
+    teacher = tiny.shaken(tiny.ARCHITECTURES[name](pad_token_id=0, tie_word_embeddings=False))
+    student = tiny.shaken(copy.deepcopy(teacher))  # as one that was loaded
     batch = batch_for(teacher)
     batch["input_ids"][:, 0] = 0
     _, gradients = of_the_objective(student, teacher, batch)
@@ -132,7 +123,7 @@ def test_a_text_end_that_also_pads_is_learned(name):
 def test_padding_on_the_right_changes_nothing():
     """A pad token that is read by the tokens before it would make a batch's width matter."""
     for name in ("llama", "modernbert"):
-        model = shaken(tiny.ARCHITECTURES[name]())
+        model = tiny.shaken(tiny.ARCHITECTURES[name]())
         ids = batch_for(model)["input_ids"][:1, :11]
         wide = functional.pad(ids, (0, 8), value=7)
         mask = functional.pad(torch.ones_like(ids), (0, 8))
@@ -142,3 +133,28 @@ def test_padding_on_the_right_changes_nothing():
             for rows, seen in ((ids, torch.ones_like(ids)), (wide, mask))
         )
         torch.testing.assert_close(padded[:, :11], alone, rtol=0, atol=1e-5)
+
+
+def test_the_divergence_is_the_one_that_was_asked_for():
+    """Prevents reverse KL that is accepted and never reaches the head, or reaches it twice."""
+    teacher, student = tiny.shaken(tiny.bert()), tiny.shaken(tiny.bert(layers=2, seed=4))
+    batch = batch_for(teacher)
+    found = {}
+    for divergence in ("kl", "reverse_kl"):
+        objective = LanguageModelObjective(
+            student,
+            temperature=TEMPERATURE,
+            restrict_to_mask=False,
+            soft=True,
+            divergence=divergence,
+        )
+        prepared = objective.prepare(dict(batch))
+        states = [objective.run_teacher(teacher, prepared)]
+        found[divergence] = objective(prepared, states, [1.0, 0.0, 0.0, 0.0, 0.0]).sums[0].item()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = [copy.deepcopy(each).double()(**inputs).logits for each in (student, teacher)]
+    attended = batch["attention_mask"].bool()
+    ours, theirs = ((each[attended] / TEMPERATURE).log_softmax(-1) for each in logits)
+    reverse = (ours.exp() * (ours - theirs)).sum() * TEMPERATURE**2
+    assert found["reverse_kl"] == pytest.approx(reverse.item(), rel=1e-5)
+    assert found["kl"] != pytest.approx(found["reverse_kl"], rel=1e-3)

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from distil_trainer.objectives.losses import (
+    SOFT_TARGETS,
     cross_entropy,
     flat_kl,
     hidden_cosine,
     logit_mse,
     soft_target_kl,
+    soft_target_reverse_kl,
     squared_error,
 )
 
@@ -45,8 +47,9 @@ def softened(row, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 10.0])
-def test_kl_equals_the_definition(draw, temperature):
-    """Catches a softmax over the wrong axis, a lost T², a mean taken of logits."""
+@pytest.mark.parametrize("divergence", SOFT_TARGETS)
+def test_kl_equals_the_definition(draw, temperature, divergence):
+    """Catches a softmax over the wrong axis, a lost T², a mean of logits, the other direction."""
     student, teachers = draw(3, 4, 5), [draw(3, 4, 5), draw(3, 4, 5)]
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]).bool()
     expected = 0.0
@@ -54,45 +57,49 @@ def test_kl_equals_the_definition(draw, temperature):
         many = [softened(t[tuple(at)].tolist(), temperature) for t in teachers]
         target = [sum(column) / 2 for column in zip(*many, strict=True)]
         ours = softened(student[tuple(at)].tolist(), temperature)
-        expected += sum(p * math.log(p / q) for p, q in zip(target, ours, strict=True))
-    term = soft_target_kl(student, teachers, mask, temperature)
+        first, second = (target, ours) if divergence == "kl" else (ours, target)
+        expected += sum(p * math.log(p / q) for p, q in zip(first, second, strict=True))
+    term = SOFT_TARGETS[divergence](student, teachers, mask, temperature)
     assert term.total.item() == pytest.approx(temperature**2 * expected, rel=1e-12)
     assert term.count.item() == 7
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 10.0])
-def test_kl_gradient_equals_finite_differences(draw, temperature):
+@pytest.mark.parametrize("divergence", SOFT_TARGETS)
+def test_kl_gradient_equals_finite_differences(draw, temperature, divergence):
     """Catches a gradient that flows into masked positions or misses a factor of T."""
     teachers, mask = [draw(2, 3, 4), draw(2, 3, 4)], torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
-    assert_gradient(
-        lambda logits: soft_target_kl(logits, teachers, mask, temperature).total, draw(2, 3, 4)
-    )
+    loss = SOFT_TARGETS[divergence]
+    assert_gradient(lambda logits: loss(logits, teachers, mask, temperature).total, draw(2, 3, 4))
 
 
 NEAR = 0.05
 
 
-def exact_kl(student, teachers, temperature):
+def exact_kl(student, teachers, temperature, divergence="kl"):
     """T² · KL and its gradient in float64, from the definition; `student` is a leaf."""
     target = torch.stack([(each.double() / temperature).softmax(-1) for each in teachers]).mean(0)
-    ours = (student.double() / temperature).log_softmax(-1)
-    total = temperature**2 * (target * (target.log() - ours)).sum()
+    logs = target.log(), (student.double() / temperature).log_softmax(-1)
+    first, second = logs if divergence == "kl" else reversed(logs)
+    total = temperature**2 * (first.exp() * (first - second)).sum()
     return total, torch.autograd.grad(total, student)[0]
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0, 3.9, 4.0, 100.0, 1000.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("teachers", [1, 2])
-def test_kl_keeps_its_digits_at_any_temperature(draw, temperature, dtype, teachers):
+@pytest.mark.parametrize("divergence", SOFT_TARGETS)
+def test_kl_keeps_its_digits_at_any_temperature(draw, temperature, dtype, teachers, divergence):
     """Prevents a value that is all rounding where two flat distributions are subtracted."""
     first = draw(6, 3000).mul(3)
     many = [(first + NEAR * number * draw(6, 3000)).to(dtype) for number in range(teachers)]
     distance = NEAR if temperature >= 4 else 1.0
     student = (first + distance * draw(6, 3000)).to(dtype).requires_grad_()
-    term = soft_target_kl(student, many, torch.ones(6, dtype=torch.bool), temperature)
+    everywhere = torch.ones(6, dtype=torch.bool)
+    term = SOFT_TARGETS[divergence](student, many, everywhere, temperature)
     (gradient,) = torch.autograd.grad(term.total, student)
     wide = student.detach().double().requires_grad_()
-    value, slope = exact_kl(wide, many, temperature)
+    value, slope = exact_kl(wide, many, temperature, divergence)
     assert term.total.item() == pytest.approx(value.item(), rel=1e-5)
     error = 5e-3 if dtype == torch.bfloat16 else 1e-5
     assert (gradient.double() - slope).norm() < error * slope.norm()
@@ -193,11 +200,44 @@ def test_a_class_that_only_the_teacher_rules_out_still_costs(draw, temperature):
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_kl_of_equal_logits_is_zero(draw):
+@pytest.mark.parametrize("divergence", SOFT_TARGETS)
+@pytest.mark.parametrize("temperature", [2.0, 20.0])
+def test_kl_of_equal_logits_is_zero(draw, divergence, temperature):
     """Catches a constant offset, such as a cross-entropy passed off as a divergence."""
     logits = draw(2, 3, 4)
     mask = torch.ones(2, 3, dtype=torch.bool)
-    assert soft_target_kl(logits, [logits], mask, 2.0).total.abs() < 1e-14
+    assert SOFT_TARGETS[divergence](logits, [logits], mask, temperature).total.abs() < 1e-14
+
+
+@pytest.mark.parametrize("temperature", [2.0, 4.0, 100.0])
+def test_reverse_kl_of_far_logits(draw, temperature):
+    """Prevents infinity or NaN where a class's student probability underflows, or is ruled out."""
+    student, teacher = draw(5, 7).float() * 30 * temperature, draw(5, 7).float() * 30 * temperature
+    student[0, :3] = -torch.inf  # ruled out by the student only: costs nothing
+    student[1, :3] = teacher[1, :3] = -torch.inf
+    student.requires_grad_()
+    term = soft_target_reverse_kl(student, [teacher], torch.ones(5, dtype=torch.bool), temperature)
+    (gradient,) = torch.autograd.grad(term.total, student)
+    wide = student.detach().double().requires_grad_()
+    target = (teacher.double() / temperature).log_softmax(-1)
+    ours = (wide / temperature).log_softmax(-1)
+    kept = ours.exp() > 0
+    difference = torch.where(kept, ours, 0.0) - torch.where(kept, target, 0.0)
+    value = temperature**2 * (ours.exp() * difference).sum()
+    (slope,) = torch.autograd.grad(value, wide)
+    assert term.total.item() == pytest.approx(value.item(), rel=1e-5)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [2.0, 100.0])
+def test_reverse_kl_does_not_hide_what_is_not_finite(draw, temperature):
+    """Prevents a NaN, or mass on a class that the teacher rules out, from passing as a 0."""
+    for poison, at_teacher in ((torch.nan, False), (torch.nan, True), (-torch.inf, True)):
+        student, teacher = draw(3, 5), draw(3, 5)
+        (teacher if at_teacher else student)[1, 2] = poison
+        everywhere = torch.ones(3, dtype=torch.bool)
+        term = soft_target_reverse_kl(student, [teacher], everywhere, temperature)
+        assert not term.total.isfinite()
 
 
 def test_cross_entropy_equals_the_definition(draw):
@@ -251,6 +291,8 @@ def test_hidden_cosine_equals_the_definition(draw):
 
 MASKED_TERMS = {
     "ce": lambda s, t, mask: soft_target_kl(s, [t], mask, 2.0),
+    "reverse": lambda s, t, mask: soft_target_reverse_kl(s, [t], mask, 2.0),
+    "flat reverse": lambda s, t, mask: soft_target_reverse_kl(s, [t], mask, 20.0),
     "mse": lambda s, t, mask: logit_mse(s, [t], mask),
     "cos": hidden_cosine,
     "hard": lambda s, t, mask: cross_entropy(s, torch.where(mask, 1, -100)),
@@ -267,7 +309,7 @@ def test_an_empty_mask_is_zero_over_zero(draw, name):
     assert gradient.eq(0).all()
 
 
-@pytest.mark.parametrize("name", ["ce", "mse", "cos"])
+@pytest.mark.parametrize("name", ["ce", "reverse", "flat reverse", "mse", "cos"])
 def test_padding_cannot_reach_value_or_gradient(draw, name):
     """Catches a mask that multiplies: 0 · NaN from a padded position would poison the step."""
     student, teacher = draw(2, 3, 4), draw(2, 3, 4)
@@ -282,7 +324,7 @@ def test_padding_cannot_reach_value_or_gradient(draw, name):
     assert gradient[~mask].eq(0).all()
 
 
-@pytest.mark.parametrize("name", ["ce", "mse", "hard"])
+@pytest.mark.parametrize("name", ["ce", "reverse", "flat reverse", "mse", "hard"])
 def test_classes_ruled_out_for_both_change_nothing(draw, name):
     """Catches NaN from -inf logits: SQuAD positions that cannot be an answer."""
     student, teacher, mask = draw(3, 6), draw(3, 6), torch.ones(3, dtype=torch.bool)
@@ -314,7 +356,8 @@ def test_no_gradient_reaches_the_teacher(draw):
     """Catches a teacher that is dragged towards its student."""
     student, teacher = draw(2, 3, 4).requires_grad_(), draw(2, 3, 4).requires_grad_()
     mask = torch.ones(2, 3, dtype=torch.bool)
-    total = sum(MASKED_TERMS[name](student, teacher, mask).total for name in ("ce", "mse", "cos"))
+    compared = ("ce", "reverse", "mse", "cos")
+    total = sum(MASKED_TERMS[name](student, teacher, mask).total for name in compared)
     total.backward()
     assert teacher.grad is None
     assert student.grad.abs().sum() > 0

@@ -162,7 +162,7 @@ def test_counts_of_another_kind(tmp_path):
     """Prevents one count, as the Trainer's own models take, from normalising four terms."""
     trainer = updates.trainer_for("masked", tmp_path, eval_data=updates.sequences(160))
     (batch,) = raw_batches(trainer)
-    with pytest.raises(UserError, match="num_items_in_batch: 1 number for 4 terms"):
+    with pytest.raises(UserError, match="num_items_in_batch: 1 number for 5 terms"):
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(12))
 
 

@@ -50,10 +50,11 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, tmp_path):
         student=student,
         eval_data=updates.sequences(160, first=10),
         alpha_mse=1.0,
+        alpha_rel=1.0,
         **hard,
     )
     metrics = trainer.evaluate()
-    for term in ("ce", "mse", "cos"):
+    for term in ("ce", "mse", "cos", "rel"):
         assert metrics[f"eval_loss_{term}"] == pytest.approx(0, abs=2e-5), term
     assert metrics["eval_agreement"] == 1.0
 
@@ -121,7 +122,7 @@ def test_a_weight_of_zero_costs_nothing(tmp_path):
     """Prevents a teacher's forward for a baseline that has no use for a teacher."""
     teacher = tiny.bert(layers=3)
     calls = Counting(teacher.bert)
-    none = {"alpha_ce": 0.0, "alpha_mse": 0.0, "alpha_cos": 0.0}
+    none = dict.fromkeys(("alpha_ce", "alpha_mse", "alpha_cos", "alpha_rel"), 0.0)
     trainer = updates.trainer_for("masked", tmp_path, teacher=teacher, **none)
     trainer.train()
     assert calls.calls == 0
@@ -149,7 +150,7 @@ def test_hidden_states_alone_need_no_logits(tmp_path, monkeypatch):
 
 def test_plain_training_without_a_teacher(tmp_path):
     """Prevents the baseline that people ask for from needing a teacher at all."""
-    none = {"alpha_ce": 0.0, "alpha_mse": 0.0, "alpha_cos": 0.0}
+    none = dict.fromkeys(("alpha_ce", "alpha_mse", "alpha_cos", "alpha_rel"), 0.0)
     trainer = updates.trainer_for("masked", tmp_path, teacher=[], logging_steps=1, **none)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] > 0
@@ -407,7 +408,7 @@ def test_weights_follow_what_is_distilled(tmp_path):
     arguments = DistilTrainingArguments(output_dir=str(tmp_path))
     assert arguments.weights("masked")["alpha_mlm"] == 2
     assert arguments.weights("causal") == {
-        **dict.fromkeys(("alpha_mlm", "alpha_mse", "alpha_task"), 0.0),
+        **dict.fromkeys(("alpha_mlm", "alpha_mse", "alpha_rel", "alpha_task"), 0.0),
         "alpha_ce": 5,
         "alpha_clm": 2,
         "alpha_cos": 1,
