@@ -48,7 +48,11 @@ _MODEL_FLAGS = (
         many=True,
         required=True,
     ),
-    Flag("student", "student folder, or a config.json with --student_init random"),
+    Flag(
+        "student",
+        "student folder, or a config.json of any size: the teacher's weights are cut to it, or "
+        "it starts at random (--student_init)",
+    ),
     Flag(
         "student_layers",
         "teacher layers to keep, counted from 0, such as 0,2,4,7,9,11",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedConfig, PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
@@ -25,14 +25,15 @@ from angels_share.hub.locate import locate
 from angels_share.hub.push import Destination, push, push_command, upload_of_model
 from angels_share.student_record import RECORD, is_complete
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
+from distil_trainer.chosen_student import ChosenStudent
 from distil_trainer.data.batches import TextStream
 from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
 from distil_trainer.data.sources import find_sources
 from distil_trainer.models.families import family_of, layer_types
-from distil_trainer.models.loading import load_config, load_model, student_from_config
-from distil_trainer.models.student import check_pair, make_student, plan_student
+from distil_trainer.models.loading import load_config, load_model
+from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
-from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width, parse_layers
+from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
@@ -150,13 +151,13 @@ class _Job:
         if is_complete(self.folder):
             raise UserError(f"{self.folder} holds a finished student; choose another --output_dir")
         arguments = self._arguments()
-        vocabulary = self._check_configs(arguments)
+        config = self._check_configs(arguments)
         tokenizer = load_tokenizer(self._tokenizer_name())
-        self._check_tokenizers(tokenizer, vocabulary)
+        self._check_tokenizers(tokenizer, config)
         identities = [_identity(name) for name in self._teacher_names()]
         teachers = [load_model(name) for name in self._teacher_names()]
-        student = self._student(teachers, arguments.seed)
-        corpus = self._corpus(tokenizer, student, teachers)
+        corpus = self._corpus(tokenizer, [config, *(each.config for each in teachers)])
+        student = self._student.make(teachers, corpus, arguments, tokenizer)
         # A streamed corpus has no validation split, and its tokens have not been counted.
         held_out = corpus.validation if isinstance(corpus, Corpus) else None
         masked = not family_of(student).causal
@@ -184,8 +185,9 @@ class _Job:
         names: list[str] = self.options["teacher"]
         return [] if names == ["none"] else names
 
-    def _is_config_given(self) -> bool:
-        return str(self.options["student"]).endswith(".json")
+    @property
+    def _student(self) -> ChosenStudent:
+        return ChosenStudent(self.options, self.given)
 
     def _tokenizer_name(self) -> str:
         """Return the tokenizer that was named, else the first teacher's, else the student's."""
@@ -194,7 +196,7 @@ class _Job:
         if names := self._teacher_names():
             return names[0]
         student = Path(self.options["student"])
-        return str(student.parent if self._is_config_given() else student)
+        return str(student.parent if self._student.is_config else student)
 
     def _arguments(self) -> DistilTrainingArguments:
         ours = {name: self.options[name] for name in _OURS if self.options[name] is not None}
@@ -207,23 +209,15 @@ class _Job:
                 ours[name] = 0.0
         return DistilTrainingArguments(output_dir=str(self.folder), **{**self.training, **ours})
 
-    def _check_configs(self, arguments: DistilTrainingArguments) -> int:
+    def _check_configs(self, arguments: DistilTrainingArguments) -> PreTrainedConfig:
         """Refuse, before weights are loaded, what the configs show to be wrong.
 
         Returns:
-            The size of the student's vocabulary.
+            The student's config.
         """
         names = self._teacher_names()
         configs = [load_config(name) for name in names]
-        if self.options["student"] is None:
-            plan = plan_student(configs[0], **self._plan(), init=self.options["student_init"])
-            chosen = plan.config
-        elif self._is_config_given():
-            chosen = student_from_config(
-                str(self.options["student"]), configs[0] if configs else None
-            ).config
-        else:
-            chosen = load_config(str(self.options["student"]))
+        chosen = self._student.config(configs)
         family = family_of(chosen)
         if self.options["freeze_pos_embs"]:
             # Given, or a preset's.
@@ -243,63 +237,32 @@ class _Job:
                 layer=arguments.relation_layer,
                 heads=arguments.relation_heads,
             )
-        return shape.vocabulary
+        return chosen
 
-    def _plan(self) -> dict[str, Any]:
-        layers = self.options["student_layers"]
-        return {
-            "layers": parse_layers(layers) if layers else None,
-            "num_layers": self.options["num_layers"],
-            "architecture": self.options["architecture"],
-            "fold_token_types": self.options["fold_token_types"],
-        }
-
-    def _student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
-        if self.options["student"]:
-            student = self._given_student(teachers, seed)
-        else:
-            student = make_student(
-                teachers[0],
-                **self._plan(),
-                init=self.options["student_init"],
-                copy_head_transform=self.options["copy_head_transform"],
-                seed=seed,
-            )
-        if self.options["freeze_pos_embs"]:
-            positions = family_of(student).position_embeddings(student)
-            positions.requires_grad_(requires_grad=False)
-        return student
-
-    def _given_student(self, teachers: list[PreTrainedModel], seed: int) -> PreTrainedModel:
-        given = str(self.options["student"])
-        if not self._is_config_given():
-            return load_model(given)
-        if self.options["student_init"] != "random":
-            raise UserError(
-                f"--student {given}: a config has no weights; add --student_init random"
-            )
-        return student_from_config(given, teachers[0].config if teachers else None, seed=seed)
-
-    def _check_tokenizers(self, tokenizer: Any, vocabulary: int) -> None:
+    def _check_tokenizers(self, tokenizer: Any, student: PreTrainedConfig) -> None:
         """Check that all models use the same ids and the student has an embedding for each."""
         others = [*self._teacher_names()]
-        if self.options["student"] and not self._is_config_given():
+        if self.options["student"] and not self._student.is_config:
             others.append(str(self.options["student"]))
         for name in others:
             if name != self._tokenizer_name() and has_tokenizer(name):
                 check_vocabularies(load_tokenizer(name).get_vocab(), tokenizer.get_vocab())
         highest = max(tokenizer.get_vocab().values())
+        vocabulary = family_of(student).shape(student).vocabulary
         if highest >= vocabulary:
             raise UserError(
                 f"{self._tokenizer_name()}: its tokenizer has ids up to {highest} and the student "
                 f"a vocabulary of {vocabulary}: make vocab_size {highest + 1} or more"
             )
 
-    def _corpus(
-        self, tokenizer: Any, student: PreTrainedModel, teachers: list[PreTrainedModel]
-    ) -> Corpus | TextStream:
-        models = (student, *teachers)
-        longest = min(family_of(model).shape(model.config).max_length for model in models)
+    def _corpus(self, tokenizer: Any, configs: Sequence[PreTrainedConfig]) -> Corpus | TextStream:
+        """Return the corpus, cut to what all models can read.
+
+        Args:
+            tokenizer: the tokenizer.
+            configs: the student's config, then its teachers'.
+        """
+        longest = min(family_of(config).shape(config).max_length for config in configs)
         max_length = self.options["max_seq_length"]
         if max_length > longest and "max_seq_length" in self.given:
             raise UserError(
@@ -312,7 +275,7 @@ class _Job:
             max_unknown=self.options["max_unknown"],
             validation_fraction=self.options["validation_fraction"],
         )
-        causal = family_of(student).causal
+        causal = family_of(configs[0]).causal
         if self.options["stream_corpus"]:
             sources = find_sources(
                 self.options["corpus"], text_column=options.text_column, streaming=True
@@ -388,7 +351,8 @@ class _Job:
             **sources,
             "student": {
                 "class": type(trainer.student).__name__,
-                "layers_of_the_teacher": self._layers_taken(trainer),
+                "layers_of_the_teacher": self._student.layers_taken(trainer),
+                **self._student.cut(trainer),
                 "asked_for": {name: self.options[name] for name in student_flags},
             },
             "validation": dict(metrics),
@@ -401,17 +365,10 @@ class _Job:
             begin, end = (" ".join(tokenizer.convert_ids_to_tokens(part)) for part in frame)
             _print_once(trainer, f"corpus: each sequence stands between {begin} and {end}")
         types = layer_types(trainer.student.config) or ()
-        layers = self._layers_taken(trainer)
+        layers = self._student.layers_taken(trainer)
         if layers is not None and len(set(types)) > 1:
             each = ", ".join(f"{n} {kind}" for n, kind in zip(layers, types, strict=True))
             _print_once(trainer, f"student: the teacher's layers {each}")
-
-    def _layers_taken(self, trainer: DistilTrainer) -> list[int] | None:
-        """Return the teacher's layers that the student was initialized from, if any."""
-        if self.options["student"] or self.options["student_init"] != "teacher":
-            return None
-        plan = plan_student(trainer.teachers[0].config, **self._plan(), init="teacher")
-        return list(plan.layers)
 
 
 def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:

@@ -72,6 +72,12 @@ class Loaders:
         batch_size = self._args.per_device_eval_batch_size
         return self._loader(data, counted, batch_size, endless=False)
 
+    def for_all(self, data: Sequences) -> DataLoader[Any]:
+        """Return a loader of one pass in which every process gets every batch."""
+        require_readable(data, self._models)
+        sizes = self._batch_size(self._args.per_device_eval_batch_size)
+        return EpochLoader(data, BatchPlan(data.lengths, **sizes), self._collator(data))
+
     def _loader(
         self, data: Sequences | RowStream, counted: Any, batch_size: int, *, endless: bool
     ) -> DataLoader[Any]:

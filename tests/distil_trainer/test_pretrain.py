@@ -285,6 +285,81 @@ def test_a_student_of_another_width(world, monkeypatch, capsys):
     assert transformers.AutoConfig.from_pretrained(world / "out").dim == 16
 
 
+def narrow_config(world, **changes):
+    """A student's config, narrower than the teacher and of half its depth."""
+    config = {
+        "model_type": "distilbert", "n_layers": 2, "dim": 16, "n_heads": 1, "hidden_dim": 24,
+        "max_position_embeddings": 64, "dropout": 0.0, **changes,
+    }  # fmt: skip
+    (world / "config.json").write_text(json.dumps(config))
+    return ["--student", str(world / "config.json"), "--alpha_cos", "0", "--alpha_rel", "1"]
+
+
+def test_a_narrow_student_starts_from_its_teacher(world, capsys):
+    """Prevents a narrow student that starts at random, or a record that doesn't say from what."""
+    assert distil(world, *narrow_config(world), "--learning_rate", "1e-9") == 0
+    written = record(world)["student"]
+    assert written["layers_of_the_teacher"] == [0, 3]
+    assert written["cut"]["from"] == {"width": 32, "heads": 2, "key_value_heads": 2, "ffn": 64}
+    assert written["cut"]["to"] == {"width": 16, "heads": 1, "key_value_heads": 1, "ffn": 24}
+    assert written["cut"]["sequences"] == record(world)["corpus"]["train"]["sequences"]
+    student = transformers.AutoModelForMaskedLM.from_pretrained(world / "out")
+    teacher = transformers.AutoModelForMaskedLM.from_pretrained(world / "teacher")
+    assert student.config.dropout == 0.0  # the config's, which decides all but the weights
+    words, all_words = (each.get_input_embeddings().weight for each in (student, teacher))
+    kept = [
+        next(k for k in range(32) if (all_words[:, k] - words[:, n]).abs().max() < 1e-5)
+        for n in range(16)
+    ]
+    assert kept == sorted(set(kept))
+    assert distil(world, *narrow_config(world), "--resume_from_checkpoint") == 0  # nothing to do
+
+
+def test_a_config_of_the_teachers_width_gets_its_layers(world):
+    """Prevents a config that needs no cut from being refused, or from getting random weights."""
+    config = narrow_config(world, dim=32, n_heads=2, hidden_dim=64)
+    assert distil(world, *config, "--student_layers", "0,2", "--learning_rate", "1e-9") == 0
+    written = record(world)["student"]
+    assert written["layers_of_the_teacher"] == [0, 2]
+    assert "cut" not in written
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "said"),
+    [
+        ({"n_heads": 2}, [], "use 32 or 1 head with 16"),
+        ({"dim": 64, "n_heads": 4}, [], "hidden size 64: the model has 32"),
+        ({"max_position_embeddings": 32}, [], "maximum length in tokens of 32"),
+        ({"n_layers": 5}, [], "5 layers: its teacher has 4"),
+        ({}, ["--num_layers", "2"], "--num_layers 2 has no effect on --student"),
+        ({}, ["--stream_corpus"], "drop --stream_corpus"),
+        ({"model_type": "gpt2"}, [], "gpt2"),
+    ],
+)
+def test_a_student_that_is_no_cut_of_its_teacher(world, monkeypatch, capsys, config, words, said):
+    """Prevents a wait for weights and corpus before a size that can't be is refused."""
+    if config.get("model_type") == "gpt2":
+        (world / "config.json").write_text(json.dumps(config))
+        words = ["--student", str(world / "config.json")]
+    else:
+        words = [*narrow_config(world, **config), *words]
+    monkeypatch.setattr(pretrain, "load_model", None)
+    assert distil(world, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_has_its_own_weights(world, capsys):
+    """Prevents flags for making a student from being ignored for one that exists."""
+    assert distil(world) == 0
+    for words in (
+        ["--num_layers", "2"],
+        ["--student_init", "random"],
+        ["--ablation", "random-init"],
+    ):
+        assert distil(world, "--student", str(world / "out"), *words, out="again") == 2
+        assert "has no effect on --student" in capsys.readouterr().err
+
+
 def test_relations_and_the_divergence_from_the_command_line(world, capsys):
     """Prevents flags that never reach the loss, and heads that are refused after a preparation."""
     words = ["--alpha_rel", "2", "--relation_layer", "1", "--divergence", "reverse_kl"]
