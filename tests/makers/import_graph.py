@@ -16,7 +16,8 @@ PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 WINGS = {
     "angels_share": ("angels_share",),
     "distil_trainer": (
-        "cli", "pretrain", "harness", "training", "objectives", "models", "data", "recipe",
+        "cli", "pretrain", "chosen_student", "harness", "training", "objectives", "models", "data",
+        "recipe",
     ),
     "eval_harness": (
         "__main__", "cli", "api", "metrics", "commands", "demo", "report", "publish", "tables",
