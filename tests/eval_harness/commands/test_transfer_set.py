@@ -123,6 +123,19 @@ def test_the_whole_way_from_texts_to_the_tables_note(world, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
+def test_a_dry_run_counts_the_texts_of_students_alone(world, tmp_path, capsys):
+    """Prevents hours that nobody was told of, and a teacher that seems to take them, too."""
+    more = lines(tmp_path / "more.txt")
+    words = ("--tasks", "cola", "--teacher", str(world / "bert"), "--transfer_set", more)
+    assert run_command(glue.COMMAND, [*words_for(world, tmp_path, *words), "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line.split() for line in printed.splitlines() if "CoLA  " in line}
+    assert rows["bert (teacher)"][-7:-4] == ["48", "24", "6"]
+    assert rows["distilbert (D)"][-7:-4] == ["58", "24", "8"]
+    assert "CoLA: 48 labelled examples and 10 unlabelled texts of more.txt, 1.2 times" in printed
+    assert not (tmp_path / "results").exists()
+
+
 def test_texts_that_changed_since_the_plan_are_refused(world, tmp_path):
     """Prevents a result under the key of other texts."""
     more = lines(tmp_path / "more.txt")
