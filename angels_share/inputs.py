@@ -8,6 +8,9 @@ _T = TypeVar("_T")
 _POSITIONS = ("position_embeddings", "wpe")
 _LABELS = {"labels", "start_positions", "end_positions"}
 
+UNLABELLED = "unlabelled"
+"""The batch field that is true at rows (of tagged words: tokens) that only a teacher answers."""
+
 
 def inputs_of(model: Any) -> frozenset[str]:
     """Return the batch fields that a model takes, labels excluded.

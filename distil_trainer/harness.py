@@ -17,7 +17,8 @@ from distil_trainer.training.args import DistilTrainingArguments
 from distil_trainer.training.trainer import DistilTrainer
 
 _OPTIONS = ("alpha_ce", "alpha_task", "temperature", "kd_over_all_positions")
-_NAMES = (*_OPTIONS, "teacher_model")  # the teacher's name is for the tables
+# The teacher's name and the transfer set's hash are for the tables.
+_NAMES = (*_OPTIONS, "teacher_model", "transfer_set")
 
 Version = tuple[str, *tuple[tuple[str, int, int, int], ...]]
 """A folder, and the size, time stamp and inode of each of its files: changes if they do."""
@@ -37,7 +38,8 @@ def make_trainer(
         model: the student, trained in place.
         arguments: those of TrainingArguments.
         options: `alpha_ce`, `alpha_task`, `temperature` and `kd_over_all_positions`, each optional.
-            The teacher's name, `teacher_model`, is ignored.
+            The teacher's name, `teacher_model`, and the hash of the texts without labels among
+            the examples, `transfer_set`, are ignored.
         folders: `teacher` is the fine-tuned teacher; `outputs`, the cache of its logits, which all
             seeds share. Without `outputs` the teacher runs a forward pass at every step.
         trainer_settings: other arguments of the Trainer.

@@ -228,6 +228,7 @@ def evaluate(
     results_dir: str | Path = "results",
     data_dir: str | Path | None = None,
     teacher: str | Path | None = None,
+    transfer_set: str | Path | Iterable[str | Path] | None = None,
     limit: int | None = None,
     workers: int | None = None,
     save_models: Literal["none", "best", "all"] = "none",
@@ -248,6 +249,8 @@ def evaluate(
         data_dir: the folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]; SQuAD's files
             are given by `train_file` and `validation_file`.
         teacher: the model to distil from while fine-tuning.
+        transfer_set: files, or a data set on the Hub, of texts without labels, on which only the
+            teacher's soft targets are learned; needs `teacher`, and is not for questions.
         limit: the maximum number of examples per training and evaluation split.
         workers: worker processes, each doing one run at a time [one per GPU, else 1].
         save_models: which fine-tuned models to save below `results_dir`: none, `best` (that of the
@@ -272,6 +275,7 @@ def evaluate(
         "results_dir": results_dir,
         "data_dir": data_dir,
         "teacher": teacher,
+        "transfer_set": [transfer_set] if isinstance(transfer_set, str | Path) else transfer_set,
         "limit": limit,
         "workers": workers,
         "save_models": save_models,
@@ -290,7 +294,9 @@ def evaluate(
     for task in _tasks(tasks):
         by_command.setdefault(task.kind.command, []).append(task)
     try:
-        _refuse_unused({**flags, **({"data_dir": data_dir} if data_dir else {})}, by_command)
+        optional = {"data_dir": data_dir, "transfer_set": transfer_set}
+        used = {name: value for name, value in optional.items() if value}
+        _refuse_unused({**flags, **used}, by_command)
         # All are planned before any is carried out: bad input must not show after hours.
         plans = [
             each

@@ -150,7 +150,9 @@ def _fine_tuning(tuning: CardFineTuning) -> Iterator[str]:
         where = f" on {inline(tuning.machine)}" if tuning.machine else ""
         yield f"- These weights: seed {tuning.seed}{took}{where}."
     if tuning.examples is not None:
-        yield f"- Data: {tuning.examples:,} examples of the training split."
+        added = f", and {tuning.transfer_texts:,} texts without labels"
+        more = f"{added}, by the teacher's answers" if tuning.transfer_texts else ""
+        yield f"- Data: {tuning.examples:,} examples of the training split{more}."
     yield from _settings("All hyper-parameters", tuning.settings)
 
 

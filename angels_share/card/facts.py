@@ -131,6 +131,7 @@ class CardFineTuning:
         base_teacher: the model that it was distilled from, where that is known.
         distillation: options of the distillation on the task; empty for plain fine-tuning; None
             where it is unknown which of several ways the weights were made.
+        transfer_texts: how many texts without labels were learned from, by that distillation.
         seed: the seed of these weights; None where it is unknown.
         marks: caveats about these weights, such as "degenerate: one answer for all of validation".
         seconds: of training with that seed.
@@ -148,6 +149,7 @@ class CardFineTuning:
     base_revision: str | None = None
     base_teacher: str | None = None
     distillation: Mapping[str, Any] | None = field(default_factory=dict)
+    transfer_texts: int = 0
     seed: int | None = None
     marks: tuple[str, ...] = ()
     seconds: float | None = None
@@ -249,6 +251,7 @@ class CardRow:
         label: the row's label.
         results: its results.
         distilled: whether a teacher was used on the task, too: (D).
+        transfer_texts: how many texts without labels it answered there, at most.
         limit: the most examples per split; None for all.
         mean: the mean of the medians over several tasks of GLUE, as the tables print it.
         mean_of: the titles of these tasks.
@@ -263,6 +266,7 @@ class CardRow:
     label: str
     results: tuple[CardResult, ...] = ()
     distilled: bool = False
+    transfer_texts: int = 0
     limit: int | None = None
     mean: str = ""
     mean_of: tuple[str, ...] = ()

@@ -130,6 +130,7 @@ def _metrics(
     assert result.median is not None
     under = ["after fine-tuning"] if not facts.is_fine_tuned else []
     under += ["(D)"] if row.distilled else []
+    under += [f"{row.transfer_texts:,} unlabelled texts"] if row.transfer_texts else []
     under += [f"at most {row.limit} examples per split"] if row.limit is not None else []
     under += [f"row: {plain(row.label)}"] if several else []
     count = plain(result.count)

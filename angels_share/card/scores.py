@@ -57,6 +57,11 @@ def _about(row: CardRow) -> Iterator[str]:
             "- (D): a fine-tuned teacher's outputs were learned beside the labels, "
             "a second step of distillation."
         )
+    if row.transfer_texts:
+        yield (
+            f"- A transfer set: on up to {row.transfer_texts:,} texts without labels the teacher's "
+            "outputs alone were learned."
+        )
     if row.limit is not None:
         yield (
             f"- Few examples: at most {row.limit:,} of each split were trained on and evaluated "

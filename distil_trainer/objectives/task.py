@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from angels_share.errors import UserError
-from angels_share.inputs import chosen, inputs_of
+from angels_share.inputs import UNLABELLED, chosen, inputs_of
 from distil_trainer.objectives.language_model import (
     Batch,
     Objective,
@@ -50,6 +50,8 @@ class LossInputs(NamedTuple):
     """[rows, classes]; [rows] for a regression."""
     labels: Tensor
     """[rows], -100 for a row without a label."""
+    taught: Tensor
+    """[rows], true where soft targets apply: at labels, and at rows that only a teacher answers."""
     allowed: Tensor | None
     """[rows, classes], true where soft targets may put mass; None allows all classes."""
 
@@ -85,7 +87,11 @@ def answers_questions(model: PreTrainedModel) -> bool:
 
 
 class TaskObjective(Objective):
-    """α_task · true labels + α_ce · soft targets."""
+    """α_task · true labels + α_ce · soft targets.
+
+    Rows that the batch's `unlabelled` marks have soft targets only; the label that stands there,
+    which keeps a batch's fields alike, isn't read.
+    """
 
     weight_names = ("alpha_ce", "alpha_task")
     mode: Mode = "task"
@@ -136,10 +142,12 @@ class TaskObjective(Objective):
         Over all positions, it must be as wide as the others.
 
         Raises:
-            UserError: it is not, so the loss would depend on which examples share a batch; or a
-                token or a class is out of range.
+            UserError: it is not, so the loss would depend on which examples share a batch; a token
+                or a class is out of range; or questions are marked as unlabelled.
         """
         self._check_ids(batch)
+        if UNLABELLED in batch and self._answers_questions:
+            raise UserError(f"the batch has {UNLABELLED!r}, but every question needs its answer")
         if self._over_all_positions:
             width = batch["input_ids"].shape[1]
             if self._width is None:
@@ -163,9 +171,13 @@ class TaskObjective(Objective):
             )
 
     def counts(self, batch: Batch) -> Tensor:
-        """Return the number of labels, twice: soft targets apply only to labelled rows."""
-        count = int((self._labels(batch) != IGNORED).sum()) if self._is_labelled(batch) else 0
-        return torch.tensor([count, count])
+        """Return the numbers of rows with soft targets and of rows with labels."""
+        if not self._is_labelled(batch):
+            return torch.tensor([0, 0])
+        labels = self._labels(batch)
+        nobody = _unlabelled(batch, labels)
+        labelled = (labels != IGNORED) & ~nobody
+        return torch.stack([(labelled | nobody).sum(), labelled.sum()]).cpu()
 
     @torch.no_grad()
     def run_teacher(self, teacher: PreTrainedModel, batch: Batch, *, first: bool = True) -> Any:
@@ -194,8 +206,7 @@ class TaskObjective(Objective):
         if not self._is_labelled(batch):
             return self._logits_only(batch, output)
         ours = self._loss_inputs(output, batch)
-        hard = squared_error if self._regression else cross_entropy
-        terms = [_empty_term(ours.logits), hard(ours.logits, ours.labels)]
+        terms = [_empty_term(ours.logits), self._hard(ours, batch)]
         if teachers:
             theirs = [self._loss_inputs(self._unpacked(teacher), batch) for teacher in teachers]
             terms[0] = self._soft(ours, theirs)
@@ -226,18 +237,20 @@ class TaskObjective(Objective):
         return all(name in batch for name in self._label_names)
 
     def _loss_inputs(self, output: Any, batch: Batch) -> LossInputs:
+        labels = self._labels(batch)
+        taught = (labels != IGNORED) | _unlabelled(batch, labels)
         if not self._answers_questions:
             logits = output.logits.reshape(-1) if self._regression else output.logits.flatten(0, -2)
-            return LossInputs(logits, self._labels(batch), None)
+            return LossInputs(logits, labels, taught, None)
         logits = torch.cat([output.start_logits, output.end_logits])
         if self._over_all_positions:
-            return LossInputs(logits, self._labels(batch), None)
+            return LossInputs(logits, labels, taught, None)
         # Padding contains no answer; left in, the loss would depend on a batch's padded width.
         attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
         attended = attended.repeat(2, 1)
         logits = logits.masked_fill(~attended, float("-inf"))
         allowed = batch["answer_mask"].bool().repeat(2, 1) if "answer_mask" in batch else None
-        return LossInputs(logits, self._labels(batch), allowed)
+        return LossInputs(logits, labels, taught, allowed)
 
     def _labels(self, batch: Batch) -> Tensor:
         """Return one label per row; positions beyond the window are ignored, as in transformers."""
@@ -247,14 +260,25 @@ class TaskObjective(Objective):
                 f"the labels are floating-point numbers ({tuple(batch[self._label_names[0]].shape)}"
                 "): several labels per example are not supported; give one class number each"
             )
-        if not self._answers_questions:
+        if self._answers_questions:
+            return labels.masked_fill(labels >= batch["input_ids"].shape[1], IGNORED)
+        if self._regression:
             return labels
-        return labels.masked_fill(labels >= batch["input_ids"].shape[1], IGNORED)
+        return labels.masked_fill(_unlabelled(batch, labels), IGNORED)
+
+    def _hard(self, ours: LossInputs, batch: Batch) -> Term:
+        if not self._regression:
+            return cross_entropy(ours.logits, ours.labels)
+        # No number means "no label", so both sides are overwritten: 0 differs from 0 by nothing.
+        nobody = _unlabelled(batch, ours.labels)
+        return squared_error(
+            ours.logits.masked_fill(nobody, 0.0), ours.labels.masked_fill(nobody, 0.0)
+        )
 
     def _soft(self, ours: LossInputs, theirs: Sequence[LossInputs]) -> Term:
-        mask = ours.labels != IGNORED
         if self._regression:
-            return logit_mse(ours.logits[:, None], [each.logits[:, None] for each in theirs], mask)
+            theirs_only = [each.logits[:, None] for each in theirs]
+            return logit_mse(ours.logits[:, None], theirs_only, ours.taught)
         # Ruled-out classes get no mass in either distribution.
         student, *teachers = (
             each.logits
@@ -262,7 +286,7 @@ class TaskObjective(Objective):
             else each.logits.masked_fill(~each.allowed, float("-inf"))
             for each in (ours, *theirs)
         )
-        return self._soft_targets(student, teachers, mask, self.temperature)
+        return self._soft_targets(student, teachers, ours.taught, self.temperature)
 
 
 def require_width(width: int, expected: int) -> None:
@@ -297,6 +321,14 @@ def packed(output: Any) -> Tensor:
     """Return a model's output as one tensor, with one row per example or per token."""
     logits = _logits(output)
     return torch.stack(logits, dim=-1) if isinstance(logits, tuple) else logits
+
+
+def _unlabelled(batch: Batch, labels: Tensor) -> Tensor:
+    """Return which of the rows only a teacher answers; none in a batch that doesn't say."""
+    if UNLABELLED not in batch:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    marked: Tensor = batch[UNLABELLED].reshape(-1).bool()
+    return marked
 
 
 def _empty_term(like: Tensor) -> Term:

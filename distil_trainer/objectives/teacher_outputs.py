@@ -35,7 +35,7 @@ from angels_share.files import (
     sha256_of_file,
     write_json,
 )
-from angels_share.inputs import chosen, inputs_of
+from angels_share.inputs import UNLABELLED, chosen, inputs_of
 from distil_trainer.models.loading import fine_tuned_config, load_fine_tuned
 from distil_trainer.objectives.task import (
     LABEL_KEYS,
@@ -54,7 +54,7 @@ Cached = tuple[TaskHead, Floats]
 Collator = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 
 _RECIPE = 1  # incremented whenever the same teacher and data would give another file
-_UNREAD = {*LABEL_KEYS, "answer_mask"}  # fields that no teacher reads
+_UNREAD = {*LABEL_KEYS, UNLABELLED, "answer_mask"}  # fields that no teacher reads
 _ROW_PER_EXAMPLE = "ForSequenceClassification"  # the other heads give one row per token
 _UNUSABLE = (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError)
 

@@ -23,7 +23,7 @@ from eval_harness.sweep.chosen import (
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.missing import divide
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
-from eval_harness.sweep.preview import lines_of, parts_of, table_of
+from eval_harness.sweep.preview import lines_of, parts_of, table_of, transfer_lines
 from eval_harness.sweep.queue import Job, unique
 from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
@@ -100,6 +100,7 @@ def _workers(plan: Plan, options: Options) -> LocalWorkers:
 
 def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: LocalWorkers) -> None:
     """Say what is about to be done, and fetch the models for it."""
+    _say(plan, transfer_lines(plan))
     _say(plan, lines_of(plan, parts_of(plan, planned, todo, workers), workers))
     if plan.experiment.save_models == "best":
         mark_candidates(todo)
@@ -128,7 +129,7 @@ def show(plan: Plan, options: Options) -> int:
     for problem in divided.problems:
         sys.stderr.write(f"{problem}; the run would be repeated\n")
     parts = parts_of(plan, planned, divided.todo, workers)
-    print(table_of(plan, parts, workers))  # noqa: T201
+    print("\n".join([table_of(plan, parts, workers), *transfer_lines(plan)]))  # noqa: T201
     if never:
         print("--rerun never: none of them would be executed")  # noqa: T201
     elif again := _made_again(plan, planned, divided.todo):

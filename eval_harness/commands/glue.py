@@ -87,6 +87,7 @@ def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experim
                 f"--choose best: {task.title} is judged on test sets alone, where no epoch may be "
                 "chosen"
             )
+    _check_transfer_set(options)
     given = dict(options.training)
     if options.max_seq_length is not None:
         given["max_seq_length"] = options.max_seq_length
@@ -97,10 +98,23 @@ def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experim
         tasks=tasks,
         given=given,
         distillation={name: options.values[name] for name in weights},
+        transfer_set=tuple(options.transfer_set or ()),
         data_dir=str(folder) if folder else None,
         predict_test=options.predict_test,
         **shared_settings(options),
     )
+
+
+def _check_transfer_set(options: Options) -> None:
+    """Refuse texts without labels where nobody answers them."""
+    if options.transfer_set and not options.teacher:
+        raise UserError(
+            "--transfer_set needs --teacher: unlabelled text has only a teacher's soft targets"
+        )
+    if options.transfer_set and options.alpha_ce == 0:
+        raise UserError(
+            "--alpha_ce 0 switches off the soft targets, which are all that --transfer_set has"
+        )
 
 
 def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
@@ -139,6 +153,12 @@ COMMAND = Command(
         ALPHA_CE,
         Flag("alpha_task", "weight of the loss on the true labels", float, 0.5, check=not_negative),
         TEMPERATURE,
+        Flag(
+            "transfer_set",
+            "texts without labels, of which only the teacher's soft targets are learned: .txt (a "
+            "text a line), files with the task's text columns, or a Hub data set's train split",
+            many=True,
+        ),
         DATA_DIR,
         DATA_REVISION,
         Flag(
@@ -158,6 +178,7 @@ COMMAND = Command(
         "python run_glue.py --model bert distilbert --tasks cola rte --num_seeds 3 --workers 2",
         "python run_glue.py --model my-distil --data_dir glue_data --learning_rate 5e-5",
         "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
+        "python run_glue.py --model distilbert --teacher bert --tasks sst2 --transfer_set more.txt",
         "python run_glue.py --model distilbert-cased --tasks conll2003 --data_dir conll",
         "python run_glue.py --model distilmbert --tasks xnli",
     ),

@@ -231,6 +231,7 @@ COMMAND = Command(
         "predict_test": "the answers to --validation_file are always written; drop it",
         "test_file": "use --validation_file",
         "alpha_task": "use --alpha_squad",
+        "transfer_set": "questions are learned with their answers; it is for run_glue.py's tasks",
         "version_2": "use --version_2_with_negative",
     },
 )

@@ -40,6 +40,20 @@ class TaggedSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The words of each sentence."""
+        return [tuple(words) for words in self.words]
+
+    def only(self, chosen: Sequence[int]) -> "TaggedSplit":
+        """Return some of its sentences, by their places."""
+        return TaggedSplit(
+            self.name,
+            [self.ids[i] for i in chosen],
+            [self.words[i] for i in chosen],
+            [self.tags[i] for i in chosen],
+        )
+
 
 def read(
     task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
@@ -71,9 +85,7 @@ def read(
         revision=origin.revision,
         content=_content_hash(task, [train, *evaluation]),
         limit=limit,
-        overlap=overlap_of(
-            map(tuple, train.words), [tuple(words) for split in evaluation for words in split.words]
-        ),
+        overlap=overlap_of(train.rows, [words for split in evaluation for words in split.rows]),
         name=origin.name,
     )
 
@@ -156,14 +168,23 @@ def _openings(sentences: Sequence[Sequence[str]], prefix: str) -> Iterator[tuple
                 yield row, place
 
 
+def read_unlabelled(task: Task, files: Sequence[Columns]) -> TaggedSplit:
+    """Return the sentences of files as one split; the first tag stands where tags would.
+
+    Args:
+        task: the task whose column of words is read.
+        files: the columns of each file.
+
+    Raises:
+        UserError: a cell is not a list of words.
+    """
+    words = [sentence for each in files for sentence in _words_of(task, each)]
+    tags = [np.zeros(len(sentence), np.int64) for sentence in words]
+    return TaggedSplit("transfer", [str(number) for number in range(len(words))], words, tags)
+
+
 def _limited(split: TaggedSplit, limit: int | None) -> TaggedSplit:
-    chosen = evenly(len(split), limit)
-    return TaggedSplit(
-        split.name,
-        [split.ids[i] for i in chosen],
-        [split.words[i] for i in chosen],
-        [split.tags[i] for i in chosen],
-    )
+    return split.only(evenly(len(split), limit))
 
 
 def _content_hash(task: Task, splits: Sequence[TaggedSplit]) -> str:

@@ -37,6 +37,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The texts of each example."""
+        return list(zip(*self.texts, strict=True))
+
+    def only(self, chosen: Sequence[int]) -> "Split":
+        """Return some of its examples, by their places."""
+        return Split(
+            self.name,
+            [self.ids[i] for i in chosen],
+            tuple([sequence[i] for i in chosen] for sequence in self.texts),
+            None if self.labels is None else self.labels[list(chosen)],
+        )
+
 
 def read(
     task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
@@ -66,10 +80,7 @@ def read(
         revision=origin.revision,
         content=_content_hash([train, *evaluation]),
         limit=limit,
-        overlap=overlap_of(
-            zip(*train.texts, strict=True),
-            [texts for split in evaluation for texts in zip(*split.texts, strict=True)],
-        ),
+        overlap=overlap_of(train.rows, [texts for split in evaluation for texts in split.rows]),
         name=origin.name,
     )
 
@@ -87,17 +98,27 @@ def _read_split(task: Task, name: str, files: Sequence[Columns]) -> Split:
     return Split(name, ids, tuple(texts), np.concatenate(labels) if labels else None)
 
 
+def read_unlabelled(task: Task, files: Sequence[Columns]) -> Split:
+    """Return the texts of files as one split; 0 stands where labels would.
+
+    Args:
+        task: the task whose columns are read.
+        files: the columns of each file.
+
+    Raises:
+        UserError: a cell is not text.
+    """
+    texts = tuple([text for each in files for text in each.texts(name)] for name in task.columns)
+    count = len(texts[0])
+    kind = np.float64 if task.is_regression else np.int64
+    return Split("transfer", [str(number) for number in range(count)], texts, np.zeros(count, kind))
+
+
 def _limited(split: Split, limit: int | None) -> Split:
     """Return at most `limit` examples, evenly spaced over the split."""
     if limit is None or limit >= len(split):
         return split
-    chosen = evenly(len(split), limit)
-    return Split(
-        split.name,
-        [split.ids[i] for i in chosen],
-        tuple([sequence[i] for i in chosen] for sequence in split.texts),
-        None if split.labels is None else split.labels[chosen],
-    )
+    return split.only(evenly(len(split), limit))
 
 
 def _content_hash(splits: Sequence[Split]) -> str:

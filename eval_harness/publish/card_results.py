@@ -22,7 +22,7 @@ from eval_harness.publish.card_rows import (
     machine_of,
     tasks_of,
 )
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.speed import Speeds, find_speeds
 from eval_harness.results.store import Found, find
 from eval_harness.results.verify import disagreement
@@ -174,6 +174,7 @@ def _fine_tuning(
         base_revision=model.revision if on_hub else None,
         base_teacher=_known_name(model.teacher),
         distillation=distillation,
+        transfer_texts=texts_added(result) if distillation else 0,
         seed=own.seed if own is not None else None,
         marks=tuple(own.marks) if own is not None else (),
         seconds=_seconds(own) if own is not None else None,

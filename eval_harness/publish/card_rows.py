@@ -8,7 +8,7 @@ from typing import Any
 from angels_share.card.facts import CardData, CardResult, CardRetained, CardRow
 from angels_share.names import REPO_ID
 from eval_harness.intervals.bootstrap import RESAMPLES
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.store import Found, Invalid
 from eval_harness.runs.run import Model
 from eval_harness.tables.cells import (
@@ -101,6 +101,7 @@ def card_row(compared: ComparedRow, found: Found, own: TaskResult | None) -> Car
         label=row.label,
         results=tuple(each for task in tasks for each in _results(row, task, own)),
         distilled=is_distilled(row),
+        transfer_texts=max(map(texts_added, row.results)),
         limit=row.settings.get("limit"),
         mean=text_of(mean),
         mean_of=tuple(map(title_of, of_mean)) if mean is not None else (),

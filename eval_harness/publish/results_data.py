@@ -12,7 +12,7 @@ from angels_share.card.merge import BEGIN, END, Existing, remembered
 from angels_share.errors import UserError
 from angels_share.hub.push import Destination, Upload
 from eval_harness.publish.models import published, records_of
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.store import find
 from eval_harness.tables.write import texts_by_name
 
@@ -84,6 +84,7 @@ def row_of(result: TaskResult) -> dict[str, Any]:
         "score": result.score,
         "scores": json.dumps(record["scores"], sort_keys=True),
         "method": (record["settings"]["row"].get("method") or {}).get("name"),
+        "transfer_texts": texts_added(result),
         "limit": record["settings"]["row"].get("limit"),
         "choose": record["settings"]["row"].get("choose"),
         "hyper_parameters": json.dumps(values, sort_keys=True),
@@ -105,7 +106,8 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow.parquet
 
     # Named, or a column without a value in these runs would have no type.
-    kinds = {"seed": pa.int64(), "score": pa.float64(), "limit": pa.int64(), "threads": pa.int64()}
+    whole = ("seed", "transfer_texts", "limit", "threads")
+    kinds = {**dict.fromkeys(whole, pa.int64()), "score": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
     rows.sort(key=lambda row: str(row["record"]))
     buffer = io.BytesIO()

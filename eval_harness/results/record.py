@@ -47,7 +47,7 @@ class TaskResult:
             3, the best on dev".
         data: source, revision, content hash, number of examples by split, overlap of train and dev;
             `name` where the data has a name of its own, since it stands in for the task's data;
-            `title` of a custom task.
+            `title` of a custom task; `transfer_set` where texts without labels were learned from.
         provenance: code, libraries, hardware, threads, device; `seeds` are all seeds that the
             command asked for.
         times: seconds by stage.
@@ -89,6 +89,11 @@ class TaskResult:
     def key(self) -> str:
         """The path of its file under `runs/`, without the extension."""
         return f"{self.model.key}/{self.task}/{self.settings.hash}/seed-{self.seed}"
+
+
+def texts_added(result: TaskResult) -> int:
+    """Return how many texts without labels a run learned from beside the labelled ones."""
+    return int(result.data.get("transfer_set", {}).get("texts", 0))
 
 
 def _from_schema_1(record: Record) -> Record:
@@ -138,6 +143,12 @@ _DATA = Open(
         "revision": TEXT_OR_NONE,
         "overlap": COUNT,
         "primary": [TEXT],
+        "transfer_set": {
+            "files": [Open(dict.fromkeys(("name", "sha256", "revision"), TEXT))],
+            "texts": COUNT,
+            "dropped": Named(COUNT),
+            "content": TEXT,
+        },
     }
 )
 _PROVENANCE = Open(

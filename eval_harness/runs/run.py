@@ -92,6 +92,30 @@ class Method:
 
 
 @dataclass(frozen=True)
+class TransferFile:
+    """A file, or a data set on the Hub, of texts without labels.
+
+    Attributes:
+        name: its name in results: a file's without its folder, or the Hub's id.
+        place: the path, or the Hub's id.
+        sha256: of the file; None for the Hub.
+        revision: the commit on the Hub; None for a file.
+        config: the configuration of the Hub's data set, if it has several.
+    """
+
+    name: str
+    place: str
+    sha256: str | None = None
+    revision: str | None = None
+    config: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What it is wherever it lies: the same content has the same identity."""
+        return self.sha256 or f"hub:{self.name}@{self.revision}"
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting that changes a result.
 
@@ -133,6 +157,7 @@ class Run:
         seeds: all seeds of the experiment: tables report how many of them have results.
         predict_test: whether to predict the test splits too, for GLUE's server.
         results_dir: the results folder, where trackers keep their files; None without any.
+        transfer_set: where the texts without labels are that are learned from as well.
     """
 
     model: Model
@@ -147,6 +172,7 @@ class Run:
     seeds: tuple[int, ...] = ()
     predict_test: bool = False
     results_dir: str | None = None
+    transfer_set: tuple[TransferFile, ...] = ()
 
     @property
     def key(self) -> str:

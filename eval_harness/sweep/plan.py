@@ -4,21 +4,22 @@ Imports no torch, so a command whose runs all have results takes seconds.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from angels_share.errors import UserError
-from angels_share.files import require_writable_folder
+from angels_share.files import hash_of, require_writable_folder
 from angels_share.hub.fetch import at_commit, download, files_of_model
 from angels_share.sealed_folder import is_whole
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from eval_harness.data.sources import NoDataError, wanted_files
 from eval_harness.data.splits import TaskData, load_task
+from eval_harness.data.transfer import TransferFacts, find_transfer_files, read_transfer_set
 from eval_harness.results.store import InvalidResult, load, path_of
 from eval_harness.runs.models import folder_of, identify, is_fine_tuned_for, max_tokens_of
-from eval_harness.runs.run import Method, Model, Run
+from eval_harness.runs.run import Method, Model, Run, TransferFile
 from eval_harness.runs.settings import check_overrides, neutral, settings_of
 from eval_harness.sweep.queue import Job
 from eval_harness.tasks.registry import Task
@@ -43,6 +44,8 @@ class Experiment:
         teacher: the model to distil from while fine-tuning, if any.
         distillation: the options of distillation, such as its weight; unused without a teacher.
         student_given: settings added to `given` for runs with a teacher.
+        transfer_set: files or Hub ids of texts without labels, which students learn the teacher's
+            answers to; never limited.
         caches_teacher_outputs: whether teacher outputs are computed once rather than at every step.
         data_dir: the folder with the data; None for the Hub.
         data_revision: the commit, tag or branch of the data sets on the Hub.
@@ -62,6 +65,7 @@ class Experiment:
     teacher: str | None = None
     distillation: Mapping[str, Any] = field(default_factory=dict)
     student_given: Mapping[str, Any] = field(default_factory=dict)
+    transfer_set: tuple[str, ...] = ()
     caches_teacher_outputs: bool = True
     data_dir: str | None = None
     data_revision: str | None = None
@@ -87,18 +91,27 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Extent:
-    """The content hash of a task's data, its numbers of examples, and its commit on the Hub."""
+    """The content hash of a task's data, its numbers of examples, and its commit on the Hub.
+
+    `transfer` is what the transfer set adds for students, if there is one.
+    """
 
     content: str
     train: int
     evaluated: int
     revision: str | None = None
+    transfer: TransferFacts | None = None
 
     @classmethod
-    def of(cls, data: TaskData[Any]) -> "Extent":
+    def of(cls, data: TaskData[Any], transfer: Sequence[TransferFile] = ()) -> "Extent":
         """Return the extent of a task's data, without a reference to the data."""
         evaluated = sum(len(part) for part in data.evaluation)
-        return cls(data.content, len(data.train), evaluated, data.revision)
+        facts = read_transfer_set(data.task, transfer, data).facts if transfer else None
+        return cls(data.content, len(data.train), evaluated, data.revision, facts)
+
+    def train_of(self, run: Run) -> int:
+        """Return how many examples a run is trained on, those of its transfer set included."""
+        return self.train + (self.transfer.texts if self.transfer and run.transfer_set else 0)
 
 
 @dataclass(frozen=True)
@@ -164,13 +177,14 @@ def _read_all(experiment: Experiment) -> dict[str, Extent]:
     Raises:
         UserError: missing or unreadable data.
     """
+    transfer = find_transfer_files(experiment.transfer_set)
     if experiment.data_dir is None:  # all in one download, before any is read
         download(wanted_files(experiment.tasks, experiment.splits_of, experiment.data_revision))
     extents: dict[str, Extent] = {}
     missing: dict[str, NoDataError] = {}
     for task in experiment.tasks:
         try:
-            extents[task.name] = Extent.of(experiment.load(task))
+            extents[task.name] = Extent.of(experiment.load(task), transfer)
         except NoDataError as error:
             missing[task.name] = error
     if not missing:
@@ -247,8 +261,12 @@ def _weights_of(plan: Plan, run: Run) -> str:
 
 
 def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | None) -> Run:
-    method = _method(plan, teacher) if teacher else None
     experiment = plan.experiment
+    transfer = plan.extents[task.name].transfer if teacher else None
+    method = _method(plan, teacher, transfer) if teacher else None
+    inputs = {"teacher": teacher.key} if teacher else {}
+    if transfer is not None:
+        inputs["transfer_set"] = transfer.content
     settings = settings_of(
         task,
         {**experiment.given, **(experiment.student_given if teacher else {})},
@@ -256,7 +274,7 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         limit=experiment.limit,
         choose=experiment.choose,
         method=method,
-        inputs={"teacher": teacher.key} if teacher else None,
+        inputs=inputs,
     )
     return Run(
         model,
@@ -270,15 +288,19 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         seeds=plan.seeds,
         predict_test=experiment.predict_test,
         results_dir=str(plan.root),
+        transfer_set=transfer.files if transfer is not None else (),
     )
 
 
-def _method(plan: Plan, teacher: _Teacher) -> Method:
+def _method(plan: Plan, teacher: _Teacher, transfer: TransferFacts | None) -> Method:
     assert plan.teacher is not None
     folders = {"teacher": teacher.folder}
     if plan.experiment.caches_teacher_outputs:
         folders["outputs"] = str(plan.root / _OUTPUTS)
     options = {"teacher_model": plan.teacher.key, **plan.experiment.distillation}
+    if transfer is not None:
+        # Of a row, which spans tasks: what was given. What a task leaves of it is the task's own.
+        options["transfer_set"] = hash_of([file.identity for file in transfer.files], 16)
     return Method("distil", _DISTIL, options, folders)
 
 
@@ -324,4 +346,4 @@ def _cost(plan: Plan, run: Run) -> float:
     """Estimate a run's duration in training examples; evaluating one takes a third as long."""
     extent = plan.extents[run.task.name]
     epochs = run.settings.task["values"]["num_train_epochs"]
-    return extent.train * float(epochs) + extent.evaluated / 3
+    return extent.train_of(run) * float(epochs) + extent.evaluated / 3

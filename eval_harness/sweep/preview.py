@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from angels_share.hardware import processor
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.store import RUNS, InvalidResult, load
 from eval_harness.runs.run import Run
 from eval_harness.runs.trackers import how_to_watch, trackers_in
@@ -32,7 +32,7 @@ class Part:
         runs: how many there are.
         have: how many of them have a result.
         missing: how many are to be executed.
-        train: training examples.
+        train: training examples, those of a transfer set included.
         evaluated: evaluation examples.
         steps: optimizer steps of a run.
         is_at_least: whether there may be more steps: a question has as many windows as it needs.
@@ -76,19 +76,20 @@ def parts_of(
 def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: LocalWorkers) -> Part:
     run = runs[0]
     extent, values = plan.extents[run.task.name], run.settings.task["values"]
-    steps = steps_of(values, extent.train)
+    train = extent.train_of(run)
+    steps = steps_of(values, train)
     update = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     given = values.get("max_steps", 0) > 0
-    passes = steps * update if given else extent.train * values["num_train_epochs"]
+    passes = steps * update if given else train * values["num_train_epochs"]
     mark = " (D)" if run.method else " (teacher)" if plan.teacher else ""
-    times = _times(plan.root, run, extent.train, extent.evaluated, workers)
+    times = _times(plan.root, run, train, extent.evaluated, workers)
     return Part(
         label=f"{run.model.name}{mark}",
         task=run.task.title,
         runs=len(runs),
         have=sum(unfinished(plan.root, each.key) is None for each in runs),
         missing=sum(each.key in missing for each in runs),
-        train=extent.train,
+        train=train,
         evaluated=extent.evaluated,
         steps=steps,
         # Its windows are known once it is tokenized, which takes as long as a short run.
@@ -164,7 +165,8 @@ def _reads_of(result: TaskResult) -> float:
     evaluated = sum(int(examples.get(split, 0)) for split in result.scores)
     values = {**result.settings.task.get("values", {})}
     try:
-        return _reads(values, int(examples["train"]), evaluated)
+        train = int(examples["train"]) + texts_added(result)
+        return _reads(values, train, evaluated)
     except (KeyError, TypeError, ValueError):  # settings of another version
         return 0.0
 
@@ -201,6 +203,24 @@ def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[s
         f"{workers.described(missing)}; results go to {folder}; "
         f"{f'to watch: {watch}; ' if watch else ''}Ctrl-C is safe: the same command continues"
     )
+    return lines
+
+
+def transfer_lines(plan: Plan) -> list[str]:
+    """Return what a transfer set adds to each task, and what was dropped of it; a line per task."""
+    lines = []
+    for task in plan.tasks:
+        extent = plan.extents[task.name]
+        if (added := extent.transfer) is None:
+            continue
+        names = ", ".join(file.name for file in added.files)
+        more = (extent.train + added.texts) / extent.train
+        lines.append(
+            f"{task.title}: {count(extent.train, 'labelled example')} and "
+            f"{count(added.texts, 'unlabelled text')} of {names}, {more:.1f} times the steps an "
+            f"epoch; dropped: {added.blank:,} blank, {added.evaluated:,} of the evaluated splits; "
+            "labels are not read"
+        )
     return lines
 
 

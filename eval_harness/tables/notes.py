@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import eq
 
-from eval_harness.results.record import TaskResult
+from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.runs.settings import FINE_TUNING
 from eval_harness.tables.cells import titles_of
 from eval_harness.tables.row import Cell, Row
@@ -220,6 +220,21 @@ def _overlap(shown: Sequence[_ShownCell]) -> Iterable[str]:
         yield f"{split} examples that are also in train: {_merged(of_split, shown)}."
 
 
+def _transfer_sets(shown: Sequence[_ShownCell]) -> Iterable[str]:
+    """Name the texts without labels that students learned from, and what was dropped of them."""
+    facts = []
+    for cell in shown:
+        result = cell.cell.results[0]
+        if texts := texts_added(result):
+            added = result.data["transfer_set"]
+            names = ", ".join(str(file.get("name")) for file in added["files"])
+            dropped = [f"{number:,} {why}" for why, number in added["dropped"].items() if number]
+            less = f", less {' and '.join(dropped)}" if dropped else ""
+            facts.append((cell, f"{texts:,} of {names}{less}"))
+    if facts:
+        yield f"Unlabelled texts, learned by the teacher's answers: {_merged(facts, shown)}."
+
+
 _DEGENERATE = "Degenerate (one answer to everything, or nearly one number)"
 
 
@@ -323,6 +338,7 @@ _NOTES: tuple[Callable[[Sequence[_ShownCell]], Iterable[str]], ...] = (
     _names_of_several,
     _from_files,
     _overlap,
+    _transfer_sets,
     _degenerate,
     _other_marks,
     _undefined,

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import count, product
 from typing import Any
 
+from eval_harness.results.record import texts_added
 from eval_harness.tables.row import Row
 
 _LONGEST = 30
@@ -24,6 +25,7 @@ _PHRASES = {
     "max_seq_length": "at most {} tokens",
     "limit": "at most {} examples a split",
     "kd_over_all_positions": "soft targets over padding and question, too",
+    "transfer_set": "with {} unlabelled texts",
 }
 """How a footnote says a setting; any other stands there as on the command line."""
 
@@ -139,9 +141,17 @@ def _parts(row: Row, flags: Set[str]) -> list[_Part]:
         parts.append((f"{settings['choose']} epoch", ""))
     if method and method["options"].get("kd_over_all_positions"):
         parts.append(("kd_over_all_positions", ""))
+    if method and "transfer_set" in method["options"]:
+        parts.append(("transfer_set", _added_to(row)))
     if row.variant:
         parts.append((row.variant, ""))
     return parts
+
+
+def _added_to(row: Row) -> str:
+    """Return how many texts of a transfer set a row's runs learned from, on its various tasks."""
+    counts = {texts_added(result) for result in row.results}
+    return " to ".join(f"{number:,}" for number in sorted({min(counts), max(counts)}))
 
 
 def _differing_settings(rows: Sequence[Row]) -> list[list[_Part]]:

@@ -16,6 +16,8 @@ class Kind:
         command: the script that runs tasks of this kind.
         local_data: the script's flags for files of one's own.
         read: `read(task, data_dir, *, limit, revision, test) -> TaskData`, without torch.
+        read_unlabelled: `read_unlabelled(task, columns) -> Part`: a split of texts without labels,
+            with any label in the labels' place; None if only labelled ones can be learned from.
         encode: `encode(part, tokenizer, **lengths) -> TokenRows`: a split as model inputs.
         lengths: the settings that `encode` takes.
         head: the class of transformers that loads a model with the kind's head.
@@ -43,6 +45,7 @@ class Kind:
     count: str = "eval_harness.training.evaluation:count_examples"
     answer_settings: tuple[str, ...] = ()
     names_classes: bool = False
+    read_unlabelled: str | None = None
 
     @property
     def head_ending(self) -> str:
@@ -63,6 +66,7 @@ TEXTS = Kind(
     evaluate="eval_harness.training.classification:evaluate",
     predictions="eval_harness.results.predictions:ClassPredictions",
     names_classes=True,
+    read_unlabelled="eval_harness.data.texts:read_unlabelled",
 )
 
 QUESTIONS = Kind(
@@ -94,6 +98,7 @@ TOKENS = Kind(
     predictions="eval_harness.results.predictions:TaggedSentences",
     count="eval_harness.training.token_classification:count_labels",
     names_classes=True,
+    read_unlabelled="eval_harness.data.tagged_words:read_unlabelled",
 )
 
 KINDS = (TEXTS, QUESTIONS, TOKENS)

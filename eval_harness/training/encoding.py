@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from angels_share.errors import UserError
+from angels_share.inputs import UNLABELLED
 from eval_harness.data.texts import Split
 from eval_harness.data.token_rows import TokenRows
 
+_NO_LABEL = -100
 _CHUNK = 10_000  # texts tokenized at a time: the tokenizer's outputs are far larger than the ids
 
 
@@ -68,6 +70,39 @@ def encode(split: Split, tokenizer: Any, max_seq_length: int) -> Encoded:
 
 
 @dataclass(frozen=True)
+class WithUnlabelled:
+    """Labelled examples, then others of which a student learns only what its teacher answers.
+
+    A data set for a Trainer. Every example says where it has no label of its own, also the labelled
+    ones, since a batch is made of both.
+
+    Attributes:
+        labelled: the examples of the training split.
+        unlabelled: those of the transfer set, with any label where one would stand.
+    """
+
+    labelled: TokenRows
+    unlabelled: TokenRows
+
+    def __len__(self) -> int:
+        return len(self.labelled) + len(self.unlabelled)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        first = len(self.labelled)
+        is_ours = index < first
+        example = self.labelled[index] if is_ours else self.unlabelled[index - first]
+        if self.labelled.types is not None or self.unlabelled.types is not None:
+            example.setdefault("token_type_ids", np.zeros(len(example["input_ids"]), np.uint8))
+        nowhere = np.zeros(np.shape(example["labels"]), bool)
+        return {**example, UNLABELLED: nowhere if is_ours else example["labels"] != _NO_LABEL}
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of tokens of each example."""
+        return np.concatenate([self.labelled.lengths, self.unlabelled.lengths])
+
+
+@dataclass(frozen=True)
 class Collator:
     """A collator that pads on the right, as all encoders here were trained.
 
@@ -101,7 +136,7 @@ class Collator:
 
     def _padding(self, name: str) -> int:
         """Return the padding value of an input; cross-entropy ignores labels of -100."""
-        return {"input_ids": self.pad_id, "labels": -100}.get(name, 0)
+        return {"input_ids": self.pad_id, "labels": _NO_LABEL}.get(name, 0)
 
 
 def by_length(encoded: TokenRows, batch_size: int) -> Iterator[NDArray[np.int64]]:

@@ -25,7 +25,7 @@ from angels_share.inputs import chosen, inputs_of
 from angels_share.training_flags import training_flags
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.tasks.kinds import kind_with_head
-from eval_harness.training.encoding import Collator
+from eval_harness.training.encoding import Collator, WithUnlabelled
 from eval_harness.training.evaluation import Batch
 
 Report = Callable[[float], None]
@@ -143,7 +143,7 @@ def train(
     model: PreTrainedModel,
     factory: Callable[..., Trainer],
     values: Mapping[str, Any],
-    train_set: TokenRows,
+    train_set: TokenRows | WithUnlabelled,
     collator: Collator,
     *,
     seed: int,

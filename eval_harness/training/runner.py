@@ -22,11 +22,12 @@ from angels_share.sealed_folder import require_unchanged
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.data.token_rows import TokenRows
+from eval_harness.data.transfer import TransferSet, read_transfer_set
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
 from eval_harness.tasks.registry import CUSTOM
-from eval_harness.training.encoding import Collator
+from eval_harness.training.encoding import Collator, WithUnlabelled
 from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
@@ -82,7 +83,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         ),
         scores=evaluation.scores,
         marks=evaluation.marks,
-        data=_description(data),
+        data=_description(data, prepared.transfer),
         provenance={
             **provenance_on(model.device),  # where the Trainer put it
             "new_weights": list(prepared.loaded.new),
@@ -113,6 +114,8 @@ class _Prepared:
     """The inputs that all runs of one model on one task share; `loaded` must be copied to train."""
 
     data: TaskData[Any]
+    transfer: TransferSet | None
+    train_set: TokenRows | WithUnlabelled
     tokenizer: Any
     encoded: Mapping[str, TokenRows]
     loaded: LoadedModel
@@ -146,7 +149,7 @@ def _train(
             model,
             resolve(method.factory if method else _PLAIN),
             {**values, **run.neutral, **reporting},
-            prepared.encoded[prepared.data.train.name],
+            prepared.train_set,
             Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,
             scratch=Path(scratch),
@@ -185,12 +188,18 @@ def _prepare(run: Run) -> _Prepared:
     tokenizer = _cached(
         "tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision)
     )
+    transfer = _transfer(run, data) if run.transfer_set else None
     encoded = _encoded(run, data, tokenizer)
+    train_set: TokenRows | WithUnlabelled = encoded[data.train.name]
+    parts = [*encoded.values()]
+    if transfer is not None:
+        train_set = _with_unlabelled(run, transfer, encoded[data.train.name], tokenizer)
+        parts.append(train_set.unlabelled)
     loaded = _cached(
         "model", (model.key, run.task), lambda: load_for_task(model, run.task, tokenizer)
     )
-    loaded.require_fits(model.name, run.task.title, encoded.values(), width=_width(run))
-    return _Prepared(data, tokenizer, encoded, loaded)
+    loaded.require_fits(model.name, run.task.title, parts, width=_width(run))
+    return _Prepared(data, transfer, train_set, tokenizer, encoded, loaded)
 
 
 def _data(run: Run) -> TaskData[Any]:
@@ -213,10 +222,39 @@ def _data(run: Run) -> TaskData[Any]:
     return data
 
 
+def _transfer(run: Run, data: TaskData[Any]) -> TransferSet:
+    """Return the run's transfer set, refusing texts that are not what the run was planned with."""
+    key = (run.task, data.content, run.transfer_set)
+    transfer: TransferSet = _cached(
+        "transfer", key, lambda: read_transfer_set(run.task, run.transfer_set, data)
+    )
+    if transfer.facts.content != run.settings.task["inputs"]["transfer_set"]:
+        names = ", ".join(file.name for file in run.transfer_set)
+        raise RunFailed(f"{names}: its texts changed since the sweep began; rerun the command")
+    return transfer
+
+
+def _with_unlabelled(
+    run: Run, transfer: TransferSet, labelled: TokenRows, tokenizer: Any
+) -> WithUnlabelled:
+    """Return the training split with the transfer set behind it: one object for all seeds."""
+    lengths = _lengths(run)
+    encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
+    return _cached(
+        "with unlabelled",
+        (run.model.key, run.task, id(labelled), transfer.facts.content, tuple(lengths.items())),
+        lambda: WithUnlabelled(labelled, encode(transfer.part, tokenizer, **lengths)),
+    )
+
+
+def _lengths(run: Run) -> dict[str, Any]:
+    """Return the settings that the encoding of the run's kind takes."""
+    return {name: run.settings.task["values"][name] for name in run.task.kind.lengths}
+
+
 def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRows]:
     """Return the token ids of every split, by its name."""
-    values = run.settings.task["values"]
-    lengths = {name: values[name] for name in run.task.kind.lengths}
+    lengths = _lengths(run)
     encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
     splits = (data.train, *data.evaluation, *data.test)
     return _cached(
@@ -226,7 +264,7 @@ def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRo
     )
 
 
-def _description(data: TaskData[Any]) -> dict[str, Any]:
+def _description(data: TaskData[Any], transfer: TransferSet | None) -> dict[str, Any]:
     """Return the part of a result that identifies its data."""
     splits = (data.train, *data.evaluation, *data.test)
     return {
@@ -236,6 +274,7 @@ def _description(data: TaskData[Any]) -> dict[str, Any]:
         "examples": {split.name: len(split) for split in splits},
         "overlap": data.overlap,
         **({"name": data.name} if data.name else {}),
+        **({"transfer_set": transfer.facts.record} if transfer is not None else {}),
         # Of a custom task nothing but its results tells others what it is called and scored by.
         **(
             {"title": data.task.title, "primary": list(data.task.primary)}
