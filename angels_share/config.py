@@ -9,7 +9,7 @@ import yaml
 
 from angels_share.errors import UserError
 from angels_share.names import nearest
-from angels_share.text_files import JsonFault, parse_json
+from angels_share.readers.text_files import JsonFault, parse_json
 from angels_share.training_flags import REFUSED
 
 _LARGEST = 1 << 16

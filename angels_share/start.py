@@ -37,6 +37,11 @@ def run_pretrain_distill() -> int:
     return start("distil_trainer.cli:run_pretrain_distill")
 
 
+def distil_trainer() -> int:
+    """Run `python -m distil_trainer COMMAND`."""
+    return start("distil_trainer.cli:distil_trainer")
+
+
 def eval_harness() -> int:
     """Run `python -m eval_harness COMMAND`."""
     return start("eval_harness.cli:eval_harness")

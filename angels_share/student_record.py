@@ -1,9 +1,16 @@
 """The record in a student's folder, which both packages read. Imports no torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from angels_share.errors import UserError
+from angels_share.files import write_json
 
 RECORD = "distil.json"
+LINEAGE = "lineage"
+"""The record's list of steps after training, in their order: what was made from what."""
 
 
 def is_complete(folder: Path) -> bool:
@@ -12,3 +19,35 @@ def is_complete(folder: Path) -> bool:
         return bool(json.loads((folder / RECORD).read_text())["status"] == "complete")
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return a folder's record; {} where it has none.
+
+    Raises:
+        UserError: there is one, but it can't be read.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get(LINEAGE, []), list):
+            raise ValueError("not an object with a list of steps")  # noqa: TRY301, TRY004
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't be read as a record: {error}") from error
+    return record
+
+
+def add_step(folder: Path, step: Mapping[str, Any], *, replace: bool = False) -> None:
+    """Add a step to a folder's lineage.
+
+    Args:
+        folder: the model's folder.
+        step: `what` was done, the `file` that it made, and more.
+        replace: drop earlier steps of this kind that made the same file, which is there no more.
+    """
+    record = read_record(folder)
+    same = (step["what"], step["file"]) if replace else None
+    steps = [each for each in record.get(LINEAGE, []) if (each["what"], each["file"]) != same]
+    write_json(folder / RECORD, {**record, LINEAGE: [*steps, dict(step)]})

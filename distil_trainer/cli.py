@@ -1,4 +1,4 @@
-"""The command `run_pretrain_distill`: its flags, and all checks that need no torch."""
+"""Entry points of distillation; `run_pretrain_distill`: its flags, and checks without torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +13,7 @@ from angels_share.flags import Flag, Options, above_zero, is_fraction, is_seed, 
 from angels_share.hub.locate import locate
 from angels_share.hub.push import check_repository
 from angels_share.hub.push_flags import PUSH_FLAGS, destination_of
+from angels_share.program import Program
 from angels_share.training_flags import TrainingUse
 from distil_trainer.recipe import (
     DEFAULTS,
@@ -287,6 +288,19 @@ PRETRAIN = Command(
     ),
     instead=_OTHER_SCRIPTS,
 )
+
+
+PROGRAM = Program(
+    "distil_trainer",
+    ("prune", "export"),
+    scripts={"pretrain": "run_pretrain_distill", "distil": "run_pretrain_distill"},
+    beside="Students are trained by run_pretrain_distill.py.",
+)
+
+
+def distil_trainer() -> int:
+    """Run `python -m distil_trainer COMMAND`."""
+    return PROGRAM.run()
 
 
 def run_pretrain_distill() -> int:

@@ -16,7 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
-COMMANDS = ("run_pretrain_distill", "run_glue", "run_squad_distill", "eval_harness")
+COMMANDS = (
+    "run_pretrain_distill",
+    "run_glue",
+    "run_squad_distill",
+    "distil_trainer",
+    "eval_harness",
+)
 
 
 def run(*words, cwd):

@@ -21,8 +21,8 @@ from angels_share.card.text import name_of, plain
 from angels_share.errors import UserError
 from angels_share.model_files import weights_in
 from angels_share.names import REPO_ID
+from angels_share.readers.text_files import read_json
 from angels_share.student_record import RECORD
-from angels_share.text_files import read_json
 
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 _WORD = re.compile(r"\w{1,60}")

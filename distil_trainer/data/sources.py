@@ -19,7 +19,7 @@ import tqdm
 from angels_share.errors import UserError
 from angels_share.hub.fetch import configuration_folder
 from angels_share.hub.locate import Located, locate
-from angels_share.text_files import (
+from angels_share.readers.text_files import (
     fault_in_text,
     open_parquet,
     read_csv,

@@ -45,7 +45,11 @@ class _Gates:
 
 
 def measure_importance(
-    model: PreTrainedModel, batches: Iterable[Any], loss: Callable[[Any], Tensor]
+    model: PreTrainedModel,
+    batches: Iterable[Any],
+    loss: Callable[[Any], Tensor],
+    *,
+    squared: bool = False,
 ) -> Importance:
     """Return how much a loss depends on each part of a model.
 
@@ -54,6 +58,7 @@ def measure_importance(
         batches: batches of examples, in any form.
         loss: runs the model on a batch and returns a scalar, a sum over its examples. No example's
             term may depend on the others of its batch.
+        squared: average the slopes' squares instead of their sizes.
     """
     with _gates_on(model) as (heads, neurons, units):
         parts = (*heads, *neurons, *units)
@@ -66,7 +71,8 @@ def measure_importance(
             examples += len(found[0])
             for index, gradient in enumerate(found):
                 by_part = gradient.flatten(2).sum(-1) if gradient.dim() > 2 else gradient
-                score = by_part.detach().float().abs().sum(0).cpu().double()
+                sizes = by_part.detach().float().abs()
+                score = (sizes.square() if squared else sizes).sum(0).cpu().double()
                 if index == len(totals):
                     totals.append(score)
                 else:

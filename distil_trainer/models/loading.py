@@ -41,6 +41,12 @@ _FINE_TUNED = {
     "ForTokenClassification": "AutoModelForTokenClassification",
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
+_HEADS = {
+    **_FINE_TUNED,
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
 # Fields that depend on the tokenizer; a student's config that omits them gets the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 _UNREADABLE = (
@@ -114,13 +120,40 @@ def load_fine_tuned(folder: str) -> PreTrainedModel:
             f"{folder}: {class_name} is not a fine-tuned model's class: the first of config.json's "
             f"architectures must end in {' or '.join(_FINE_TUNED)}"
         )
-    require_safetensors(Path(folder), head)
+    return _load_whole(folder, Path(folder), config, head)
+
+
+def _load_whole(name: str, folder: Path, config: PreTrainedConfig, head: str) -> PreTrainedModel:
+    """Load a model none of whose weights may be missing."""
+    require_safetensors(folder, head)
     model_class = getattr(transformers, head)
-    model, report = _from_pretrained(model_class, folder, Path(folder), config, torch.float32)
-    _check_sizes(folder, report["mismatched_keys"])
+    model, report = _from_pretrained(model_class, name, folder, config, torch.float32)
+    _check_sizes(name, report["mismatched_keys"])
     if missing := report["missing_keys"]:
-        raise UserError(f"{folder}: {len(missing)} weights are missing, e.g. {min(missing)}")
+        raise UserError(f"{name}: {len(missing)} weights are missing, e.g. {min(missing)}")
     return model
+
+
+def load_as_saved(name: str) -> PreTrainedModel:
+    """Load a model of any architecture, with the head that its config names, all weights there.
+
+    Args:
+        name: a folder, a short name or a Hub id.
+
+    Raises:
+        UserError: it can't be loaded without running code, its head is none of those that are
+            known, or some of its weights are missing.
+    """
+    folder = model_folder(locate(name))
+    config = fine_tuned_config(str(folder))
+    class_name = (config.architectures or ["none"])[0]
+    head = next((head for ending, head in _HEADS.items() if class_name.endswith(ending)), None)
+    if head is None:
+        raise UserError(
+            f"{name}: its config names no class with a head that is known (it names {class_name}; "
+            f"known are {', '.join(_HEADS)})"
+        )
+    return _load_whole(name, folder, config, head)
 
 
 def fine_tuned_config(folder: str) -> PreTrainedConfig:

@@ -19,12 +19,19 @@ from sphinx.application import Sphinx
 
 from angels_share.cli import Command, help_text
 from distil_trainer.cli import PRETRAIN
-from eval_harness.cli import COMMANDS, command, run_named
+from distil_trainer.cli import PROGRAM as DISTIL_TRAINER
+from eval_harness.cli import PROGRAM, command
 
 
 def all_commands() -> list[Command]:
-    """Return every command of the project: the three scripts', then the harness's."""
-    return [PRETRAIN, *map(command, ("glue", "squad", *COMMANDS))]
+    """Return every command of the project: the three scripts', then the programs'."""
+    of_training = map(DISTIL_TRAINER.command, DISTIL_TRAINER.commands)
+    return [
+        PRETRAIN,
+        *map(command, ("glue", "squad")),
+        *of_training,
+        *map(command, PROGRAM.commands),
+    ]
 
 
 def typed(each: Command) -> str:
@@ -58,7 +65,7 @@ class Printed(Directive):
         """Run the command and return its output as it is."""
         words = self.arguments[0].split()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            status = run_named(words)
+            status = PROGRAM.run(words)
         if status:
             raise self.error(f"python -m eval_harness {self.arguments[0]}: status {status}")
         return [nodes.literal_block("", printed.getvalue(), language="text")]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from angels_share.errors import UserError
 from angels_share.files import explain
-from angels_share.text_files import read_lines
-from eval_harness.data.columns import Columns
+from angels_share.readers.columns import Columns
+from angels_share.readers.text_files import read_lines
 from eval_harness.tasks.registry import ColumnFiles
 
 CONLL_ENDINGS = (".conll", ".txt")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from angels_share.errors import UserError
-from angels_share.text_files import read_lines
-from eval_harness.data.columns import IDS, Columns, read_tsv, require_rows
+from angels_share.readers.columns import IDS, Columns, read_tsv, require_rows
+from angels_share.readers.text_files import read_lines
 from eval_harness.tasks.registry import GlueFiles, Task
 
 _MSR = {

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.errors import UserError
-from eval_harness.data.columns import Columns
+from angels_share.readers.columns import Columns
 from eval_harness.tasks.registry import Task
 
 

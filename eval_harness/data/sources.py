@@ -20,8 +20,8 @@ from angels_share.hub.fetch import (
     files_of_splits,
 )
 from angels_share.hub.locate import Located, locate
-from angels_share.text_files import TABLE_ENDINGS, require_columns
-from eval_harness.data.columns import IDS, Columns, read_columns, require_rows
+from angels_share.readers.columns import IDS, Columns, read_columns, require_rows
+from angels_share.readers.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.conll_files import CONLL_ENDINGS, read_column_file
 from eval_harness.data.glue_files import file_of, is_there, read_glue
 from eval_harness.tasks.registry import TASKS, Task

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
-from angels_share.text_files import JsonFault, fault_in_text, parse_json, read_lines
-from eval_harness.data.columns import Columns, read_columns
+from angels_share.readers.columns import Columns, read_columns
+from angels_share.readers.text_files import JsonFault, fault_in_text, parse_json, read_lines
 
 _COLUMNS = ("id", "question", "context", "answers")
 

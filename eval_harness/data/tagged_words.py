@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.errors import UserError
-from angels_share.text_files import fault_in_text
-from eval_harness.data.columns import Columns
+from angels_share.readers.columns import Columns
+from angels_share.readers.text_files import fault_in_text
 from eval_harness.data.labels import class_ids_of
 from eval_harness.data.sources import find_source
 from eval_harness.data.splits import TaskData, evenly, overlap_of

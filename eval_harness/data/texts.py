@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_harness.data.columns import Columns
+from angels_share.readers.columns import Columns
 from eval_harness.data.labels import labels_of
 from eval_harness.data.sources import find_source
 from eval_harness.data.splits import TaskData, evenly, overlap_of

@@ -12,8 +12,8 @@ from angels_share.hub.asking import NoNetworkError
 from angels_share.hub.locate import locate
 from angels_share.imports import resolve
 from angels_share.names import REPO_ID
-from angels_share.text_files import TABLE_ENDINGS, read_lines
-from eval_harness.data.columns import Columns, read_columns, require_rows
+from angels_share.readers.columns import Columns, read_columns, require_rows
+from angels_share.readers.text_files import TABLE_ENDINGS, read_lines
 from eval_harness.data.sources import find_source
 from eval_harness.data.splits import TaskData
 from eval_harness.runs.run import TransferFile

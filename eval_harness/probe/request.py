@@ -9,8 +9,8 @@ from typing import Any
 from angels_share.errors import UserError
 from angels_share.files import hash_of
 from angels_share.flags import Options
-from angels_share.text_files import TABLE_ENDINGS, fault_in_text, read_lines
-from eval_harness.data.columns import read_columns
+from angels_share.readers.columns import read_columns
+from angels_share.readers.text_files import TABLE_ENDINGS, fault_in_text, read_lines
 from eval_harness.data.splits import TaskData, evenly, load_task
 from eval_harness.data.texts import Split
 from eval_harness.probe.hidden_words import SHARE, Span, differing_word, words_of

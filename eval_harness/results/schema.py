@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-from angels_share.text_files import json_fault
+from angels_share.readers.text_files import json_fault
 
 Record = dict[str, Any]
 Types = tuple[type, ...]

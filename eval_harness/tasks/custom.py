@@ -39,7 +39,7 @@ from typing import Any, get_args
 from angels_share.config import read_config, shown, typed
 from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
-from angels_share.text_files import TABLE_ENDINGS
+from angels_share.readers.text_files import TABLE_ENDINGS
 from eval_harness.tasks.entities import ENTITY_METRICS, OUTSIDE
 from eval_harness.tasks.kinds import TEXTS, TOKENS, Kind
 from eval_harness.tasks.registry import (

@@ -47,7 +47,13 @@ def test_what_is_looked_for_is_what_is_declared():
     assert project["requires-python"] == ">=" + ".".join(map(str, start.OLDEST))
     assert project["scripts"] == {
         name: f"angels_share.start:{name}"
-        for name in ("run_pretrain_distill", "run_glue", "run_squad_distill", "eval_harness")
+        for name in (
+            "run_pretrain_distill",
+            "run_glue",
+            "run_squad_distill",
+            "distil_trainer",
+            "eval_harness",
+        )  # fmt: skip
     }
     assert all(callable(getattr(start, name)) for name in project["scripts"])
 

@@ -16,9 +16,17 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.flags import Flag
 from angels_share.training_flags import SYNONYMS, training_flags
 from distil_trainer.cli import PRETRAIN
-from eval_harness.cli import COMMANDS, command, run_named
+from distil_trainer.cli import PROGRAM as DISTIL_TRAINER
+from eval_harness.cli import PROGRAM, command
 
-OUR_COMMANDS = {each.name: each for each in (PRETRAIN, *map(command, ("glue", "squad", *COMMANDS)))}
+OUR_COMMANDS = {
+    each.name: each
+    for each in (
+        PRETRAIN,
+        *map(DISTIL_TRAINER.command, DISTIL_TRAINER.commands),
+        *map(command, ("glue", "squad", *PROGRAM.commands)),
+    )
+}
 
 # Our own flags. A new one is a decision: add it here when it has been made.
 OUR_FLAGS = {
@@ -29,6 +37,10 @@ OUR_FLAGS = {
     "alpha_mse alpha_cos alpha_rel temperature divergence relation_layer relation_heads "
     "restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
     "preset ablation seeds push_to_hub hub_model_id hub_private_repo hub_revision",
+    "distil_trainer prune": "model output_dir ffn heads width score data text_columns label_column "
+    "iterations rows batch_size seed",
+    "distil_trainer export": "model to quantize check text_columns rows tolerance least_agreement "
+    "output_dir",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature transfer_set data_dir "
     "data_revision max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun "
     "dry_run limit workers threads choose save_models push_to_hub hub_model_id hub_private_repo "
@@ -208,7 +220,7 @@ def test_advice_is_never_a_flag_that_is_refused(words, said):
 )
 def test_the_first_words_after_eval_harness(words, status, said, capsys):
     """Prevents a first try that ends in a list of what it isn't."""
-    assert run_named(words) == status
+    assert PROGRAM.run(words) == status
     printed = capsys.readouterr()
     assert said in (printed.err if status else printed.out)
     assert printed.err.count("\n") == (1 if status else 0)
@@ -342,9 +354,9 @@ def test_tables_are_written_and_are_the_same_again(tmp_path, capsys):
     """Prevents tables that depend on anything but the files they are made from."""
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "paper.json").write_text(PAPER.read_text())
-    assert run_named(["tables", "--results_dir", str(tmp_path)]) == 0
+    assert PROGRAM.run(["tables", "--results_dir", str(tmp_path)]) == 0
     first = {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
-    assert run_named(["tables", "--results_dir", str(tmp_path)]) == 0
+    assert PROGRAM.run(["tables", "--results_dir", str(tmp_path)]) == 0
     assert first == {path.name: path.read_bytes() for path in tmp_path.glob("table*.md")}
     assert sorted(first) == [f"table{number}.md" for number in (1, 2, 3, 4)]
     printed = capsys.readouterr().out

@@ -12,7 +12,9 @@ from places import ROOT
 from angels_share.flags import parse
 from angels_share.training_flags import training_flags
 from distil_trainer.cli import PRETRAIN
-from eval_harness.cli import COMMANDS, command
+from distil_trainer.cli import PROGRAM as DISTIL_TRAINER
+from eval_harness.cli import PROGRAM as EVAL_HARNESS
+from eval_harness.cli import command
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md",
              "CODE_OF_CONDUCT.md",
@@ -25,10 +27,14 @@ SCRIPTS = {
     "run_glue": command("glue"),
     "run_squad_distill": command("squad"),
 }
-HARNESS = {name: command(name) for name in COMMANDS}
+PROGRAMS = {
+    (program.name, name): program.command(name)
+    for program in (DISTIL_TRAINER, EVAL_HARNESS)
+    for name in program.commands
+}
 FLAGS = {
     name
-    for each in (*SCRIPTS.values(), *HARNESS.values())
+    for each in (*SCRIPTS.values(), *PROGRAMS.values())
     for flag in each.flags
     for name in (flag.name, flag.alias)
 } | {"config", "help", "help_all"}
@@ -66,15 +72,17 @@ def lines_of_commands(name):
     yield from (code for code in mentioned if " --" in code or code.startswith("make "))
 
 
-OURS = re.compile(r"(?:python|torchrun [^.]+) (?:(run_\w+)\.py|-m eval_harness (\w+))")
+OURS = re.compile(
+    r"(?:python|torchrun [^.]+) (?:(run_\w+)\.py|-m (distil_trainer|eval_harness) (\w+))"
+)
 
 
 def as_ours(line):
     """The command and its words, if a line is a whole command of ours; else None."""
     if not (found := OURS.match(line)):
         return None
-    script, name = found.groups()
-    each = SCRIPTS.get(script) or HARNESS.get(name)
+    script, program, name = found.groups()
+    each = SCRIPTS.get(script) or PROGRAMS.get((program, name))
     assert each, f"no such command: {line}"
     return each, shlex.split(line[found.end() :], comments=True)
 

@@ -22,17 +22,20 @@ WITH_TORCH = (
 """All of the harness's torch."""
 TORCH_FREE = sorted({
     "distil_trainer.cli",
+    "distil_trainer.commands.export",
+    "distil_trainer.commands.prune",
     "distil_trainer.recipe",
     "distil_trainer.training.honoured",
     "eval_harness.speed.bench_process",
     *(name for package in ("angels_share", "eval_harness")
       for name in map(module_of, files_of(package)) if not name.startswith(WITH_TORCH)),
 })  # fmt: skip
-# Imported by what we import: Trainer doesn't start without accelerate, and pandas writes markdown
-# through tabulate.
-NEEDED_BY_OTHERS = {"accelerate", "tabulate"}
+# Imported by what we import: Trainer needs accelerate, the exporter onnxscript, and pandas
+# writes markdown through tabulate.
+NEEDED_BY_OTHERS = {"accelerate", "onnxscript", "tabulate"}
 # What Python imports, where pip calls it something else.
-IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub",
+               "onnx-ir": "onnx_ir"}  # fmt: skip
 MOST_MODULES = 20
 
 
@@ -128,7 +131,8 @@ def test_root_scripts_only_call_an_entry_point(script):
 def test_dependencies_are_exactly_what_is_imported():
     """Prevents a dependency that nothing uses, and an import that nobody declared."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["report"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["report"], *extras["export"]]
     declared = {line.split(">")[0].strip() for line in lines}
     modules = {IMPORTED_AS.get(name, name) for name in declared}
     ours = [path for package in (*PACKAGES, "tests") for path in files_of(package)]

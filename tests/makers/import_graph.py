@@ -16,7 +16,8 @@ PACKAGES = ("angels_share", "distil_trainer", "eval_harness")
 WINGS = {
     "angels_share": ("angels_share",),
     "distil_trainer": (
-        "cli", "pretrain", "chosen_student", "harness", "training", "objectives", "models", "data",
+        "__main__", "cli", "commands", "smaller", "pretrain", "chosen_student", "harness",
+        "training", "objectives", "models", "data",
         "recipe",
     ),
     "eval_harness": (

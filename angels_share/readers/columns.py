@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from angels_share import text_files
 from angels_share.errors import UserError
-from angels_share.text_files import TABLE_ENDINGS, fault_in_text
+from angels_share.readers import text_files
+from angels_share.readers.text_files import TABLE_ENDINGS, fault_in_text
 
 IDS = ("idx", "index", "id")
 """Columns that identify a row, if a file has one of them."""
@@ -99,6 +99,32 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = 
         raise UserError(f"{path}: unsupported file type; use one of {', '.join(_READERS)}")
     others = [name for name in optional if name not in required]
     return require_rows(_READERS[path.suffix](path, required, others))
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a file's columns; of JSON objects, those of the first.
+
+    Raises:
+        UserError: the file is missing, or has no rows.
+    """
+    if path.suffix not in _READERS:
+        raise UserError(f"{path}: unsupported file type; use one of {', '.join(_READERS)}")
+    if path.suffix == ".parquet":
+        return tuple(text_files.open_parquet(path).schema_arrow.names)
+    if path.suffix == ".json":
+        found = text_files.read_json(path)
+        first = found[0] if isinstance(found, list) and found else {}
+    else:
+        readers = {
+            ".csv": text_files.read_csv,
+            ".tsv": text_files.read_tsv,
+            ".jsonl": text_files.read_jsonl,
+        }
+        _, first = next(iter(readers[path.suffix](path)), (1, ()))
+    names = tuple(map(str, first)) if isinstance(first, (dict, list)) else ()
+    if not names:
+        raise UserError(f"{path}: has no columns")
+    return names
 
 
 def require_rows(columns: Columns) -> Columns:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from angels_share import text_files
 from angels_share.errors import UserError
-from angels_share.text_files import (
+from angels_share.readers import text_files
+from angels_share.readers.text_files import (
     fault_in_text,
     open_parquet,
     read_csv,

@@ -1,0 +1,1 @@
+"""Strict readers of files: rows as they come, or columns by their names."""

@@ -1,0 +1,99 @@
+"""An exported file beside the model that it was made from, on real rows or on seeded ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from angels_share.errors import UserError
+from angels_share.inputs import chosen, inputs_of
+from distil_trainer.smaller.onnx_file import OnnxModel
+from distil_trainer.smaller.rows import Row
+
+SEEDED = 32
+"""How many rows are drawn where no data are given."""
+
+
+@dataclass
+class Comparison:
+    """How far a file's outputs are from the model's."""
+
+    data: str
+    rows: int = 0
+    largest_difference: float = 0.0
+    """Of a logit."""
+    answers: int = 0
+    equal_answers: int = 0
+
+    @property
+    def share_of_equal_answers(self) -> float:
+        """Of all answers: classes of rows or tokens, starts and ends, next or hidden tokens."""
+        return self.equal_answers / self.answers if self.answers else 1.0
+
+    def add(self, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+        """Add one output of one row, without padding: [..., classes]."""
+        if ours.shape != theirs.shape:
+            raise UserError(f"the file's output is {theirs.shape} and the model's {ours.shape}")
+        difference = np.abs(ours - theirs)
+        # NaN is no number's equal, and must not be lost in a maximum.
+        worst = float(difference.max(initial=0.0)) if not np.isnan(difference).any() else np.inf
+        self.largest_difference = max(self.largest_difference, worst)
+        self.answers += int(np.prod(ours.shape[:-1]))
+        if ours.shape[-1] == 1:  # a regression has no classes; its answer is the number, rounded
+            self.equal_answers += int((np.round(ours, 1) == np.round(theirs, 1)).sum())
+        else:
+            self.equal_answers += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+
+    def record(self) -> dict[str, Any]:
+        """Return it for a record."""
+        return {
+            "data": self.data,
+            "rows": self.rows,
+            "largest_difference": self.largest_difference,
+            "answers": self.answers,
+            "share_of_equal_answers": round(self.share_of_equal_answers, 4),
+        }
+
+
+def compare(
+    model: PreTrainedModel, exported: OnnxModel, rows: Sequence[Row], data: str
+) -> Comparison:
+    """Return how far a file's outputs are from the model's, one row at a time.
+
+    A row alone has no padding, and in an int8 file no neighbours whose size would decide how its
+    numbers are rounded.
+
+    Args:
+        model: the model that the file was made from.
+        exported: the file.
+        rows: the fields of each row.
+        data: what the rows are, for the record.
+    """
+    comparison, names = Comparison(data, len(rows)), inputs_of(model)
+    model.eval()
+    for row in rows:
+        batch = {name: torch.tensor([list(value)]) for name, value in row.items()}
+        with torch.inference_mode():
+            inputs: dict[str, Any] = dict(chosen(batch, names))
+            output = model(**inputs)
+        theirs = exported.run({name: value.numpy() for name, value in batch.items()})
+        for name in exported.outputs:
+            logits = output[name][0].numpy()
+            comparison.add(logits, theirs[name][0])
+    return comparison
+
+
+def seeded_rows(model: PreTrainedModel, max_length: int) -> list[Row]:
+    """Return rows of tokens drawn at random, of lengths from 1 to 64."""
+    generator = np.random.default_rng(0)
+    longest = min(64, max_length)
+    rows: list[Row] = []
+    for length in np.linspace(1, longest, SEEDED, dtype=int):
+        ids = generator.integers(model.config.vocab_size, size=length).tolist()
+        ones, zeros = [1] * len(ids), [0] * len(ids)
+        rows.append({"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros})
+    return rows

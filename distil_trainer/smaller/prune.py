@@ -1,0 +1,269 @@
+"""The work of `python -m distil_trainer prune`: scores on data, cuts, what is left, its record."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tqdm
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from angels_share.errors import UserError
+from angels_share.files import sha256_of_file
+from angels_share.hub.fetch import model_folder
+from angels_share.hub.locate import locate
+from angels_share.model_files import WEIGHTS
+from angels_share.student_record import LINEAGE, add_step, read_record
+from angels_share.tokenizing import load_tokenizer
+from angels_share.untrusted import quiet_transformers
+from distil_trainer.models.families import family_of
+from distil_trainer.models.importance import Importance, measure_importance
+from distil_trainer.models.loading import load_as_saved
+from distil_trainer.models.pruning import Sizes, check_sizes, prune
+from distil_trainer.objectives.losses import IGNORED
+from distil_trainer.smaller.rows import Rows, longest_of, read_rows
+from distil_trainer.smaller.scores import scorer
+
+_HIDDEN = 0.15
+"""Of a masked language model's tokens, for scores by labels."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is cut, to which shares, and by which scores.
+
+    Attributes:
+        model: folder, short name or Hub id.
+        folder: where what is left is saved.
+        ffn: share of each layer's neurons that is kept.
+        heads: share of each layer's heads, where a head's size is a setting of its own.
+        width: share of the hidden size; elsewhere also of the heads.
+        scores: the first cut's score, and that of the others.
+        data: rows to score on; None for random cuts.
+        text_columns: the columns of their text.
+        label_column: the column of their labels.
+        iterations: number of cuts.
+        rows: how many rows at most.
+        batch_size: rows per batch.
+        seed: of drawn labels, dropout and random cuts.
+    """
+
+    model: str
+    folder: Path
+    ffn: float
+    heads: float
+    width: float
+    scores: tuple[str, str]
+    data: Path | None
+    text_columns: Sequence[str]
+    label_column: str
+    iterations: int
+    rows: int
+    batch_size: int
+    seed: int
+
+
+def prune_model(request: Request) -> str:
+    """Cut a model, save what is left with its tokenizer and record, and return a line about it.
+
+    Raises:
+        UserError: the model or the data aren't there, or the model can't be cut to these sizes.
+    """
+    began = time.perf_counter()
+    source = model_folder(locate(request.model))
+    original = load_as_saved(request.model)
+    family_of(original)
+    old = Sizes.of(original)
+    steps = [_sizes(request, original, number) for number in range(1, request.iterations + 1)]
+    for sizes in steps:
+        check_sizes(original.config, sizes)
+    tokenizer = load_tokenizer(request.model)
+    batches = [] if request.data is None else _batches(request, original, tokenizer)
+    generator = torch.Generator().manual_seed(request.seed)
+    model = original
+    for number, sizes in enumerate(steps):
+        name = request.scores[min(number, 1)]
+        if name == "random":
+            importance = _random(model, generator)
+        else:
+            importance = _measured(name, model, original, batches, generator)
+        model = prune(model, sizes, importance)
+    request.folder.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        model.save_pretrained(request.folder)
+    tokenizer.save_pretrained(request.folder)
+    _record(request, source, old, steps[-1], time.perf_counter() - began)
+    before, after = (each.num_parameters() / 1e6 for each in (original, model))
+    return f"{request.folder}: {after:.1f} of {before:.1f} M parameters, {_described(steps[-1])}"
+
+
+def _described(sizes: Sizes) -> str:
+    heads = f"{sizes.heads} head{'' if sizes.heads == 1 else 's'}"
+    return f"hidden size {sizes.width}, {heads}, feed-forward width {sizes.ffn} in each layer"
+
+
+def _sizes(request: Request, model: PreTrainedModel, number: int) -> Sizes:
+    """Return the sizes after a cut; the shares shrink by equal factors from cut to cut.
+
+    Raises:
+        UserError: heads are named where width decides them.
+    """
+    old, progress = Sizes.of(model), number / request.iterations
+    size = family_of(model).head_size(model.config)
+    ffn = max(round(old.ffn * request.ffn**progress), 1)
+    if getattr(model.config, "head_dim", None) is None:
+        if request.heads != 1:
+            raise UserError(
+                f"--heads {request.heads:g}: a {model.config.model_type}'s heads are as wide as "
+                "the hidden size divided by their number, so a plain config can't have fewer of "
+                "that width: use --width, which cuts both"
+            )
+        heads = max(round(old.heads * request.width**progress), 1)
+        groups = max(old.key_value_heads * heads // old.heads, 1)
+        return Sizes(heads * size, heads - heads % groups, groups, ffn)
+    groups = max(round(old.key_value_heads * request.heads**progress), 1)
+    heads = groups * (old.heads // old.key_value_heads)
+    width = max(round(old.width * request.width**progress), 1)
+    return Sizes(width, heads, groups, ffn)
+
+
+def _batches(request: Request, model: PreTrainedModel, tokenizer: Any) -> list[dict[str, Tensor]]:
+    assert request.data is not None
+    kind = type(model).__name__
+    by_labels = "labels" in request.scores
+    if by_labels and not kind.endswith(("ForSequenceClassification", "ForMaskedLM", *_CAUSAL)):
+        raise UserError(f"--score labels: a {kind} is scored without labels: use output or fisher")
+    named = by_labels and kind.endswith("ForSequenceClassification")
+    found = read_rows(
+        request.data,
+        tokenizer,
+        request.text_columns,
+        max_length=longest_of(model),
+        limit=request.rows,
+        beside=request.label_column if named else None,
+    )
+    labels = _labels(found, model) if named else None
+    batches = []
+    for start in range(0, len(found.rows), request.batch_size):
+        rows = found.rows[start : start + request.batch_size]
+        batch = _padded(rows, tokenizer.pad_token_id or 0)
+        if labels is not None:
+            batch["labels"] = labels[start : start + request.batch_size]
+        elif by_labels:
+            batch = _with_hidden_words(batch, tokenizer, kind, request.seed + start)
+        batches.append(batch)
+    return batches
+
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def _labels(found: Rows, model: PreTrainedModel) -> Tensor:
+    """Return a column's labels as class numbers, or as numbers for a regression.
+
+    Raises:
+        UserError: a cell is neither.
+    """
+    cells, names = found.beside or (), model.config.label2id
+    if model.config.num_labels == 1:
+        try:
+            return torch.tensor([float(cell) for cell in cells])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{found.where}: a label isn't a number: {error}") from error
+    classes = []
+    for row, cell in enumerate(cells, 1):
+        number = names.get(str(cell), cell)
+        try:
+            number = int(number)
+        except (TypeError, ValueError):
+            number = -1
+        if not 0 <= number < model.config.num_labels:
+            raise UserError(
+                f"{found.where}: row {row}: label {cell!r} is none of the model's classes, "
+                f"{', '.join(names)}"
+            )
+        classes.append(number)
+    return torch.tensor(classes)
+
+
+def _padded(rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
+    width = max(len(row["input_ids"]) for row in rows)
+    fill = {"input_ids": pad_id, "attention_mask": 0, "token_type_ids": 0}
+    return {
+        name: torch.tensor([[*row[name], *[fill[name]] * (width - len(row[name]))] for row in rows])
+        for name in rows[0]
+    }
+
+
+def _with_hidden_words(
+    batch: dict[str, Tensor], tokenizer: Any, kind: str, seed: int
+) -> dict[str, Tensor]:
+    """Return a language model's batch with its labels: hidden words, or the next tokens."""
+    ids, attended = batch["input_ids"], batch["attention_mask"].bool()
+    if kind.endswith(_CAUSAL):
+        following = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=IGNORED)
+        seen = torch.nn.functional.pad(attended[:, 1:], (0, 1), value=False)
+        return {**batch, "labels": following.masked_fill(~seen, IGNORED)}
+    generator = torch.Generator().manual_seed(seed)
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen = (torch.rand(ids.shape, generator=generator) < _HIDDEN) & attended & ~special
+    hidden = ids.masked_fill(chosen, tokenizer.mask_token_id)
+    return {**batch, "input_ids": hidden, "labels": ids.masked_fill(~chosen, IGNORED)}
+
+
+def _measured(
+    name: str,
+    model: PreTrainedModel,
+    original: PreTrainedModel,
+    batches: Sequence[dict[str, Tensor]],
+    generator: torch.Generator,
+) -> Importance:
+    chosen = scorer(name, model, original, generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())  # of dropout
+        return measure_importance(
+            model, _shown(name, batches), chosen.loss, squared=chosen.is_squared
+        )
+
+
+def _shown(name: str, batches: Sequence[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    return iter(tqdm.tqdm(batches, desc=f"scores by {name}", leave=False, delay=5))
+
+
+def _random(model: PreTrainedModel, generator: torch.Generator) -> Importance:
+    """Return scores that are drawn: what the others have to beat."""
+    sizes, depth = Sizes.of(model), len(family_of(model).layers(model))
+    shapes = ((depth, sizes.heads), (depth, sizes.ffn), (sizes.width,))
+    return Importance(
+        *(torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    )
+
+
+def _record(request: Request, source: Path, old: Sizes, new: Sizes, seconds: float) -> None:
+    weights = source / WEIGHTS
+    step = {
+        "what": "prune",
+        "file": WEIGHTS,
+        "from": {
+            "name": Path(request.model).name,
+            "sha256": sha256_of_file(weights) if weights.is_file() else None,
+        },
+        "sha256": sha256_of_file(request.folder / WEIGHTS),
+        "bytes": (request.folder / WEIGHTS).stat().st_size,
+        "settings": {
+            "scores": list(dict.fromkeys(request.scores)),
+            "data": request.data.name if request.data else None,
+            "rows": request.rows if request.data else None,
+            "iterations": request.iterations,
+            "seed": request.seed,
+            "sizes": {"from": old._asdict(), "to": new._asdict()},
+        },
+        "seconds": round(seconds, 1),
+    }
+    for earlier in read_record(source).get(LINEAGE, []):
+        if earlier.get("file") == WEIGHTS:  # not its exported files, which stay where they are
+            add_step(request.folder, earlier)
+    add_step(request.folder, step)

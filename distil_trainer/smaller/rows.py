@@ -1,0 +1,79 @@
+"""Rows of a file as a model reads them: what an export is checked on, and a cut is scored on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from angels_share.errors import UserError
+from angels_share.inputs import positions_of
+from angels_share.readers.columns import column_names, read_columns
+
+Row = Mapping[str, Sequence[int]]
+
+_COLUMNS = (
+    ("text",), ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis"),
+    ("question1", "question2"), ("question", "context"), ("question", "sentence"), ("tokens",),
+)  # fmt: skip
+"""Columns that are looked for, in this order, where none are named."""
+_LONGEST = 512
+
+
+class Rows(NamedTuple):
+    """Tokenized rows, and the cells of a column beside them."""
+
+    rows: Sequence[Row]
+    beside: Sequence[Any] | None
+    where: str
+
+
+def longest_of(model: Any) -> int:
+    """Return the length in tokens at which a model's rows are cut: what it reads, 512 at most."""
+    found = positions_of(model) or getattr(model.config, "max_position_embeddings", None)
+    return min(found or _LONGEST, _LONGEST)
+
+
+def read_rows(
+    path: Path,
+    tokenizer: Any,
+    columns: Sequence[str],
+    *,
+    max_length: int,
+    limit: int,
+    beside: str | None = None,
+) -> Rows:
+    """Return the first rows of a csv, tsv, json, jsonl or parquet file.
+
+    Args:
+        path: the file.
+        tokenizer: the model's tokenizer.
+        columns: the column of the text, or the two of a pair; empty for the first that are usual.
+        max_length: the length in tokens at which rows are cut.
+        limit: how many rows are taken.
+        beside: a column that is returned as it is.
+
+    Raises:
+        UserError: the file can't be read, or has no such columns.
+    """
+    names = tuple(columns) or _usual(path)
+    if len(names) > 2:
+        raise UserError(f"--text_columns {' '.join(names)}: a model reads one text or a pair")
+    read = read_columns(path, [*names, *([beside] if beside else [])])
+    words = names == ("tokens",) or isinstance(read.cells[names[0]][0], (list, tuple))
+    texts = [list(read.cells[name] if words else read.texts(name))[:limit] for name in names]
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
+    fields = [name for name in _FIELDS if name in encoded]
+    rows = [{name: encoded[name][index] for name in fields} for index in range(len(texts[0]))]
+    return Rows(rows, read.cells[beside][:limit] if beside else None, str(path))
+
+
+_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def _usual(path: Path) -> tuple[str, ...]:
+    present = column_names(path)
+    for names in _COLUMNS:
+        if all(name in present for name in names):
+            return names
+    raise UserError(
+        f"{path}: name the columns of its text with --text_columns; it has {', '.join(present)}"
+    )

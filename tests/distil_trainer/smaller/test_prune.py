@@ -1,0 +1,192 @@
+"""`python -m distil_trainer prune`: scores, sizes, what is saved, what is refused."""
+
+import json
+
+import pytest
+import tiny
+import torch
+import transformers
+
+from angels_share.cli import run_command
+from distil_trainer.commands import prune as command
+from distil_trainer.models.families import family_of
+from distil_trainer.models.importance import measure_importance
+from distil_trainer.models.pruning import Sizes
+from distil_trainer.smaller.scores import scorer
+
+CLASSIFIER = transformers.BertForSequenceClassification
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A fine-tuned model's folder, and rows of its task."""
+    model = tiny.shaken(tiny.bert(model_class=CLASSIFIER))
+    model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    tiny.folder(tmp_path / "model", model, tiny.wordpiece())
+    lines = [" ".join(line.replace(",", "").split()[:9]) for line in tiny.LINES * 4]
+    rows = [f"{line},{'good' if n % 2 else 'bad'}" for n, line in enumerate(lines)]
+    (tmp_path / "rows.csv").write_text("\n".join(["sentence,label", *rows]))
+    return tmp_path
+
+
+def prune(world, *words, model="model", out="out", data="rows.csv"):
+    given = ["--data", str(world / data)] if data else []
+    return run_command(
+        command.COMMAND, [str(world / model), "--output_dir", str(world / out), *given, *words]
+    )
+
+
+def saved(world, out="out", kind=transformers.AutoModelForSequenceClassification):
+    return kind.from_pretrained(world / out)
+
+
+@pytest.mark.parametrize(
+    "score", [["labels"], ["output"], ["fisher"], ["random"], ["fisher", "kl"]], ids="-".join
+)
+def test_every_score_cuts_to_the_sizes_asked_for(world, score, capsys):
+    """Prevents a score that nobody can use, and a folder that plain transformers can't load."""
+    iterations = "2" if len(score) == 2 else "1"
+    data = None if score == ["random"] else "rows.csv"
+    words = ["--ffn", "0.5", "--width", "0.5", "--score", *score, "--iterations", iterations]
+    assert prune(world, *words, data=data) == 0
+    assert Sizes.of(saved(world)) == Sizes(16, 1, 1, 32)
+    assert "hidden size 16, 1 head, feed-forward width 32" in capsys.readouterr().out
+    (step,) = json.loads((world / "out" / "distil.json").read_text())["lineage"]
+    assert step["settings"]["scores"] == score
+    assert step["settings"]["data"] == data
+    assert len(step["from"]["sha256"]) == len(step["sha256"]) == 64
+    assert transformers.AutoTokenizer.from_pretrained(world / "out")("a")["input_ids"]
+
+
+def test_the_same_again_gives_the_same_bits(world):
+    """Prevents a cut that can't be repeated: of drawn labels, dropout or random scores."""
+    for score in (["output"], ["fisher"], ["labels"]):
+        for out in ("one", "two"):
+            assert prune(world, "--ffn", "0.5", "--score", *score, out=f"{out}-{score[0]}") == 0
+        one, two = (saved(world, f"{out}-{score[0]}").state_dict() for out in ("one", "two"))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_second_cut_keeps_the_first_ones_line(world):
+    """Prevents a lineage that forgets where a model came from."""
+    assert prune(world, "--ffn", "0.5") == 0
+    assert prune(world, "--ffn", "0.5", model="out", out="again") == 0
+    first, second = json.loads((world / "again" / "distil.json").read_text())["lineage"]
+    assert second["from"]["sha256"] == first["sha256"]
+    assert Sizes.of(saved(world, "again")).ffn == 16
+
+
+KINDS = {
+    "masked": (tiny.bert, {}),
+    "causal": (tiny.gpt2, {}),
+    "questions": (tiny.bert, {"model_class": transformers.BertForQuestionAnswering}),
+    "tokens": (tiny.bert, {"model_class": transformers.BertForTokenClassification}),
+    "regression": (tiny.bert, {"model_class": CLASSIFIER, "num_labels": 1}),
+    "grouped": (tiny.qwen3, {"num_attention_heads": 4, "num_key_value_heads": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("score", ["output", "fisher", "labels"])
+def test_models_with_other_heads(world, kind, score, capsys):
+    """Prevents a head whose loss is a shape error, or is silently that of another."""
+    make, settings = KINDS[kind]
+    model = tiny.shaken(make(**settings))
+    name = {"gpt2": "gpt2", "qwen3": "qwen3"}.get(model.config.model_type, "bert")
+    tiny.folder(world / kind, model, tiny.tokenizer_for(name))
+    cut = ["--ffn", "0.5"] + (["--heads", "0.5"] if kind == "grouped" else [])
+    rows = (world / "rows.csv").read_text().splitlines()
+    numbers = [rows[0], *(f"{row.rpartition(',')[0]},1.5" for row in rows[1:])]
+    (world / "numbers.csv").write_text("\n".join(numbers))
+    status = prune(world, *cut, "--score", score, model=kind, data="numbers.csv")
+    if score == "labels" and kind in ("questions", "tokens"):
+        assert status == 2
+        assert "use output or fisher" in capsys.readouterr().err
+        return
+    assert status == 0
+    pruned = saved(world, kind=type(model))
+    assert Sizes.of(pruned).ffn == Sizes.of(model).ffn // 2
+    if kind == "grouped":
+        assert Sizes.of(pruned)[1:3] == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "data", "said"),
+    [
+        ([], "rows.csv", "nothing to cut"),
+        (["--ffn", "0"], "rows.csv", "must be above 0 and at most 1"),
+        (["--ffn", "0.5", "--score", "kl"], "rows.csv", "its gradient zero"),
+        (["--ffn", "0.5", "--score", "fisher", "kl"], "rows.csv", "with one iteration"),
+        (["--ffn", "0.5"], None, "scores are measured on --data"),
+        (["--ffn", "0.5", "--score", "random"], "rows.csv", "random draws need no --data"),
+        (["--heads", "0.5"], "rows.csv", "use --width, which cuts both"),
+        (["--ffn", "0.5", "--text_columns", "txt"], "rows.csv", "no column 'txt'"),
+        (["--ffn", "0.5", "--score", "labels", "--label_column", "x"], "rows.csv", "no column 'x'"),
+        (["--ffn", "0.5"], "rows.txt", "unsupported file type"),
+    ],
+)
+def test_bad_input_is_one_line(world, capsys, words, data, said):
+    """Prevents a traceback, or a folder with half a model in it."""
+    (world / "rows.txt").write_text("a\n")
+    assert prune(world, *words, data=data) == 2
+    assert said in capsys.readouterr().err.strip()
+    assert not (world / "out" / "config.json").exists()
+
+
+def test_a_label_that_the_model_does_not_know(world, capsys):
+    """Prevents another task's data from deciding what is important."""
+    rows = (world / "rows.csv").read_text().replace("good", "excellent")
+    (world / "rows.csv").write_text(rows)
+    assert prune(world, "--ffn", "0.5", "--score", "labels") == 2
+    assert "row 2: label 'excellent' is none of the model's classes, bad, good" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_folder_with_a_model_is_not_overwritten(world, capsys):
+    """Prevents a cut that replaces the model it was made from."""
+    assert prune(world, "--ffn", "0.5", out="model") == 2
+    assert "holds a model" in capsys.readouterr().err
+
+
+def batch_of(model, copies=1):
+    ids = torch.tensor([[5, 9, 31, 77, 12]] * copies)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def scores_by(name, model, original, batch, seed=0):
+    chosen = scorer(name, model, original, torch.Generator().manual_seed(seed))
+    return measure_importance(model, [batch], chosen.loss, squared=chosen.is_squared)
+
+
+def test_kl_has_no_slope_at_the_model_itself():
+    """Why `--score kl` is refused at first: what it ranks there is rounding."""
+    model = tiny.shaken(tiny.bert(model_class=CLASSIFIER))
+    batch = batch_of(model)
+    kl = scores_by("kl", model, model, batch)
+    labels = scores_by("labels", model, model, {**batch, "labels": torch.tensor([1])})
+    assert kl.neurons.max() < 1e-5 * labels.neurons.max()
+    other = tiny.shaken(tiny.bert(model_class=CLASSIFIER, seed=3))
+    assert scores_by("kl", model, other, batch).neurons.max() > 1e-3 * labels.neurons.max()
+
+
+def test_fisher_is_the_second_derivative_of_kl():
+    """Catches labels drawn from anything but the model, and slopes that aren't squared."""
+    model = tiny.shaken(tiny.bert(layers=2, model_class=CLASSIFIER)).double()
+    found = scores_by("fisher", model, model, batch_of(model, copies=6000))
+    family, step = family_of(model), 1e-3
+    out = family.layers(model)[1].get_submodule(family.layer.attention_output)
+    for head in (0, 1):
+        columns, before = slice(head * 16, head * 16 + 16), out.weight.detach().clone()
+
+        def log_probabilities(factor, columns=columns, before=before):
+            with torch.no_grad():
+                out.weight.copy_(before)
+                out.weight[:, columns] *= factor
+                logits = model(**batch_of(model)).logits
+                out.weight.copy_(before)
+            return logits.log_softmax(-1)
+
+        here, there = log_probabilities(1.0), log_probabilities(1 + step)
+        second = 2 * (here.exp() * (here - there)).sum().item() / step**2
+        assert found.heads[1, head].item() == pytest.approx(second, rel=0.1)
