@@ -53,7 +53,7 @@ def test_what_is_looked_for_is_what_is_declared():
             "run_squad_distill",
             "distil_trainer",
             "eval_harness",
-        )  # fmt: skip
+        )
     }
     assert all(callable(getattr(start, name)) for name in project["scripts"])
 
