@@ -36,13 +36,13 @@ from angels_share.training_flags import training_flags
 from eval_harness.commands.carry_out import carry_out
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
 from eval_harness.sweep.plan import MODELS, Plan
 from eval_harness.tables.cells import mean_cell, tasks_with_results, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.row import Row
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import load_results as load_rows
 from eval_harness.tables.write import make_tables
 from eval_harness.tasks.custom import make_task

@@ -10,6 +10,7 @@ from angels_share.names import REPO_ID
 from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, Invalid
+from eval_harness.rows.row import Cell, Row
 from eval_harness.runs.run import Model
 from eval_harness.tables.cells import (
     RETAINED,
@@ -24,7 +25,6 @@ from eval_harness.tables.cells import (
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.retained import ComparedRow
-from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.table import text_of
 from eval_harness.tables.table1 import table1
 from eval_harness.tables.table2 import columns_of_tasks

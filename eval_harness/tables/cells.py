@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from eval_harness.rows.row import Cell, Row
 from eval_harness.tables.comparison import sum_of_medians
-from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.table import Named, Number, Published
 from eval_harness.tasks.registry import GLUE, TASKS
 

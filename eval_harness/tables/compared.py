@@ -22,6 +22,8 @@ from eval_harness.intervals.differences import (
     mean_difference,
 )
 from eval_harness.results.store import InvalidResult
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.runs.models import folder_name
 from eval_harness.tables.cells import mean_cell, score_cell, tasks_with_results, titles_of
 from eval_harness.tables.comparison import (
@@ -33,8 +35,6 @@ from eval_harness.tables.comparison import (
 )
 from eval_harness.tables.formats import to_markdown
 from eval_harness.tables.notes import cell_notes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import STAND_IN, Number, Table, Value
 from eval_harness.tables.table0 import LEVEL, TOLD, details_of, difference_text
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, short_name_of
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import count_of, mean_cell, name_cell, tasks_of_mean, title_of
 from eval_harness.tables.further_tasks import OF_XNLI, languages_of
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.paper import footnotes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import Published, Table, Value, stand_in_first
 from eval_harness.tasks.registry import GLUE, LANGUAGES, TASKS
 

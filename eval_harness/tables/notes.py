@@ -7,10 +7,10 @@ from functools import partial
 from operator import eq
 
 from eval_harness.results.record import TaskResult
+from eval_harness.rows.labels import format_setting
+from eval_harness.rows.row import Cell, Row
 from eval_harness.runs.settings import FINE_TUNING
 from eval_harness.tables.cells import titles_of
-from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import format_setting
 from eval_harness.tables.table import STAND_IN
 from eval_harness.tasks.registry import MISMATCHED, TASKS
 

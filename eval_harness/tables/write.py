@@ -13,14 +13,14 @@ from eval_harness.results.probes import PROBES
 from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.results.verify import agreeing
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.further_tasks import entities_table, xnli_table
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.probed import Probed, load_probed
 from eval_harness.tables.retained import ComparedRow, compare_with_teacher
-from eval_harness.tables.row import Row
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
 from eval_harness.tables.table0 import table0
 from eval_harness.tables.table1 import custom_table, table1

@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import count, product
 from typing import Any
 
-from eval_harness.tables.row import Row
+from eval_harness.rows.row import Row
 
 _LONGEST = 30
 """Characters of a label that is shown whole: a short name with one setting."""

@@ -16,8 +16,8 @@ from typing import Any
 from angels_share.files import hash_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, Found, Invalid
-from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import add_labels
+from eval_harness.rows.labels import add_labels
+from eval_harness.rows.row import Cell, Row
 from eval_harness.tasks.registry import TASKS
 
 _SECOND = {task.name: task.second for task in TASKS if task.second}
