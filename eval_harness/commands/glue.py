@@ -23,20 +23,24 @@ from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_DIR,
     DATA_REVISION,
+    EVAL_ONLY,
     MODEL,
     NO_TEACHER_CACHE,
     OTHER_SCRIPTS,
     SWEEP,
     TEMPERATURE,
+    evaluation_alone,
     shared_settings,
 )
 from eval_harness.publish.models import destinations
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
+from eval_harness.runs.language_models import settings_for
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import training_use
 from eval_harness.sweep.plan import Experiment, Plan, lacks_outputs, plan
+from eval_harness.tasks.kinds import PERPLEXITY
 from eval_harness.tasks.lookup import tasks_named
 from eval_harness.tasks.registry import TASKS, Task
 
@@ -44,6 +48,7 @@ from eval_harness.tasks.registry import TASKS, Task
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     (planned,) = plans(options)
+    _say_context(planned)
     if options.dry_run:
         return show(planned, options)
     places = destinations(planned, options)
@@ -87,20 +92,49 @@ def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experim
                 f"--choose best: {task.title} is judged on test sets alone, where no epoch may be "
                 "chosen"
             )
-    given = dict(options.training)
-    if options.max_seq_length is not None:
-        given["max_seq_length"] = options.max_seq_length
+        if options.teacher and task.kind == PERPLEXITY:
+            raise UserError(
+                f"--teacher: {task.title} is plain text, on which run_pretrain_distill.py distils; "
+                "its students are judged here without --teacher"
+            )
     folder = Path(options.data_dir).expanduser().resolve() if options.data_dir else None
     weights = ("alpha_ce", "alpha_task", "temperature")
     return Experiment(
         program=_NAME,
         tasks=tasks,
-        given=given,
+        given={**options.training, **_lengths(options, tasks)},
         distillation={name: options.values[name] for name in weights},
         data_dir=str(folder) if folder else None,
         predict_test=options.predict_test,
-        **shared_settings(options),
+        **{**shared_settings(options), **evaluation_alone(options)},
     )
+
+
+def _lengths(options: Options, tasks: Sequence[Task]) -> dict[str, int]:
+    """Return the given lengths; refuse one that no task has."""
+    names = ("max_seq_length", "context", "stride")
+    given = {name: options.values[name] for name in names if options.values[name] is not None}
+    for name in given:
+        if not any(name in task.kind.lengths for task in tasks):
+            instead = "--context" if name == "max_seq_length" else "--max_seq_length"
+            raise UserError(f"--{name}: none of these tasks has it; theirs is {instead}")
+    return given
+
+
+def _say_context(planned: Plan) -> None:
+    """Say where a model reads less at a time than the default."""
+    for task in planned.tasks:
+        if task.kind != PERPLEXITY:
+            continue
+        for model in planned.models:
+            given = planned.experiment.given_for(task)
+            wanted = {**task.fine_tuning, **given}
+            found = settings_for(model, wanted, given)
+            if (found["context"], found["stride"]) != (wanted["context"], wanted["stride"]):
+                sys.stderr.write(
+                    f"{_NAME}: {model.name} on {task.title}: context {found['context']}, stride "
+                    f"{found['stride']}, since it reads no more at a time\n"
+                )
 
 
 def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
@@ -147,6 +181,21 @@ COMMAND = Command(
             int,
             check=above_zero,
         ),
+        Flag(
+            "context",
+            "perplexity: tokens that a model reads at a time, as a block of training has [1024, or "
+            "as many as it can]",
+            int,
+            check=above_zero,
+        ),
+        Flag(
+            "stride",
+            "perplexity: tokens by which the window moves: each but a document's first sees at "
+            "least context - stride before it [512]",
+            int,
+            check=above_zero,
+        ),
+        EVAL_ONLY,
         Flag("predict_test", "also predict the test splits, as files for GLUE's server", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
@@ -160,6 +209,7 @@ COMMAND = Command(
         "python run_glue.py --model distilbert --teacher bert --tasks rte mrpc",
         "python run_glue.py --model distilbert-cased --tasks conll2003 --data_dir conll",
         "python run_glue.py --model distilmbert --tasks xnli",
+        "python run_glue.py --model distilgpt2 --tasks wikitext-2-raw --eval_only",
     ),
     training=training_use([task for task in TASKS if task.kind.command == _NAME]),
     instead={

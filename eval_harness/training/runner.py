@@ -25,10 +25,10 @@ from eval_harness.data.token_rows import TokenRows
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
-from eval_harness.tasks.registry import CUSTOM
+from eval_harness.tasks.registry import TASKS
 from eval_harness.training.encoding import Collator
 from eval_harness.training.evaluation import Evaluator
-from eval_harness.training.fine_tuner import Report, train
+from eval_harness.training.fine_tuner import Report, place, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
 from eval_harness.training.provenance import provenance_on
 from eval_harness.training.tracking import tracked
@@ -139,6 +139,10 @@ def _train(
     reporting: Mapping[str, Any],
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
+    if _is_untrained(run):
+        with tempfile.TemporaryDirectory() as scratch:
+            place(model, {**values, **run.neutral}, Path(scratch))
+        return []
     if method is not None and "teacher" in method.folders:
         require_unchanged(Path(method.folders["teacher"]))
     with tempfile.TemporaryDirectory() as scratch:
@@ -146,7 +150,7 @@ def _train(
             model,
             resolve(method.factory if method else _PLAIN),
             {**values, **run.neutral, **reporting},
-            prepared.encoded[prepared.data.train.name],
+            _training_set(run, prepared),
             Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,
             scratch=Path(scratch),
@@ -155,6 +159,20 @@ def _train(
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
+
+
+def _is_untrained(run: Run) -> bool:
+    """Return whether the model is evaluated as it is."""
+    return bool(run.settings.row.get("eval_only"))
+
+
+def _training_set(run: Run, prepared: _Prepared) -> Any:
+    """Return what a run learns from: the training split, or what its kind makes of it."""
+    assert prepared.data.train is not None
+    rows = prepared.encoded[prepared.data.train.name]
+    if not run.task.kind.training_set:
+        return rows
+    return resolve(run.task.kind.training_set)(rows, run, prepared.tokenizer)
 
 
 def _width(run: Run) -> int | None:
@@ -187,7 +205,9 @@ def _prepare(run: Run) -> _Prepared:
     )
     encoded = _encoded(run, data, tokenizer)
     loaded = _cached(
-        "model", (model.key, run.task), lambda: load_for_task(model, run.task, tokenizer)
+        "model",
+        (model.key, run.task, _is_untrained(run)),
+        lambda: load_for_task(model, run.task, tokenizer, keeps_head=_is_untrained(run)),
     )
     loaded.require_fits(model.name, run.task.title, encoded.values(), width=_width(run))
     return _Prepared(data, tokenizer, encoded, loaded)
@@ -201,7 +221,8 @@ def _data(run: Run) -> TaskData[Any]:
 
     def read() -> TaskData[Any]:
         revision, test = run.data_revision, run.predict_test
-        return load_task(run.task, folder, limit=limit, revision=revision, test=test)
+        train = not _is_untrained(run)
+        return load_task(run.task, folder, limit=limit, revision=revision, test=test, train=train)
 
     key = (run.task, folder, limit, run.data_revision, run.predict_test, planned)
     data = _cached("data", key, read)
@@ -218,28 +239,29 @@ def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRo
     values = run.settings.task["values"]
     lengths = {name: values[name] for name in run.task.kind.lengths}
     encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
-    splits = (data.train, *data.evaluation, *data.test)
     return _cached(
         "encoded",
         (run.model.key, run.task, data.content, len(data.test), tuple(lengths.items())),
-        lambda: {split.name: encode(split, tokenizer, **lengths) for split in splits},
+        lambda: {split.name: encode(split, tokenizer, **lengths) for split in data.splits},
     )
+
+
+_BUILT_IN = {task.name for task in TASKS}
 
 
 def _description(data: TaskData[Any]) -> dict[str, Any]:
     """Return the part of a result that identifies its data."""
-    splits = (data.train, *data.evaluation, *data.test)
     return {
         "source": data.source,
         "revision": data.revision,
         "content": data.content,
-        "examples": {split.name: len(split) for split in splits},
+        "examples": {split.name: len(split) for split in data.splits},
         "overlap": data.overlap,
         **({"name": data.name} if data.name else {}),
         # Of a custom task nothing but its results tells others what it is called and scored by.
         **(
             {"title": data.task.title, "primary": list(data.task.primary)}
-            if data.task.table == CUSTOM
+            if data.task.name not in _BUILT_IN
             else {}
         ),
     }
