@@ -40,9 +40,10 @@ from eval_harness.runs.language_models import settings_for
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import training_use
 from eval_harness.sweep.plan import Experiment, Plan, lacks_outputs, plan
+from eval_harness.tables.perplexity import PSEUDO_TABLE
 from eval_harness.tasks.kinds import PERPLEXITY
 from eval_harness.tasks.lookup import tasks_named
-from eval_harness.tasks.registry import TASKS, Task
+from eval_harness.tasks.registry import PERPLEXITY_TABLE, TASKS, Task
 
 
 def run(options: Options) -> int:
@@ -52,12 +53,17 @@ def run(options: Options) -> int:
     if options.dry_run:
         return show(planned, options)
     places = destinations(planned, options)
-    carried = carry_out(planned, options, {task.table for task in planned.tasks})
+    carried = carry_out(planned, options, _tables_of(planned))
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
     print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
+
+
+def _tables_of(planned: Plan) -> set[str]:
+    tables: set[str] = {task.table for task in planned.tasks}
+    return tables | ({PSEUDO_TABLE} if PERPLEXITY_TABLE in tables else set())
 
 
 def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:

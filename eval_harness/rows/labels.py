@@ -121,11 +121,13 @@ def _shared_overrides(rows: Sequence[Row]) -> set[str]:
 
 
 def _name(row: Row, *, with_digest: bool) -> str:
-    """Return the model, and whether it was distilled on the task: `bert (D)`."""
+    """Return the model, and whether it was distilled on the task, `bert (D)`, or not trained."""
     method = row.settings.get("method")
     name = f"{row.model.name} {row.model.digest}" if with_digest else row.model.name
     if method:
         name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
+    if row.settings.get("eval_only"):
+        name += " (as it is)"
     return name
 
 
