@@ -47,6 +47,7 @@ from eval_harness.tables.write import load_results as load_rows
 from eval_harness.tables.write import make_tables
 from eval_harness.tasks.custom import make_task
 from eval_harness.tasks.lookup import tasks_named
+from eval_harness.tasks.perplexity import is_of_perplexity
 from eval_harness.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Results:
     def to_pandas(self) -> "pd.DataFrame":
         """Return a data frame with a line per run; scores and metrics are in percent.
 
+        Perplexities, whose metrics say so, are as they are.
+
         Columns: `row` (its whole label), `model`, `task`, `seed`, `score`, each metric of the split
         that the score is of, `examples` in training, `seconds` of training, `marks` (caveats),
         `finished`, `key` (where the file is below `runs/`).
@@ -184,13 +187,14 @@ def _of_row(row: Row, by_key: Mapping[str, TaskResult]) -> list[TaskResult]:
 
 
 def _line(row: Row, result: TaskResult) -> dict[str, Any]:
+    said = _as_it_is if any(map(is_of_perplexity, result.scores.values())) else _percent
     return {
         "row": row.label,
         "model": result.model.name,
         "task": result.task,
         "seed": result.seed,
-        "score": _percent(result.score),
-        **{name: _percent(value) for name, value in _measured(result).items()},
+        "score": said(result.score),
+        **{name: said(value) for name, value in _measured(result).items()},
         "examples": result.data.get("examples", {}).get("train"),
         "seconds": result.times.get("train"),
         "marks": "; ".join(result.marks),
@@ -210,6 +214,10 @@ def _measured(result: TaskResult) -> dict[str, float | None]:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else to_percent(share)
+
+
+def _as_it_is(number: float | None) -> float | None:
+    return number
 
 
 def _medians(row: Row, tasks: Sequence[str]) -> list[float | None]:

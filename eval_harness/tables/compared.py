@@ -258,6 +258,7 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
             raise UserError(f"{entry.label} is named twice: name two models or more")
     reference, *others = _with_unique_labels(entries)
+    _refuse_perplexities(entries, tasks)
     candidates = tasks_with_results([entry.row for entry in entries])
     for name in tasks or ():
         if name not in candidates:
@@ -279,6 +280,21 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         raise UserError(f"nothing to compare: {'; '.join(reasons_by_task)}")
     scores, without = _scores((reference, *others), comparable)
     return Comparison((reference, *others), tuple(comparable), scores, without, left_out)
+
+
+def _refuse_perplexities(entries: Sequence[Entry], tasks: Sequence[str] | None) -> None:
+    """Refuse to compare perplexities, alone or by name: they aren't shares, nor higher the better.
+
+    Raises:
+        UserError: says where they stand side by side.
+    """
+    known = {name for entry in entries for name in entry.row.perplexities}
+    asked = known & set(tasks) if tasks is not None else known
+    if asked and (tasks is not None or not any(entry.row.cells for entry in entries)):
+        raise UserError(
+            f"{min(asked)}: perplexities, the lower the better, aren't compared here: they stand "
+            "side by side in table-perplexity (python -m eval_harness tables)"
+        )
 
 
 def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:

@@ -126,6 +126,7 @@ def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluat
         lambda: evaluate(run, model, data, prepared.encoded, pad_id),
         data.evaluation[0].name,
         keeps_weights=run.save_weights_to is not None,
+        higher_is_better=run.task.higher_is_better,
     )
 
 
