@@ -181,8 +181,17 @@ def training_use(tasks: Sequence[Task], instead: Mapping[str, str] | None = None
 
 
 def _shown_default(name: str, tasks: Sequence[Task]) -> str:
-    """Return a setting's default as a help text shows it: most tasks', then the exceptions."""
-    values = {task.title: {**FINE_TUNING, **task.fine_tuning}[name] for task in tasks}
+    """Return a setting's default as a help text shows it: most tasks', then the exceptions.
+
+    Tasks of text alone have the same, and are named by their kind.
+    """
+    values = {
+        task.kind.name if task.kind.is_pretrained else task.title: {
+            **FINE_TUNING,
+            **task.fine_tuning,
+        }[name]
+        for task in tasks
+    }
     usual = Counter(values.values()).most_common(1)[0][0]
     exceptions = [f"{title} {value}" for title, value in values.items() if value != usual]
     return "; ".join(["" if usual is False else str(usual), *exceptions])

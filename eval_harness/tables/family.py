@@ -23,8 +23,8 @@ _MODEL, _SCORE = "Model", "Macro-score"
 _READMES_NAMES = {
     "mBERT base cased (computed)": "bert-base-multilingual-cased",
     "DistilmBERT": "distilbert-base-multilingual-cased",
-    "GPT2": "openai-community/gpt2",
-    "DistilGPT2": "distilbert/distilgpt2",
+    "GPT2": "gpt2",
+    "DistilGPT2": "distilgpt2",
 }
 """What models are called that the README's tables don't name by their repository."""
 _ON_TEST = {

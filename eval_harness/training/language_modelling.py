@@ -2,10 +2,12 @@
 
 A document is read through a window of `context` tokens that moves by `stride`. Each token is scored
 once, in the first window that reaches it, so all but those of a document's first window have at
-least `context - stride` tokens before them. A causal model scores the next token; before a
-document's first one stands the token that the model's texts begin with, if it has one. A masked
-model's pseudo-perplexity (Salazar et al. 2020, arXiv:1910.14659) hides each token in turn, and
-reads the rest of the window.
+least `context - stride` tokens before them. The last window is moved back until it is full, so with
+a stride as long as the context the windows are those of lm-eval's rolling likelihood.
+
+A causal model scores the next token; before a document's first one stands the token that the
+model's texts begin with, if it has one. A masked model's pseudo-perplexity (Salazar et al. 2020,
+arXiv:1910.14659) hides each token in turn, and reads the rest of the window.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,10 +153,11 @@ def _causal_windows(
     """Yield windows whose tokens predict the next; each is predicted where it is first reached."""
     for number, ids in enumerate(documents):
         reached = 0  # the last token that was predicted; the first one never is
-        for start in range(0, max(len(ids) - 1, 1), stride):
-            end = min(start + context, len(ids) - 1)
+        for first in range(0, max(len(ids) - 1, 1), stride):
+            end = min(first + context, len(ids) - 1)
             if end <= reached:
                 break
+            start = max(end - context, 0)
             labels = ids[start + 1 : end + 1].copy()
             labels[: reached - start] = _IGNORED
             yield number, ids[start:end], labels
@@ -171,10 +174,11 @@ def _masked_windows(
     ignored = [np.full(len(each), _IGNORED, dtype=np.int32) for each in ends]
     for number, ids in enumerate(documents):
         reached = 0
-        for start in range(0, len(ids), stride):
-            end = min(start + room, len(ids))
+        for first in range(0, len(ids), stride):
+            end = min(first + room, len(ids))
             if end <= reached:
                 break
+            start = max(end - room, 0)
             labels = ids[start:end].copy()
             labels[: reached - start] = _IGNORED
             framed = np.concatenate([ends[0], ids[start:end], ends[1]])

@@ -119,7 +119,8 @@ def loop_over(model, ids, context, stride, begin):
     for place in range(1, len(sequence)):
         # The window in which this token is the first time a target.
         number = 0 if place <= context else -(-(place - context) // stride)
-        window = sequence[number * stride : place]
+        end = min(number * stride + context, len(sequence) - 1)
+        window = sequence[max(end - context, 0) : place]
         total -= float(log_probabilities(model, window)[-1, sequence[place]])
         count += 1
     return total, count
@@ -172,7 +173,7 @@ def test_a_masked_model_against_a_float64_loop(name, context, stride):
         expected = 0.0
         for place, target in enumerate(ids):
             number = 0 if place < room else -(-(place + 1 - room) // stride)
-            start = number * stride
+            start = max(min(number * stride + room, len(ids)) - room, 0)
             window = list(ids[start : start + room])
             window[place - start] = tokenizer.mask_token_id
             found = log_probabilities(model, [first, *window, last])
@@ -239,15 +240,15 @@ def test_blocks_to_train_on():
     tokenizer = tiny.byte_bpe()
     rows = causal(tokenizer, 16, 5, split=documents(name="train"))
     whole = [i for text in TEXTS for i in (0, *ids_of(tokenizer, text))]
-    assert rows.ids.tolist() == whole[:-1]
-    assert rows.labels.tolist() == whole[1:]
-    assert set(rows.lengths[:-1]) == {16}
+    assert rows.labels[rows.labels != -100].tolist() == whole[1:]
+    assert rows[0]["input_ids"].tolist() == whole[:16]
+    assert set(rows.lengths) == {16}
     blocks = masked(tiny.wordpiece(), 16, 5, split=documents(name="train"))
     words = tiny.wordpiece()
-    inside = [row[1:-1] for row in (blocks[n]["input_ids"].tolist() for n in range(len(blocks)))]
     between = words.sep_token_id
     joined = [i for text in TEXTS for i in (*ids_of(words, text), between)][:-1]
-    assert [i for block in inside for i in block] == joined
+    assert blocks.labels[blocks.labels != -100].tolist() == joined
+    assert blocks[0]["input_ids"].tolist() == [words.cls_token_id, *joined[:14], between]
 
 
 def test_masks_are_drawn_by_seed_epoch_and_block():
