@@ -228,11 +228,14 @@ def _medians(row: Row, tasks: Sequence[str]) -> list[float | None]:
     return [*medians, mean.number if mean else None]
 
 
+_SEEDS = 5
+
+
 def evaluate(
     model: str | Path | Iterable[str | Path],
     tasks: str | Path | Task | Iterable[str | Path | Task] = "all",
     *,
-    seeds: int | Iterable[int] = 5,
+    seeds: int | Iterable[int] = _SEEDS,
     results_dir: str | Path = "results",
     data_dir: str | Path | None = None,
     teacher: str | Path | None = None,
@@ -251,7 +254,7 @@ def evaluate(
         model: short names, folders or Hub ids of the models to fine-tune.
         tasks: names of tasks, `all` for the nine of GLUE, `squad`, YAML files, or
             tasks that `custom_task` made.
-        seeds: how many seeds, counted from 1, or a list of them.
+        seeds: how many seeds, counted from 1, or a list of them; one run with `eval_only`.
         results_dir: the folder that results are read from and saved to.
         data_dir: the folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]; SQuAD's files
             are given by `train_file` and `validation_file`.
@@ -262,7 +265,7 @@ def evaluate(
             seed nearest the median), or all; `saved_models()` of the results says where they are.
         rerun: do runs without a result (`missing`), all (`always`), or none (`never`).
         flags: further flags of `run_glue.py` and `run_squad_distill.py`, such as
-            `learning_rate=5e-5`, `num_train_epochs=4` or `temperature=3`.
+            `learning_rate=5e-5`, `num_train_epochs=4`, `temperature=3` or `eval_only=True`.
 
     Returns:
         The results of exactly these models, tasks, seeds and settings.
@@ -274,8 +277,10 @@ def evaluate(
     Example:
         >>> evaluate("distilbert", "rte", seeds=3, learning_rate=5e-5).medians()  # doctest: +SKIP
     """
+    # A model that is evaluated as it is has one run: the default number of seeds asks for nothing.
+    has_seeds = not (flags.get("eval_only") and seeds == _SEEDS)
     given = {
-        **_seeds(seeds),
+        **(_seeds(seeds) if has_seeds else {}),
         "model": [model] if isinstance(model, str | Path) else model,
         "results_dir": results_dir,
         "data_dir": data_dir,
@@ -501,7 +506,7 @@ def custom_task(
         labels: the classes in the order of their ids.
         scale: the lowest and the highest label of a regression, instead of `labels`.
         keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`,
-            `kind`, `encoding`.
+            `kind`, `encoding`, `headings`.
 
     Raises:
         UserError: names the key that is unknown, missing or wrong.

@@ -163,6 +163,9 @@ _OF_TRAINING = {
 }
 
 
+_WITHOUT_EFFECT: tuple[object, ...] = (None, False, [], "none", "last")
+
+
 def evaluation_alone(options: Options) -> dict[str, Any]:
     """Return the fields of an `Experiment` that has no training; none if it has.
 
@@ -172,7 +175,7 @@ def evaluation_alone(options: Options) -> dict[str, Any]:
     if not options.eval_only:
         return {}
     for name, reason in _OF_TRAINING.items():
-        if name in options.given and options.values[name]:
+        if name in options.given and options.values[name] not in _WITHOUT_EFFECT:
             raise UserError(f"--{name} is not accepted with --eval_only: {reason}")
     return {"eval_only": True, "seeds": (1,)}
 
