@@ -163,6 +163,8 @@ class Results:
         count = f"{len(self)} run{'' if len(self) == 1 else 's'} in {self.root}"
         if not self.rows:
             return f"Results: {count}"
+        if not any(row.cells for row in self.rows):
+            return f"Results: {count}; perplexities: `to_pandas()` has them"
         return f"Results: {count}; medians in percent:\n{self.medians().to_string(**_SHOWN)}"
 
     def _repr_html_(self) -> str:

@@ -139,7 +139,7 @@ def _say_context(planned: Plan) -> None:
             if (found["context"], found["stride"]) != (wanted["context"], wanted["stride"]):
                 sys.stderr.write(
                     f"{_NAME}: {model.name} on {task.title}: context {found['context']}, stride "
-                    f"{found['stride']}: the defaults are more than it reads at a time\n"
+                    f"{found['stride']}: as much as fits at a time\n"
                 )
 
 

@@ -124,7 +124,7 @@ def test_from_the_command_line(world, tmp_path, capsys):
     assert run_command(glue.COMMAND, words) == 0
     printed = capsys.readouterr()
     assert "WikiText-2 raw test" in printed.out
-    assert "context 64, stride 64: the defaults are more than it reads" in printed.err
+    assert "context 64, stride 64: as much as fits at a time" in printed.err
     (path,) = tmp_path.glob("runs/*/wikitext-2-raw/*/seed-1.json")
     saved = json.loads(path.read_text())
     assert saved["settings"]["row"]["eval_only"] is True

@@ -80,6 +80,7 @@ def test_perplexities_are_no_scores(tmp_path):
     put(tmp_path, result(), result(DISTILGPT2, 3.5), nll=3.0)
     loaded = load_results(tmp_path)
     assert loaded.medians().shape == (2, 0)
+    assert repr(loaded).endswith("perplexities: `to_pandas()` has them")
     frame = loaded.to_pandas()
     assert sorted(frame["score"]) == pytest.approx([np.exp(3.0), np.exp(3.5)])
     assert sorted(frame["word_perplexity"]) == pytest.approx([np.exp(6.0), np.exp(7.0)])
