@@ -36,17 +36,18 @@ from angels_share.training_flags import training_flags
 from eval_harness.commands.carry_out import carry_out
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
 from eval_harness.sweep.plan import MODELS, Plan
 from eval_harness.tables.cells import mean_cell, tasks_with_results, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.row import Row
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import load_results as load_rows
 from eval_harness.tables.write import make_tables
 from eval_harness.tasks.custom import make_task
 from eval_harness.tasks.lookup import tasks_named
+from eval_harness.tasks.perplexity import is_of_perplexity
 from eval_harness.tasks.registry import TASKS, Task
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Results:
     def to_pandas(self) -> "pd.DataFrame":
         """Return a data frame with a line per run; scores and metrics are in percent.
 
+        Perplexities, whose metrics say so, are as they are.
+
         Columns: `row` (its whole label), `model`, `task`, `seed`, `score`, each metric of the split
         that the score is of, `examples` in training, `seconds` of training, `marks` (caveats),
         `finished`, `key` (where the file is below `runs/`).
@@ -160,6 +163,8 @@ class Results:
         count = f"{len(self)} run{'' if len(self) == 1 else 's'} in {self.root}"
         if not self.rows:
             return f"Results: {count}"
+        if not any(row.cells for row in self.rows):
+            return f"Results: {count}; perplexities: `to_pandas()` has them"
         return f"Results: {count}; medians in percent:\n{self.medians().to_string(**_SHOWN)}"
 
     def _repr_html_(self) -> str:
@@ -184,13 +189,14 @@ def _of_row(row: Row, by_key: Mapping[str, TaskResult]) -> list[TaskResult]:
 
 
 def _line(row: Row, result: TaskResult) -> dict[str, Any]:
+    said = _as_it_is if any(map(is_of_perplexity, result.scores.values())) else _percent
     return {
         "row": row.label,
         "model": result.model.name,
         "task": result.task,
         "seed": result.seed,
-        "score": _percent(result.score),
-        **{name: _percent(value) for name, value in _measured(result).items()},
+        "score": said(result.score),
+        **{name: said(value) for name, value in _measured(result).items()},
         "examples": result.data.get("examples", {}).get("train"),
         "seconds": result.times.get("train"),
         "marks": "; ".join(result.marks),
@@ -212,6 +218,10 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else to_percent(share)
 
 
+def _as_it_is(number: float | None) -> float | None:
+    return number
+
+
 def _medians(row: Row, tasks: Sequence[str]) -> list[float | None]:
     medians = [_percent(row.cells[task].median) if task in row.cells else None for task in tasks]
     if len(tasks) < 2:
@@ -220,11 +230,14 @@ def _medians(row: Row, tasks: Sequence[str]) -> list[float | None]:
     return [*medians, mean.number if mean else None]
 
 
+_SEEDS = 5
+
+
 def evaluate(
     model: str | Path | Iterable[str | Path],
     tasks: str | Path | Task | Iterable[str | Path | Task] = "all",
     *,
-    seeds: int | Iterable[int] = 5,
+    seeds: int | Iterable[int] = _SEEDS,
     results_dir: str | Path = "results",
     data_dir: str | Path | None = None,
     teacher: str | Path | None = None,
@@ -244,7 +257,7 @@ def evaluate(
         model: short names, folders or Hub ids of the models to fine-tune.
         tasks: names of tasks, `all` for the nine of GLUE, `squad`, YAML files, or
             tasks that `custom_task` made.
-        seeds: how many seeds, counted from 1, or a list of them.
+        seeds: how many seeds, counted from 1, or a list of them; one run with `eval_only`.
         results_dir: the folder that results are read from and saved to.
         data_dir: the folder of GLUE's own TSVs, or of parquet, csv or json [the Hub]; SQuAD's files
             are given by `train_file` and `validation_file`.
@@ -257,7 +270,7 @@ def evaluate(
             seed nearest the median), or all; `saved_models()` of the results says where they are.
         rerun: do runs without a result (`missing`), all (`always`), or none (`never`).
         flags: further flags of `run_glue.py` and `run_squad_distill.py`, such as
-            `learning_rate=5e-5`, `num_train_epochs=4` or `temperature=3`.
+            `learning_rate=5e-5`, `num_train_epochs=4`, `temperature=3` or `eval_only=True`.
 
     Returns:
         The results of exactly these models, tasks, seeds and settings.
@@ -269,8 +282,10 @@ def evaluate(
     Example:
         >>> evaluate("distilbert", "rte", seeds=3, learning_rate=5e-5).medians()  # doctest: +SKIP
     """
+    # A model that is evaluated as it is has one run: the default number of seeds asks for nothing.
+    has_seeds = not (flags.get("eval_only") and seeds == _SEEDS)
     given = {
-        **_seeds(seeds),
+        **(_seeds(seeds) if has_seeds else {}),
         "model": [model] if isinstance(model, str | Path) else model,
         "results_dir": results_dir,
         "data_dir": data_dir,
@@ -499,7 +514,7 @@ def custom_task(
         labels: the classes in the order of their ids.
         scale: the lowest and the highest label of a regression, instead of `labels`.
         keys: further keys: `title`, `also`, `label_column`, `evaluation`, `config`, `version`,
-            `kind`, `encoding`.
+            `kind`, `encoding`, `headings`.
 
     Raises:
         UserError: names the key that is unknown, missing or wrong.

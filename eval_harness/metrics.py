@@ -26,7 +26,7 @@ from angels_share.errors import UserError
 from angels_share.names import nearest
 from eval_harness.squad.metrics import scores_of, summary
 from eval_harness.tasks.entities import ENTITY_METRICS, entity_metrics
-from eval_harness.tasks.kinds import TEXTS, TOKENS
+from eval_harness.tasks.kinds import PERPLEXITY, TEXTS, TOKENS
 from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import TASKS, LabelMetric, Task
 
@@ -56,6 +56,11 @@ def load_metric(name: str | Task, **settings: Any) -> evaluate.EvaluationModule:
     if settings.get("num_process", 1) == 1:
         settings.setdefault("keep_in_memory", True)  # no files, and so none that two runs share
     task = name if isinstance(name, Task) else _task_named(name)
+    if task.kind == PERPLEXITY:
+        raise UserError(
+            f"{task.name}: a perplexity is computed from a model, not from answers: use "
+            "run_glue.py --eval_only, or eval_harness.api.evaluate with eval_only=True"
+        )
     if task.kind == TEXTS:
         return _OfLabels(task, is_single=name in _METRICS, **settings)
     if task.kind == TOKENS:

@@ -10,9 +10,9 @@ from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.intervals.differences import Difference, Scores, difference, holm
 from eval_harness.results.speed import Timed, ratio
 from eval_harness.results.store import find
+from eval_harness.rows.row import Row
 from eval_harness.tables.comparison import scores_by_seed
 from eval_harness.tables.probed import ProbedRow
-from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import difference_text
 from eval_harness.tables.write import load_results
 

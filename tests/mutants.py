@@ -72,7 +72,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "eval_harness/squad/metrics.py": (f"{_E}/squad",),
     "eval_harness/squad/answers.py": (f"{_E}/squad", f"{_E}/training/test_question_answering.py"),
     "eval_harness/intervals/bootstrap.py": (f"{_E}/intervals/test_bootstrap.py", _TABLES),
-    "eval_harness/tables/rows.py": (f"{_E}/tables/test_rows.py", _TABLES),
+    "eval_harness/rows/grouping.py": (f"{_E}/rows/test_grouping.py", _TABLES),
     "eval_harness/tables/comparison.py": (_TABLES,),
     "eval_harness/tables/cells.py": (_TABLES,),
     "eval_harness/tables/table1.py": (f"{_E}/tables/test_table1.py", _TABLES),

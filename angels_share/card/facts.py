@@ -372,10 +372,8 @@ class CardFacts:
 
     @property
     def is_fine_tuned(self) -> bool:
-        """Whether the model has a task's head."""
-        if self.shape.pipeline is None:
-            return self.shape.task is not None
-        return self.shape.pipeline in _FINE_TUNED
+        """Whether the model has a task's head, or a language model's that was tuned to a text."""
+        return self.shape.task is not None or self.shape.pipeline in _FINE_TUNED
 
     @property
     def fine_tuning(self) -> CardFineTuning | None:

@@ -134,6 +134,25 @@ def require_rows(columns: Columns) -> Columns:
     return columns
 
 
+TEXT_ENDING = ".txt"
+"""The ending of files of plain text."""
+
+
+def read_text_file(path: Path, column: str) -> Columns:
+    """Read a file of plain text as one column, a row per line.
+
+    Args:
+        path: the file.
+        column: the column's name.
+
+    Raises:
+        UserError: the file is missing, isn't UTF-8, or is empty.
+    """
+    lines = list(text_files.read_lines(path))
+    cells = {column: [text for _, text in lines]}
+    return require_rows(Columns(str(path), cells, [number for number, _ in lines]))
+
+
 def read_tsv(
     path: Path,
     required: Mapping[str, str],

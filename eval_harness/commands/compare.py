@@ -12,6 +12,7 @@ from angels_share.flags import Flag, Options
 from angels_share.imports import require_extra
 from eval_harness.report.palette import CHART_ENDINGS
 from eval_harness.results.store import RUNS, Found, find
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tables.compared import (
     Comparison,
     compare_rows,
@@ -19,7 +20,6 @@ from eval_harness.tables.compared import (
     entry_named,
 )
 from eval_harness.tables.formats import FORMATS
-from eval_harness.tables.rows import rows_of
 
 
 def run(options: Options) -> int:

@@ -23,36 +23,47 @@ from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_DIR,
     DATA_REVISION,
+    EVAL_ONLY,
     MODEL,
     NO_TEACHER_CACHE,
     OTHER_SCRIPTS,
     SWEEP,
     TEMPERATURE,
+    evaluation_alone,
     shared_settings,
 )
 from eval_harness.publish.models import destinations
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import load, path_of, read_predictions
 from eval_harness.results.submission import write_submission
+from eval_harness.runs.language_models import settings_for
 from eval_harness.runs.run import Run
 from eval_harness.runs.settings import training_use
 from eval_harness.sweep.plan import Experiment, Plan, lacks_outputs, plan
+from eval_harness.tables.perplexity import PSEUDO_TABLE
+from eval_harness.tasks.kinds import PERPLEXITY
 from eval_harness.tasks.lookup import tasks_named
-from eval_harness.tasks.registry import TASKS, Task
+from eval_harness.tasks.registry import PERPLEXITY_TABLE, TASKS, Task
 
 
 def run(options: Options) -> int:
     """Do the missing runs, write tables and submissions, print the tables of these tasks."""
     (planned,) = plans(options)
+    _say_context(planned)
     if options.dry_run:
         return show(planned, options)
     places = destinations(planned, options)
-    carried = carry_out(planned, options, {task.table for task in planned.tasks})
+    carried = carry_out(planned, options, _tables_of(planned))
     if options.predict_test:
         for task in planned.tasks:
             _write_submissions(planned, task, [run for run in carried.runs if run.task == task])
     print_saved(carried)
     return status_of(carried, push_chosen(planned, carried, places))
+
+
+def _tables_of(planned: Plan) -> set[str]:
+    tables: set[str] = {task.table for task in planned.tasks}
+    return tables | ({PSEUDO_TABLE} if PERPLEXITY_TABLE in tables else set())
 
 
 def plans(options: Options, tasks: Sequence[Task] | None = None) -> list[Plan]:
@@ -87,21 +98,23 @@ def experiment(options: Options, tasks: Sequence[Task] | None = None) -> Experim
                 f"--choose best: {task.title} is judged on test sets alone, where no epoch may be "
                 "chosen"
             )
+        if options.teacher and task.kind == PERPLEXITY:
+            raise UserError(
+                f"--teacher: {task.title} is plain text, on which run_pretrain_distill.py distils; "
+                "its students are judged here without --teacher"
+            )
     _check_transfer_set(options)
-    given = dict(options.training)
-    if options.max_seq_length is not None:
-        given["max_seq_length"] = options.max_seq_length
     folder = Path(options.data_dir).expanduser().resolve() if options.data_dir else None
     weights = ("alpha_ce", "alpha_task", "temperature")
     return Experiment(
         program=_NAME,
         tasks=tasks,
-        given=given,
+        given={**options.training, **_lengths(options, tasks)},
         distillation={name: options.values[name] for name in weights},
         transfer_set=tuple(options.transfer_set or ()),
         data_dir=str(folder) if folder else None,
         predict_test=options.predict_test,
-        **shared_settings(options),
+        **{**shared_settings(options), **evaluation_alone(options)},
     )
 
 
@@ -115,6 +128,33 @@ def _check_transfer_set(options: Options) -> None:
         raise UserError(
             "--alpha_ce 0 switches off the soft targets, which are all that --transfer_set has"
         )
+
+
+def _lengths(options: Options, tasks: Sequence[Task]) -> dict[str, int]:
+    """Return the given lengths; refuse one that no task has."""
+    names = ("max_seq_length", "context", "stride")
+    given = {name: options.values[name] for name in names if options.values[name] is not None}
+    for name in given:
+        if not any(name in task.kind.lengths for task in tasks):
+            instead = "--context" if name == "max_seq_length" else "--max_seq_length"
+            raise UserError(f"--{name}: none of these tasks has it; theirs is {instead}")
+    return given
+
+
+def _say_context(planned: Plan) -> None:
+    """Say where a model reads less at a time than the default."""
+    for task in planned.tasks:
+        if task.kind != PERPLEXITY:
+            continue
+        for model in planned.models:
+            given = planned.experiment.given_for(task)
+            wanted = {**task.fine_tuning, **given}
+            found = settings_for(model, wanted, given)
+            if (found["context"], found["stride"]) != (wanted["context"], wanted["stride"]):
+                sys.stderr.write(
+                    f"{_NAME}: {model.name} on {task.title}: context {found['context']}, stride "
+                    f"{found['stride']}: as much as fits at a time\n"
+                )
 
 
 def _write_submissions(planned: Plan, task: Task, runs: Iterable[Run]) -> None:
@@ -167,6 +207,21 @@ COMMAND = Command(
             int,
             check=above_zero,
         ),
+        Flag(
+            "context",
+            "perplexity: tokens that a model reads at a time, as a block of training has [1024, or "
+            "as many as it can]",
+            int,
+            check=above_zero,
+        ),
+        Flag(
+            "stride",
+            "perplexity: tokens by which the window moves: each but a document's first sees at "
+            "least context - stride before it [512]",
+            int,
+            check=above_zero,
+        ),
+        EVAL_ONLY,
         Flag("predict_test", "also predict the test splits, as files for GLUE's server", bool),
         NO_TEACHER_CACHE,
         *SWEEP,
@@ -181,6 +236,7 @@ COMMAND = Command(
         "python run_glue.py --model distilbert --teacher bert --tasks sst2 --transfer_set more.txt",
         "python run_glue.py --model distilbert-cased --tasks conll2003 --data_dir conll",
         "python run_glue.py --model distilmbert --tasks xnli",
+        "python run_glue.py --model distilgpt2 --tasks wikitext-2-raw --eval_only",
     ),
     training=training_use([task for task in TASKS if task.kind.command == _NAME]),
     instead={

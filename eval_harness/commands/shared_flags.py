@@ -64,6 +64,13 @@ SWEEP = (
     ),
 )
 
+EVAL_ONLY = Flag(
+    "eval_only",
+    "evaluate models as they are, without fine-tuning: language models by their perplexity, others "
+    "that were fine-tuned on the task; one run each, since nothing is drawn",
+    bool,
+)
+
 NO_TEACHER_CACHE = Flag(
     "no_teacher_cache",
     "run the teacher at every step instead of caching its logits for all epochs and seeds",
@@ -144,6 +151,33 @@ def shared_settings(options: Options) -> dict[str, Any]:
         "choose": options.choose,
         "save_models": _save_models(options),
     }
+
+
+_OF_TRAINING = {
+    "teacher": "it distils while fine-tuning",
+    "seeds": "nothing is drawn, so one run is enough",
+    "num_seeds": "nothing is drawn, so one run is enough",
+    "choose": "there are no epochs to choose from",
+    "save_models": "the models stay as they are",
+    "push_to_hub": "the models stay as they are",
+}
+
+
+_WITHOUT_EFFECT: tuple[object, ...] = (None, False, [], "none", "last")
+
+
+def evaluation_alone(options: Options) -> dict[str, Any]:
+    """Return the fields of an `Experiment` that has no training; none if it has.
+
+    Raises:
+        UserError: a flag of training, beside --eval_only.
+    """
+    if not options.eval_only:
+        return {}
+    for name, reason in _OF_TRAINING.items():
+        if name in options.given and options.values[name] not in _WITHOUT_EFFECT:
+            raise UserError(f"--{name} is not accepted with --eval_only: {reason}")
+    return {"eval_only": True, "seeds": (1,)}
 
 
 def _save_models(options: Options) -> str:

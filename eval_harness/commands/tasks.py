@@ -18,7 +18,7 @@ def run(_options: Options) -> int:
             "labels": labels,
             "score": " and ".join(task.primary)
             + (", the mean over the splits" if task.averages else "")
-            + ", higher is better",
+            + (", higher is better" if task.higher_is_better else ", lower is better"),
             "majority class scores": majority,
             "evaluated on": ", ".join(task.evaluation),
             "on the Hub": f"{task.hub}, {task.config}" if task.hub else "",

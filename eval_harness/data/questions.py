@@ -13,7 +13,13 @@ from eval_harness.tasks.registry import Task
 
 
 def read(
-    task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
+    task: Task,
+    data_dir: Path | None,
+    *,
+    limit: int | None,
+    revision: str | None,
+    test: bool,
+    train: bool = True,
 ) -> TaskData[Questions]:
     """Read each split from the file that the task names for it, else from the folder or the Hub.
 
@@ -23,32 +29,39 @@ def read(
         limit: the maximum number of questions per split.
         revision: the commit of the Hub's data set; None for the newest.
         test: must be False: these tasks have no test split.
+        train: whether to read the training split.
 
     Raises:
         UserError: see `load_task`.
     """
     assert not test, "question-answering tasks have no test split"
-    names = ("train", *task.evaluation)
+    names = (*(("train",) if train else ()), *task.evaluation)
     elsewhere = [name for name in names if name not in task.files]
     if revision is not None and not elsewhere:
         raise UserError(f"revision {revision}: {task.title} is read from files, not from the Hub")
     origin = None
     if elsewhere:
         origin = find_source(replace(task, files={}), data_dir, elsewhere, revision)
-    train, *evaluation = [_read_split(task, name, origin, limit) for name in names]
+    splits = [_read_split(task, name, origin, limit) for name in names]
+    learned, evaluation = (splits[0], splits[1:]) if train else (None, splits)
     files = [Path(task.files[name]) for name in names if name in task.files]
     stand_ins = [stand_in_name(file.parent for file in files), origin.name if origin else None]
     return TaskData(
         task=task,
-        train=train,
+        train=learned,
         evaluation=tuple(evaluation),
         test=(),
         source=", ".join([*(file.name for file in files), *([origin.source] if origin else [])]),
         revision=origin.revision if origin else None,
         # Saved answers are keyed by the questions' ids, so the evaluated ids are part of the hash.
-        content=hash_of([train.content, [(part.content, *part.ids) for part in evaluation]], 16),
+        content=hash_of(
+            [learned and learned.content, [(part.content, *part.ids) for part in evaluation]], 16
+        ),
         limit=limit,
-        overlap=overlap_of(_pairs(train), [pair for part in evaluation for pair in _pairs(part)]),
+        overlap=overlap_of(
+            _pairs(learned) if learned else (),
+            [pair for part in evaluation for pair in _pairs(part)],
+        ),
         name=" and ".join(filter(None, dict.fromkeys(stand_ins))) or None,
     )
 

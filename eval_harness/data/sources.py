@@ -20,10 +20,18 @@ from angels_share.hub.fetch import (
     files_of_splits,
 )
 from angels_share.hub.locate import Located, locate
-from angels_share.readers.columns import IDS, Columns, read_columns, require_rows
+from angels_share.readers.columns import (
+    IDS,
+    TEXT_ENDING,
+    Columns,
+    read_columns,
+    read_text_file,
+    require_rows,
+)
 from angels_share.readers.text_files import TABLE_ENDINGS, require_columns
 from eval_harness.data.conll_files import CONLL_ENDINGS, read_column_file
 from eval_harness.data.glue_files import file_of, is_there, read_glue
+from eval_harness.tasks.kinds import PERPLEXITY
 from eval_harness.tasks.registry import TASKS, Task
 
 _ABOUT = "about.json"
@@ -193,7 +201,9 @@ def _of_configurations_on_the_hub(
 
 
 def _columns_of(task: Task, split: str) -> tuple[str, ...]:
-    return task.columns if split in task.test else (*task.columns, task.label_column)
+    if split in task.test or not task.label_column:
+        return task.columns
+    return (*task.columns, task.label_column)
 
 
 def _from_files(task: Task) -> DataSource:
@@ -205,6 +215,7 @@ def _from_files(task: Task) -> DataSource:
         None,
         read,
         stand_in_name(Path(file).parent for file in task.files.values()),
+        lambda split: split in task.files,
     )
 
 
@@ -228,7 +239,15 @@ def _from_folder(task: Task, data_dir: Path, split: str) -> DataSource:
     source = found[0].relative_to(data_dir).as_posix()
     name = stand_in_name((data_dir, found[0].parent))
     if tables:
-        return DataSource(source, None, lambda split: _read_tables(task, tables[0], split), name)
+        folder = tables[0]
+        has = (lambda split: bool(_table_files(task, folder, split))) if _is_text(task) else None
+        return DataSource(
+            source,
+            None,
+            lambda split: _read_tables(task, folder, split),
+            name,
+            has or (lambda _split: True),
+        )
     return DataSource(source, None, lambda split: [read_glue(found[0], task, split)], name)
 
 
@@ -257,7 +276,14 @@ def _own_names(task: Task) -> Mapping[str, str]:
 def _endings(task: Task) -> tuple[str, ...]:
     """Return all endings but .tsv: where case is ignored, `cola/train.tsv` is GLUE's own file."""
     tables = tuple(ending for ending in TABLE_ENDINGS if ending != ".tsv")
+    if _is_text(task):
+        return (*tables, TEXT_ENDING)
     return (*tables, *CONLL_ENDINGS) if task.column_files else tables
+
+
+def _is_text(task: Task) -> bool:
+    """Return whether a task is of nothing but text, of which a folder needs only some splits."""
+    return task.kind == PERPLEXITY
 
 
 def _table_files(task: Task, folder: Path, split: str) -> list[Path]:
@@ -293,6 +319,8 @@ def _read_file(task: Task, path: Path, split: str) -> Columns:
     if layout is not None and (path.suffix in CONLL_ENDINGS or path.name in layout.names.values()):
         (words,) = task.columns
         return read_column_file(path, layout, (words, task.label_column))
+    if _is_text(task) and path.suffix == TEXT_ENDING:
+        return read_text_file(path, *task.columns)
     return read_columns(path, _columns_of(task, split))
 
 

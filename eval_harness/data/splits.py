@@ -18,7 +18,7 @@ class TaskData(Generic[Part]):
 
     Attributes:
         task: the task.
-        train: the training split.
+        train: the training split; None where a run has no training, so that it isn't read.
         evaluation: the splits that are evaluated.
         test: the splits without labels, if they were asked for.
         source: `hub:<id>/<config>`, the task's folder in the data folder, or the names of files.
@@ -31,7 +31,7 @@ class TaskData(Generic[Part]):
     """
 
     task: Task
-    train: Part
+    train: Part | None
     evaluation: tuple[Part, ...]
     test: tuple[Part, ...]
     source: str
@@ -41,6 +41,11 @@ class TaskData(Generic[Part]):
     overlap: int
     name: str | None = None
 
+    @property
+    def splits(self) -> tuple[Part, ...]:
+        """All splits that were read, the training split first."""
+        return (*(() if self.train is None else (self.train,)), *self.evaluation, *self.test)
+
 
 def load_task(
     task: Task,
@@ -49,6 +54,7 @@ def load_task(
     limit: int | None = None,
     revision: str | None = None,
     test: bool = False,
+    train: bool = True,
 ) -> TaskData[Any]:
     """Read the data of a task, strictly.
 
@@ -60,12 +66,14 @@ def load_task(
             spaced: IMDb is sorted by label.
         revision: the commit of the Hub's data set; None for the newest.
         test: whether to read the test splits, too, always whole.
+        train: whether to read the training split.
 
     Raises:
         UserError: the data is missing, or isn't clean: `path:line: reason`.
     """
     read: Callable[..., TaskData[Any]] = resolve(task.kind.read)
-    return read(task, data_dir, limit=limit, revision=revision, test=test and bool(task.test))
+    chosen = {"test": test and bool(task.test), "train": train}
+    return read(task, data_dir, limit=limit, revision=revision, **chosen)
 
 
 def evenly(count: int, limit: int | None) -> list[int]:

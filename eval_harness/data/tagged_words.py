@@ -56,7 +56,13 @@ class TaggedSplit:
 
 
 def read(
-    task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
+    task: Task,
+    data_dir: Path | None,
+    *,
+    limit: int | None,
+    revision: str | None,
+    test: bool,
+    train: bool = True,
 ) -> TaskData[TaggedSplit]:
     """Read a task of tagged words.
 
@@ -66,26 +72,28 @@ def read(
         limit: the maximum number of sentences per split.
         revision: the commit of the Hub's data set; None for the newest.
         test: must be False: these tasks have no split without tags.
+        train: whether to read the training split.
 
     Raises:
         UserError: see `load_task`.
     """
     assert not test, "tasks of tagged words have no split without tags"
-    names = ("train", *task.evaluation)
+    names = (*(("train",) if train else ()), *task.evaluation)
     origin = find_source(task, data_dir, names, revision)
-    train, *evaluation = [
-        _limited(_read_split(task, name, origin.read(name)), limit) for name in names
-    ]
+    splits = [_limited(_read_split(task, name, origin.read(name)), limit) for name in names]
+    learned, evaluation = (splits[0], splits[1:]) if train else (None, splits)
     return TaskData(
         task=task,
-        train=train,
+        train=learned,
         evaluation=tuple(evaluation),
         test=(),
         source=origin.source,
         revision=origin.revision,
-        content=_content_hash(task, [train, *evaluation]),
+        content=_content_hash(task, splits),
         limit=limit,
-        overlap=overlap_of(train.rows, [words for split in evaluation for words in split.rows]),
+        overlap=overlap_of(
+            learned.rows if learned else (), [words for split in evaluation for words in split.rows]
+        ),
         name=origin.name,
     )
 

@@ -53,7 +53,13 @@ class Split:
 
 
 def read(
-    task: Task, data_dir: Path | None, *, limit: int | None, revision: str | None, test: bool
+    task: Task,
+    data_dir: Path | None,
+    *,
+    limit: int | None,
+    revision: str | None,
+    test: bool,
+    train: bool = True,
 ) -> TaskData[Split]:
     """Read a task of texts and labels.
 
@@ -63,24 +69,32 @@ def read(
         limit: the maximum number of examples per training and evaluation split.
         revision: the commit of the Hub's data set; None for the newest.
         test: whether to read the test splits, too.
+        train: whether to read the training split.
 
     Raises:
         UserError: see `load_task`.
     """
-    names = ("train", *task.evaluation, *(task.test if test else ()))
-    origin = find_source(task, data_dir, names, revision)
+    judged = (*task.evaluation, *(task.test if test else ()))
+    # Where the training split is, those that are configurations of their own are looked for, too.
+    sought = ("train", *judged) if train or task.averages else judged
+    origin = find_source(task, data_dir, sought, revision)
+    names = sought if train else judged
     splits = {name: _read_split(task, name, origin.read(name)) for name in origin.present(names)}
-    train, *evaluation = [_limited(splits[name], limit) for name in splits if name not in task.test]
+    limited = {name: _limited(splits[name], limit) for name in splits if name not in task.test}
+    learned = limited.pop("train", None)
+    evaluation = list(limited.values())
     return TaskData(
         task=task,
-        train=train,
+        train=learned,
         evaluation=tuple(evaluation),
         test=tuple(splits[name] for name in task.test) if test else (),
         source=origin.source,
         revision=origin.revision,
-        content=_content_hash([train, *evaluation]),
+        content=_content_hash([*([learned] if learned else []), *evaluation]),
         limit=limit,
-        overlap=overlap_of(train.rows, [texts for split in evaluation for texts in split.rows]),
+        overlap=overlap_of(
+            learned.rows if learned else (), [texts for split in evaluation for texts in split.rows]
+        ),
         name=origin.name,
     )
 

@@ -538,6 +538,7 @@ def measure_task(
         advance: called after every batch.
     """
     task, dev = data.task, data.evaluation[0]
+    assert data.train is not None
     train, features = (
         features_of(
             [_features(model, column, max_seq_length, batch_size, advance) for column in part.texts]

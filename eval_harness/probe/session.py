@@ -89,6 +89,7 @@ def _measured(
         examples = measure_pairs(model, pairs, **shared)
         return examples, {"files": list(pairs.files), "left_out": pairs.left_out}
     data = next(each for each in request.tasks if each.task.name == probe)
+    assert data.train is not None
     facts = {"source": data.source, "name": data.name, "train": len(data.train)}
     return measure_task(model, data, **shared), facts
 
@@ -121,7 +122,7 @@ def _batches(request: Request, probe: str) -> int:
 
 
 def _sizes(data: TaskData[Split]) -> list[int]:
-    return [len(part) for part in (data.train, data.evaluation[0]) for _ in part.texts]
+    return [len(part) for part in data.splits[:2] for _ in part.texts]
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.speed import Speeds, find_speeds
 from eval_harness.results.store import Found, find
 from eval_harness.results.verify import disagreement
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import title_of
 from eval_harness.tables.paper import load_paper
 from eval_harness.tables.retained import ComparedRow, compare_with_teacher
-from eval_harness.tables.row import Row
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Published, drop_empty_columns
 from eval_harness.tables.table3 import table3
 

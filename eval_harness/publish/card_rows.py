@@ -10,6 +10,7 @@ from angels_share.names import REPO_ID
 from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.store import Found, Invalid
+from eval_harness.rows.row import Cell, Row
 from eval_harness.runs.run import Model
 from eval_harness.tables.cells import (
     RETAINED,
@@ -23,8 +24,8 @@ from eval_harness.tables.cells import (
 )
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.paper import load_paper
+from eval_harness.tables.perplexity import perplexities_of
 from eval_harness.tables.retained import ComparedRow
-from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.table import text_of
 from eval_harness.tables.table1 import table1
 from eval_harness.tables.table2 import columns_of_tasks
@@ -57,8 +58,9 @@ _METRICS: Mapping[str, tuple[str, str | None, Mapping[str, Any]]] = {
 
 
 def tasks_of(rows: Sequence[Row]) -> list[str]:
-    """Return the evaluated tasks: the built-in ones in the tables' order, then the custom ones."""
-    present = {result.task for row in rows for result in row.results}
+    """Return the tasks with scores: the built-in ones in the tables' order, then custom ones."""
+    cells = [cell for row in rows for cell in row.cells.values()]
+    present = {result.task for cell in cells for result in cell.results}
     return [*(name for name in BUILT_IN if name in present), *sorted(present - BUILT_IN.keys())]
 
 
@@ -110,6 +112,7 @@ def card_row(compared: ComparedRow, found: Found, own: TaskResult | None) -> Car
         notes=(
             # Of one row at a time, so that no note names rows that the card does not show.
             *cell_notes([row], tasks),
+            *perplexities_of(row),
             *(f"Not counted: {file}." for file in not_counted),
         ),
         code=_sorted(map(_code_of, records)),

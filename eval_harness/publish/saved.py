@@ -44,5 +44,5 @@ def write_card(run: Run, root: Path) -> None:
 
 def lines_that_load(run: Run) -> str:
     """Return lines of Python that load a run's saved model and use it once."""
-    pipeline = pipeline_of(run.task.kind.head) or ""
+    pipeline = pipeline_of(run.task.kind.heads[0]) or ""
     return code_for(pipeline, str(run.save_weights_to), texts=len(run.task.columns)).rstrip()

@@ -9,6 +9,7 @@ from angels_share.ablations import ABLATIONS
 from angels_share.names import short_name_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.speed import Session, Speeds, Timed, ratio
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import (
     columns_of,
     count_of,
@@ -22,7 +23,6 @@ from eval_harness.tables.comparison import cached_interval, sum_of_medians
 from eval_harness.tables.paper import corrected
 from eval_harness.tables.probed import Probed
 from eval_harness.tables.retained import ComparedRow
-from eval_harness.tables.row import Row
 from eval_harness.tables.table0 import title_of_measure
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.table4 import Change

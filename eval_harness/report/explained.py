@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import custom_tasks_of, titles_of
-from eval_harness.tables.row import Row
 from eval_harness.tasks.kinds import QUESTIONS
 from eval_harness.tasks.registry import GLUE, TASKS, Metric, Task
 

@@ -11,6 +11,7 @@ from eval_harness.report.chart_data import (
     timed_in,
 )
 from eval_harness.results.speed import ratio
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import (
     custom_tasks_of,
     percent_text,
@@ -20,7 +21,6 @@ from eval_harness.tables.cells import (
 )
 from eval_harness.tables.comparison import sum_of_medians
 from eval_harness.tables.retained import Retained
-from eval_harness.tables.row import Row
 from eval_harness.tables.table2 import TASKS_OF_TABLE2
 from eval_harness.tables.write import OurResults
 from eval_harness.tasks.registry import GLUE, TASKS

@@ -7,6 +7,8 @@ from pathlib import Path
 from eval_harness.intervals.bootstrap import RESAMPLES
 from eval_harness.report.chart_data import SECOND_CELLS, newest_timed, tasks_in_order, timed_in
 from eval_harness.results.speed import Session, Speeds
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import (
     COUNT,
     MODEL,
@@ -18,8 +20,6 @@ from eval_harness.tables.cells import (
     titles_of,
 )
 from eval_harness.tables.comparison import cached_interval
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import Number, Table, Value, drop_empty_columns
 from eval_harness.tasks.kinds import TEXTS
 from eval_harness.tasks.registry import GLUE, TASKS

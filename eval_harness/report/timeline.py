@@ -24,7 +24,7 @@ from eval_harness.report.panels import (
     render,
 )
 from eval_harness.results.speed import Speeds
-from eval_harness.tables.row import Row
+from eval_harness.rows.row import Row
 
 NAME, TITLE = "parameters-over-time", "Parameters through the years"
 _MOST_TICKS = 5

@@ -29,9 +29,9 @@ from eval_harness.report.leaderboard import leaderboard
 from eval_harness.report.training_curves import Curve, load_training_curves
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Invalid, find
+from eval_harness.rows.labels import footnotes_of, one_line
 from eval_harness.tables.cells import titles_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.write import OurResults, load_results, make_tables
 
 if TYPE_CHECKING:

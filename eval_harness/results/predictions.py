@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angels_share.imports import resolve
 from eval_harness.tasks.kinds import KINDS
+from eval_harness.tasks.perplexity import perplexities
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,80 @@ class TaggedSentences(Predictions):
         texts = dict.fromkeys(("split", "id"), pa.string())
         lists = dict.fromkeys(("gold", "tags"), pa.list_(pa.string()))
         return pa.schema({**texts, **lists})
+
+
+@dataclass(frozen=True)
+class ScoredDocuments(Predictions):
+    """How well a language model predicts each document: all that its perplexities are made of.
+
+    Attributes:
+        nll: the summed negative log-likelihood of the scored tokens, in nats.
+        tokens: how many tokens were scored.
+        unscored: how many could not be.
+        words: the words of the original text.
+        size: its bytes in UTF-8.
+    """
+
+    nll: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    unscored: NDArray[np.int64]
+    words: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return several splits' documents as one."""
+        split, ids = ([each for part in parts for each in getattr(part, name)] for name in
+                      ("split", "ids"))  # fmt: skip
+        numbers = (np.concatenate([getattr(part, name) for part in parts]) for name in cls._NUMBERS)
+        return cls(split, ids, *numbers)
+
+    def measures(
+        self, scoring: str, chosen: NDArray[np.bool_] | None = None
+    ) -> dict[str, float | None]:
+        """Return the perplexities of all documents together, or of some of them.
+
+        Args:
+            scoring: how tokens were scored.
+            chosen: a mask of the documents that count [all].
+        """
+        nll, tokens, words, size = (
+            (column if chosen is None else column[chosen]).sum()
+            for column in (self.nll, self.tokens, self.words, self.size)
+        )
+        return perplexities(
+            scoring, float(nll), tokens=int(tokens), words=int(words), size=int(size)
+        )
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Return a mask of the documents whose likelihood is finite."""
+        return np.asarray(np.isfinite(self.nll))
+
+    def to_table(self) -> Any:
+        """Return these predictions as a pyarrow table."""
+        import pyarrow as pa
+
+        numbers = [np.asarray(getattr(self, name)) for name in self._NUMBERS]
+        return pa.table([list(self.split), list(self.ids), *numbers], schema=self._schema())
+
+    @classmethod
+    def from_table(cls, table: Any) -> Self | None:
+        """Return the predictions in a table; None unless it has exactly this schema."""
+        if table.schema != cls._schema():
+            return None
+        split, ids = (column.to_pylist() for column in table.columns[:2])
+        return cls(split, ids, *(column.to_numpy() for column in table.columns[2:]))
+
+    _NUMBERS: ClassVar = ("nll", "tokens", "unscored", "words", "size")
+
+    @classmethod
+    def _schema(cls) -> Any:
+        import pyarrow as pa
+
+        texts = dict.fromkeys(("split", "id"), pa.string())
+        kinds = (pa.float64(), *[pa.int64()] * (len(cls._NUMBERS) - 1))
+        names = [*cls._NUMBERS[:-1], "bytes"]
+        return pa.schema({**texts, **dict(zip(names, kinds, strict=True))})
 
 
 def to_parquet(predictions: Predictions) -> bytes:

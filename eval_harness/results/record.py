@@ -6,6 +6,7 @@ and slips, not intent: the proof of a score is the predictions beside it.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import NoneType
@@ -26,6 +27,7 @@ from eval_harness.results.schema import (
     version_of,
 )
 from eval_harness.runs.run import Distilled, Model, Settings
+from eval_harness.tasks.perplexity import is_of_perplexity
 
 SCHEMA = 4
 
@@ -40,8 +42,8 @@ class TaskResult:
         seed: the seed of the head's weights, the data order and dropout.
         settings: every setting that changes the score.
         score: the primary metric on the first evaluation split, or the mean over all of them for
-            a task that averages (XNLI's languages), at most 1; None where it is undefined (a
-            correlation with constant predictions).
+            a task that averages (XNLI's languages), at most 1; of a text the perplexity by token;
+            None where it is undefined (a correlation with constant predictions).
         scores: every metric by split; None where it is undefined.
         marks: caveats for the reader: "degenerate: one answer for all of validation", "epoch 2 of
             3, the best on dev".
@@ -295,7 +297,11 @@ def _upgrade(value: Any) -> Record:
 def _require_scores_in_range(
     score: float | None, scores: Mapping[str, Mapping[str, float | None]]
 ) -> None:
-    """Refuse scores beyond -1 and 1, such as percentages or 1e999, which JSON reads as infinity."""
+    """Refuse scores beyond -1 and 1, such as percentages or 1e999, which JSON reads as infinity.
+
+    Perplexities, whose names tell them, are above 0 and finite.
+    """
+    are_shares = not any(map(is_of_perplexity, scores.values()))
     named = [("score", score)]
     named += [
         (f"scores.{split}.{metric}", value)
@@ -303,5 +309,9 @@ def _require_scores_in_range(
         for metric, value in metrics.items()
     ]
     for name, value in named:
-        if value is not None and not -1 <= value <= 1:
+        if value is None:
+            continue
+        if are_shares and not -1 <= value <= 1:
             raise ValueError(f"{name} {value!r} is not between -1 and 1")
+        if not 0 <= value < math.inf and not are_shares:
+            raise ValueError(f"{name} {value!r} is no perplexity")

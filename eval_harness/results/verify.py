@@ -16,6 +16,7 @@ from eval_harness.results.predictions import (
     AnsweredQuestions,
     ClassPredictions,
     Predictions,
+    ScoredDocuments,
     TaggedSentences,
 )
 from eval_harness.results.record import TaskResult
@@ -124,7 +125,7 @@ def why_not_counted(root: Path, keys: Collection[str]) -> dict[str, str]:
 def _is_equal(saved: float | None, value: float | None) -> bool:
     if saved is None or value is None:
         return saved is value
-    return abs(saved - value) <= _TOLERANCE
+    return abs(saved - value) <= _TOLERANCE * max(1.0, abs(value))
 
 
 def _recomputed(result: TaskResult, predictions: Predictions, chosen: NDArray[np.bool_]) -> _Scores:
@@ -135,6 +136,8 @@ def _recomputed(result: TaskResult, predictions: Predictions, chosen: NDArray[np
     split = str(np.asarray(predictions.split)[chosen][0])
     if isinstance(predictions, TaggedSentences):
         return _of_tags(result, split, predictions, np.flatnonzero(chosen))
+    if isinstance(predictions, ScoredDocuments):
+        return predictions.measures(result.settings.task["values"]["scoring"], chosen)
     if not isinstance(predictions, ClassPredictions):
         return {}  # a kind that was added: nothing here knows its metrics
     return _of_classes(result, split, predictions.logits[chosen], predictions.labels[chosen])

@@ -229,9 +229,11 @@ def is_fine_tuned_for(model: Model, task: Task) -> bool:
     task; else the classes that a head names must be this task's and no other's: those of RTE and
     QNLI, which have the same, prove nothing.
     """
-    config = _config(model)
-    if not (config.get("architectures") or [""])[0].endswith(task.kind.head_ending):
+    config = config_of(model)
+    if task.kind.head_of((config.get("architectures") or [""])[0]) is None:
         return False
+    if task.kind.is_pretrained:
+        return True
     if recorded := config.get("finetuning_task"):
         return bool(recorded == task.name)
     if not task.kind.names_classes:
@@ -246,7 +248,7 @@ def is_fine_tuned_for(model: Model, task: Task) -> bool:
 
 def max_tokens_of(model: Model) -> int | None:
     """Return how many tokens a model reads at most, where its config alone makes that certain."""
-    config = _config(model)
+    config = config_of(model)
     kind = config.get("model_type")
     positions = config.get("n_positions" if kind == "gpt2" else "max_position_embeddings")
     if type(positions) is not int or kind not in _ABSOLUTE_POSITIONS:
@@ -258,7 +260,12 @@ def max_tokens_of(model: Model) -> int | None:
     return positions - padding - 1 if type(padding) is int else None
 
 
-def _config(model: Model) -> dict[str, Any]:
+def config_of(model: Model) -> dict[str, Any]:
+    """Return what a model's config.json holds.
+
+    Raises:
+        UserError: it can't be read.
+    """
     path = folder_of(model, weights=False) / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -6,13 +6,14 @@ middle of the grid that BERT's authors searched, the same for every task and mod
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.imports import resolve
 from angels_share.names import nearest
 from angels_share.training_flags import TrainingUse, training_flags
-from eval_harness.runs.run import Method, Settings
+from eval_harness.runs.run import Method, Model, Settings
 from eval_harness.runs.trackers import TRACKERS, trackers_in
 from eval_harness.tasks.registry import Task
 
@@ -69,7 +70,10 @@ _REFUSED: Mapping[str, str] = {
     "output_dir": "use --results_dir",
     "seed": "use --seeds or --num_seeds",
     "data_seed": "use --seeds: a run's seed also shuffles its data",
-    **dict.fromkeys(("do_train", "do_eval"), "a run always trains, and is then evaluated: drop it"),
+    **dict.fromkeys(
+        ("do_train", "do_eval"),
+        "a run trains and is then evaluated, or is evaluated alone with --eval_only: drop it",
+    ),
     "do_predict": "use --predict_test",
     **dict.fromkeys(
         ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"), _ONE_EVALUATION
@@ -131,6 +135,7 @@ _REFUSED: Mapping[str, str] = {
 _ABOVE_ZERO = (
     "learning_rate", "num_train_epochs", "max_seq_length", "per_device_train_batch_size",
     "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps", "logging_steps",
+    "context", "stride",
 )  # fmt: skip
 _NOT_BELOW_ZERO = ("warmup_steps", "weight_decay", "max_grad_norm", "label_smoothing_factor")
 _SAMPLING = ("group_by_length", "random", "sequential")
@@ -176,8 +181,17 @@ def training_use(tasks: Sequence[Task], instead: Mapping[str, str] | None = None
 
 
 def _shown_default(name: str, tasks: Sequence[Task]) -> str:
-    """Return a setting's default as a help text shows it: most tasks', then the exceptions."""
-    values = {task.title: {**FINE_TUNING, **task.fine_tuning}[name] for task in tasks}
+    """Return a setting's default as a help text shows it: most tasks', then the exceptions.
+
+    Tasks of text alone have the same, and are named by their kind.
+    """
+    values = {
+        task.kind.name if task.kind.is_pretrained else task.title: {
+            **FINE_TUNING,
+            **task.fine_tuning,
+        }[name]
+        for task in tasks
+    }
     usual = Counter(values.values()).most_common(1)[0][0]
     exceptions = [f"{title} {value}" for title, value in values.items() if value != usual]
     return "; ".join(["" if usual is False else str(usual), *exceptions])
@@ -211,6 +225,40 @@ def check_overrides(given: Mapping[str, Any], own: Collection[str] = ()) -> None
         )
 
 
+def check_untrained(given: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Refuse settings of training for runs that have none.
+
+    Args:
+        given: the user's settings.
+        tasks: the tasks.
+
+    Raises:
+        UserError: names the flag.
+    """
+    used = set().union(*(_of_evaluation(task) for task in tasks)) | {"per_device_eval_batch_size"}
+    used |= NEUTRAL & {"use_cpu", "dataloader_num_workers", "report_to", "log_level"}
+    for name in given:
+        if name not in used:
+            raise UserError(f"--{name} is for training, and --eval_only has none: drop it")
+
+
+def _of_evaluation(task: Task) -> set[str]:
+    """Return the settings that change how a task is evaluated, without any training."""
+    return {*task.kind.lengths, *task.kind.answer_settings, "bf16"}
+
+
+def of_task(task: Task, given: Mapping[str, Any], others: Iterable[Task]) -> dict[str, Any]:
+    """Return the user's settings without lengths that only the other tasks of a command have.
+
+    Args:
+        task: the task.
+        given: the user's settings.
+        others: all tasks of the command.
+    """
+    lengths = {name for other in others for name in other.kind.lengths} - {*task.kind.lengths}
+    return {name: value for name, value in given.items() if name not in lengths}
+
+
 def neutral(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the user's settings that are passed on but change no number."""
     return {name: value for name, value in given.items() if name in NEUTRAL}
@@ -239,6 +287,8 @@ def settings_of(
     choose: str = "last",
     method: Method | None = None,
     inputs: Mapping[str, str] | None = None,
+    eval_only: bool = False,
+    model: Model | None = None,
 ) -> Settings:
     """Return every setting that changes the result of a run.
 
@@ -250,10 +300,21 @@ def settings_of(
         choose: the epoch whose predictions count: "last" or "best".
         method: the training method; None for plain fine-tuning.
         inputs: inputs of the method that differ between tasks, such as the teacher's run.
+        eval_only: whether the model is evaluated as it is, so that no setting of training counts.
+        model: the model, which some kinds of tasks have settings of.
+
+    Raises:
+        UserError: a setting that this model can't have.
     """
     defaults = {**FINE_TUNING, **task.fine_tuning}
     chosen = _result_settings(given, defaults)
     values = {**defaults, **chosen}
+    if task.kind.of_model:
+        assert model is not None
+        values |= resolve(task.kind.of_model)(model, values, given)
+        values = {name: value for name, value in values.items() if name != "max_seq_length"}
+    if eval_only:
+        values = {name: values[name] for name in values if name in _of_evaluation(task)}
     method_record = method and {
         "name": method.name,
         "factory": method.factory,
@@ -271,6 +332,7 @@ def settings_of(
         "dtype": "bfloat16" if values["bf16"] else "float32",
         "choose": choose,
         "method": method_record,
+        **({"eval_only": True} if eval_only else {}),
     }
     task_settings = {
         "version": task.version,

@@ -32,11 +32,16 @@ class Chosen:
     def __str__(self) -> str:
         method = f" ({self.run.method.name})" if self.run.method else ""
         what = f"{self.run.model.name}{method} on {self.run.task.title}"
-        which = f"the model of seed {self.run.seed} ({100 * self.score:.1f})"
+        which = f"the model of seed {self.run.seed} ({self._said(self.score)})"
         if self.seeds == 1:
             return f"{what}: {which}, the only seed"
-        middle = f"the median {100 * self.median:.1f} of {self.seeds}"
+        middle = f"the median {self._said(self.median)} of {self.seeds}"
         return f"{what}: {which}, the seed nearest {middle}"
+
+    def _said(self, score: float) -> str:
+        """Return a score as a percentage, or a perplexity as it is."""
+        is_share = self.run.task.higher_is_better
+        return f"{100 * score:.1f}" if is_share else f"perplexity {score:.2f}"
 
 
 def nearest_to_median(root: Path, runs: Iterable[Run]) -> list[Chosen]:

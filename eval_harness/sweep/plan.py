@@ -12,6 +12,7 @@ from typing import Any, Literal
 from angels_share.errors import UserError
 from angels_share.files import hash_of, require_writable_folder
 from angels_share.hub.fetch import at_commit, download, files_of_model
+from angels_share.imports import resolve
 from angels_share.sealed_folder import is_whole
 from angels_share.tokenizing import check_tokenization, load_tokenizer
 from eval_harness.data.sources import NoDataError, wanted_files
@@ -20,7 +21,13 @@ from eval_harness.data.transfer import TransferFacts, find_transfer_files, read_
 from eval_harness.results.store import InvalidResult, load, path_of
 from eval_harness.runs.models import folder_of, identify, is_fine_tuned_for, max_tokens_of
 from eval_harness.runs.run import Method, Model, Run, TransferFile
-from eval_harness.runs.settings import check_overrides, neutral, settings_of
+from eval_harness.runs.settings import (
+    check_overrides,
+    check_untrained,
+    neutral,
+    of_task,
+    settings_of,
+)
 from eval_harness.sweep.queue import Job
 from eval_harness.tasks.registry import Task
 
@@ -54,6 +61,7 @@ class Experiment:
         predict_test: whether to predict test splits as well.
         save_models: which fine-tuned models to save beside the teachers': none, that of the seed
             nearest the median of its model and task, or all.
+        eval_only: whether models are evaluated as they are, without any fine-tuning.
     """
 
     program: str
@@ -73,10 +81,16 @@ class Experiment:
     choose: str = "last"
     predict_test: bool = False
     save_models: Literal["none", "best", "all"] = "none"
+    eval_only: bool = False
 
     def splits_of(self, task: Task) -> tuple[str, ...]:
         """Return the splits of a task that are read."""
-        return ("train", *task.evaluation, *(task.test if self.predict_test else ()))
+        judged = (*task.evaluation, *(task.test if self.predict_test else ()))
+        return judged if self.eval_only else ("train", *judged)
+
+    def given_for(self, task: Task) -> dict[str, Any]:
+        """Return the given settings that are a task's, or any task's."""
+        return of_task(task, self.given, self.tasks)
 
     def load(self, task: Task) -> TaskData[Any]:
         """Read a task's data."""
@@ -86,6 +100,7 @@ class Experiment:
             limit=self.limit,
             revision=self.data_revision,
             test=self.predict_test,
+            train=not self.eval_only,
         )
 
 
@@ -107,7 +122,8 @@ class Extent:
         """Return the extent of a task's data, without a reference to the data."""
         evaluated = sum(len(part) for part in data.evaluation)
         facts = read_transfer_set(data.task, transfer, data).facts if transfer else None
-        return cls(data.content, len(data.train), evaluated, data.revision, facts)
+        learned = 0 if data.train is None else len(data.train)
+        return cls(data.content, learned, evaluated, data.revision, facts)
 
     def train_of(self, run: Run) -> int:
         """Return how many examples a run is trained on, those of its transfer set included."""
@@ -151,11 +167,15 @@ def plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
     _refuse_launcher(experiment.program)
     task_settings = {name for task in experiment.tasks for name in task.fine_tuning}
     check_overrides(experiment.given, task_settings)
+    if experiment.eval_only:
+        check_untrained(experiment.given, experiment.tasks)
     models = tuple(identify(name) for name in dict.fromkeys(experiment.models))
     teacher = identify(experiment.teacher) if experiment.teacher else None
     if teacher is not None:
         _check_teacher(teacher, models)
     _check_length(experiment, filter(None, (*models, teacher)))
+    for task in experiment.tasks:
+        _check_models(experiment, task, models)
     extents = _read_all(experiment)
     return Plan(root.resolve(), models, teacher, extents, experiment)
 
@@ -169,6 +189,19 @@ def _check_length(experiment: Experiment, models: Iterable[Model]) -> None:
         limit = max_tokens_of(model)
         if limit is not None and wanted > limit:
             raise UserError(f"--max_seq_length {wanted}: {model.name} reads {limit} tokens at most")
+
+
+def _check_models(experiment: Experiment, task: Task, models: Iterable[Model]) -> None:
+    """Refuse models that a task isn't for, or that aren't fine-tuned where nothing is trained."""
+    for model in models:
+        if task.kind.of_model:
+            given = experiment.given_for(task)
+            resolve(task.kind.of_model)(model, {**task.fine_tuning, **given}, given)
+        elif experiment.eval_only and not is_fine_tuned_for(model, task):
+            raise UserError(
+                f"--eval_only: {model.name} has no head that was fine-tuned on {task.title}, with "
+                "its labels: leave the flag out to fine-tune it"
+            )
 
 
 def _read_all(experiment: Experiment) -> dict[str, Extent]:
@@ -269,12 +302,14 @@ def _run(plan: Plan, model: Model, task: Task, seed: int, teacher: _Teacher | No
         inputs["transfer_set"] = transfer.content
     settings = settings_of(
         task,
-        {**experiment.given, **(experiment.student_given if teacher else {})},
+        {**experiment.given_for(task), **(experiment.student_given if teacher else {})},
         content=plan.extents[task.name].content,
         limit=experiment.limit,
         choose=experiment.choose,
         method=method,
         inputs=inputs,
+        eval_only=experiment.eval_only,
+        model=model,
     )
     return Run(
         model,
@@ -345,5 +380,5 @@ def lacks_weights(run: Run) -> bool:
 def _cost(plan: Plan, run: Run) -> float:
     """Estimate a run's duration in training examples; evaluating one takes a third as long."""
     extent = plan.extents[run.task.name]
-    epochs = run.settings.task["values"]["num_train_epochs"]
+    epochs = run.settings.task["values"].get("num_train_epochs", 0)
     return extent.train_of(run) * float(epochs) + extent.evaluated / 3

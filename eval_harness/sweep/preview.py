@@ -34,7 +34,7 @@ class Part:
         missing: how many are to be executed.
         train: training examples, those of a transfer set included.
         evaluated: evaluation examples.
-        steps: optimizer steps of a run.
+        steps: optimizer steps of a run; None where the tokens of its text decide.
         is_at_least: whether there may be more steps: a question has as many windows as it needs.
         passes: training examples that a run reads, in all of its epochs.
         seconds: about how long a run takes; None if unknown.
@@ -48,7 +48,7 @@ class Part:
     missing: int
     train: int
     evaluated: int
-    steps: int
+    steps: int | None
     is_at_least: bool
     passes: float
     seconds: float | None
@@ -77,10 +77,12 @@ def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: LocalWork
     run = runs[0]
     extent, values = plan.extents[run.task.name], run.settings.task["values"]
     train = extent.train_of(run)
-    steps = steps_of(values, train)
-    update = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     given = values.get("max_steps", 0) > 0
-    passes = steps * update if given else train * values["num_train_epochs"]
+    steps, passes = 0, 0.0
+    if not is_evaluation_alone(values):
+        steps = steps_of(values, train)
+        update = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+        passes = steps * update if given else train * values["num_train_epochs"]
     mark = " (D)" if run.method else " (teacher)" if plan.teacher else ""
     times = _times(plan.root, run, train, extent.evaluated, workers)
     return Part(
@@ -91,13 +93,18 @@ def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: LocalWork
         missing=sum(each.key in missing for each in runs),
         train=train,
         evaluated=extent.evaluated,
-        steps=steps,
+        steps=None if steps and run.task.kind.is_counted_late and not given else steps,
         # Its windows are known once it is tokenized, which takes as long as a short run.
         is_at_least="doc_stride" in run.task.kind.lengths and not given,
         passes=passes,
         seconds=median(times) if times else None,
         earlier=len(times),
     )
+
+
+def is_evaluation_alone(values: Mapping[str, Any]) -> bool:
+    """Return whether these are the settings of a run without training."""
+    return "num_train_epochs" not in values
 
 
 def steps_of(values: Mapping[str, Any], examples: int) -> int:
@@ -165,14 +172,20 @@ def _reads_of(result: TaskResult) -> float:
     evaluated = sum(int(examples.get(split, 0)) for split in result.scores)
     values = {**result.settings.task.get("values", {})}
     try:
-        train = int(examples["train"]) + texts_added(result)
+        train = _learned(values, examples) + texts_added(result)
         return _reads(values, train, evaluated)
     except (KeyError, TypeError, ValueError):  # settings of another version
         return 0.0
 
 
+def _learned(values: Mapping[str, Any], examples: Mapping[str, Any]) -> int:
+    return 0 if is_evaluation_alone(values) else int(examples["train"])
+
+
 def _reads(values: Mapping[str, Any], train: int, evaluated: int) -> float:
     """Return how many examples a run reads; evaluating one takes a third of training on it."""
+    if is_evaluation_alone(values):
+        return evaluated / 3
     update = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     return float(steps_of(values, train) * update + evaluated / 3)
 
@@ -194,9 +207,11 @@ def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[s
         f"{count(total, 'run')} ({_product(plan, parts)}): {have} with results, {missing} to do"
     ]
     passes = sum(part.passes * part.missing for part in parts)
-    lines.append(
-        f"{_large(passes)} training examples in all, epochs counted; {_time(parts, workers)}"
-    )
+    what = f"{_large(passes)} training examples in all, epochs counted"
+    if not passes:
+        evaluated = sum(part.evaluated * part.missing for part in parts)
+        what = f"evaluation alone, of {count(evaluated, 'example')} in all"
+    lines.append(f"{what}; {_time(parts, workers)}")
     folder = plan.experiment.results_dir
     watch = how_to_watch(trackers_in(plan.experiment.given), folder)
     lines.append(
@@ -272,6 +287,7 @@ def table_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> str:
 
 def _row(part: Part) -> tuple[str, ...]:
     time = "unknown: no earlier result"
+    at_least = "at least " if part.is_at_least else ""
     if part.seconds is not None:
         time = f"{duration(part.seconds)}, from {count(part.earlier, 'earlier result')}"
     return (
@@ -282,7 +298,7 @@ def _row(part: Part) -> tuple[str, ...]:
         str(part.missing),
         f"{part.train:,}",
         f"{part.evaluated:,}",
-        f"{'at least ' if part.is_at_least else ''}{part.steps:,}",
+        "as its tokens are" if part.steps is None else f"{at_least}{part.steps:,}",
         time,
     )
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from eval_harness.rows.row import Cell, Row
 from eval_harness.tables.comparison import sum_of_medians
-from eval_harness.tables.row import Cell, Row
 from eval_harness.tables.table import Named, Number, Published
 from eval_harness.tasks.registry import GLUE, TASKS
 
@@ -78,8 +78,9 @@ def name_cell(row: Row, text: str = "") -> Named:
 
 
 def tasks_with_results(rows: Sequence[Row]) -> list[str]:
-    """Return the tasks that some row has, in the tables' order, the custom ones last."""
-    present = {result.task for row in rows for result in row.results}
+    """Return the tasks that some row has a score of, in the tables' order, custom ones last."""
+    cells = [cell for row in rows for cell in row.cells.values()]
+    present = {result.task for cell in cells for result in cell.results}
     known = [task.name for task in TASKS]
     return [*(name for name in known if name in present), *sorted(present - set(known))]
 

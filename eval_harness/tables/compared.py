@@ -22,6 +22,8 @@ from eval_harness.intervals.differences import (
     mean_difference,
 )
 from eval_harness.results.store import InvalidResult
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.runs.models import folder_name
 from eval_harness.tables.cells import mean_cell, score_cell, tasks_with_results, titles_of
 from eval_harness.tables.comparison import (
@@ -33,8 +35,6 @@ from eval_harness.tables.comparison import (
 )
 from eval_harness.tables.formats import to_markdown
 from eval_harness.tables.notes import cell_notes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import STAND_IN, Number, Table, Value
 from eval_harness.tables.table0 import LEVEL, TOLD, details_of, difference_text
 
@@ -258,6 +258,7 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
             raise UserError(f"{entry.label} is named twice: name two models or more")
     reference, *others = _with_unique_labels(entries)
+    _refuse_perplexities(entries, tasks)
     candidates = tasks_with_results([entry.row for entry in entries])
     for name in tasks or ():
         if name not in candidates:
@@ -279,6 +280,21 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         raise UserError(f"nothing to compare: {'; '.join(reasons_by_task)}")
     scores, without = _scores((reference, *others), comparable)
     return Comparison((reference, *others), tuple(comparable), scores, without, left_out)
+
+
+def _refuse_perplexities(entries: Sequence[Entry], tasks: Sequence[str] | None) -> None:
+    """Refuse to compare perplexities, alone or by name: they aren't shares, nor higher the better.
+
+    Raises:
+        UserError: says where they stand side by side.
+    """
+    known = {name for entry in entries for name in entry.row.perplexities}
+    asked = known & set(tasks) if tasks is not None else known
+    if asked and (tasks is not None or not any(entry.row.cells for entry in entries)):
+        raise UserError(
+            f"{min(asked)}: perplexities, the lower the better, aren't compared here: they stand "
+            "side by side in table-perplexity (python -m eval_harness tables)"
+        )
 
 
 def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:

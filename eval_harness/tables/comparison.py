@@ -33,7 +33,7 @@ from eval_harness.results.store import (
     read_any_predictions,
     read_predictions,
 )
-from eval_harness.tables.row import Cell, Row
+from eval_harness.rows.row import Cell, Row
 from eval_harness.tasks.entities import all_counts
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE, TASKS, Metric

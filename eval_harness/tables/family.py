@@ -5,21 +5,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from angels_share.names import SHORT_NAMES, ShortName, short_name_of
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import count_of, mean_cell, name_cell, tasks_of_mean, title_of
 from eval_harness.tables.further_tasks import OF_XNLI, languages_of
 from eval_harness.tables.notes import cell_notes
 from eval_harness.tables.paper import footnotes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
-from eval_harness.tables.table import Published, Table, Value, stand_in_first
+from eval_harness.tables.perplexity import median_by_token
+from eval_harness.tables.table import Number, Published, Table, Value, stand_in_first
 from eval_harness.tasks.registry import GLUE, LANGUAGES, TASKS
 
 _GLUE = "readme_glue"
 _GERMAN = "german_ner_f1"
+_PERPLEXITY = "wikitext103_test_perplexity"
+_WIKITEXT = "wikitext-103"
 _MODEL, _SCORE = "Model", "Macro-score"
 _READMES_NAMES = {
     "mBERT base cased (computed)": "bert-base-multilingual-cased",
     "DistilmBERT": "distilbert-base-multilingual-cased",
+    "GPT2": "gpt2",
+    "DistilGPT2": "distilgpt2",
 }
 """What models are called that the README's tables don't name by their repository."""
 _ON_TEST = {
@@ -52,7 +57,7 @@ class _Part:
 
 def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
     """Return the README's rows and ours of each family with an evaluated student; None if none."""
-    evaluated = [row for row in rows if _published_model(row) and tasks_of_mean(row, _FAMILY_TASKS)]
+    evaluated = [row for row in rows if _published_model(row) and _is_shown(row)]
     teachers = {
         known.teacher for row in evaluated if (known := _published_model(row)) and known.teacher
     }
@@ -81,6 +86,10 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
         tuple(tuple(cells.get(title) for title in titles) for cells in body),
         tuple(map(one_line, stand_in_first(notes))),
     )
+
+
+def _is_shown(row: Row) -> bool:
+    return bool(tasks_of_mean(row, _FAMILY_TASKS) or _of_perplexity(row))
 
 
 def _shown_columns(part: _Part, body: Sequence[Mapping[str, Value]]) -> tuple[str, ...]:
@@ -141,11 +150,20 @@ def _of_entities(row: Row) -> dict[str, Value]:
     return {title_of(cell): mean_cell(row, (cell,)) for cell in tasks}
 
 
+def _of_perplexity(row: Row) -> Mapping[str, Value]:
+    """Return the perplexity by token after fine-tuning, as the README's is."""
+    if row.settings.get("eval_only"):
+        return {}
+    found = median_by_token(row, _WIKITEXT, "test")
+    return {} if found is None else {_PERPLEXITY_TITLE: Number(f"{found:.1f}", found)}
+
+
 def _language(name: str) -> str:
     return f"XNLI {name}"
 
 
 _XNLI_MEAN = "XNLI mean"
+_PERPLEXITY_TITLE = f"{title_of(_WIKITEXT)} test perplexity (lower is better)"
 _PARTS = (
     _Part(
         _GLUE,
@@ -163,6 +181,13 @@ _PARTS = (
         _of_entities,
         tuple(map(title_of, _ON_TEST.values())),
     ),
+    _Part(
+        _PERPLEXITY,
+        (),
+        lambda _key: _PERPLEXITY_TITLE,
+        _of_perplexity,
+        (_PERPLEXITY_TITLE,),
+    ),
 )
 _FAMILY_TASKS = tuple(task for part in _PARTS for task in part.tasks)
 
@@ -171,8 +196,10 @@ def _notes(
     paper: Mapping[str, Any], members: Sequence[ShortName], ours: Sequence[Row]
 ) -> list[str]:
     counts = "; ".join(
-        f"{row.short} {count_of([row.cells[task] for task in _FAMILY_TASKS if task in row.cells])}"
+        f"{row.short} {count_of(cells)}"
         for row in ours
+        if (cells := [row.cells[task] for task in _FAMILY_TASKS if task in row.cells])
+        or (cells := [row.perplexities[_WIKITEXT]])
     )
     without_wnli = {
         name: score

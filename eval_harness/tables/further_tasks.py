@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Cell, Row
 from eval_harness.tables.cells import COUNT, MODEL, count_of, name_cell, score_cell, title_of
 from eval_harness.tables.notes import cell_notes, count_notes
-from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import (
     Number,
     Published,

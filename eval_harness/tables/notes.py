@@ -7,11 +7,12 @@ from functools import partial
 from operator import eq
 
 from eval_harness.results.record import TaskResult, texts_added
+from eval_harness.rows.labels import format_setting
+from eval_harness.rows.row import Cell, Row
 from eval_harness.runs.settings import FINE_TUNING
 from eval_harness.tables.cells import titles_of
-from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import format_setting
 from eval_harness.tables.table import STAND_IN
+from eval_harness.tasks.kinds import PERPLEXITY
 from eval_harness.tasks.registry import MISMATCHED, TASKS
 
 
@@ -25,12 +26,12 @@ class _ShownCell:
     title: str
 
     def hyper_parameters(self) -> dict[str, str]:
-        """Return the hyper-parameters that the row's label doesn't name."""
+        """Return the hyper-parameters that neither the row's label nor a column names."""
         values = self.cell.results[0].settings.task.get("values", {})
         return {
             name: format_setting(value)
             for name, value in values.items()
-            if name not in self.row.flags_in_label
+            if name not in (*self.row.flags_in_label, *PERPLEXITY.lengths)
         }
 
 
@@ -104,6 +105,8 @@ def _hyper_parameters(shown: Sequence[_ShownCell]) -> Iterable[str]:
         return
     order = [*_ALWAYS_NAMED, *sorted(common.keys() - _ALWAYS_NAMED.keys())]
     named = [_named(name, common[name]) for name in order if _is_named(name, common)]
+    if not named:  # of models that were evaluated as they are
+        return
     # The paper says nothing of custom tasks.
     whose = " (ours: the paper's were never published)" if _are_built_in(shown) else ""
     yield f"Hyper-parameters{whose}: {', '.join(named)}; the rest: `python -m eval_harness tasks`."

@@ -24,8 +24,8 @@ from eval_harness.results.probes import (
     read_shown,
 )
 from eval_harness.results.store import Invalid, InvalidResult
+from eval_harness.rows.labels import one_line
 from eval_harness.tables.cells import title_of
-from eval_harness.tables.row_labels import one_line
 from eval_harness.tasks.registry import Metric
 
 _SEED = 0

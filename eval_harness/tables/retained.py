@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from angels_share.names import short_name_of
+from eval_harness.rows.row import Row
 from eval_harness.runs.run import Model
 from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
-from eval_harness.tables.row import Row
 
 
 @dataclass(frozen=True)

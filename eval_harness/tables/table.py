@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eval_harness.rows.labels import one_line
 from eval_harness.tables.paper import footnotes
-from eval_harness.tables.row_labels import one_line
 
 if TYPE_CHECKING:
     import pandas as pd

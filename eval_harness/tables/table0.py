@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from eval_harness.intervals.differences import Difference, Scores
 from eval_harness.results.measures import Measure
 from eval_harness.results.probes import OF_PAIRS, OF_TEXT, ProbeResult
+from eval_harness.rows.labels import one_line
 from eval_harness.tables.cells import MODEL, title_of
 from eval_harness.tables.probed import Probed
-from eval_harness.tables.row_labels import one_line
 from eval_harness.tables.table import STAND_IN, Number, Table, Value
 
 _N = "n"

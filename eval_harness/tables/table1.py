@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval_harness.intervals.bootstrap import RESAMPLES
+from eval_harness.rows.labels import footnotes_of, one_line
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import (
     COUNT,
     MEAN_OF,
@@ -28,8 +30,6 @@ from eval_harness.tables.cells import (
 from eval_harness.tables.notes import cell_notes, count_notes
 from eval_harness.tables.paper import corrected
 from eval_harness.tables.retained import ComparedRow, Retained
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of, one_line
 from eval_harness.tables.table import (
     Number,
     Table,

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from eval_harness.rows.labels import footnotes_of
+from eval_harness.rows.row import Row
 from eval_harness.tables.cells import (
     COUNT,
     MODEL,
@@ -12,8 +14,6 @@ from eval_harness.tables.cells import (
     score_cell,
 )
 from eval_harness.tables.notes import cell_notes, count_notes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of
 from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
 from eval_harness.tasks.registry import TASKS, Task
 

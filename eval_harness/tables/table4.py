@@ -8,6 +8,8 @@ from typing import Any
 
 from angels_share.ablations import ABLATIONS, FULL
 from eval_harness.intervals.bootstrap import RESAMPLES
+from eval_harness.rows.labels import footnotes_of
+from eval_harness.rows.row import Row
 from eval_harness.runs.run import Distilled
 from eval_harness.tables.cells import (
     MEAN_OF,
@@ -20,8 +22,6 @@ from eval_harness.tables.cells import (
 )
 from eval_harness.tables.comparison import cached_interval, common_tasks, sum_of_medians
 from eval_harness.tables.notes import cell_notes, count_notes
-from eval_harness.tables.row import Row
-from eval_harness.tables.row_labels import footnotes_of
 from eval_harness.tables.table import Number, Table, Value, drop_empty_columns, make_table
 from eval_harness.tables.table1 import glue_row, mean_notes
 from eval_harness.tasks.registry import GLUE

@@ -13,24 +13,27 @@ from eval_harness.results.probes import PROBES
 from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.results.verify import agreeing
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.further_tasks import entities_table, xnli_table
 from eval_harness.tables.paper import load_paper
+from eval_harness.tables.perplexity import PSEUDO_TABLE, perplexity_tables
 from eval_harness.tables.probed import Probed, load_probed
 from eval_harness.tables.retained import ComparedRow, compare_with_teacher
-from eval_harness.tables.row import Row
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table import Table
 from eval_harness.tables.table0 import table0
 from eval_harness.tables.table1 import custom_table, table1
 from eval_harness.tables.table2 import table2
 from eval_harness.tables.table3 import table3
 from eval_harness.tables.table4 import Change, find_changes, table4
-from eval_harness.tasks.registry import CUSTOM, ENTITIES, TASKS, XNLI
+from eval_harness.tasks.registry import CUSTOM, ENTITIES, PERPLEXITY_TABLE, TASKS, XNLI
 
 FAMILY = "family"
-_OPTIONAL = ("table0", "table0-differences", ENTITIES, XNLI, CUSTOM, FAMILY)
+_OPTIONAL = (
+    "table0", "table0-differences", ENTITIES, XNLI, PERPLEXITY_TABLE, PSEUDO_TABLE, CUSTOM, FAMILY,
+)  # fmt: skip
 """Tables that are written only where there is something to show."""
 VERIFIED, DISAGREEING = "verified", "disagreeing"
 
@@ -82,7 +85,8 @@ def write_tables(
 
     Returns:
         The texts of Tables 0-4, as far as there is something to show, of named entities, XNLI,
-        custom tasks and the family; then one line if there are files that don't count.
+        perplexities, custom tasks and the family; then one line if there are files that don't
+        count.
 
     Raises:
         UserError: the results folder does not exist.
@@ -107,9 +111,9 @@ def write_by_name(
             disagrees doesn't count.
 
     Returns:
-        The texts by `table1` ... `table4`, `table-entities`, `table-xnli`, `table-custom`,
-        `family`, `not counted`; if verified,
-        also by `verified` and, a line for each, `disagreeing`.
+        The texts by `table1` ... `table4`, `table-entities`, `table-xnli`, `table-perplexity`,
+        `table-pseudo-perplexity`, `table-custom`, `family`, `not counted`; if verified, also by
+        `verified` and, a line for each, `disagreeing`.
 
     Raises:
         UserError: the results folder does not exist.
@@ -211,6 +215,7 @@ def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> li
     others = (
         entities_table(ours.rows, _not_counted(ours.invalid, ENTITIES)),
         xnli_table(paper, ours.rows, _not_counted(ours.invalid, XNLI)),
+        *perplexity_tables(ours.rows, _not_counted(ours.invalid, PERPLEXITY_TABLE)),
         custom_table(ours.rows, _not_counted(ours.invalid, CUSTOM)),
         family_table(paper, ours.rows),
     )

@@ -22,6 +22,16 @@ Its metrics are `entity_f1`, `entity_precision` and `entity_recall` as conlleval
 `strict_f1`, `strict_precision`, `strict_recall` by IOB2's rules; the score is `entity_f1` unless
 `primary` says otherwise. `encoding: latin-1` is for files of words that are not UTF-8.
 
+Of text alone, whose perplexity is judged:
+
+    name: letters
+    kind: perplexity
+    columns: [text]                   # may be left out; a row, or line of a .txt, is a document
+    headings: false                   # true where it is a line, and ` = Title = ` begins one
+    files:                            # also .txt; without `train`, models are judged as they are
+      train: train.jsonl              # (--eval_only)
+      validation: dev.jsonl
+
 Metrics of classes are `accuracy`, `matthews`, `f1` (of the second of two), `f1_macro` (the mean of
 all classes' F1) and `f1_micro` (accuracy, here); of a regression, `pearson` and `spearman`.
 `hub: someone/stars`, with an optional `config`, may replace `files`. Further keys are `title`,
@@ -41,20 +51,23 @@ from angels_share.errors import UserError
 from angels_share.names import REPO_ID, nearest
 from angels_share.readers.text_files import TABLE_ENDINGS
 from eval_harness.tasks.entities import ENTITY_METRICS, OUTSIDE
-from eval_harness.tasks.kinds import TEXTS, TOKENS, Kind
+from eval_harness.tasks.kinds import PERPLEXITY, TEXTS, TOKENS, Kind
 from eval_harness.tasks.registry import (
     CUSTOM,
+    LANGUAGE_MODELLING,
+    PERPLEXITY_TABLE,
     TASKS,
     ColumnFiles,
     LabelMetric,
     Metric,
+    PerplexityMetric,
     Task,
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _REGRESSION_METRICS = ("pearson", "spearman")
 _CLASS_METRICS = tuple(name for name in get_args(LabelMetric) if name not in _REGRESSION_METRICS)
-_KINDS = {kind.name: kind for kind in (TEXTS, TOKENS)}
+_KINDS = {kind.name: kind for kind in (TEXTS, TOKENS, PERPLEXITY)}
 _WORDS_AND_TAGS = ("tokens", "ner_tags")
 _COLUMN_FILES = (".conll", ".txt")
 _LISTS = (".parquet", ".json", ".jsonl")
@@ -93,6 +106,7 @@ _KEYS = {
         _Key("config"),
         _Key("kind"),
         _Key("encoding"),
+        _Key("headings", (bool,)),
     )
 }
 
@@ -148,7 +162,10 @@ def _task(row: "_Row") -> Task:
         files=files,
         column_files=row.column_files(),
         label_column=row.label_column(),
-        table=CUSTOM,
+        has_headings=row.has_headings(),
+        fine_tuning=LANGUAGE_MODELLING if row.is_text() else {},
+        table=PERPLEXITY_TABLE if row.is_text() else CUSTOM,
+        higher_is_better=not row.is_text(),
         version=row.version(),
     )
 
@@ -204,9 +221,28 @@ class _Row:
     def are_tagged(self) -> bool:
         return self.kind() == TOKENS
 
+    def is_text(self) -> bool:
+        """Return whether it is of text alone; refuse what such a task has not."""
+        if self.kind() != PERPLEXITY:
+            return False
+        for key in ("labels", "scale", "primary", "also", "label_column", "encoding"):
+            if key in self.given:
+                raise self.refuse(key, "is for tasks with labels; a perplexity has none")
+        return True
+
+    def has_headings(self) -> bool:
+        if "headings" in self.given and not self.is_text():
+            raise self.refuse("headings", f"is for kind: {PERPLEXITY.name}")
+        return bool(self.given.get("headings", False))
+
     def columns(self) -> tuple[str, ...]:
         if self.are_tagged():
             return self.words_and_tags()[:1]
+        if self.is_text():
+            columns = self.texts("columns", ["text"])
+            if len(columns) != 1:
+                raise self.refuse("columns", f"{list(columns)}: expected one, of text")
+            return columns
         columns = self.texts("columns")
         if len(columns) > 2:
             raise self.refuse("columns", f"{len(columns)} texts; a model reads one or two")
@@ -256,7 +292,7 @@ class _Row:
             if "label_column" in self.given:
                 raise self.refuse("label_column", "the second of columns is that of the tags")
             return self.words_and_tags()[1]
-        return str(self.given.get("label_column", "label"))
+        return "" if self.is_text() else str(self.given.get("label_column", "label"))
 
     def tags(self) -> tuple[str, ...]:
         """Return the tags of tagged words: O, and B- and I- of each type."""
@@ -277,6 +313,8 @@ class _Row:
             if "scale" in self.given:
                 raise self.refuse("scale", "is for regressions; tagged words have labels")
             return self.tags()
+        if self.is_text():
+            return ()
         if ("labels" in self.given) == ("scale" in self.given):
             raise self.refuse("labels", "give either labels (classes) or scale (numbers)")
         labels = self.texts("labels") if "labels" in self.given else ()
@@ -301,10 +339,14 @@ class _Row:
     def primary(self) -> tuple[Metric, ...]:
         if self.are_tagged() and "primary" not in self.given:
             return ("entity_f1",)
+        if self.is_text():
+            return get_args(PerplexityMetric)[:1]
         return self.measures("primary")
 
     def also(self) -> tuple[Metric, ...]:
-        """Return the metrics that don't count; of entities all are reported anyway."""
+        """Return the metrics that don't count; of entities and texts all are reported anyway."""
+        if self.is_text():
+            return get_args(PerplexityMetric)[1:]
         named = self.measures("also")
         if not self.are_tagged():
             return named
@@ -346,7 +388,8 @@ class _Row:
         """Return absolute paths: workers may run in another folder."""
         files = self.given.get("files", {})
         known = ("train", *evaluation, "test")
-        endings = (*_LISTS, *_COLUMN_FILES) if self.are_tagged() else TABLE_ENDINGS
+        endings: tuple[str, ...] = (*_LISTS, *_COLUMN_FILES) if self.are_tagged() else TABLE_ENDINGS
+        endings = (*endings, ".txt") if self.is_text() else endings
         for split, name in files.items():
             if split not in known:
                 raise self.refuse("files", f"unknown split {split!r}{nearest(str(split), known)}")
@@ -354,7 +397,8 @@ class _Row:
                 raise self.refuse(
                     "files", f"{split}: {name!r}: must end in one of {', '.join(endings)}"
                 )
-        for split in known[:-1] if files else ():
+        needed = known[1:-1] if self.is_text() else known[:-1]
+        for split in needed if files else ():
             if split not in files:
                 raise self.refuse("files", f"{split} is missing")
         return {split: str((self.folder / name).resolve()) for split, name in files.items()}

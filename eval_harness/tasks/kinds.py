@@ -20,7 +20,8 @@ class Kind:
             with any label in the labels' place; None if only labelled ones can be learned from.
         encode: `encode(part, tokenizer, **lengths) -> TokenRows`: a split as model inputs.
         lengths: the settings that `encode` takes.
-        head: the class of transformers that loads a model with the kind's head.
+        heads: the classes of transformers that load a model with the kind's head; of several the
+            one that the model's own class belongs to.
         outputs: `outputs(task) -> HeadOutputs`: the head's outputs, as its config names them.
         loss: `loss(output, batch, smoothing) -> Tensor`: a sum, over what `count` counts.
         evaluate: `evaluate(run, model, data, rows, pad_id) -> Evaluation`.
@@ -29,6 +30,12 @@ class Kind:
             unless the row says otherwise.
         answer_settings: settings that change predictions but not training.
         names_classes: whether the head's config names the task's classes.
+        is_pretrained: whether the head is the pre-trained one, which a model must have.
+        of_model: `of_model(model, values) -> Mapping`: settings that depend on the model, given
+            the others; empty for a kind that has none.
+        training_set: `training_set(rows, run, tokenizer) -> Dataset`: what a run learns from;
+            empty for the encoded training split as it is.
+        is_counted_late: whether the number of training examples is known only once encoded.
     """
 
     name: str
@@ -37,7 +44,7 @@ class Kind:
     read: str
     encode: str
     lengths: tuple[str, ...]
-    head: str
+    heads: tuple[str, ...]
     outputs: str
     loss: str
     evaluate: str
@@ -46,11 +53,26 @@ class Kind:
     answer_settings: tuple[str, ...] = ()
     names_classes: bool = False
     read_unlabelled: str | None = None
+    is_pretrained: bool = False
+    of_model: str = ""
+    training_set: str = ""
+    is_counted_late: bool = False
 
-    @property
-    def head_ending(self) -> str:
-        """The suffix of model classes with this head, such as `ForSequenceClassification`."""
-        return self.head.removeprefix("AutoModel")
+    def head_of(self, class_name: str) -> str | None:
+        """Return the one of the heads that a model class has, by its name; None if none."""
+        return next((each for each in self.heads if class_name.endswith(_endings(each))), None)
+
+
+CAUSAL, MASKED = "AutoModelForCausalLM", "AutoModelForMaskedLM"
+_ENDINGS = {
+    CAUSAL: ("ForCausalLM", "LMHeadModel"),
+    MASKED: ("ForMaskedLM", "ForPreTraining"),
+}
+"""The suffixes of model classes with a head, where they aren't the rest of the head's name."""
+
+
+def _endings(head: str) -> tuple[str, ...]:
+    return _ENDINGS.get(head, (head.removeprefix("AutoModel"),))
 
 
 TEXTS = Kind(
@@ -60,7 +82,7 @@ TEXTS = Kind(
     read="eval_harness.data.texts:read",
     encode="eval_harness.training.encoding:encode",
     lengths=("max_seq_length",),
-    head="AutoModelForSequenceClassification",
+    heads=("AutoModelForSequenceClassification",),
     outputs="eval_harness.training.classification:outputs",
     loss="eval_harness.training.classification:loss",
     evaluate="eval_harness.training.classification:evaluate",
@@ -76,7 +98,7 @@ QUESTIONS = Kind(
     read="eval_harness.data.questions:read",
     encode="eval_harness.squad.windows:make_windows",
     lengths=("max_seq_length", "doc_stride", "max_query_length"),
-    head="AutoModelForQuestionAnswering",
+    heads=("AutoModelForQuestionAnswering",),
     outputs="eval_harness.training.question_answering:outputs",
     loss="eval_harness.training.question_answering:loss",
     evaluate="eval_harness.training.question_answering:evaluate",
@@ -91,7 +113,7 @@ TOKENS = Kind(
     read="eval_harness.data.tagged_words:read",
     encode="eval_harness.training.token_classification:encode",
     lengths=("max_seq_length",),
-    head="AutoModelForTokenClassification",
+    heads=("AutoModelForTokenClassification",),
     outputs="eval_harness.training.token_classification:outputs",
     loss="eval_harness.training.token_classification:loss",
     evaluate="eval_harness.training.token_classification:evaluate",
@@ -101,9 +123,28 @@ TOKENS = Kind(
     read_unlabelled="eval_harness.data.tagged_words:read_unlabelled",
 )
 
-KINDS = (TEXTS, QUESTIONS, TOKENS)
+PERPLEXITY = Kind(
+    name="perplexity",
+    command="run_glue",
+    local_data="--data_dir, a folder of local files",
+    read="eval_harness.data.documents:read",
+    encode="eval_harness.training.language_modelling:encode",
+    lengths=("context", "stride", "scoring", "begin_token"),
+    heads=(CAUSAL, MASKED),
+    outputs="eval_harness.training.language_modelling:outputs",
+    loss="eval_harness.training.token_classification:loss",
+    evaluate="eval_harness.training.language_modelling:evaluate",
+    predictions="eval_harness.results.predictions:ScoredDocuments",
+    count="eval_harness.training.token_classification:count_labels",
+    is_pretrained=True,
+    of_model="eval_harness.runs.language_models:settings_for",
+    training_set="eval_harness.training.language_modelling:training_set",
+    is_counted_late=True,
+)
+
+KINDS = (TEXTS, QUESTIONS, TOKENS, PERPLEXITY)
 
 
 def kind_with_head(class_name: str) -> Kind | None:
     """Return the kind whose head a model class has, by the class's name; None if no kind's."""
-    return next((kind for kind in KINDS if class_name.endswith(kind.head_ending)), None)
+    return next((kind for kind in KINDS if kind.head_of(class_name)), None)

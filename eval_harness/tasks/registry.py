@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from eval_harness.tasks.kinds import QUESTIONS, TEXTS, TOKENS, Kind
+from eval_harness.tasks.kinds import PERPLEXITY, QUESTIONS, TEXTS, TOKENS, Kind
 
 LabelMetric = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews", "pearson", "spearman"]
 """`f1` is that of the second of two classes; the others are over any number, as scikit-learn's."""
@@ -17,7 +17,9 @@ EntityMetric = Literal[
     "strict_recall",
 ]
 """Of named entities: `entity_...` by conlleval's lenient counting, `strict_...` by IOB2's rules."""
-Metric = LabelMetric | EntityMetric
+PerplexityMetric = Literal["token_perplexity", "word_perplexity", "bits_per_byte"]
+"""Of whole documents, by token, by word of the original text, and in bits by its bytes."""
+Metric = LabelMetric | EntityMetric | PerplexityMetric
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,12 @@ class Task:
         folder: the folder of its configurations in a folder of files, if not its name.
         glue: its files in GLUE's own format, if it is one of the nine.
         column_files: its files of one word a line, if it has such.
+        has_headings: whether rows are the lines of documents, each of which begins at a heading
+            of the first level, ` = Title = `; else each row is a document.
         trained_on: a task whose training files serve if its own are not in a folder of files.
         files: paths of the splits that the user supplies as files.
-        label_column: the column of labels, or of gold answers, by the Hub's name.
+        label_column: the column of labels, or of gold answers, by the Hub's name; empty where there
+            is none.
         allows_no_answer: whether a question may have no answer, as in SQuAD 2.0.
         citation: its authors' paper.
         majority: the score of the most frequent training label on the first evaluated split, in
@@ -132,6 +137,7 @@ class Task:
     folder: str | None = None
     glue: GlueFiles | None = None
     column_files: ColumnFiles | None = None
+    has_headings: bool = False
     trained_on: str | None = None
     files: Mapping[str, str] = field(default_factory=dict, hash=False)
     label_column: str = "label"
@@ -139,7 +145,9 @@ class Task:
     citation: str = ""
     majority: float | None = None
     fine_tuning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    table: Literal["table1", "table2", "table-entities", "table-xnli", "table-custom"] = "table1"
+    table: Literal[
+        "table1", "table2", "table-entities", "table-xnli", "table-perplexity", "table-custom"
+    ] = "table1"
     second: SecondColumn | None = None
     higher_is_better: bool = True
     version: int = 1
@@ -164,6 +172,8 @@ ENTITIES: Literal["table-entities"] = "table-entities"
 """The table of the built-in tasks of named entities."""
 XNLI: Literal["table-xnli"] = "table-xnli"
 """The table of XNLI, a column per language."""
+PERPLEXITY_TABLE: Literal["table-perplexity"] = "table-perplexity"
+"""The table of perplexities, whose numbers are no percentages, and of custom tasks of that kind."""
 LANGUAGES = ("en", "es", "zh", "de", "ar", "ur")
 """XNLI's languages that the original's README has numbers for, in its order."""
 MISMATCHED = "mnli-mm"
@@ -225,6 +235,36 @@ _WIKIANN: Mapping[str, Any] = {
     "labels": _tags("PER", "ORG", "LOC"),
     "hub": "unimelb-nlp/wikiann",
     "folder": "wikiann",
+}
+
+
+# Epochs, learning rate and batch are those of transformers' own example that fine-tunes GPT-2 on
+# WikiText with `run_clm.py`; a batch's rows are blocks of `context` tokens.
+LANGUAGE_MODELLING: Mapping[str, Any] = {
+    "context": 1024,
+    "stride": 512,
+    "learning_rate": 5e-5,
+    "num_train_epochs": 3.0,
+    "per_device_train_batch_size": 8,
+    "train_sampling_strategy": "random",  # blocks are of one length
+}
+_WIKITEXT: Mapping[str, Any] = {
+    "kind": PERPLEXITY,
+    "about": "how well does a language model predict Wikipedia's good articles?",
+    "columns": ("text",),
+    "labels": (),
+    "label_column": "",
+    "primary": ("token_perplexity",),
+    "also": ("word_perplexity", "bits_per_byte"),
+    "evaluation": ("validation", "test"),
+    "test": (),
+    "hub": "Salesforce/wikitext",
+    "folder": "wikitext",
+    "has_headings": True,
+    "citation": "Merity et al. 2016, arXiv:1609.07843",
+    "fine_tuning": LANGUAGE_MODELLING,
+    "table": PERPLEXITY_TABLE,
+    "higher_is_better": False,
 }
 
 
@@ -463,6 +503,15 @@ TASKS = (
         )
         for language in LANGUAGES[1:]
     ),
+    Task(name="wikitext-2-raw", title="WikiText-2 raw", config="wikitext-2-raw-v1", **_WIKITEXT),
+    Task(name="wikitext-2", title="WikiText-2", config="wikitext-2-v1", **_WIKITEXT),
+    Task(
+        name="wikitext-103-raw",
+        title="WikiText-103 raw",
+        config="wikitext-103-raw-v1",
+        **_WIKITEXT,
+    ),
+    Task(name="wikitext-103", title="WikiText-103", config="wikitext-103-v1", **_WIKITEXT),
 )
 
 GLUE = tuple(task.name for task in TASKS if task.glue is not None)

@@ -48,6 +48,7 @@ class Evaluator:
         evaluate: evaluates the model in its current state.
         split: the split whose score decides which epoch is best.
         keeps_weights: whether the model must have the best epoch's weights in the end.
+        higher_is_better: the direction of the score.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Evaluator:
         split: str,
         *,
         keeps_weights: bool,
+        higher_is_better: bool = True,
     ) -> None:
         self._model, self._evaluate, self._split = model, evaluate, split
         self._keeps_weights = keeps_weights
+        self._sign = 1 if higher_is_better else -1
         self._epochs: list[Evaluation] = []
         self._best_weights: dict[str, Tensor] | None = None
 
@@ -86,7 +89,7 @@ class Evaluator:
     def _best(self) -> int:
         """Return the first epoch with the best score, counted from 0."""
         scores = [epoch.scores[self._split]["score"] for epoch in self._epochs]
-        comparable = [-math.inf if score is None else score for score in scores]
+        comparable = [-math.inf if score is None else self._sign * score for score in scores]
         return comparable.index(max(comparable))
 
 

@@ -23,9 +23,8 @@ from angels_share.errors import RunFailed
 from angels_share.imports import resolve
 from angels_share.inputs import chosen, inputs_of
 from angels_share.training_flags import training_flags
-from eval_harness.data.token_rows import TokenRows
 from eval_harness.tasks.kinds import kind_with_head
-from eval_harness.training.encoding import Collator, WithUnlabelled
+from eval_harness.training.encoding import Collator
 from eval_harness.training.evaluation import Batch
 
 Report = Callable[[float], None]
@@ -143,7 +142,7 @@ def train(
     model: PreTrainedModel,
     factory: Callable[..., Trainer],
     values: Mapping[str, Any],
-    train_set: TokenRows | WithUnlabelled,
+    train_set: Any,
     collator: Collator,
     *,
     seed: int,
@@ -192,6 +191,23 @@ def train(
     ]
 
 
+def place(model: PreTrainedModel, values: Mapping[str, Any], scratch: Path) -> None:
+    """Put a model that isn't trained on the device that the Trainer would put it on.
+
+    Args:
+        model: the model.
+        values: the settings of the run.
+        scratch: a folder that the Trainer's arguments want.
+    """
+    use_cpu = values.get("use_cpu", not _on_gpu())
+    arguments = TrainingArguments(output_dir=str(scratch), use_cpu=use_cpu, report_to="none")
+    model.to(arguments.device)
+
+
+def _on_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
 def _arguments(
     values: Mapping[str, Any], examples: int, seed: int, scratch: Path
 ) -> dict[str, Any]:
@@ -204,10 +220,9 @@ def _arguments(
     steps = values.get("max_steps", 0)
     if steps <= 0:
         steps = int(values["num_train_epochs"] * max(examples / batch, 1))
-    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return {
         # Set explicitly, since TrainingArguments refuses bf16 on a CPU unless it is chosen.
-        "use_cpu": not on_gpu,
+        "use_cpu": not _on_gpu(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": max(steps // 20, 1),
         "report_to": "none",

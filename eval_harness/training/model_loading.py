@@ -91,28 +91,38 @@ class LoadedModel:
         return model
 
 
-def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
-    """Load a model with a task's head, which is always new, even if the checkpoint has one.
+def load_for_task(
+    where: Model, task: Task, tokenizer: PreTrainedTokenizerBase, *, keeps_head: bool = False
+) -> LoadedModel:
+    """Load a model with a task's head, which is new even if the checkpoint has one.
 
     Only what a task's head shares with a masked language model's is kept, as `from_pretrained`
-    keeps it: ModernBERT's transform is pre-trained.
+    keeps it: ModernBERT's transform is pre-trained. Kept whole is a head of pre-training that the
+    task is about, or one that is to be evaluated as it is.
 
     Args:
         where: the model to load.
         task: the task, whose labels determine the head.
         tokenizer: gives the padding token if the model's config has none.
+        keeps_head: whether a head that was fine-tuned is kept.
 
     Raises:
         UserError: the model can't be loaded, needs custom code, or its body is incomplete.
     """
     folder = str(folder_of(where))
     config = _config(where, folder, task)
+    architecture = (config.architectures or [""])[0]
+    head = task.kind.head_of(architecture) or task.kind.heads[0]
     config.finetuning_task = task.name  # recorded in a saved model
-    if config.pad_token_id is None:
-        config.pad_token_id = _pad_id(where, tokenizer)
+    pad_id = config.pad_token_id
+    if pad_id is None and task.kind.is_pretrained:
+        # Masked out wherever it stands. The config stays: what it calls padding doesn't learn.
+        pad_id = 0
+    elif pad_id is None:
+        pad_id = config.pad_token_id = _pad_id(where, tokenizer)
     try:
         with quiet_transformers():
-            model, report = getattr(transformers, task.kind.head).from_pretrained(
+            model, report = getattr(transformers, head).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -127,10 +137,16 @@ def load_for_task(where: Model, task: Task, tokenizer: PreTrainedTokenizerBase) 
         raise UserError(f"{where.name}: cannot be loaded: {one_line(error)}") from error
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
-    was_masked = (config.architectures or [""])[0].endswith("ForMaskedLM")
-    new = tuple(_new_modules(model, report["missing_keys"], keep_found=was_masked))
+    keeps_head = keeps_head or task.kind.is_pretrained
+    keep_found = keeps_head or architecture.endswith("ForMaskedLM")
+    new = tuple(_new_modules(model, report["missing_keys"], keep_found=keep_found))
+    if keeps_head and (new or mismatched):
+        raise UserError(
+            f"{where.name}: its checkpoint lacks {' and '.join(new) or min(mismatched)}: without "
+            f"the whole head {task.title} can't judge it"
+        )
     _check_finite(where, model, new)
-    return LoadedModel(model, new, config.pad_token_id)
+    return LoadedModel(model, new, pad_id)
 
 
 def _config(where: Model, folder: str, task: Task) -> PreTrainedConfig:
@@ -139,6 +155,8 @@ def _config(where: Model, folder: str, task: Task) -> PreTrainedConfig:
         values, _ = PreTrainedConfig.get_config_dict(folder)
         refuse_code(where.name, values)
         _refuse_unsupported(where, values)
+        if task.kind.is_pretrained:
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
         return AutoConfig.from_pretrained(
             folder,
             trust_remote_code=False,

@@ -26,10 +26,10 @@ from eval_harness.data.transfer import TransferSet, read_transfer_set
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
-from eval_harness.tasks.registry import CUSTOM
+from eval_harness.tasks.registry import TASKS
 from eval_harness.training.encoding import Collator, WithUnlabelled
 from eval_harness.training.evaluation import Evaluator
-from eval_harness.training.fine_tuner import Report, train
+from eval_harness.training.fine_tuner import Report, place, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
 from eval_harness.training.provenance import provenance_on
 from eval_harness.training.tracking import tracked
@@ -115,7 +115,7 @@ class _Prepared:
 
     data: TaskData[Any]
     transfer: TransferSet | None
-    train_set: TokenRows | WithUnlabelled
+    train_set: TokenRows | WithUnlabelled | None
     tokenizer: Any
     encoded: Mapping[str, TokenRows]
     loaded: LoadedModel
@@ -129,6 +129,7 @@ def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluat
         lambda: evaluate(run, model, data, prepared.encoded, pad_id),
         data.evaluation[0].name,
         keeps_weights=run.save_weights_to is not None,
+        higher_is_better=run.task.higher_is_better,
     )
 
 
@@ -142,6 +143,10 @@ def _train(
     reporting: Mapping[str, Any],
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
+    if _is_untrained(run):
+        with tempfile.TemporaryDirectory() as scratch:
+            place(model, {**values, **run.neutral}, Path(scratch))
+        return []
     if method is not None and "teacher" in method.folders:
         require_unchanged(Path(method.folders["teacher"]))
     with tempfile.TemporaryDirectory() as scratch:
@@ -149,7 +154,7 @@ def _train(
             model,
             resolve(method.factory if method else _PLAIN),
             {**values, **run.neutral, **reporting},
-            prepared.train_set,
+            _training_set(run, prepared),
             Collator(prepared.loaded.pad_id, _width(run)),
             seed=run.seed,
             scratch=Path(scratch),
@@ -158,6 +163,20 @@ def _train(
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
+
+
+def _is_untrained(run: Run) -> bool:
+    """Return whether the model is evaluated as it is."""
+    return bool(run.settings.row.get("eval_only"))
+
+
+def _training_set(run: Run, prepared: _Prepared) -> Any:
+    """Return what a run learns from: the training split, or what its kind makes of it."""
+    rows = prepared.train_set
+    assert rows is not None
+    if not run.task.kind.training_set:
+        return rows
+    return resolve(run.task.kind.training_set)(rows, run, prepared.tokenizer)
 
 
 def _width(run: Run) -> int | None:
@@ -190,13 +209,17 @@ def _prepare(run: Run) -> _Prepared:
     )
     transfer = _transfer(run, data) if run.transfer_set else None
     encoded = _encoded(run, data, tokenizer)
-    train_set: TokenRows | WithUnlabelled = encoded[data.train.name]
+    train_set: TokenRows | WithUnlabelled | None = None
     parts = [*encoded.values()]
-    if transfer is not None:
+    if data.train is not None:
+        train_set = encoded[data.train.name]
+    if transfer is not None and data.train is not None:
         train_set = _with_unlabelled(run, transfer, encoded[data.train.name], tokenizer)
         parts.append(train_set.unlabelled)
     loaded = _cached(
-        "model", (model.key, run.task), lambda: load_for_task(model, run.task, tokenizer)
+        "model",
+        (model.key, run.task, _is_untrained(run)),
+        lambda: load_for_task(model, run.task, tokenizer, keeps_head=_is_untrained(run)),
     )
     loaded.require_fits(model.name, run.task.title, parts, width=_width(run))
     return _Prepared(data, transfer, train_set, tokenizer, encoded, loaded)
@@ -210,7 +233,8 @@ def _data(run: Run) -> TaskData[Any]:
 
     def read() -> TaskData[Any]:
         revision, test = run.data_revision, run.predict_test
-        return load_task(run.task, folder, limit=limit, revision=revision, test=test)
+        train = not _is_untrained(run)
+        return load_task(run.task, folder, limit=limit, revision=revision, test=test, train=train)
 
     key = (run.task, folder, limit, run.data_revision, run.predict_test, planned)
     data = _cached("data", key, read)
@@ -256,29 +280,30 @@ def _encoded(run: Run, data: TaskData[Any], tokenizer: Any) -> dict[str, TokenRo
     """Return the token ids of every split, by its name."""
     lengths = _lengths(run)
     encode: Callable[..., TokenRows] = resolve(run.task.kind.encode)
-    splits = (data.train, *data.evaluation, *data.test)
     return _cached(
         "encoded",
         (run.model.key, run.task, data.content, len(data.test), tuple(lengths.items())),
-        lambda: {split.name: encode(split, tokenizer, **lengths) for split in splits},
+        lambda: {split.name: encode(split, tokenizer, **lengths) for split in data.splits},
     )
+
+
+_BUILT_IN = {task.name for task in TASKS}
 
 
 def _description(data: TaskData[Any], transfer: TransferSet | None) -> dict[str, Any]:
     """Return the part of a result that identifies its data."""
-    splits = (data.train, *data.evaluation, *data.test)
     return {
         "source": data.source,
         "revision": data.revision,
         "content": data.content,
-        "examples": {split.name: len(split) for split in splits},
+        "examples": {split.name: len(split) for split in data.splits},
         "overlap": data.overlap,
         **({"name": data.name} if data.name else {}),
         **({"transfer_set": transfer.facts.record} if transfer is not None else {}),
         # Of a custom task nothing but its results tells others what it is called and scored by.
         **(
             {"title": data.task.title, "primary": list(data.task.primary)}
-            if data.task.table == CUSTOM
+            if data.task.name not in _BUILT_IN
             else {}
         ),
     }

@@ -42,9 +42,9 @@ OUR_FLAGS = {
     "distil_trainer export": "model to quantize check text_columns rows tolerance least_agreement "
     "output_dir",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature transfer_set data_dir "
-    "data_revision max_seq_length predict_test no_teacher_cache num_seeds seeds results_dir rerun "
-    "dry_run limit workers threads choose save_models push_to_hub hub_model_id hub_private_repo "
-    "hub_revision",
+    "data_revision max_seq_length context stride eval_only predict_test no_teacher_cache num_seeds "
+    "seeds results_dir rerun dry_run limit workers threads choose save_models push_to_hub "
+    "hub_model_id hub_private_repo hub_revision",
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature kd_over_all_positions "
     "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
     "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "

@@ -143,7 +143,15 @@ def test_the_defaults_of_pre_training_are_those_in_force():
 @pytest.mark.parametrize(
     ("name", "task", "but"),
     [
-        ("run_glue", "rte", {"per_device_train_batch_size": "32; IMDb 16"}),
+        (
+            "run_glue",
+            "rte",
+            {
+                "per_device_train_batch_size": "32; IMDb 16; perplexity 8",
+                "learning_rate": "3e-05; perplexity 5e-05",
+                "train_sampling_strategy": "group_by_length; perplexity random",
+            },
+        ),
         ("run_squad_distill", "squad", {}),
     ],
 )

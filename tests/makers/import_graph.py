@@ -22,8 +22,8 @@ WINGS = {
     ),
     "eval_harness": (
         "__main__", "cli", "api", "metrics", "commands", "demo", "report", "publish", "tables",
-        "intervals", "speed", "sweep", "probe", "training", "results", "squad", "data", "runs",
-        "tasks", "child_process",
+        "intervals", "rows", "speed", "sweep", "probe", "training", "results", "squad", "data",
+        "runs", "tasks", "child_process",
     ),
 }  # fmt: skip
 """Each package's wings, from the top down: a wing imports only itself and those below it."""

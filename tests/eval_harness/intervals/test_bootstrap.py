@@ -11,9 +11,9 @@ from pyarrow import parquet
 from eval_harness.intervals import bootstrap
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.store import find, load, path_of, withhold
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tables.comparison import _pair_predictions, cached_interval
 from eval_harness.tables.retained import compare_with_teacher
-from eval_harness.tables.rows import rows_of
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import GLUE

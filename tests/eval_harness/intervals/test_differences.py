@@ -9,9 +9,9 @@ import pytest
 from eval_harness.intervals.bootstrap import draws
 from eval_harness.intervals.differences import Difference, Scores, difference, holm
 from eval_harness.results.store import find
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tables import comparison
 from eval_harness.tables.comparison import scores_by_seed
-from eval_harness.tables.rows import rows_of
 
 EXAMPLES, RESAMPLES, EXPERIMENTS = 80, 100, 1000
 

@@ -9,7 +9,7 @@ from made_results import BERT, STUDENT, seeds
 from eval_harness.report.leaderboard import leaderboard
 from eval_harness.results.speed import Speeds
 from eval_harness.results.store import find
-from eval_harness.tables.rows import rows_of
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tasks.registry import GLUE
 
 NONE = Speeds()

@@ -10,6 +10,7 @@ from scipy import stats
 
 from angels_share.errors import UserError
 from eval_harness.results.store import find, withhold
+from eval_harness.rows.grouping import rows_of
 from eval_harness.runs.run import Settings
 from eval_harness.tables import compared as compared_module
 from eval_harness.tables.compared import (
@@ -22,7 +23,6 @@ from eval_harness.tables.compared import (
 )
 from eval_harness.tables.comparison import primary_metrics, task_scores
 from eval_harness.tables.formats import to_json, to_markdown
-from eval_harness.tables.rows import rows_of
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 

@@ -13,9 +13,9 @@ from eval_harness.intervals import bootstrap
 from eval_harness.results.predictions import ClassPredictions, TaggedSentences
 from eval_harness.results.store import find, path_of, read_any_predictions
 from eval_harness.results.verify import agreeing, disagreement
+from eval_harness.rows.grouping import rows_of
 from eval_harness.runs.run import Settings
 from eval_harness.tables.comparison import task_scores
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import write_by_name
 from eval_harness.tasks.entities import ENTITY_METRICS, all_counts, entity_metrics
 from eval_harness.tasks.lookup import task_named

@@ -9,9 +9,9 @@ from made_results import BERT, STUDENT, cells, grid, note, on_squad, seeds
 
 from angels_share.errors import UserError
 from eval_harness.results.store import find, path_of
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tables.cells import columns_of
 from eval_harness.tables.paper import load_paper
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.table2 import columns_of_tasks
 from eval_harness.tables.write import make_tables, write_tables
 from eval_harness.tasks import custom as own_tasks

@@ -11,7 +11,7 @@ from eval_harness.publish.card_results import card_results
 from eval_harness.publish.results_data import row_of
 from eval_harness.results.record import from_record, texts_added, to_record
 from eval_harness.results.store import find
-from eval_harness.tables.rows import rows_of
+from eval_harness.rows.grouping import rows_of
 from eval_harness.tables.write import write_tables
 
 

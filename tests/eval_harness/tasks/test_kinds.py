@@ -8,11 +8,11 @@ import transformers
 
 from angels_share.imports import resolve
 from eval_harness.results.predictions import Predictions
-from eval_harness.tasks.kinds import KINDS, QUESTIONS, TEXTS, kind_with_head
+from eval_harness.tasks.kinds import KINDS, PERPLEXITY, QUESTIONS, TEXTS, kind_with_head
 from eval_harness.tasks.lookup import task_named
 
 FUNCTIONS = {
-    "read": ["task", "data_dir", "limit", "revision", "test"],
+    "read": ["task", "data_dir", "limit", "revision", "test", "train"],
     "outputs": ["task"],
     "loss": ["output", "batch", "smoothing"],
     "evaluate": ["run", "model", "data", "rows", "pad_id"],
@@ -46,7 +46,7 @@ def test_a_row_names_classes_of_their_sort(kind):
     assert inspect.isclass(predictions)
     assert issubclass(predictions, Predictions)
     assert not inspect.isabstract(predictions)
-    assert inspect.isclass(getattr(transformers, kind.head))
+    assert all(inspect.isclass(getattr(transformers, head)) for head in kind.heads)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,10 @@ def test_a_row_names_classes_of_their_sort(kind):
     [
         ("BertForSequenceClassification", TEXTS),
         ("DistilBertForQuestionAnswering", QUESTIONS),
-        ("BertForMaskedLM", None),
+        ("BertForMaskedLM", PERPLEXITY),
+        ("GPT2LMHeadModel", PERPLEXITY),
+        ("LlamaForCausalLM", PERPLEXITY),
+        ("BertModel", None),
     ],
 )
 def test_a_head_tells_its_kind(class_name, kind):

@@ -15,7 +15,7 @@ from made_results import cells, seeds
 from angels_share.errors import UserError
 from eval_harness.data.splits import load_task
 from eval_harness.tasks.custom import read_task
-from eval_harness.tasks.kinds import QUESTIONS
+from eval_harness.tasks.kinds import PERPLEXITY, QUESTIONS
 from eval_harness.tasks.lookup import task_named, tasks_named
 from eval_harness.tasks.metrics import compute_metrics
 from eval_harness.tasks.registry import GLUE, TASKS
@@ -49,7 +49,7 @@ def test_every_row_is_whole():
         assert task.is_regression == (set(task.primary) <= {"pearson", "spearman"})
         assert task.kind != QUESTIONS or task.primary == ("f1",)
         assert not set(task.also) & set(task.primary)
-        assert task.higher_is_better
+        assert task.higher_is_better == (task.kind != PERPLEXITY)
 
 
 @pytest.mark.parametrize("name", ["cola", "imdb", "own"])

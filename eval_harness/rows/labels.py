@@ -12,7 +12,7 @@ from itertools import count, product
 from typing import Any
 
 from eval_harness.results.record import texts_added
-from eval_harness.tables.row import Row
+from eval_harness.rows.row import Row
 
 _LONGEST = 30
 """Characters of a label that is shown whole: a short name with one setting."""
@@ -123,11 +123,13 @@ def _shared_overrides(rows: Sequence[Row]) -> set[str]:
 
 
 def _name(row: Row, *, with_digest: bool) -> str:
-    """Return the model, and whether it was distilled on the task: `bert (D)`."""
+    """Return the model, and whether it was distilled on the task, `bert (D)`, or not trained."""
     method = row.settings.get("method")
     name = f"{row.model.name} {row.model.digest}" if with_digest else row.model.name
     if method:
         name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
+    if row.settings.get("eval_only"):
+        name += " (as it is)"
     return name
 
 

@@ -58,6 +58,8 @@ class Row:
         short: its name in tables and charts: the label, or of a long one its beginning and a mark.
         footnote: what the mark stands for; empty where the whole label is shown.
         flags_in_label: the flags that the label names.
+        perplexities: its cells by task of text alone. Their scores are no shares of 1, and better
+            the lower they are, so they stand apart: in no mean, comparison or ranking.
     """
 
     model: Model
@@ -68,8 +70,10 @@ class Row:
     short: str = field(default="", compare=False)
     footnote: str = field(default="", compare=False)
     flags_in_label: frozenset[str] = field(default=frozenset(), compare=False)
+    perplexities: Mapping[str, Cell] = field(default_factory=dict)
 
     @property
     def results(self) -> list[TaskResult]:
-        """The results of all its cells."""
-        return [result for cell in self.cells.values() for result in cell.results]
+        """The results of all its cells, perplexities included."""
+        cells = (*self.cells.values(), *self.perplexities.values())
+        return [result for cell in cells for result in cell.results]

@@ -16,8 +16,9 @@ from typing import Any
 from angels_share.files import hash_of
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, Found, Invalid
-from eval_harness.tables.row import Cell, Row
-from eval_harness.tables.row_labels import add_labels
+from eval_harness.rows.labels import add_labels
+from eval_harness.rows.row import Cell, Row
+from eval_harness.tasks.perplexity import is_of_perplexity
 from eval_harness.tasks.registry import TASKS
 
 _SECOND = {task.name: task.second for task in TASKS if task.second}
@@ -175,7 +176,13 @@ def _row(tasks: Mapping[str, _Group], variant: str = "") -> Row:
     # Older results record neither how their model was distilled nor the hash of its weights.
     model = max(models, key=lambda one: (one.weights is not None, one.distilled is not None))
     cells = {name: cell for group in tasks.values() for name, cell in _cells(group).items()}
-    return Row(model, first.settings.row, cells, variant)
+    apart = {name: cell for name, cell in cells.items() if _is_of_perplexity(cell)}
+    rest = {name: cell for name, cell in cells.items() if name not in apart}
+    return Row(model, first.settings.row, rest, variant, perplexities=apart)
+
+
+def _is_of_perplexity(cell: Cell) -> bool:
+    return any(map(is_of_perplexity, cell.results[0].scores.values()))
 
 
 def _cells(group: _Group) -> dict[str, Cell]:

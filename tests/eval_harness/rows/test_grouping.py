@@ -7,9 +7,9 @@ import pytest
 from made_results import BERT, cells, note, seeds
 
 from eval_harness.results.store import find
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.labels import format_setting
 from eval_harness.runs.run import Settings
-from eval_harness.tables.row_labels import format_setting
-from eval_harness.tables.rows import rows_of
 from eval_harness.tables.write import write_tables
 
 

@@ -1,0 +1,1 @@
+"""The rows that results form: a model under settings, with a cell for each task."""
