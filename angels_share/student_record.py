@@ -7,6 +7,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_json
+from angels_share.model_files import WEIGHTS
 
 RECORD = "distil.json"
 LINEAGE = "lineage"
@@ -51,3 +52,9 @@ def add_step(folder: Path, step: Mapping[str, Any], *, replace: bool = False) ->
     same = (step["what"], step["file"]) if replace else None
     steps = [each for each in record.get(LINEAGE, []) if (each["what"], each["file"]) != same]
     write_json(folder / RECORD, {**record, LINEAGE: [*steps, dict(step)]})
+
+
+def steps_of_weights(folder: Path) -> list[dict[str, Any]]:
+    """Return the steps by which a folder's weights were made, without those of other files."""
+    steps = read_record(folder).get(LINEAGE, [])
+    return [step for step in steps if step.get("file") == WEIGHTS]

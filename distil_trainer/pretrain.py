@@ -23,7 +23,7 @@ from angels_share.flags import Options
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.hub.push import Destination, push, push_command, upload_of_model
-from angels_share.student_record import RECORD, is_complete
+from angels_share.student_record import LINEAGE, RECORD, is_complete, steps_of_weights
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.chosen_student import ChosenStudent
 from distil_trainer.data.batches import TextStream
@@ -356,8 +356,15 @@ class _Job:
                 "asked_for": {name: self.options[name] for name in student_flags},
             },
             "validation": dict(metrics),
+            **self._lineage(),
         }
         write_json(self.folder / RECORD, record)
+
+    def _lineage(self) -> dict[str, Any]:
+        """Return the steps by which a given student was made before this training."""
+        given = self.options["student"]
+        steps = steps_of_weights(Path(given)) if given and Path(given).is_dir() else []
+        return {LINEAGE: steps} if steps else {}
 
     def _print_choices(self, trainer: DistilTrainer, frame: Frame | None, tokenizer: Any) -> None:
         """Print what was decided for the user: the text's frame, and layers of several types."""

@@ -1,6 +1,6 @@
 """A card's text: what a stranger must know about a model, in the order of their questions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from angels_share import __version__
 from angels_share.card.facts import (
@@ -8,6 +8,7 @@ from angels_share.card.facts import (
     CardFacts,
     CardFineTuning,
     CardPretraining,
+    CardStep,
     CardTeacher,
 )
 from angels_share.card.limits import limits
@@ -52,6 +53,7 @@ def sections(facts: CardFacts, licence: str | None) -> list[str]:
         results(facts),
         speed(facts),
         _training(facts),
+        _lineage(facts.steps),
         limits(facts),
         _licence(facts, licence),
         _citation(facts),
@@ -131,6 +133,35 @@ def _training(facts: CardFacts) -> list[str]:
         heading = "How its base was made" if facts.is_fine_tuned else "How it was made"
         lines += ["", f"## {heading}", "", *_pretraining(pretraining)]
     return lines
+
+
+def _lineage(steps: Sequence[CardStep]) -> list[str]:
+    """Return what was made from what, and how far a file is from the model."""
+    if not steps:
+        return []
+    return ["", "## What was made smaller", "", *map(_step, steps)]
+
+
+def _step(step: CardStep) -> str:
+    origin = inline(step.made_from or "not recorded")
+    if step.from_sha256:
+        origin += f" (weights {step.from_sha256[:12]})"
+    if step.what == "prune":
+        left = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in step.sizes.items())
+        by = f", by {' and '.join(step.scores)}" if step.scores else ""
+        on = f" on {inline(step.data)}" if step.data else ""
+        said = f"cut from {origin} to {left}{by}{on}"
+    else:
+        said = f"exported from {origin}"
+    if step.bytes:
+        said += f"; {size(step.bytes)}"
+    if step.agreement is not None and step.rows:
+        said += f"; {step.agreement:.1%} of the model's answers on {step.rows:,} rows"
+        said += f" of {inline(step.data)}" if step.data else ""
+    if step.difference is not None:
+        said += f", largest difference of a logit {number(step.difference)}"
+    mark = f" (sha256 {step.sha256[:12]})" if step.sha256 else ""
+    return f"- {inline(step.file)}{mark}: {said}."
 
 
 def _fine_tuning(tuning: CardFineTuning) -> Iterator[str]:

@@ -115,6 +115,39 @@ class CardPretraining:
 
 
 @dataclass(frozen=True)
+class CardStep:
+    """A step that made a model smaller after its training.
+
+    Attributes:
+        what: "prune" or "export".
+        file: the file that it made, below the model's folder.
+        made_from: the name of what it was made from.
+        sha256: the hash of its file.
+        from_sha256: the hash of the weights that it was made from.
+        bytes: the file's size.
+        sizes: what a cut left, by name; empty for an export.
+        scores: by which scores was cut.
+        difference: the largest difference of an exported file's logits from the model's.
+        agreement: the share of answers that it shares with the model.
+        rows: on how many rows both were compared.
+        data: what these rows were.
+    """
+
+    what: str
+    file: str
+    made_from: str | None = None
+    sha256: str | None = None
+    from_sha256: str | None = None
+    bytes: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
+    difference: float | None = None
+    agreement: float | None = None
+    rows: int | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
 class CardFineTuning:
     """How a model with a task's head was trained, from its result.
 
@@ -354,6 +387,7 @@ class CardFacts:
         languages: language codes; empty if unknown.
         base_models: Hub ids of the models that it derives from, where they are not those recorded.
         is_here: whether the card lies beside the model, which isn't on the Hub.
+        steps: what made it smaller after its training, in order.
     """
 
     repo_id: str
@@ -364,6 +398,7 @@ class CardFacts:
     languages: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
     is_here: bool = False
+    steps: tuple[CardStep, ...] = ()
 
     @property
     def loads_from(self) -> str:

@@ -15,6 +15,7 @@ from angels_share.card.facts import (
     CardMeasured,
     CardPretraining,
     CardShape,
+    CardStep,
     CardTeacher,
 )
 from angels_share.card.text import name_of, plain
@@ -22,11 +23,12 @@ from angels_share.errors import UserError
 from angels_share.model_files import weights_in
 from angels_share.names import REPO_ID
 from angels_share.readers.text_files import read_json
-from angels_share.student_record import RECORD
+from angels_share.student_record import LINEAGE, RECORD
 
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 _WORD = re.compile(r"\w{1,60}")
 _STAGE = re.compile(r"[\w ]{1,60}")  # "training from step 2000 on"
+_FILE = re.compile(r"(onnx/)?[\w.-]{1,80}")
 _SETTING = re.compile(r"[\w.+=, -]{1,100}")
 _VERSION = re.compile(r"\d[\w.+-]{0,40}")
 _DEVICE = re.compile(r"[\w][\w .:()-]{0,60}")
@@ -91,6 +93,7 @@ def facts_of(
         license=license,
         languages=tuple(languages),
         base_models=tuple(base_models),
+        steps=tuple(map(_step, map(_mapping, _list(_record_in(Path(folder)).get(LINEAGE))))),
     )
 
 
@@ -140,18 +143,47 @@ def _max_tokens(config: Mapping[str, Any], tokenizer_config: Path) -> int | None
     return min((count for count in known if count and count < _NO_LIMIT), default=None)
 
 
+def _record_in(folder: Path) -> Mapping[str, Any]:
+    """Return a folder's record; {} where there is none."""
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: not a valid distillation record: expected an object; remove it")
+    return record
+
+
+def _step(step: Mapping[str, Any]) -> CardStep:
+    origin, found = _mapping(step.get("from")), _mapping(step.get("compared"))
+    settings = _mapping(step.get("settings"))
+    sizes = _numbers(_mapping(_mapping(settings.get("sizes")).get("to")))
+    measured = _numbers(found)
+    return CardStep(
+        what=_matching(step.get("what"), _WORD) or "not recorded",
+        file=_matching(step.get("file"), _FILE) or "not recorded",
+        made_from=name_of(origin.get("name") or "") or None,
+        sha256=_matching(step.get("sha256"), _HASH),
+        from_sha256=_matching(origin.get("sha256"), _HASH),
+        bytes=_count(step, "bytes"),
+        sizes={name: int(value) for name, value in sizes.items()},
+        scores=tuple(each for each in _list(settings.get("scores")) if _matching(each, _WORD)),
+        difference=measured.get("largest_difference"),
+        agreement=measured.get("share_of_equal_answers"),
+        rows=_count(found, "rows"),
+        data=name_of(found.get("data") or settings.get("data") or "") or None,
+    )
+
+
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("model*.safetensors") if path.is_file())
 
 
 def _pretraining(folder: Path) -> CardPretraining | None:
     """Read the record of a student's training; None where there is none."""
-    path = folder / RECORD
-    if not path.is_file():
+    record = _record_in(folder)
+    if not record or (LINEAGE in record and "recipe" not in record):  # cut or exported alone
         return None
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: not a valid distillation record: expected an object; remove it")
     recipe, student = _mapping(record.get("recipe")), _mapping(record.get("student"))
     asked, machine = _mapping(student.get("asked_for")), _mapping(record.get("machine"))
     layers = student.get("layers_of_the_teacher")

@@ -16,7 +16,7 @@ from angels_share.files import sha256_of_file
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.model_files import WEIGHTS
-from angels_share.student_record import LINEAGE, add_step, read_record
+from angels_share.student_record import add_step, steps_of_weights
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import quiet_transformers
 from distil_trainer.models.families import family_of
@@ -263,7 +263,6 @@ def _record(request: Request, source: Path, old: Sizes, new: Sizes, seconds: flo
         },
         "seconds": round(seconds, 1),
     }
-    for earlier in read_record(source).get(LINEAGE, []):
-        if earlier.get("file") == WEIGHTS:  # not its exported files, which stay where they are
-            add_step(request.folder, earlier)
+    for earlier in steps_of_weights(source):
+        add_step(request.folder, earlier)
     add_step(request.folder, step)

@@ -11,7 +11,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import explain
-from angels_share.student_record import RECORD
+from angels_share.student_record import LINEAGE, RECORD
 from eval_harness.results.store import Invalid
 from eval_harness.runs.models import folder_name
 
@@ -141,7 +141,10 @@ def _read_first(
     for path in paths:
         try:
             if path.is_file():  # to read a FIFO is to wait for its writer
-                return _entries(json.loads(path.read_bytes())[key], key)
+                found = json.loads(path.read_bytes())
+                if key not in found and LINEAGE in found:  # cut or exported, and not trained
+                    return []
+                return _entries(found[key], key)
             why = "not a file to read"
         except OSError as error:
             why = explain(error)

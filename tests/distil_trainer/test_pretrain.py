@@ -545,3 +545,19 @@ def test_teachers_that_no_language_model_can_be_learned_from(world, capsys, conf
     errors = capsys.readouterr().err
     assert re.search(said, errors)
     assert errors.count("\n") == 1
+
+
+def test_what_was_cut_before_stays_in_the_record(world):
+    """Prevents a cut student that recovers from forgetting what it was cut from."""
+    from distil_trainer.commands.prune import COMMAND
+
+    rows = "\n".join(["text", *tiny.LINES])
+    (world / "rows.tsv").write_text(rows)
+    assert distil(world) == 0
+    words = ["--ffn", "0.5", "--data", str(world / "rows.tsv"), "--output_dir", str(world / "cut")]
+    assert run_command(COMMAND, [str(world / "out"), *words]) == 0
+    assert distil(world, "--student", str(world / "cut"), out="again") == 0
+    (step,) = record(world, "again")["lineage"]
+    assert step["what"] == "prune"
+    assert step["from"]["name"] == "out"
+    assert record(world, "again")["status"] == "complete"

@@ -190,3 +190,19 @@ def test_fisher_is_the_second_derivative_of_kl():
         here, there = log_probabilities(1.0), log_probabilities(1 + step)
         second = 2 * (here.exp() * (here - there)).sum().item() / step**2
         assert found.heads[1, head].item() == pytest.approx(second, rel=0.1)
+
+
+def test_the_card_and_the_harness_know_a_cut_model(world):
+    """Prevents a record without a training from being taken for a damaged one."""
+    from angels_share.card.body import sections
+    from angels_share.card.reading import facts_of
+    from eval_harness.runs.models import identify
+
+    assert prune(world, "--ffn", "0.5") == 0
+    assert identify(str(world / "out")).teacher is None
+    facts = facts_of(world / "out", "me/smaller")
+    assert facts.pretraining is None
+    text = "\n".join(sections(facts, None))
+    assert "## What was made smaller" in text
+    assert "cut from model (weights " in text
+    assert "ffn 32, by fisher on" in text
