@@ -205,4 +205,4 @@ def test_the_card_and_the_harness_know_a_cut_model(world):
     text = "\n".join(sections(facts, None))
     assert "## What was made smaller" in text
     assert "cut from model (weights " in text
-    assert "ffn 32, by fisher on" in text
+    assert "to ffn 32, heads 2, key value heads 2, width 32, by fisher on rows.csv" in text
