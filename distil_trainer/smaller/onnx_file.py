@@ -55,7 +55,7 @@ def require_packages() -> None:
     if missing:
         raise UserError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
-            "python -m pip install 'angels-share[export]'"
+            "python -m pip install -c constraints.txt '.[export]' in the project's folder"
         )
 
 
