@@ -136,6 +136,7 @@ def _draw_charts(
 ) -> tuple[list["Chart"], list[MissingChart]]:
     """Return the charts that have data, and for the others the commands that produce it."""
     from eval_harness.report import charts, timeline
+    from eval_harness.report.edge_chart import edge_chart
     from eval_harness.report.panels import marks_of
 
     probed = probe_points(ours.probed)
@@ -191,6 +192,8 @@ def _draw_charts(
     ]
     footnotes = footnotes_of(ours.rows)
     drawn = [_explained(draw(), footnotes) for has_data, draw, _ in all_charts if has_data]
+    edges = [edge_chart(edge, number) for number, edge in enumerate(ours.edges, 1)]
+    drawn += [_explained(chart, footnotes) for chart in edges if chart is not None]
     return drawn, [missing for has_data, _, missing in all_charts if not has_data]
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
+from eval_harness.results.lineages import LINEAGES, find_lines
 from eval_harness.results.probes import PROBES
 from eval_harness.results.speed import SPEED, Speeds, find_speeds
 from eval_harness.results.store import RUNS, Found, Invalid, find
 from eval_harness.results.verify import agreeing
 from eval_harness.rows.grouping import rows_of
 from eval_harness.rows.row import Row
+from eval_harness.tables.edge import EDGE, Edge, edge_tables, find_edges
 from eval_harness.tables.family import family_table
 from eval_harness.tables.formats import FORMATS, Format
 from eval_harness.tables.further_tasks import entities_table, xnli_table
@@ -33,6 +35,7 @@ from eval_harness.tasks.registry import CUSTOM, ENTITIES, PERPLEXITY_TABLE, TASK
 FAMILY = "family"
 _OPTIONAL = (
     "table0", "table0-differences", ENTITIES, XNLI, PERPLEXITY_TABLE, PSEUDO_TABLE, CUSTOM, FAMILY,
+    EDGE,
 )  # fmt: skip
 """Tables that are written only where there is something to show."""
 VERIFIED, DISAGREEING = "verified", "disagreeing"
@@ -48,6 +51,7 @@ class OurResults:
         invalid: the files of results that don't count.
         speeds: the sessions of `speed`.
         probed: what the last `probe` compared.
+        edges: lines of models that were made from one another.
     """
 
     compared: Sequence[ComparedRow] = ()
@@ -55,6 +59,7 @@ class OurResults:
     invalid: Sequence[Invalid] = ()
     speeds: Speeds = field(default_factory=Speeds)
     probed: Probed = field(default_factory=Probed)
+    edges: Sequence[Edge] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -85,8 +90,8 @@ def write_tables(
 
     Returns:
         The texts of Tables 0-4, as far as there is something to show, of named entities, XNLI,
-        perplexities, custom tasks and the family; then one line if there are files that don't
-        count.
+        perplexities, custom tasks, the family and lines of models; then one line if there are files
+        that don't count.
 
     Raises:
         UserError: the results folder does not exist.
@@ -112,8 +117,8 @@ def write_by_name(
 
     Returns:
         The texts by `table1` ... `table4`, `table-entities`, `table-xnli`, `table-perplexity`,
-        `table-pseudo-perplexity`, `table-custom`, `family`, `not counted`; if verified, also by
-        `verified` and, a line for each, `disagreeing`.
+        `table-pseudo-perplexity`, `table-custom`, `family`, `table-edge`, `not counted`; if
+        verified, also by `verified` and, a line for each, `disagreeing`.
 
     Raises:
         UserError: the results folder does not exist.
@@ -165,6 +170,9 @@ def _write(
     for name in set(_OPTIONAL) - texts.keys():  # files of results that were deleted since
         for each in FORMATS.values():
             (folder / f"{name}{each.suffix}").unlink(missing_ok=True)
+    for path in folder.glob(f"{EDGE}-*"):  # of the second line on, however many there were
+        if path.stem not in texts:
+            path.unlink()
     if models is not None:
         ours = ours.of_models(models)
         texts = {table.name: form.write(table) for table in make_tables(paper, ours)}
@@ -197,9 +205,15 @@ def load_results(found: Found, root: Path) -> OurResults:
     """Return the rows of a results folder, compared; new intervals are cached there."""
     rows = rows_of(found)
     compared = [compare_with_teacher(row, rows, root) for row in rows]
-    lasting = [file for file in found.invalid if not file.is_leftover]
+    speeds, lines = find_speeds(root), find_lines(root)
+    lasting = [file for file in (*found.invalid, *lines.invalid) if not file.is_leftover]
     return OurResults(
-        compared, find_changes(rows, root), lasting, find_speeds(root), load_probed(root)
+        compared,
+        find_changes(rows, root),
+        lasting,
+        speeds,
+        load_probed(root),
+        find_edges(lines, rows, speeds.sessions, root),
     )
 
 
@@ -218,6 +232,7 @@ def make_tables(paper: Mapping[str, Any], ours: OurResults = OurResults()) -> li
         *perplexity_tables(ours.rows, _not_counted(ours.invalid, PERPLEXITY_TABLE)),
         custom_table(ours.rows, _not_counted(ours.invalid, CUSTOM)),
         family_table(paper, ours.rows),
+        *edge_tables(ours.edges, [file for file in ours.invalid if _table_of(file) == EDGE]),
     )
     return [*tables, *(table for table in others if table)]
 
@@ -233,6 +248,8 @@ def _table_of(invalid: Invalid) -> str:
         return "table3"
     if folders[0] == PROBES:
         return "table0"
+    if folders[0] == LINEAGES:
+        return EDGE
     if table := next((_TABLES[name] for name in folders if name in _TABLES), None):
         return table
     is_of_run = len(folders) == _DEPTH and folders[0] == RUNS

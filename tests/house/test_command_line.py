@@ -55,6 +55,7 @@ OUR_FLAGS = {
     "eval_harness compare": "models tasks results_dir format chart",
     "eval_harness probe": "model teacher text pairs tasks data_dir limit max_seq_length seed "
     "batch_size device format results_dir rerun",
+    "eval_harness lineage": "models labels tasks results_dir format",
     "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
     "pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",

@@ -1,0 +1,140 @@
+"""`python -m eval_harness lineage`: from a teacher to what runs at the edge, step by step.
+
+python -m eval_harness lineage my-sst2 smaller smaller/onnx/model_quantized.onnx
+"""
+
+from pathlib import Path
+from typing import Any
+
+from angels_share.cli import DONE, Command
+from angels_share.errors import UserError
+from angels_share.files import sha256_of_file
+from angels_share.flags import Flag, Options
+from angels_share.model_files import WEIGHTS, weights_in
+from angels_share.student_record import LINEAGE, RECORD, read_record
+from eval_harness.results.lineages import Generation, Line, Lines, write_line
+from eval_harness.results.speed import find_speeds
+from eval_harness.results.store import find
+from eval_harness.rows.grouping import rows_of
+from eval_harness.rows.row import Row
+from eval_harness.tables.cells import tasks_with_results
+from eval_harness.tables.compared import entry_named
+from eval_harness.tables.edge import edge_tables, find_edges
+from eval_harness.tables.formats import FORMATS
+
+
+def run(options: Options) -> int:
+    """Note a line of models in the results folder, and print its table.
+
+    Raises:
+        UserError: a model has no results, or they have no task in common.
+    """
+    root = Path(options.results_dir).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--results_dir {root}: not a folder; name one that has results")
+    if options.labels and len(options.labels) != len(options.models):
+        raise UserError(
+            f"--labels {' '.join(options.labels)}: {len(options.labels)} labels for "
+            f"{len(options.models)} models"
+        )
+    rows = rows_of(find(root))
+    entries = [entry_named(name, rows, root, options.tasks or ()) for name in options.models]
+    tasks = _tasks(options, [entry.row for entry in entries])
+    labels = options.labels or [entry.label for entry in entries]
+    line = Line(
+        tuple(
+            _generation(name, entry.row, label)
+            for name, entry, label in zip(options.models, entries, labels, strict=True)
+        ),
+        tuple(tasks),
+    )
+    write_line(root, line)
+    edges = find_edges(Lines((line,)), rows, find_speeds(root).sessions, root)
+    (table,) = edge_tables(edges, ())
+    print(FORMATS[options.format].write(table), end="")  # noqa: T201
+    return DONE
+
+
+def _tasks(options: Options, rows: list[Row]) -> list[str]:
+    """Return the tasks that are named, or all that every model has results of."""
+    known = tasks_with_results(rows)
+    common = [task for task in known if all(task in row.cells for row in rows)]
+    for name in options.tasks or ():
+        if name not in common:
+            raise UserError(
+                f"--tasks {name}: not every model has results on it; they share "
+                f"{', '.join(common) or 'none'}"
+            )
+    if not common:
+        raise UserError(
+            "these models have no task in common: evaluate each with --eval_only on the same one"
+        )
+    return list(options.tasks or common)
+
+
+def _generation(name: str, row: Row, label: str) -> Generation:
+    """Return what is on disk of a model, and how its record says that it was made."""
+    place = Path(name).expanduser()
+    if not place.exists():
+        place = Path(row.model.source)
+    if place.is_file():
+        folder = place.parent.parent
+        file, parameters = place, None
+        made = _last_step(folder, place.relative_to(folder).as_posix())
+    else:
+        file, parameters = place / WEIGHTS, None
+        made = _last_step(place, WEIGHTS)
+    found = file.is_file()
+    if found and file.name == WEIGHTS:
+        parameters = sum(count for _, count in weights_in(file))
+    return Generation(
+        label=label,
+        row=row.label,
+        key=row.model.key,
+        what=_words(made),
+        sha256=sha256_of_file(file) if found else None,
+        bytes=file.stat().st_size if found else None,
+        parameters=parameters,
+    )
+
+
+def _last_step(folder: Path, file: str) -> dict[str, Any]:
+    if not (folder / RECORD).is_file():
+        return {}
+    steps = [step for step in read_record(folder).get(LINEAGE, []) if step.get("file") == file]
+    return dict(steps[-1]) if steps else {}
+
+
+def _words(step: dict[str, Any]) -> str:
+    """Return how a step made its file, in a few words."""
+    if not step:
+        return ""
+    settings = step.get("settings") or {}
+    if step.get("what") == "prune":
+        return f"cut by {' and '.join(map(str, settings.get('scores', [])))}"
+    return "ONNX, int8" if "weights" in settings else "ONNX, float32"
+
+
+COMMAND = Command(
+    name="eval_harness lineage",
+    summary="shows models that were made from one another: score, size and time at each step",
+    flags=(
+        Flag(
+            "models",
+            "models with results, from the teacher on: folders, exported files, or as tables name "
+            "their rows",
+            many=True,
+            required=True,
+            first=True,
+        ),
+        Flag("labels", "what the table calls them, one each [their rows' names]", many=True),
+        Flag("tasks", "tasks to show [all that every model has results of]", many=True),
+        Flag("results_dir", "folder that results are read from", default="results"),
+        Flag("format", "output format", default="markdown", choices=tuple(FORMATS)),
+    ),
+    run=run,
+    examples=(
+        "python -m eval_harness lineage my-sst2 smaller smaller/onnx/model_quantized.onnx",
+        "python -m eval_harness lineage my-sst2 smaller --labels teacher cut --tasks sst2",
+    ),
+)

@@ -1,0 +1,117 @@
+"""`python -m eval_harness lineage`: a line of models, its table, its chart, what is refused."""
+
+import json
+
+import made_results as made
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from angels_share.student_record import add_step
+from eval_harness.cli import PROGRAM
+from eval_harness.runs.run import Model
+from eval_harness.tables.write import texts_by_name, write_tables
+
+LABELS = [0, 1] * 20
+
+
+def judged(folder, digest, wrong):
+    """A model's folder, and a result that has so many of forty answers wrong."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    size = 40 - wrong
+    save_file({"w": np.zeros((size, 10), np.float32)}, folder / "model.safetensors")
+    of = Model(folder.name, folder.name, digest, str(folder), None)
+    said = [1 - label if n < wrong else label for n, label in enumerate(LABELS)]
+    return of, said
+
+
+@pytest.fixture
+def line(tmp_path):
+    """Three models with results on RTE: a teacher, its student, and what was cut from that."""
+    root = tmp_path / "results"
+    for name, digest, wrong in (("teacher", "a", 4), ("student", "b", 8), ("cut", "c", 20)):
+        of, said = judged(tmp_path / name, digest * 8, wrong)
+        result = made.result(of=of, score=1 - wrong / 40)
+        made.put(root, result, said=made.predictions(labels=LABELS, said=said))
+    step = {"what": "prune", "file": "model.safetensors", "settings": {"scores": ["fisher"]}}
+    add_step(tmp_path / "cut", step)
+    return tmp_path
+
+
+def lineage(line, *names, more=()):
+    words = [str(line / name) for name in names]
+    return PROGRAM.run(["lineage", *words, "--results_dir", str(line / "results"), *more])
+
+
+def test_the_table_says_what_each_step_cost(line, capsys):
+    """Prevents a difference from the wrong model, other weights' size, a step without a name."""
+    assert lineage(line, "teacher", "student", "cut") == 0
+    rows = made.grid(capsys.readouterr().out)
+    assert list(rows[0])[:6] == [
+        "Step", "How it was made", "RTE", "RTE vs first", "MB", "M parameters",
+    ]  # fmt: skip
+    assert [row["Step"] for row in rows] == ["teacher", "student", "cut"]
+    assert [row["How it was made"] for row in rows] == ["", "", "cut by fisher"]
+    assert [row["RTE"] for row in rows] == ["90.0", "80.0", "50.0"]
+    changes = [row["RTE vs first"].partition(" (")[0] for row in rows]
+    assert changes == ["", "-10.0", "-40.0"]
+    assert all("to" in row["RTE vs first"] for row in rows[1:])
+    (file,) = (line / "results" / "lineages").iterdir()
+    record = json.loads(file.read_text())
+    assert [each["parameters"] for each in record["models"]] == [360, 320, 200]
+    assert all(each["bytes"] > each["parameters"] * 4 for each in record["models"])
+    assert len(record["models"][0]["sha256"]) == 64
+
+
+def test_tables_and_report_show_it_from_then_on(line, capsys):
+    """Prevents a table that is gone with the next command, or that needs the models' folders."""
+    pytest.importorskip("matplotlib")
+    assert lineage(line, "teacher", "cut", more=["--labels", "before", "after"]) == 0
+    for name in ("teacher", "cut"):
+        (line / name / "model.safetensors").unlink()
+    texts = texts_by_name(line / "results")
+    assert "From teacher to edge: before to after" in texts["table-edge"]
+    write_tables(line / "results")
+    assert (line / "results" / "table-edge.md").is_file()
+    assert PROGRAM.run(["report", "--results_dir", str(line / "results")]) == 0
+    assert (line / "results" / "figures" / "teacher-to-edge.svg").is_file()
+    page = (line / "results" / "report.html").read_text()
+    assert "before 90.0 in" in page
+    next((line / "results" / "lineages").iterdir()).unlink()
+    write_tables(line / "results")
+    assert not (line / "results" / "table-edge.md").exists()
+    capsys.readouterr()
+
+
+def test_two_lines_have_a_table_each(line, capsys):
+    """Prevents the second line from replacing the first one's table."""
+    assert lineage(line, "teacher", "cut") == lineage(line, "teacher", "student") == 0
+    capsys.readouterr()
+    write_tables(line / "results")
+    names = sorted(path.name for path in (line / "results").glob("table-edge*"))
+    assert names == ["table-edge-2.md", "table-edge.md"]
+
+
+def test_a_damaged_file_is_named(line, capsys):
+    """Prevents a line that vanishes without a word."""
+    assert lineage(line, "teacher", "cut") == 0
+    (line / "results" / "lineages" / "other.json").write_text("{")
+    write_tables(line / "results")
+    assert "lineages/other.json" in (line / "results" / "table-edge.md").read_text()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "said"),
+    [
+        (["teacher", "nowhere"], (), "no results of"),
+        (["teacher", "cut"], ("--labels", "one"), "1 labels for 2 models"),
+        (["teacher", "cut"], ("--tasks", "mrpc"), "they share rte"),
+    ],
+)
+def test_bad_input_is_one_line(line, capsys, names, more, said):
+    """Prevents a table of models that were never judged."""
+    assert lineage(line, *names, more=more) == 2
+    assert said in capsys.readouterr().err
+    assert not (line / "results" / "lineages").exists()
