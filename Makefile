@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study \
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study smaller smaller-wants \
     study-cost study-wants mutants wheel clean
 
 help:  ## list the targets
@@ -109,6 +109,14 @@ study-cost: study-wants $(READY)  ## count what `make study` will cost: steps, t
 study-wants:
 	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \
 	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: from the Hub)" >&2; exit 2;)):
+
+smaller: smaller-wants $(READY)  ## go from a teacher to int8: TEACHER= TASK= DATA= OUT=; says the cost before; rerun to continue
+	$(RUN) examples/smaller.py "$$OUT" --teacher "$$TEACHER" --task "$$TASK" \
+	    $(if $(filter hub,$(DATA)),,--data_dir "$$DATA") $(SMALLER)
+
+smaller-wants:
+	@$(foreach name,TEACHER TASK DATA OUT,$(if $($(name)),,echo "make smaller: $(name)= is missing, as in: \
+	make smaller TEACHER=bert TASK=sst2 DATA=glue_data OUT=smaller (DATA=hub: from the Hub)" >&2; exit 2;)):
 
 MUTANTS ?= 400
 SEED ?= 13
