@@ -12,8 +12,8 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study smaller smaller-wants \
-    study-cost study-wants mutants wheel clean
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study \
+    study-cost study-wants smaller smaller-wants mutants wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -110,7 +110,7 @@ study-wants:
 	@$(foreach name,TEACHER CORPUS DATA OUT,$(if $($(name)),,echo "make study: $(name)= is missing, as \
 	in: make study TEACHER=bert CORPUS=wiki.txt DATA=glue_data OUT=study (DATA=hub: from the Hub)" >&2; exit 2;)):
 
-smaller: smaller-wants $(READY)  ## go from a teacher to int8: TEACHER= TASK= DATA= OUT=; says the cost before; rerun to continue
+smaller: smaller-wants $(READY)  ## from a teacher to int8: TEACHER= TASK= DATA= OUT=; says the cost before; rerun to continue
 	$(RUN) examples/smaller.py "$$OUT" --teacher "$$TEACHER" --task "$$TASK" \
 	    $(if $(filter hub,$(DATA)),,--data_dir "$$DATA") $(SMALLER)
 

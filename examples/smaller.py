@@ -105,10 +105,12 @@ class _Way:
         if not (folder / "config.json").exists():
             from angels_share.files import replace_folder
             from angels_share.tokenizing import load_tokenizer
+            from angels_share.untrusted import quiet_transformers
             from distil_trainer import load_model, make_student
 
             draft = self.out / ".half"
-            make_student(load_model(self.options.teacher)).save_pretrained(draft)
+            with quiet_transformers():
+                make_student(load_model(self.options.teacher)).save_pretrained(draft)
             load_tokenizer(self.options.teacher).save_pretrained(draft)
             replace_folder(draft, folder, self.out / ".half-before")
         return folder
