@@ -12,7 +12,7 @@ from angels_share.files import hash_of, sha256_of_file
 from angels_share.hub.fetch import at_commit, model_folder
 from angels_share.hub.locate import Located, locate
 from angels_share.names import ShortName, short_name_of
-from angels_share.student_record import RECORD
+from angels_share.student_record import LINEAGE, RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
 from eval_harness.runs.onnx_files import (
@@ -158,6 +158,8 @@ def _read_lineage(located: Located) -> _Lineage:
         return _Lineage()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if "teachers" not in record and LINEAGE in record:  # of steps alone, such as an export
+            return _Lineage()
         if not record["teachers"]:
             return _Lineage()
         teacher = record["teachers"][0]

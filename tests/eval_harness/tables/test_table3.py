@@ -93,10 +93,10 @@ def test_rows_of_a_session():
     assert (bert["Ratio"], distil["Ratio"]) == ("1", "2.10 (1.75 to 2.20)")
     assert found["bert", "2"]["ms a pair"] == "21.0 (20.0 to 22.0)"
     assert bert["Seconds"] == ""
-    assert "MB" not in bert
+    assert "MB on disk" not in bert
     half = model("half", 4.0, 4.4, 4.2, file_bytes=219_000_000, file_dtype="float16")
     row = rows(session(half))["half", "1"]
-    assert (row["MB"], row["Saved as"]) == ("219.0", "float16")
+    assert (row["MB on disk"], row["Saved as"]) == ("219.0", "float16")
 
 
 def test_seconds_are_of_the_whole_dev_set_only():
@@ -163,6 +163,11 @@ def test_a_session_of_an_earlier_version_is_read(tmp_path):
     made = session(model("mine", 1.0, 1.0, 1.0, file_bytes=5_000_000))
     path = write_session(tmp_path, made)
     record = json.loads(path.read_text())
+    del record["processor_flags"]
+    for each in record["models"]:
+        del each["backend"]
+    path.write_text(json.dumps({**record, "schema": 3}))
+    assert find_speeds(tmp_path) == Speeds((made,), ())
     for each in record["models"]:
         del each["file_dtype"]
     path.write_text(json.dumps({**record, "schema": 2}))
