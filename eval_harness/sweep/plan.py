@@ -212,9 +212,12 @@ def _check_models(experiment: Experiment, task: Task, models: Iterable[Model]) -
             given = experiment.given_for(task)
             resolve(task.kind.of_model)(model, {**task.fine_tuning, **given}, given)
         elif experiment.eval_only and not is_fine_tuned_for(model, task):
+            what, instead = f"--eval_only: {model.name}", "leave the flag out to fine-tune it"
+            if model.is_onnx:
+                what, instead = model.name, "export a model that was"
             raise UserError(
-                f"--eval_only: {model.name} has no head that was fine-tuned on {task.title}, with "
-                "its labels: leave the flag out to fine-tune it"
+                f"{what} has no head that was fine-tuned on {task.title}, with its labels: "
+                f"{instead}"
             )
 
 
