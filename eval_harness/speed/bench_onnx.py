@@ -1,11 +1,13 @@
 """The bench of ONNX files: times a model in onnxruntime as `bench` times it in torch."""
 
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import tqdm
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
@@ -89,6 +91,9 @@ class OnnxBench(Bench):
 
     def _written(self) -> LoadedModel:
         """Export a model of random weights to the place that the request names."""
+        # The lock of the exporter's bars is made for several processes, and outlives one that is
+        # ended from outside, as this one is.
+        tqdm.tqdm.set_lock(threading.RLock())
         loaded = new_model(self._request)
         is_int8 = self._request.backend == ONNX_INT8_BACKEND
         float32 = self._path.parent / "float32.onnx" if is_int8 else self._path
