@@ -130,6 +130,25 @@ def test_circumstances_are_told():
     assert "Measured: a card (a chip" in text(on_gpu)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("avx2", "avx512_vnni"), "; processor flags avx2, avx512_vnni;"),
+        (("avx2",), "; processor flags avx2: no VNNI, which makes int8 faster;"),
+        ((), "; processor flags unknown;"),
+    ],
+)
+def test_int8_is_told_with_its_processor(flags, said):
+    """Prevents a speedup of int8 without what it hangs on, and flags where nobody needs them."""
+    models = (model("mine", 4.0, 4.4, 4.2), model("mine (onnx int8)", 1.0, 1.0, 1.0,
+                                                  backend="onnx-int8"))  # fmt: skip
+    libraries = {"torch": "2.13.0", "transformers": "5.23.0", "onnxruntime": "1.32.0"}
+    found = note(text(session(*models, processor_flags=flags, libraries=libraries)), "Measured")
+    assert said in found
+    assert "onnxruntime 1.32.0" in found
+    assert "processor flags" not in note(text(session(processor_flags=flags)), "Measured")
+
+
 def test_two_machines_are_two_groups(tmp_path):
     """Prevents a comparison of times that were taken on different machines."""
     elsewhere = session(machine=replace(MACHINE, processor="another"), finished="2026-01-01")
