@@ -11,6 +11,9 @@ from angels_share.files import explain
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The weights in one file; or the list of the several that they are in."""
 
+ONNX, ONNX_INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+"""The model as an ONNX file, in float32 and with weights of 8 bits, where transformers.js looks."""
+
 CARD = "README.md"
 """The model's card. It changes nothing of what the model computes."""
 

@@ -38,6 +38,7 @@ from eval_harness.results.record import TaskResult
 from eval_harness.results.store import Found, find
 from eval_harness.rows.grouping import rows_of
 from eval_harness.rows.row import Row
+from eval_harness.runs.onnx_files import names_onnx
 from eval_harness.sweep.plan import MODELS, Plan
 from eval_harness.tables.cells import mean_cell, tasks_with_results, titles_of, to_percent
 from eval_harness.tables.compared import Comparison, Entry, compare_rows, entry_named
@@ -254,7 +255,8 @@ def evaluate(
     commands.
 
     Args:
-        model: short names, folders or Hub ids of the models to fine-tune.
+        model: short names, folders or Hub ids of the models to fine-tune; or ONNX files, which
+            are evaluated as they are.
         tasks: names of tasks, `all` for the nine of GLUE, `squad`, YAML files, or
             tasks that `custom_task` made.
         seeds: how many seeds, counted from 1, or a list of them; one run with `eval_only`.
@@ -283,10 +285,12 @@ def evaluate(
         >>> evaluate("distilbert", "rte", seeds=3, learning_rate=5e-5).medians()  # doctest: +SKIP
     """
     # A model that is evaluated as it is has one run: the default number of seeds asks for nothing.
-    has_seeds = not (flags.get("eval_only") and seeds == _SEEDS)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    is_as_it_is = flags.get("eval_only") or all(names_onnx(str(each)) for each in models)
+    has_seeds = not (is_as_it_is and seeds == _SEEDS)
     given = {
         **(_seeds(seeds) if has_seeds else {}),
-        "model": [model] if isinstance(model, str | Path) else model,
+        "model": models,
         "results_dir": results_dir,
         "data_dir": data_dir,
         "teacher": teacher,

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel
 from angels_share.errors import RunFailed, UserError, one_line
 from angels_share.files import replacing, sha256_of_file
 from angels_share.inputs import chosen, inputs_of
+from angels_share.model_files import ONNX, ONNX_INT8
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the extra `export` installs."""
 
-FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+FLOAT32, INT8 = ONNX, ONNX_INT8
 """Where transformers.js looks for them, below a model's folder."""
 
 _DIMENSIONS = {0: "batch", 1: "sequence"}

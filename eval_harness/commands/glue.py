@@ -237,6 +237,7 @@ COMMAND = Command(
         "python run_glue.py --model distilbert-cased --tasks conll2003 --data_dir conll",
         "python run_glue.py --model distilmbert --tasks xnli",
         "python run_glue.py --model distilgpt2 --tasks wikitext-2-raw --eval_only",
+        "python run_glue.py --model my-sst2/onnx/model_quantized.onnx --tasks sst2",
     ),
     training=training_use([task for task in TASKS if task.kind.command == _NAME]),
     instead={

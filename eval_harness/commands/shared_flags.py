@@ -4,10 +4,12 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
+from eval_harness.runs.onnx_files import names_onnx
 
 MODEL = Flag(
     "model",
-    "models to fine-tune: short names, folders or Hub ids, the latter with @REVISION if wanted",
+    "models to fine-tune: short names, folders or Hub ids, the latter with @REVISION if wanted; or "
+    "exported files (.onnx), which are evaluated as they are",
     many=True,
     required=True,
     alias="model_name_or_path",
@@ -160,6 +162,7 @@ _OF_TRAINING = {
     "choose": "there are no epochs to choose from",
     "save_models": "the models stay as they are",
     "push_to_hub": "the models stay as they are",
+    "train_file": "nothing is learned from it",
 }
 
 
@@ -170,13 +173,23 @@ def evaluation_alone(options: Options) -> dict[str, Any]:
     """Return the fields of an `Experiment` that has no training; none if it has.
 
     Raises:
-        UserError: a flag of training, beside --eval_only.
+        UserError: a flag of training, beside --eval_only or an ONNX file; or such files beside
+            models to fine-tune.
     """
-    if not options.eval_only:
+    files = [name for name in options.model if names_onnx(name)]
+    others = [name for name in options.model if name not in files]
+    if files and others and not options.eval_only:
+        raise UserError(
+            f"--model: {files[0]} can only be evaluated and {others[0]} would be fine-tuned: use "
+            f"two commands, one with --model {' '.join(others)}, one with --model "
+            f"{' '.join(files)}; or --eval_only for all of them"
+        )
+    if not files and not options.eval_only:
         return {}
+    where = "--eval_only" if options.eval_only else "an .onnx file, which is evaluated as it is"
     for name, reason in _OF_TRAINING.items():
         if name in options.given and options.values[name] not in _WITHOUT_EFFECT:
-            raise UserError(f"--{name} is not accepted with --eval_only: {reason}")
+            raise UserError(f"--{name} is not accepted with {where}: {reason}")
     return {"eval_only": True, "seeds": (1,)}
 
 

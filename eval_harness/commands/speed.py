@@ -4,6 +4,8 @@ python -m eval_harness speed --model bert distilbert --random_weights --syntheti
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 from angels_share.cli import DONE, INTERRUPTED, TERMINATED, Command
 from angels_share.files import require_writable_folder
@@ -11,19 +13,21 @@ from angels_share.flags import Flag, Options, above_zero
 from eval_harness.commands.shared_flags import DATA_DIR, DATA_REVISION
 from eval_harness.results.speed import write_session
 from eval_harness.speed.bench_process import BenchProcess
-from eval_harness.speed.request import requests
+from eval_harness.speed.request import BACKENDS, Request, requests
 from eval_harness.speed.session import timed
 from eval_harness.tables.write import write_by_name
 
 _BENCH = "eval_harness.speed.bench:Bench"
+_ONNX_BENCH = "eval_harness.speed.bench_onnx:OnnxBench"
 
 
 def run(options: Options) -> int:
     """Time the models, save the session, print Table 3."""
     root = require_writable_folder(options.results_dir, "--results_dir").resolve()
-    requested, setup = requests(options)
     try:
-        session = timed(requested, setup, lambda request: BenchProcess(request, _BENCH))
+        with tempfile.TemporaryDirectory() as scratch:  # of files that nobody keeps
+            requested, setup = requests(options, Path(scratch))
+            session = timed(requested, setup, _bench)
     except KeyboardInterrupt:
         return _stopped("interrupted", INTERRUPTED)
     except SystemExit:  # of a SIGTERM: see `run_command`
@@ -32,6 +36,10 @@ def run(options: Options) -> int:
     print(write_by_name(root)["table3"])  # noqa: T201
     sys.stderr.write(f"speed: {path}\n")
     return DONE
+
+
+def _bench(request: Request) -> BenchProcess:
+    return BenchProcess(request, _BENCH if request.onnx is None else _ONNX_BENCH)
 
 
 def _stopped(how: str, status: int) -> int:
@@ -50,6 +58,14 @@ COMMAND = Command(
             many=True,
             required=True,
             alias="model_name_or_path",
+        ),
+        Flag(
+            "backend",
+            "what computes the models: torch, or onnxruntime the files that `distil_trainer "
+            "export` made beside them (of random weights: that are made now)",
+            default=["torch"],
+            many=True,
+            choices=BACKENDS,
         ),
         Flag(
             "random_weights",
@@ -88,6 +104,7 @@ COMMAND = Command(
     examples=(
         "python -m eval_harness speed --model bert distilbert",
         "python -m eval_harness speed --model bert distilbert --random_weights --synthetic",
+        "python -m eval_harness speed --model my-sst2 --backend torch onnx onnx-int8",
         "python -m eval_harness speed --model my-teacher my-student --data_dir glue_data --full",
     ),
 )

@@ -24,11 +24,13 @@ from eval_harness.commands.carry_out import (
 from eval_harness.commands.shared_flags import (
     ALPHA_CE,
     DATA_REVISION,
+    EVAL_ONLY,
     MODEL,
     NO_TEACHER_CACHE,
     OTHER_SCRIPTS,
     SWEEP,
     TEMPERATURE,
+    evaluation_alone,
     shared_settings,
 )
 from eval_harness.publish.models import destinations
@@ -101,7 +103,7 @@ def experiment(options: Options, task: Task | None = None) -> Experiment:
         },
         # The original padded every window, and its loss covered the padding.
         student_given={"pad_to_max_length": True} if over_all else {},
-        **shared_settings(options),
+        **{**shared_settings(options), **evaluation_alone(options)},
     )
 
 
@@ -121,7 +123,7 @@ def checked_plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
     lengths = {name: values[name] for name in task.kind.lengths}
     for model in filter(None, (*planned.models, planned.teacher)):
         try:
-            require_room(load_tokenizer(model.source, model.revision), **lengths)
+            require_room(load_tokenizer(model.home, model.revision), **lengths)
         except UserError as error:
             raise UserError(f"{model.name}: {error}") from error
     return planned
@@ -205,6 +207,7 @@ COMMAND = Command(
             float,
         ),
         Flag("pad_to_max_length", "pad every window to --max_seq_length", bool),
+        EVAL_ONLY,
         NO_TEACHER_CACHE,
         *SWEEP,
         *PUSH_FLAGS,
@@ -215,6 +218,7 @@ COMMAND = Command(
         "python run_squad_distill.py --model my-distil --train_file train-v1.1.json "
         "--validation_file dev-v1.1.json",
         "python run_squad_distill.py --model distilbert --version_2_with_negative --num_seeds 3",
+        "python run_squad_distill.py --model my-squad/onnx/model_quantized.onnx",
     ),
     training=training_use(
         [task for task in TASKS if task.kind.command == _NAME],

@@ -155,6 +155,9 @@ def request_of(options: Options) -> Request:
         raise UserError("--data_dir holds the data of tasks: add --tasks NAMES")
     names = [*([options.teacher] if options.teacher else []), *options.model]
     subjects = list({model.key: model for model in map(identify, names)}.values())
+    for model in subjects:
+        if model.is_onnx:
+            raise UserError(f"{model.name}: an ONNX file can't be probed: give its model's folder")
     found = [Subject(model, training_of(model)) for model in subjects]
     tasks = tasks_named(options.tasks or ())
     for task in tasks:

@@ -21,7 +21,7 @@ from eval_harness.results.schema import (
 )
 from eval_harness.results.store import NO_FILE, Invalid
 
-SCHEMA = 3
+SCHEMA = 4
 _OLDEST = 2
 """The oldest schema that is read."""
 SPEED = "speed"
@@ -103,6 +103,7 @@ class Timed:
         peak_bytes: its weights in memory plus the peak above them at batch size 1; None where the
             system does not tell.
         timings: one for each number of threads and each batch size.
+        backend: what computed it: torch, or onnxruntime a file in float32 or int8.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Timed:
     peak_bytes: int | None
     timings: tuple[Timing, ...]
     file_dtype: str | None = None
+    backend: str = "torch"
 
     def timing(self, threads: int, batch_size: int = 1) -> Timing:
         """Return the timing for a number of threads and a batch size."""
@@ -163,6 +165,7 @@ class Session:
     load: float
     finished: str
     waited: float | None = None
+    processor_flags: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -235,6 +238,7 @@ _SESSION: dict[str, Any] = {
             "name": TEXT,
             "key": TEXT,
             "random_weights": FLAG,
+            "backend": TEXT,
             "parameters": COUNT,
             "with_head": COUNT,
             "file_bytes": (int, NoneType),
@@ -264,6 +268,7 @@ _SESSION: dict[str, Any] = {
     "environment": Named(TEXT),
     "load": NUMBER,
     "waited": (*NUMBER, NoneType),
+    "processor_flags": [TEXT],
     "finished": TEXT,
 }
 
@@ -279,6 +284,8 @@ def from_record(record: Any) -> Session:
         raise ValueError(f"has schema {schema}, which is no longer read: time the models again")
     if schema == _OLDEST:
         record = _from_schema_2(record)
+    if schema < SCHEMA:
+        record = _from_schema_3(record)
     require(record, _SESSION, "a session", check=_require_measurement)
     session = Session(
         **{
@@ -286,6 +293,7 @@ def from_record(record: Any) -> Session:
             "models": tuple(map(_timed, record["models"])),
             "setup": Setup(**_as_tuples(record["setup"])),
             "machine": Machine(**record["machine"]),
+            "processor_flags": tuple(record["processor_flags"]),
         }
     )
     _require_complete(session)
@@ -297,7 +305,15 @@ def _from_schema_2(record: Mapping[str, Any]) -> dict[str, Any]:
     models = record.get("models")
     if isinstance(models, list):
         models = [{"file_dtype": None, **each} if type(each) is dict else each for each in models]
-    return {**record, "models": models, "schema": SCHEMA}
+    return {**record, "models": models, "schema": 3}
+
+
+def _from_schema_3(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Upgrade schema 3, which timed models in torch alone and kept no flags of the processor."""
+    models = record.get("models")
+    if isinstance(models, list):
+        models = [{"backend": "torch", **each} if type(each) is dict else each for each in models]
+    return {"processor_flags": [], **record, "models": models, "schema": SCHEMA}
 
 
 def _timed(record: Mapping[str, Any]) -> Timed:

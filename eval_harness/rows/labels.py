@@ -128,7 +128,7 @@ def _name(row: Row, *, with_digest: bool) -> str:
     name = f"{row.model.name} {row.model.digest}" if with_digest else row.model.name
     if method:
         name += " (D)" if method["name"] == "distil" else f" ({method['name']})"
-    if row.settings.get("eval_only"):
+    if row.settings.get("eval_only") and not row.model.is_onnx:  # a file can't be trained
         name += " (as it is)"
     return name
 

@@ -42,7 +42,7 @@ def settings_for(
             f"--stride {stride}: tokens would be left out between windows of {context}; it can be "
             f"{context} at most"
         )
-    tokenizer = load_tokenizer(model.source, model.revision)
+    tokenizer = load_tokenizer(model.home, model.revision)
     special = tokenizer.num_special_tokens_to_add(pair=False) if head == MASKED else 0
     if context <= special:
         raise UserError(

@@ -15,7 +15,13 @@ from angels_share.names import ShortName, short_name_of
 from angels_share.student_record import LINEAGE, RECORD
 from angels_share.tokenizing import has_tokenizer
 from angels_share.untrusted import require_safetensors
-from eval_harness.runs.run import Distilled, Model, Training
+from eval_harness.runs.onnx_files import (
+    checked_file,
+    is_quantized,
+    names_onnx,
+    require_onnxruntime,
+)
+from eval_harness.runs.run import ONNX_SUFFIX, Distilled, Model, Training, home_of
 from eval_harness.tasks.registry import TASKS, XNLI, Task
 
 # The files that determine what a model computes; its README doesn't.
@@ -34,6 +40,8 @@ _CONTENT = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+_OF_WEIGHTS = 2
+"""How many of these patterns, the first, are of weights."""
 _WEIGHTS = "model.safetensors"
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 _ABSOLUTE_POSITIONS = ("bert", "distilbert", "electra", "albert", "gpt2", *_PADDED_POSITIONS)
@@ -43,11 +51,13 @@ _UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 def identify(name: str) -> Model:
-    """Return the model that a short name, a folder or a Hub id refers to.
+    """Return the model that a short name, a folder, a Hub id or an ONNX file refers to.
 
     Raises:
         UserError: not found, no tokenizer, or no weights that can be read without running code.
     """
+    if names_onnx(name):
+        return _identify_file(name)
     located = locate(name)
     row = short_name_of(name.partition("@")[0])
     if located.kind == "folder":
@@ -66,6 +76,32 @@ def identify(name: str) -> Model:
         teacher=lineage.teacher,
         distilled=lineage.distilled,
         weights=digests.get(_WEIGHTS),
+        teacher_weights=lineage.teacher_weights,
+    )
+
+
+def _identify_file(name: str) -> Model:
+    """Return the model in an ONNX file: it, its config and its tokenizer make the digest."""
+    path = checked_file(name)
+    require_onnxruntime()
+    home = home_of(path)
+    if not (home / "config.json").is_file() or not has_tokenizer(str(home)):
+        raise UserError(
+            f"{name}: {home} has no config.json with a tokenizer, which an exported model needs"
+        )
+    located = locate(str(home))
+    lineage = _read_lineage(located)
+    weights = sha256_of_file(path)
+    digests = {**_file_digests(located, weights=False), ONNX_SUFFIX: weights}
+    suffix = "onnx int8" if is_quantized(path) else "onnx"
+    return Model(
+        name=f"{folder_name(home)} ({suffix})",
+        slug=_slug(f"{home.name} {suffix}"),
+        digest=hash_of(digests),
+        source=str(path),
+        teacher=lineage.teacher,
+        distilled=lineage.distilled,
+        weights=weights,
         teacher_weights=lineage.teacher_weights,
     )
 
@@ -98,12 +134,12 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
 
 
-def _file_digests(located: Located) -> dict[str, str]:
+def _file_digests(located: Located, *, weights: bool = True) -> dict[str, str]:
     """Return the sha256 of each file in a folder that determines what the model computes."""
     if located.revision is not None:
         return {}
-    folder = Path(located.source)
-    files = sorted({path for pattern in _CONTENT for path in folder.glob(pattern)})
+    folder, patterns = Path(located.source), _CONTENT if weights else _CONTENT[_OF_WEIGHTS:]
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return {path.name: sha256_of_file(path) for path in files}
 
 
@@ -219,7 +255,7 @@ def folder_of(model: Model, *, weights: bool = True) -> Path:
         UserError: it can't be fetched.
     """
     if model.revision is None:
-        return Path(model.source)
+        return Path(model.home)
     return model_folder(at_commit(model.source, model.revision), weights=weights)
 
 

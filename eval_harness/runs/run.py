@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from angels_share.files import hash_of
+from angels_share.model_files import ONNX
 from eval_harness.tasks.registry import Task
 
 
@@ -39,6 +41,14 @@ class Training:
     seed: int
 
 
+ONNX_SUFFIX = ".onnx"
+
+
+def home_of(file: Path) -> Path:
+    """Return the folder of an ONNX file's config and tokenizer: above `onnx/`, else its own."""
+    return file.parent.parent if file.parent.name == Path(ONNX).parent.name else file.parent
+
+
 @dataclass(frozen=True)
 class Model:
     """A model to evaluate.
@@ -47,11 +57,11 @@ class Model:
         name: its name in tables.
         slug: its name in paths.
         digest: 8 hex digits of its revision on the Hub, or of its files where it is a folder.
-        source: a folder, or a Hub id.
+        source: a folder, a Hub id, or an ONNX file that was exported into a folder.
         revision: its commit on the Hub; None for a folder.
         teacher: the name of the model that it was distilled from, where that is known.
         distilled: how it was distilled, where its folder has a record of that; not in the key.
-        weights: the sha256 of its weights where they are a single file in a folder.
+        weights: the sha256 of its weights where they are a single file in a folder, or that file.
         teacher_weights: the sha256 of its teacher's weights, or their revision on the Hub.
     """
 
@@ -69,6 +79,16 @@ class Model:
     def key(self) -> str:
         """The name of its folder in the results."""
         return f"{self.slug}-{self.digest}"
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is an ONNX file, which is evaluated as it is."""
+        return self.revision is None and self.source.endswith(ONNX_SUFFIX)
+
+    @property
+    def home(self) -> str:
+        """The folder or Hub id with its config and tokenizer."""
+        return str(home_of(Path(self.source))) if self.is_onnx else self.source
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from angels_share.errors import UserError
 from angels_share.imports import resolve
 from angels_share.names import nearest
 from angels_share.training_flags import TrainingUse, training_flags
+from eval_harness.runs.onnx_files import is_read_alone
 from eval_harness.runs.run import Method, Model, Settings
 from eval_harness.runs.trackers import TRACKERS, trackers_in
 from eval_harness.tasks.registry import Task
@@ -333,6 +334,7 @@ def settings_of(
         "choose": choose,
         "method": method_record,
         **({"eval_only": True} if eval_only else {}),
+        **({"one_by_one": True} if model is not None and is_read_alone(model) else {}),
     }
     task_settings = {
         "version": task.version,

@@ -65,8 +65,8 @@ class Bench:
         """Return the sizes of the model and the provenance of its times."""
         files = _weight_files(self._request.model)
         return {
-            "parameters": _parameters(self._model.base_model),
-            "with_head": _parameters(self._model),
+            "parameters": parameters_of(self._model.base_model),
+            "with_head": parameters_of(self._model),
             "file_bytes": sum(path.stat().st_size for path in files) or None,
             "file_dtype": _dtype_in(files),
             "peak_bytes": self._peak,
@@ -95,11 +95,11 @@ class Bench:
     def _load(self, tokenizer: Any) -> LoadedModel:
         request = self._request
         if request.model is None:
-            loaded = _new(request)
+            loaded = new_model(request)
         else:
             tokenizer = tokenizer or load_tokenizer(request.model.source, request.model.revision)
             loaded = load_for_task(request.model, TASK, tokenizer)
-            _check_config(request.name, loaded.model.config)
+            check_config(request.name, loaded.model.config)
         loaded.model.eval().to(self._device, torch.bfloat16 if request.bf16 else torch.float32)
         return loaded
 
@@ -135,13 +135,13 @@ class Bench:
         reads weights that until then lie in a memory-mapped file.
         """
         self._warm(1)
-        _trim_heap()
+        trim_heap()
         before = self._reset_peak()
         if before is None:
             return None
         self._warm(1)
         is_gpu = self._device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated() if is_gpu else _resident("VmHWM")
+        peak = torch.cuda.max_memory_allocated() if is_gpu else resident("VmHWM")
         weights = (*self._model.parameters(), *self._model.buffers())
         weight_bytes: int = sum(weight.numel() * weight.element_size() for weight in weights)
         return weight_bytes + peak - before
@@ -151,21 +151,26 @@ class Bench:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return torch.cuda.memory_allocated()
-        try:
-            _HIGH_WATER.write_text("5")
-        except OSError:  # not Linux
-            return None
-        return _resident("VmRSS")
+        return reset_high_water()
 
 
-def _resident(field: str) -> int:
+def reset_high_water() -> int | None:
+    """Reset this process's peak to the memory in use and return that; None outside Linux."""
+    try:
+        _HIGH_WATER.write_text("5")
+    except OSError:
+        return None
+    return resident("VmRSS")
+
+
+def resident(field: str) -> int:
     """Return the bytes of this process in memory: now (VmRSS), or at the peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system; otherwise reusing it would not show in the peak."""
     with suppress(OSError, AttributeError):  # only in GNU's C library
         ctypes.CDLL(None).malloc_trim(0)
@@ -180,7 +185,8 @@ def _seconds_waited() -> float | None:
     return sum(int(line.split()[1]) for line in stats) / 1e9  # running, waiting [ns], time slices
 
 
-def _parameters(module: Any) -> int:
+def parameters_of(module: Any) -> int:
+    """Return how many numbers the weights of a module are."""
     return sum(weight.numel() for weight in module.parameters())
 
 
@@ -202,7 +208,7 @@ def _dtype_in(files: Sequence[Path]) -> str | None:
     return " and ".join(sorted({dtype for path in files for dtype, _ in weights_in(path)})) or None
 
 
-def _new(request: Request) -> LoadedModel:
+def new_model(request: Request) -> LoadedModel:
     """Build a model with random weights from a config, with STS-B's head."""
     refuse_code(request.name, dict(request.config))
     values = {name: value for name, value in request.config.items() if name not in _HEAD_FIELDS}
@@ -215,7 +221,7 @@ def _new(request: Request) -> LoadedModel:
         config = AutoConfig.for_model(model_type, **values, num_labels=1, problem_type="regression")
         if config.pad_token_id is None:  # GPT-2, for example; any id will do for timing
             config.pad_token_id = 0
-        _check_config(request.name, config)
+        check_config(request.name, config)
         torch.manual_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     return LoadedModel(model, (), config.pad_token_id)
@@ -233,7 +239,7 @@ def _blaming_the_config(name: str) -> Iterator[None]:
         raise UserError(f"{name}: cannot build a model from its config: {line}") from error
 
 
-def _check_config(name: str, config: Any) -> None:
+def check_config(name: str, config: Any) -> None:
     """Refuse configs that would fail only in a forward pass, or not at all."""
     if config.is_encoder_decoder:
         raise UserError(

@@ -15,18 +15,25 @@ from angels_share.flags import Options
 from angels_share.hardware import cores
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
+from angels_share.model_files import ONNX, ONNX_INT8
 from angels_share.names import short_name_of
 from eval_harness.data.sources import find_source
 from eval_harness.data.stsb_lengths import lengths
 from eval_harness.data.texts import Split
 from eval_harness.results.speed import Setup
 from eval_harness.runs.models import identify
+from eval_harness.runs.onnx_files import names_onnx, require_onnxruntime
 from eval_harness.runs.run import Model
 from eval_harness.tasks.lookup import task_named
 
 TASK = task_named("stsb")
 SEED = 1
 """The seed of the drawn pairs and of random ids and weights."""
+
+TORCH, ONNX_BACKEND, ONNX_INT8_BACKEND = "torch", "onnx", "onnx-int8"
+BACKENDS = (TORCH, ONNX_BACKEND, ONNX_INT8_BACKEND)
+"""What computes a model: torch, or onnxruntime a file of it in float32 or int8."""
+_FILES = {ONNX_BACKEND: ONNX, ONNX_INT8_BACKEND: ONNX_INT8}
 
 # Their configs on the Hub are transformers' defaults, so no file is needed.
 _DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -51,6 +58,8 @@ class Request:
         batch_sizes: pairs per batch.
         device: "cpu" or "cuda".
         bf16: whether weights and activations are in bfloat16.
+        backend: what computes it.
+        onnx: the ONNX file, which is made first where it has random weights; None for torch.
     """
 
     name: str
@@ -64,16 +73,29 @@ class Request:
     batch_sizes: tuple[int, ...]
     device: str
     bf16: bool
+    backend: str = TORCH
+    onnx: str | None = None
 
 
-def requests(options: Options) -> tuple[list[Request], Setup]:
+def requests(options: Options, scratch: Path | None = None) -> tuple[list[Request], Setup]:
     """Resolve all names of a command, so that mistakes show before any work.
+
+    Args:
+        options: the command's flags.
+        scratch: a folder for ONNX files of random weights, if there are to be any.
 
     Raises:
         UserError: an unknown name, an unreadable config, or missing data.
     """
     _check(options)
-    subjects = _distinguish([_subject(name, options) for name in options.model])
+    backends = tuple(dict.fromkeys(options.backend))
+    subjects = _distinguish(
+        [
+            _subject(name, options, backend, scratch)
+            for name in options.model
+            for backend in backends
+        ]
+    )
     count = None if options.full else options.pairs
     texts, source, content = (None, None, None) if options.synthetic else _texts(options, count)
     tokens = [] if texts else [min(n, options.max_seq_length) for n in lengths(count, SEED)]
@@ -114,6 +136,16 @@ def _check(options: Options) -> None:
         raise UserError(f"--synthetic reads no data: leave out --{given[0]}")
     if options.synthetic and options.pairs > len(lengths(None, SEED)):
         raise UserError(f"--pairs {options.pairs}: STS-B's dev set has {len(lengths(None, SEED))}")
+    for name in options.model:
+        if names_onnx(name):
+            raise UserError(f"--model {name}: give the model's folder, with --backend onnx")
+    if {*options.backend} == {TORCH}:
+        return
+    require_onnxruntime(*(("onnx", "onnxscript") if options.random_weights else ()))
+    if options.device != "cpu":
+        raise UserError(f"--device {options.device}: ONNX files are timed on the CPU: drop it")
+    if options.bf16:
+        raise UserError("--bf16: an ONNX file computes as it was exported: drop the flag")
 
 
 def _threads(options: Options) -> tuple[int, ...]:
@@ -144,27 +176,57 @@ class _Subject:
     model: Model | None
     config: Mapping[str, Any]
     tokenizer: tuple[str, str | None] | None
+    backend: str
+    onnx: str | None
 
 
-def _subject(name: str, options: Options) -> _Subject:
+def _subject(name: str, options: Options, backend: str, scratch: Path | None) -> _Subject:
     """Resolve a name to a model with weights, or to a config for random weights."""
     is_file = name.endswith(".json") and Path(name).expanduser().is_file()
     if not is_file and not options.random_weights:
-        model = identify(name)
-        tokenizer = None if options.synthetic else (model.source, model.revision)
-        return _Subject(model.name, model.key, model, {}, tokenizer)
+        model = identify(name) if backend == TORCH else _exported(name, backend)
+        tokenizer = None if options.synthetic else (model.home, model.revision)
+        file = model.source if model.is_onnx else None
+        return _Subject(model.name, model.key, model, {}, tokenizer, backend, file)
     if is_file and not options.synthetic:
         raise UserError(f"{name}: a config has no tokenizer: add --synthetic")
     config = _config_of(name, is_file=is_file)
     row = short_name_of(name)
     label = row.short if row else _label(name)
+    suffix, key = "", label
+    if backend != TORCH:
+        suffix, key = f" ({backend.replace('-', ' ')})", f"{label}-{backend}"
+    key = f"{key}-{hash_of(dict(config))}"
     return _Subject(
-        name=label,
-        key=f"{label}-{hash_of(dict(config))}",
+        name=f"{label}{suffix}",
+        key=key,
         model=None,
         config=config,
         tokenizer=None if options.synthetic else _tokenizer_of(name),
+        backend=backend,
+        onnx=None
+        if scratch is None or backend == TORCH
+        else str(scratch / hash_of(key) / "m.onnx"),
     )
+
+
+def _exported(name: str, backend: str) -> Model:
+    """Return the model in the ONNX file beside a model's weights.
+
+    Raises:
+        UserError: there is none; the error says what makes it.
+    """
+    located = locate(name)
+    folder = model_folder(located, weights=False)
+    file = folder / _FILES[backend]
+    if not file.is_file():
+        int8 = " --quantize int8" if backend == ONNX_INT8_BACKEND else ""
+        elsewhere = "" if located.kind == "folder" else " --output_dir DIR, then --model DIR"
+        raise UserError(
+            f"--backend {backend}: {name} has no {_FILES[backend]}; to make it: "
+            f"python -m distil_trainer export {name}{int8}{elsewhere}"
+        )
+    return identify(str(file))
 
 
 def _distinguish(subjects: Sequence[_Subject]) -> list[_Subject]:

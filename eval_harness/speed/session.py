@@ -18,6 +18,7 @@ import numpy as np
 import tqdm
 
 from angels_share.files import hash_of
+from angels_share.hardware import processor_flags
 from eval_harness.results.speed import (
     Machine,
     Session,
@@ -64,17 +65,19 @@ def timed(
         passes = _in_turn(benches, setup)
         waits = [wait for bench in benches if (wait := bench.waited()) is not None]
     provenance = facts[0]["provenance"]
+    libraries = [each["provenance"]["libraries"] for each in facts]
     return Session(
         models=tuple(map(_timed, requested, facts, passes)),
         setup=setup,
         machine=_machine(provenance),
         version=provenance["version"],
         commit=provenance["commit"],
-        libraries=provenance["libraries"],
+        libraries={name: version for each in libraries for name, version in each.items()},
         environment={name: os.environ[name] for name in _WAIT_VARIABLES if name in os.environ},
         load=round(load, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         waited=round(max(waits), 3) if waits else None,
+        processor_flags=processor_flags(),
     )
 
 
@@ -118,6 +121,7 @@ def _timed(request: Request, facts: dict[str, Any], passes: _Passes) -> Timed:
         name=request.name,
         key=request.key,
         random_weights=request.model is None,
+        backend=request.backend,
         timings=tuple(_timing(condition, repeats) for condition, repeats in passes.items()),
         **{name: facts[name] for name in sizes},
     )

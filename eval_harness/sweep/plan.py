@@ -171,6 +171,7 @@ def plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
         check_untrained(experiment.given, experiment.tasks)
     models = tuple(identify(name) for name in dict.fromkeys(experiment.models))
     teacher = identify(experiment.teacher) if experiment.teacher else None
+    _check_files(experiment, models, teacher)
     if teacher is not None:
         _check_teacher(teacher, models)
     _check_length(experiment, filter(None, (*models, teacher)))
@@ -178,6 +179,19 @@ def plan(experiment: Experiment, *, dry_run: bool = False) -> Plan:
         _check_models(experiment, task, models)
     extents = _read_all(experiment)
     return Plan(root.resolve(), models, teacher, extents, experiment)
+
+
+def _check_files(experiment: Experiment, models: Iterable[Model], teacher: Model | None) -> None:
+    """Refuse what can't be done with an ONNX file: training, and arithmetic of another type."""
+    if teacher is not None and teacher.is_onnx:
+        raise UserError(
+            f"--teacher {teacher.name}: an ONNX file can't be fine-tuned: give its model's folder"
+        )
+    for model in models:
+        if model.is_onnx and not experiment.eval_only:
+            raise UserError(f"{model.name}: an ONNX file can't be fine-tuned: add --eval_only")
+        if model.is_onnx and experiment.given.get("bf16"):
+            raise UserError(f"--bf16: {model.name} computes as it was exported: drop the flag")
 
 
 def _check_length(experiment: Experiment, models: Iterable[Model]) -> None:
@@ -198,9 +212,12 @@ def _check_models(experiment: Experiment, task: Task, models: Iterable[Model]) -
             given = experiment.given_for(task)
             resolve(task.kind.of_model)(model, {**task.fine_tuning, **given}, given)
         elif experiment.eval_only and not is_fine_tuned_for(model, task):
+            what, instead = f"--eval_only: {model.name}", "leave the flag out to fine-tune it"
+            if model.is_onnx:
+                what, instead = model.name, "export a model that was"
             raise UserError(
-                f"--eval_only: {model.name} has no head that was fine-tuned on {task.title}, with "
-                "its labels: leave the flag out to fine-tune it"
+                f"{what} has no head that was fine-tuned on {task.title}, with its labels: "
+                f"{instead}"
             )
 
 
@@ -240,9 +257,9 @@ def _refuse_launcher(program: str) -> None:
 
 def _check_teacher(teacher: Model, models: Iterable[Model]) -> None:
     """Refuse a teacher whose token ids stand for other tokens, before hours of fine-tuning."""
-    teacher_tokenizer = load_tokenizer(teacher.source, teacher.revision)
+    teacher_tokenizer = load_tokenizer(teacher.home, teacher.revision)
     for model in models:
-        tokenizer = load_tokenizer(model.source, model.revision)
+        tokenizer = load_tokenizer(model.home, model.revision)
         try:
             check_tokenization(tokenizer, teacher_tokenizer)
         except UserError as error:

@@ -16,7 +16,7 @@ _WAITED = 0.05
 """The share of time spent waiting for a core from which on a note says so."""
 _PAIRS_OF_THE_PAPER = sum(COUNTS)
 
-_SIZES = ("Parameters (M)", "With head (M)", "MB", "Saved as")
+_SIZES = ("Parameters (M)", "With head (M)", "MB on disk", "Saved as")
 _TIMES = ("Threads", "Seconds", "ms a pair", "p50", "p90", "p99", "Ratio")
 _PEAK = "Peak MB"
 
@@ -68,7 +68,7 @@ def _sizes(model: Timed) -> _Row:
     return {
         "Parameters (M)": _in_millions(model.parameters),
         "With head (M)": _in_millions(model.with_head),
-        "MB": _in_millions(model.file_bytes),
+        "MB on disk": _in_millions(model.file_bytes),
         "Saved as": model.file_dtype,
         _PEAK: _in_millions(model.peak_bytes),
     }
@@ -167,9 +167,10 @@ def _notes(paper: Mapping[str, Any], sessions: Sequence[Session]) -> Iterator[st
     )
     yield (
         "Parameters: of the body (embeddings, layers, pooler if there is one), which the paper "
-        "rounds to 110 and 66; MB: of the weight files; Saved as: the type of the numbers in them "
-        "(a file of float16 is half as large); Pairs/s: in batches of pairs of similar length; "
-        "Peak MB: the weights in memory plus the most used beyond them at batch size 1."
+        "rounds to 110 and 66; MB on disk: of the weight files, or of the ONNX file; Saved as: the "
+        "type of the numbers in them (a file of float16 is half as large); Pairs/s: in batches of "
+        "pairs of similar length; Peak MB: the weights in memory plus the most used beyond them at "
+        "batch size 1."
     )
     for number, session in enumerate(sessions, 1):
         which = f" ({number})" if len(sessions) > 1 else ""
@@ -180,7 +181,11 @@ def _circumstances(session: Session) -> Iterator[str]:
     machine, setup = session.machine, session.setup
     where = f"{machine.processor}, {machine.cores} cores, {machine.system}"
     yield where if machine.device == "cpu" else f"{machine.device} ({where})"
-    versions = (f"{name} {session.libraries.get(name, '?')}" for name in ("torch", "transformers"))
+    libraries = ["torch", "transformers"]
+    if any(model.backend != "torch" for model in session.models):
+        yield _for_bytes(session.processor_flags)
+        libraries.append("onnxruntime")
+    versions = (f"{name} {session.libraries.get(name, '?')}" for name in libraries)
     yield f"{setup.dtype}, {', '.join(versions)}"
     whole = " (the whole dev set)" if _is_the_papers(setup) else ""
     yield f"{setup.pairs} pairs{whole}: {_texts(setup)}"
@@ -191,6 +196,16 @@ def _circumstances(session: Session) -> Iterator[str]:
         yield f"the machine was busy at the start (load {session.load:.1f})"
     if session.waited is not None and session.waited >= _WAITED:
         yield f"threads waited for a core {100 * session.waited:.0f} % of the time"
+
+
+def _for_bytes(flags: Sequence[str]) -> str:
+    """Return what of the processor the speed of int8 depends on."""
+    known = f"processor flags {', '.join(flags)}" if flags else "processor flags unknown"
+    return (
+        known
+        if any("vnni" in flag or "amx_int8" in flag for flag in flags)
+        else (f"{known}: no VNNI, which makes int8 faster" if flags else known)
+    )
 
 
 def _texts(setup: Setup) -> str:

@@ -32,6 +32,7 @@ from eval_harness.tasks.perplexity import MASKED_TOKEN, words_in
 from eval_harness.tasks.registry import Task
 from eval_harness.training.encoding import Collator, by_length
 from eval_harness.training.evaluation import Evaluation, HeadOutputs
+from eval_harness.training.onnx_model import OnnxModel
 
 _IGNORED = -100
 _CHUNK = 256
@@ -282,6 +283,8 @@ def evaluate(
     """
     values = run.settings.task["values"]
     batch_size = run.neutral.get("per_device_eval_batch_size", EVAL_BATCH)
+    if run.model.is_onnx:
+        batch_size = 1  # it computes the logits of all tokens: gigabytes for a batch
     found, scores, marks = [], {}, []
     for split in data.evaluation:
         windows = rows[split.name]
@@ -410,7 +413,8 @@ def _negative_log_likelihoods(
     """Return minus the log-probability of each label, in the rows' order.
 
     The vocabulary's logits are computed where there is a label only: what enters the last layer is
-    cut down to these rows, and whatever a model does to its logits afterwards it does to them.
+    cut down to these rows, and whatever a model does to its logits afterwards it does to them. An
+    exported model computes them all.
     """
     model.eval()
     batch = Collator(pad_id)(examples)
@@ -419,14 +423,18 @@ def _negative_log_likelihoods(
     }
     labels = batch["labels"].to(model.device)
     wanted = labels != _IGNORED
-    head = model.get_output_embeddings()
-    assert head is not None, f"a {type(model).__name__} has no output embeddings"
-    hook = head.register_forward_pre_hook(lambda _module, given: (given[0][wanted],))
-    try:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            logits: Tensor = model(**inputs, **_without_cache(model)).logits
-    finally:
-        hook.remove()
+    logits: Tensor
+    if isinstance(model, OnnxModel):
+        logits = model(**inputs).logits[wanted]
+    else:
+        head = model.get_output_embeddings()
+        assert head is not None, f"a {type(model).__name__} has no output embeddings"
+        hook = head.register_forward_pre_hook(lambda _module, given: (given[0][wanted],))
+        try:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+                logits = model(**inputs, **_without_cache(model)).logits
+        finally:
+            hook.remove()
     targets = labels[wanted]
     terms = [
         torch.logsumexp(part := logits[first : first + _CHUNK].float(), dim=-1)

@@ -110,16 +110,11 @@ def load_for_task(
         UserError: the model can't be loaded, needs custom code, or its body is incomplete.
     """
     folder = str(folder_of(where))
-    config = _config(where, folder, task)
+    config = config_for(where, task)
     architecture = (config.architectures or [""])[0]
     head = task.kind.head_of(architecture) or task.kind.heads[0]
     config.finetuning_task = task.name  # recorded in a saved model
-    pad_id = config.pad_token_id
-    if pad_id is None and task.kind.is_pretrained:
-        # Masked out wherever it stands. The config stays: what it calls padding doesn't learn.
-        pad_id = 0
-    elif pad_id is None:
-        pad_id = config.pad_token_id = _pad_id(where, tokenizer)
+    pad_id = padding_of(where, task, config, tokenizer)
     try:
         with quiet_transformers():
             model, report = getattr(transformers, head).from_pretrained(
@@ -149,7 +144,17 @@ def load_for_task(
     return LoadedModel(model, new, pad_id)
 
 
-def _config(where: Model, folder: str, task: Task) -> PreTrainedConfig:
+def config_for(where: Model, task: Task) -> PreTrainedConfig:
+    """Return a model's config with a task's head.
+
+    Args:
+        where: the model.
+        task: the task.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    folder = str(folder_of(where))
     outputs: HeadOutputs = resolve(task.kind.outputs)(task)
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
@@ -174,6 +179,29 @@ def _config(where: Model, folder: str, task: Task) -> PreTrainedConfig:
 def _refuse_unsupported(where: Model, values: Mapping[str, Any]) -> None:
     if values.get("model_type") in _UNSUPPORTED:
         raise UserError(f"{where.name}: {values['model_type']} models are not supported")
+
+
+def padding_of(
+    where: Model, task: Task, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> int:
+    """Return the token that batches are padded with, which the config of a new head learns.
+
+    Args:
+        where: the model.
+        task: the task.
+        config: its config for the task, changed where it has no padding token.
+        tokenizer: its tokenizer.
+
+    Raises:
+        UserError: there is none.
+    """
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    if task.kind.is_pretrained:
+        # Masked out wherever it stands. The config stays: what it calls padding doesn't learn.
+        return 0
+    pad_id = config.pad_token_id = _pad_id(where, tokenizer)
+    return pad_id
 
 
 def _pad_id(where: Model, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -31,6 +31,7 @@ from eval_harness.training.encoding import Collator, WithUnlabelled
 from eval_harness.training.evaluation import Evaluator
 from eval_harness.training.fine_tuner import Report, place, train
 from eval_harness.training.model_loading import LoadedModel, load_for_task, save_weights
+from eval_harness.training.onnx_model import load_file
 from eval_harness.training.provenance import provenance_on
 from eval_harness.training.tracking import tracked
 
@@ -85,7 +86,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         marks=evaluation.marks,
         data=_description(data, prepared.transfer),
         provenance={
-            **provenance_on(model.device),  # where the Trainer put it
+            **provenance_on(model.device, onnx=run.model.is_onnx),  # where the Trainer put it
             "new_weights": list(prepared.loaded.new),
             "seeds": list(run.seeds),
         },
@@ -143,6 +144,8 @@ def _train(
     reporting: Mapping[str, Any],
 ) -> Sequence[Mapping[str, float]]:
     method, values = run.method, run.settings.task["values"]
+    if run.model.is_onnx:
+        return []
     if _is_untrained(run):
         with tempfile.TemporaryDirectory() as scratch:
             place(model, {**values, **run.neutral}, Path(scratch))
@@ -204,9 +207,7 @@ def _cached(kind: str, key: Any, make: Callable[[], _T]) -> _T:
 def _prepare(run: Run) -> _Prepared:
     model = run.model
     data = _data(run)
-    tokenizer = _cached(
-        "tokenizer", model.key, lambda: load_tokenizer(model.source, model.revision)
-    )
+    tokenizer = _cached("tokenizer", model.key, lambda: load_tokenizer(model.home, model.revision))
     transfer = _transfer(run, data) if run.transfer_set else None
     encoded = _encoded(run, data, tokenizer)
     train_set: TokenRows | WithUnlabelled | None = None
@@ -219,10 +220,16 @@ def _prepare(run: Run) -> _Prepared:
     loaded = _cached(
         "model",
         (model.key, run.task, _is_untrained(run)),
-        lambda: load_for_task(model, run.task, tokenizer, keeps_head=_is_untrained(run)),
+        lambda: _load(run, tokenizer),
     )
     loaded.require_fits(model.name, run.task.title, parts, width=_width(run))
     return _Prepared(data, transfer, train_set, tokenizer, encoded, loaded)
+
+
+def _load(run: Run, tokenizer: Any) -> LoadedModel:
+    if run.model.is_onnx:
+        return load_file(run.model, run.task, tokenizer)
+    return load_for_task(run.model, run.task, tokenizer, keeps_head=_is_untrained(run))
 
 
 def _data(run: Run) -> TaskData[Any]:

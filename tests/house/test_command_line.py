@@ -48,7 +48,7 @@ OUR_FLAGS = {
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature kd_over_all_positions "
     "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
     "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "
-    "no_teacher_cache num_seeds seeds results_dir rerun dry_run limit workers threads "
+    "eval_only no_teacher_cache num_seeds seeds results_dir rerun dry_run limit workers threads "
     "choose save_models push_to_hub hub_model_id hub_private_repo hub_revision",
     "eval_harness tables": "results_dir format verify",
     "eval_harness report": "results_dir students",
@@ -56,8 +56,8 @@ OUR_FLAGS = {
     "eval_harness probe": "model teacher text pairs tasks data_dir limit max_seq_length seed "
     "batch_size device format results_dir rerun",
     "eval_harness lineage": "models labels tasks results_dir format",
-    "eval_harness speed": "model random_weights synthetic data_dir data_revision max_seq_length "
-    "pairs full repeats threads batch_sizes device bf16 results_dir",
+    "eval_harness speed": "model backend random_weights synthetic data_dir data_revision "
+    "max_seq_length pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",
     "eval_harness fetch": "model tasks corpus data_revision dry_run",
     "eval_harness push": "folder repo_id private revision results results_dir dry_run",

@@ -15,7 +15,7 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.flags import parse
 from eval_harness.commands.speed import COMMAND as SPEED
 from eval_harness.results.speed import find_speeds
-from eval_harness.speed.bench import Bench, _new, _parameters
+from eval_harness.speed.bench import Bench, new_model, parameters_of
 from eval_harness.speed.bench_process import BenchProcess
 from eval_harness.speed.request import requests
 from eval_harness.speed.session import timed
@@ -270,8 +270,8 @@ def test_the_type_is_that_of_the_file(tmp_path):
 def test_parameters_are_counted_as_the_paper_counts(kind, millions):
     """Prevents a count with heads, or without embeddings: the paper has 110 and 66."""
     with torch.device("meta"):
-        model = _new(request(config={"model_type": kind})).model
-    assert _parameters(model.base_model) == pytest.approx(millions * 1e6, rel=1e-4)
+        model = new_model(request(config={"model_type": kind})).model
+    assert parameters_of(model.base_model) == pytest.approx(millions * 1e6, rel=1e-4)
 
 
 def test_weights_may_be_in_bfloat16():

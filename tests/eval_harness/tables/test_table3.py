@@ -93,10 +93,10 @@ def test_rows_of_a_session():
     assert (bert["Ratio"], distil["Ratio"]) == ("1", "2.10 (1.75 to 2.20)")
     assert found["bert", "2"]["ms a pair"] == "21.0 (20.0 to 22.0)"
     assert bert["Seconds"] == ""
-    assert "MB" not in bert
+    assert "MB on disk" not in bert
     half = model("half", 4.0, 4.4, 4.2, file_bytes=219_000_000, file_dtype="float16")
     row = rows(session(half))["half", "1"]
-    assert (row["MB"], row["Saved as"]) == ("219.0", "float16")
+    assert (row["MB on disk"], row["Saved as"]) == ("219.0", "float16")
 
 
 def test_seconds_are_of_the_whole_dev_set_only():
@@ -128,6 +128,25 @@ def test_circumstances_are_told():
     assert "random weights: bert, distilbert" in note(text(session()), "Measured")
     on_gpu = session(machine=replace(MACHINE, device="a card"))
     assert "Measured: a card (a chip" in text(on_gpu)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("avx2", "avx512_vnni"), "; processor flags avx2, avx512_vnni;"),
+        (("avx2",), "; processor flags avx2: no VNNI, which makes int8 faster;"),
+        ((), "; processor flags unknown;"),
+    ],
+)
+def test_int8_is_told_with_its_processor(flags, said):
+    """Prevents a speedup of int8 without what it hangs on, and flags where nobody needs them."""
+    models = (model("mine", 4.0, 4.4, 4.2), model("mine (onnx int8)", 1.0, 1.0, 1.0,
+                                                  backend="onnx-int8"))  # fmt: skip
+    libraries = {"torch": "2.13.0", "transformers": "5.23.0", "onnxruntime": "1.32.0"}
+    found = note(text(session(*models, processor_flags=flags, libraries=libraries)), "Measured")
+    assert said in found
+    assert "onnxruntime 1.32.0" in found
+    assert "processor flags" not in note(text(session(processor_flags=flags)), "Measured")
 
 
 def test_two_machines_are_two_groups(tmp_path):
@@ -163,6 +182,11 @@ def test_a_session_of_an_earlier_version_is_read(tmp_path):
     made = session(model("mine", 1.0, 1.0, 1.0, file_bytes=5_000_000))
     path = write_session(tmp_path, made)
     record = json.loads(path.read_text())
+    del record["processor_flags"]
+    for each in record["models"]:
+        del each["backend"]
+    path.write_text(json.dumps({**record, "schema": 3}))
+    assert find_speeds(tmp_path) == Speeds((made,), ())
     for each in record["models"]:
         del each["file_dtype"]
     path.write_text(json.dumps({**record, "schema": 2}))
