@@ -62,8 +62,7 @@ def _go(options: Options, out: Path) -> int:
     cut = way.tuned(str(way.cut(student, train, columns)), teacher=teacher)
     files = way.exported(cut, dev, columns)
     models = [teacher, student, cut, *map(str, files)]
-    for model in models:
-        way.judged(model)
+    way.judge(models)
     words = [*models, "--labels", *_LABELS, "--tasks", task.name, "--results_dir", way.results]
     return run_command(lineage.COMMAND, words)
 
@@ -137,11 +136,12 @@ class _Way:
             _require(run_command(export.COMMAND, words), "export")
         return files
 
-    def judged(self, model: str) -> None:
-        """Evaluate a model as it is."""
+    def judge(self, models: list[str]) -> None:
+        """Evaluate models as they are."""
         from eval_harness.api import evaluate
 
-        evaluate(model, self.task, eval_only=True, **self.shared)
+        _say(f"evaluate {len(models)} models as they are")
+        evaluate(models, self.task, eval_only=True, **self.shared)
 
 
 def _require(status: int, name: str) -> None:

@@ -215,6 +215,9 @@ def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str]
         if name in (row.label, row.short):
             return Entry(row.short, row, root)
     found = [row for row in rows if _is_meant(name, row)]
+    place = str(Path(name).expanduser().resolve())
+    # Folders of one name, such as those of saved models, are told apart by their place.
+    found = [row for row in found if row.model.source == place] or found
     if len(found) > 1:
         found = [row for row in found if row.cells.keys() >= set(tasks)] or found
     current = [row for row in found if not row.variant]

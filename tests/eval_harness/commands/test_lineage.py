@@ -115,3 +115,15 @@ def test_bad_input_is_one_line(line, capsys, names, more, said):
     assert lineage(line, *names, more=more) == 2
     assert said in capsys.readouterr().err
     assert not (line / "results" / "lineages").exists()
+
+
+def test_folders_of_one_name_are_told_apart_by_their_place(line, capsys):
+    """Prevents saved models, all in folders named `seed-1`, from being taken for each other."""
+    of, said = judged(line / "elsewhere" / "cut", "d" * 8, wrong=12)
+    made.put(
+        line / "results",
+        made.result(of=of, score=0.7),
+        said=made.predictions(labels=LABELS, said=said),
+    )
+    assert lineage(line, "teacher", "cut") == 0
+    assert [row["RTE"] for row in made.grid(capsys.readouterr().out)] == ["90.0", "50.0"]
