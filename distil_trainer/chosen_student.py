@@ -19,10 +19,17 @@ from distil_trainer.training.narrowing import (
     SEQUENCES,
     fill_from_teacher,
     measure_on_text,
+    narrow_config,
     plan_narrow_student,
     sizes_for,
 )
 from distil_trainer.training.trainer import DistilTrainer
+
+OF_STUDENT = (
+    "student", "student_init", "student_layers", "num_layers", "architecture",
+    "copy_head_transform", "fold_token_types", "freeze_pos_embs",
+)  # fmt: skip
+"""The flags that say which student it is; its record has them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,6 @@ class ChosenStudent:
             plan = plan_student(teachers[0], **self._plan(), init=self.options["student_init"])
             return plan.config
         first = teachers[0] if teachers else None
-        chosen = student_from_config(given, first).config if self.is_config else load_config(given)
         unused = ["num_layers", "architecture"]
         if not self._is_cut():
             unused += ["student_layers", "copy_head_transform", "fold_token_types"]
@@ -68,13 +74,16 @@ class ChosenStudent:
                 raise UserError(
                     f"--{name} {self.options[name]} has no effect on --student {given}; drop it"
                 )
+        if not self.is_config:
+            return load_config(given)
         if not self._is_cut():
-            return chosen
+            return student_from_config(given, first).config
         if first is None:
             raise UserError(
                 f"--student {given}: a config has no weights; add --student_init random"
             )
         layers = self._plan()["layers"]
+        chosen = narrow_config(given, first, layers)
         fold = self.options["fold_token_types"]
         plan_narrow_student(first, chosen, layers, fold_token_types=fold)
         if self.options["stream_corpus"] and sizes_for(first, chosen) is not None:
@@ -142,7 +151,8 @@ class ChosenStudent:
     ) -> PreTrainedModel:
         """Return a student of the given config, filled with its teacher's most important parts."""
         seed = arguments.seed
-        student = student_from_config(self.options["student"], teacher.config, seed=seed)
+        config = narrow_config(self.options["student"], teacher.config, self._plan()["layers"])
+        student = family_of(config).new_model(config, seed)
         importance = None
         if sizes_for(teacher.config, student.config) is not None:
             assert isinstance(corpus, Corpus)  # a stream was refused

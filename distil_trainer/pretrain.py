@@ -25,7 +25,7 @@ from angels_share.hub.locate import locate
 from angels_share.hub.push import Destination, push, push_command, upload_of_model
 from angels_share.student_record import LINEAGE, RECORD, is_complete, steps_of_weights
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
-from distil_trainer.chosen_student import ChosenStudent
+from distil_trainer.chosen_student import OF_STUDENT, ChosenStudent
 from distil_trainer.data.batches import TextStream
 from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
 from distil_trainer.data.sources import find_sources
@@ -134,8 +134,10 @@ class _Job:
         newest = self.is_one_of_several or self.options["resume_from_checkpoint"] == "latest"
         if not (self.options["resume_from_checkpoint"] and newest and is_complete(self.folder)):
             return False
-        recipe = json.loads((self.folder / RECORD).read_text(encoding="utf-8")).get("recipe", {})
-        asked = {name: self.options[name] for name in _OURS} | dict(self.training)
+        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        of_student = record.get("student", {}).get("asked_for", {})
+        recipe = {**record.get("recipe", {}), **of_student}
+        asked = {name: self.options[name] for name in (*_OURS, *OF_STUDENT)} | dict(self.training)
         for name in sorted(asked.keys() & recipe.keys() & self.given):
             if not isinstance(recipe[name], dict) and recipe[name] != asked[name]:
                 raise UserError(
@@ -341,10 +343,6 @@ class _Job:
     ) -> None:
         if not trainer.args.should_save:
             return
-        student_flags = (
-            "student", "student_init", "student_layers", "num_layers", "architecture",
-            "copy_head_transform", "fold_token_types", "freeze_pos_embs",
-        )  # fmt: skip
         record = {
             **record_of(trainer, status),
             "ablation": self.ablation,
@@ -353,7 +351,7 @@ class _Job:
                 "class": type(trainer.student).__name__,
                 "layers_of_the_teacher": self._student.layers_taken(trainer),
                 **self._student.cut(trainer),
-                "asked_for": {name: self.options[name] for name in student_flags},
+                "asked_for": {name: self.options[name] for name in OF_STUDENT},
             },
             "validation": dict(metrics),
             **self._lineage(),

@@ -166,7 +166,7 @@ def stages(folder: Path) -> list[Stage]:
             "few-shot", "300 examples of GLUE and IMDb: teacher, student, random start; five seeds",
             ("run_glue.py", *glue, *FINE_TUNING, "--model", str(teacher), str(student),
              str(random_start), "--tasks", *TASKS, "imdb", "--seeds", *FINE_TUNING_SEEDS,
-             "--workers", "1", "--threads", "1"),
+             "--workers", "1", "--threads", "1", "--save_models", "best"),
             needs=("students-1",), seconds=49, share=done("runs/*/[cmi]*/*/seed-*.json", 45),
         ),
         Stage(
@@ -196,9 +196,13 @@ def stages(folder: Path) -> list[Stage]:
             needs=("students-1",), slots=2, seconds=6,
         ),
         Stage(
+            "edge", "the student as ONNX with 8-bit weights, and what that costs",
+            ("examples/demo_edge.py", str(folder)), needs=("few-shot",), seconds=22,
+        ),
+        Stage(
             "report", "the tables, and the page with charts",
             (*harness, "report", *results, "--students", str(student)),
-            needs=("few-shot", "squad-d", "probe", "speed"), seconds=3,
+            needs=("few-shot", "squad-d", "probe", "speed", "edge"), seconds=3,
         ),
     ]  # fmt: skip
 
@@ -347,11 +351,22 @@ def _explain_stop(stage: Stage, status: int, folder: Path) -> int:
 def _show(folder: Path, seconds: float, cpu: float) -> None:
     """Print what came out, on one screen, and where the rest is."""
     print(f"\n{Summary(folder / 'results', NO_TEACHER).text()}\n")
+    print(_edge(folder))
     used = f", {cpu:.0f} CPU seconds" if cpu else ""
     print(f"{seconds:.0f} s{used}. In {folder}:")
     print("  results/report.html   the page: charts, and all tables")
     print("  results/table*.md     Table 0 and the paper's Tables 1-4")
     print("  student, demo-teacher the models; world: their data; logs: what each command said")
+
+
+def _edge(folder: Path) -> str:
+    """Return what the exported student costs, or why there is none."""
+    said = (folder / "logs" / "edge.txt").read_text(encoding="utf-8", errors="replace")
+    lines = said.splitlines()
+    if skipped := [line for line in lines if line.startswith("skipped: ")]:
+        return f"As a file for other programs: {skipped[-1]}\n"
+    table = [line for line in lines if line.startswith("|")]
+    return "\n".join(["The student's median seed on MNLI, as a file:", "", *table, ""])
 
 
 COMMAND = Command(

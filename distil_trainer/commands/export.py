@@ -22,8 +22,11 @@ def run(options: Options) -> int:
     output_dir = options.output_dir or (str(model) if model.is_dir() else None)
     if output_dir is None:
         raise UserError(f"{options.model} is not a folder: add --output_dir for its files")
-    if options.check is None and "text_columns" in options.given:
-        raise UserError("--text_columns names columns of --check DATA, which is not given")
+    for name in ("text_columns", "rows", "least_agreement"):
+        if options.check is None and name in options.given:
+            raise UserError(f"--{name} is about --check DATA, which is not given")
+    if options.quantize is None and "least_agreement" in options.given:
+        raise UserError("--least_agreement is about an int8 file: add --quantize int8")
     require_writable_folder(output_dir, "--output_dir")
     from distil_trainer.smaller.export import Request, export
 

@@ -42,6 +42,13 @@ def run(options: Options) -> int:
     if (options.data is None) != (options.score == ["random"]):
         hint = "random draws need no --data" if options.data else "scores are measured on --data"
         raise UserError(f"--score {' '.join(options.score)}: {hint}")
+    unread = {"label_column": "labels" not in options.score}
+    unread |= dict.fromkeys(("text_columns", "rows", "batch_size"), options.data is None)
+    for name, is_unread in unread.items():
+        if is_unread and name in options.given:
+            raise UserError(
+                f"--{name} has no effect with --score {' '.join(options.score)}; drop it"
+            )
     folder = require_writable_folder(options.output_dir, "--output_dir")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a model; choose another --output_dir")

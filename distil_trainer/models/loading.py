@@ -243,7 +243,7 @@ def student_from_config(
             teacher's.
     """
     where = "the student's config" if isinstance(source, Mapping) else str(source)
-    given = dict(source) if isinstance(source, Mapping) else _read_config(Path(source))
+    given = dict(source) if isinstance(source, Mapping) else read_config(Path(source))
     if not isinstance(model_type := given.get("model_type"), str):
         raise UserError(f'{where}: has no "model_type", e.g. "distilbert"')
     family = family_named(model_type)
@@ -262,7 +262,12 @@ def student_from_config(
         raise UserError(f"{where}: {one_line(error)}") from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the values of a config file.
+
+    Raises:
+        UserError: it isn't a JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

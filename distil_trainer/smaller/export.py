@@ -29,7 +29,7 @@ from distil_trainer.smaller.onnx_file import (
     write_float32,
     write_int8,
 )
-from distil_trainer.smaller.rows import Row, longest_of, read_rows
+from distil_trainer.smaller.rows import Row, longest_of, read_rows, require_padding
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def export(request: Request) -> Iterator[str]:
     require_packages()
     source = model_folder(locate(request.model))
     model = load_as_saved(request.model)
+    require_padding(request.model, model, load_tokenizer(request.model))
     rows, data = _rows(request, model)
     own = request.folder.resolve() == source.resolve()
     request.folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from distil_trainer.models.importance import Importance, measure_importance
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.models.pruning import Sizes, check_sizes, prune
 from distil_trainer.objectives.losses import IGNORED
-from distil_trainer.smaller.rows import Rows, longest_of, read_rows
+from distil_trainer.smaller.rows import Rows, longest_of, read_rows, require_padding
 from distil_trainer.smaller.scores import scorer
 
 _HIDDEN = 0.15
@@ -75,17 +75,24 @@ def prune_model(request: Request) -> str:
     began = time.perf_counter()
     source = model_folder(locate(request.model))
     original = load_as_saved(request.model)
-    family_of(original)
+    tokenizer = load_tokenizer(request.model)
+    _check_model(request, original, tokenizer)
     old = Sizes.of(original)
     steps = [_sizes(request, original, number) for number in range(1, request.iterations + 1)]
     for sizes in steps:
         check_sizes(original.config, sizes)
-    tokenizer = load_tokenizer(request.model)
+    if steps[-1] == old:
+        raise UserError(
+            f"nothing is cut: these shares leave {_described(old)}, which is the whole model"
+        )
     batches = [] if request.data is None else _batches(request, original, tokenizer)
     generator = torch.Generator().manual_seed(request.seed)
     model = original
-    for number, sizes in enumerate(steps):
-        name = request.scores[min(number, 1)]
+    for sizes in steps:
+        if sizes == Sizes.of(model):  # a share so near to 1 that it leaves all parts
+            continue
+        # Until something is cut, the model is the one that KL would compare it with.
+        name = request.scores[model is not original]
         if name == "random":
             importance = _random(model, generator)
         else:
@@ -100,6 +107,39 @@ def prune_model(request: Request) -> str:
     return f"{request.folder}: {after:.1f} of {before:.1f} M parameters, {_described(steps[-1])}"
 
 
+def _check_model(request: Request, model: PreTrainedModel, tokenizer: Any) -> None:
+    """Refuse models that can't be scored, or not by what was asked for.
+
+    Raises:
+        UserError: says why.
+    """
+    family, kind = family_of(model), type(model).__name__
+    try:
+        family.layers(model)
+    except AttributeError as error:
+        raise UserError(f"{request.model}: a {kind} is not supported") from error
+    if getattr(model.config, "problem_type", None) == "multi_label_classification":
+        raise UserError(
+            f"{request.model}: several labels per example are not supported: its classes don't "
+            "exclude each other, and scores take them to"
+        )
+    if "output" in request.scores and not _has_dropout(model):
+        raise UserError(
+            "--score output: this model has no dropout, so it differs from its own output by "
+            "nothing, KL's gradient is zero, and only rounding would be ranked: use fisher"
+        )
+    require_padding(request.model, model, tokenizer)
+
+
+def _has_dropout(model: PreTrainedModel) -> bool:
+    shares = model.config.to_dict().items()
+    return any(
+        value
+        for name, value in shares
+        if ("dropout" in name or "pdrop" in name) and isinstance(value, float)
+    )
+
+
 def _described(sizes: Sizes) -> str:
     heads = f"{sizes.heads} head{'' if sizes.heads == 1 else 's'}"
     return f"hidden size {sizes.width}, {heads}, feed-forward width {sizes.ffn} in each layer"
@@ -112,7 +152,6 @@ def _sizes(request: Request, model: PreTrainedModel, number: int) -> Sizes:
         UserError: heads are named where width decides them.
     """
     old, progress = Sizes.of(model), number / request.iterations
-    size = family_of(model).head_size(model.config)
     ffn = max(round(old.ffn * request.ffn**progress), 1)
     if getattr(model.config, "head_dim", None) is None:
         if request.heads != 1:
@@ -121,13 +160,26 @@ def _sizes(request: Request, model: PreTrainedModel, number: int) -> Sizes:
                 "the hidden size divided by their number, so a plain config can't have fewer of "
                 "that width: use --width, which cuts both"
             )
-        heads = max(round(old.heads * request.width**progress), 1)
-        groups = max(old.key_value_heads * heads // old.heads, 1)
-        return Sizes(heads * size, heads - heads % groups, groups, ffn)
-    groups = max(round(old.key_value_heads * request.heads**progress), 1)
-    heads = groups * (old.heads // old.key_value_heads)
+        heads, groups = _heads(old, request.width**progress)
+        return Sizes(heads * (old.width // old.heads), heads, groups, ffn)
+    heads, groups = _heads(old, request.heads**progress)
     width = max(round(old.width * request.width**progress), 1)
     return Sizes(width, heads, groups, ffn)
+
+
+def _heads(old: Sizes, share: float) -> tuple[int, int]:
+    """Return the possible numbers of heads, and of keys and values, that are nearest to a share.
+
+    Each head of keys serves as many queries as every other, at most as many as before. Of equally
+    near ones it is the smaller, then the one whose keys are nearest to the share.
+    """
+    possible = [
+        (groups * each, groups)
+        for groups in range(1, old.key_value_heads + 1)
+        for each in range(1, old.heads // old.key_value_heads + 1)
+    ]
+    wanted, keys = old.heads * share, old.key_value_heads * share
+    return min(possible, key=lambda found: (abs(found[0] - wanted), found[0], abs(found[1] - keys)))
 
 
 def _batches(request: Request, model: PreTrainedModel, tokenizer: Any) -> list[dict[str, Tensor]]:
@@ -177,15 +229,15 @@ def _labels(found: Rows, model: PreTrainedModel) -> Tensor:
     for row, cell in enumerate(cells, 1):
         number = names.get(str(cell), cell)
         try:
-            number = int(number)
+            is_class = 0 <= int(number) < model.config.num_labels and float(number) == int(number)
         except (TypeError, ValueError):
-            number = -1
-        if not 0 <= number < model.config.num_labels:
+            is_class = False
+        if not is_class:
             raise UserError(
                 f"{found.where}: row {row}: label {cell!r} is none of the model's classes, "
                 f"{', '.join(names)}"
             )
-        classes.append(number)
+        classes.append(int(number))
     return torch.tensor(classes)
 
 

@@ -32,6 +32,23 @@ def longest_of(model: Any) -> int:
     return min(found or _LONGEST, _LONGEST)
 
 
+def require_padding(name: str, model: Any, tokenizer: Any) -> None:
+    """Give a causal classifier its tokenizer's padding token, by which it finds a text's end.
+
+    Raises:
+        UserError: there is none.
+    """
+    if model.config.pad_token_id is not None:
+        return
+    model.config.pad_token_id = tokenizer.pad_token_id
+    finds_the_end = type(model).__name__.endswith("ForSequenceClassification")
+    if model.config.pad_token_id is None and finds_the_end:
+        raise UserError(
+            f"{name}: neither its config nor its tokenizer has a padding token, by which a "
+            f"{type(model).__name__} finds the end of a text: set pad_token_id in its config.json"
+        )
+
+
 def read_rows(
     path: Path,
     tokenizer: Any,
@@ -61,6 +78,8 @@ def read_rows(
     words = names == ("tokens",) or isinstance(read.cells[names[0]][0], (list, tuple))
     texts = [list(read.cells[name] if words else read.texts(name))[:limit] for name in names]
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
+    if blank := [row for row, ids in enumerate(encoded["input_ids"]) if not ids]:
+        raise UserError(f"{read.where(blank[0])}: its text has no tokens; remove the row")
     fields = [name for name in _FIELDS if name in encoded]
     rows = [{name: encoded[name][index] for name in fields} for index in range(len(texts[0]))]
     return Rows(rows, read.cells[beside][:limit] if beside else None, str(path))

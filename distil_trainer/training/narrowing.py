@@ -6,17 +6,22 @@ sensitivity to each head, neuron and hidden unit of the teacher.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tqdm
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from angels_share.errors import UserError
+from angels_share.errors import UserError, one_line
+from angels_share.untrusted import refuse_unknown_fields
 from distil_trainer.data.batches import Sequences
 from distil_trainer.data.masking import AnyInts
-from distil_trainer.models.families import conversion, family_of
+from distil_trainer.models.families import conversion, family_named, family_of
 from distil_trainer.models.importance import Importance, measure_importance
+from distil_trainer.models.loading import read_config
 from distil_trainer.models.pruning import Sizes, check_sizes, prune, pruned_config
 from distil_trainer.models.student import StudentPlan, make_student, plan_student
 from distil_trainer.objectives.language_model import LanguageModelObjective
@@ -39,6 +44,37 @@ def sizes_for(teacher: PreTrainedConfig, student: PreTrainedConfig) -> Sizes | N
         return None
     check_sizes(teacher, sizes)
     return sizes
+
+
+def narrow_config(
+    source: str | Path, teacher: PreTrainedConfig, layers: Sequence[int] | None = None
+) -> PreTrainedConfig:
+    """Return the config of a student that is cut from its teacher.
+
+    What a config file leaves out is the teacher's, sizes and all that decides what its weights
+    mean: positions, norms, activations, ties.
+
+    Args:
+        source: the file.
+        teacher: the teacher's config.
+        layers: which of the teacher's layers the student has [half of them, or as many as the file
+            says].
+
+    Raises:
+        UserError: the file can't be read, or there can't be such a student.
+    """
+    given = read_config(Path(source))
+    if not isinstance(model_type := given.get("model_type"), str):
+        raise UserError(f'{source}: has no "model_type", e.g. "distilbert"')
+    config_class = family_named(model_type).model_class.config_class
+    refuse_unknown_fields(str(source), config_class, given)
+    own = {config_class.attribute_map.get(name, name): value for name, value in given.items()}
+    depth = own.get(config_class.attribute_map.get("num_hidden_layers", "num_hidden_layers"))
+    plan = plan_student(teacher, layers=layers, num_layers=depth, architecture=model_type)
+    try:
+        return config_class.from_dict({**plan.config.to_dict(), **own, "dtype": "float32"})
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: {one_line(error)}") from error
 
 
 def plan_narrow_student(
@@ -72,7 +108,32 @@ def plan_narrow_student(
                 f"the student's config has a {words} of {ours} and the teacher's weights are for "
                 f"{theirs}: make them equal, or add --student_init random"
             )
+    ties = (bool(each.tie_word_embeddings) for each in (student, found.config))
+    if len(set(ties)) > 1:
+        raise UserError(
+            "the student's config has another tie_word_embeddings than its teacher: one table "
+            "can't be both the embeddings and the head; leave it out"
+        )
+    _check_shapes(student, found.config)
     return found
+
+
+def _check_shapes(student: PreTrainedConfig, made: PreTrainedConfig) -> None:
+    """Refuse a config whose weights have other shapes than what is made of the teacher's."""
+    with torch.device("meta"):  # allocates no weights
+        ours, theirs = (
+            {name: tuple(weight.shape) for name, weight in family.items()}
+            for family in (
+                family_of(each).model_class(each).state_dict() for each in (student, made)
+            )
+        )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"the student's config makes {name} {ours.get(name, 'missing')}, and the "
+                f"teacher's weights cut to its sizes {theirs.get(name, 'none')}: leave out what "
+                "isn't a size, or add --student_init random"
+            )
 
 
 def measure_on_text(

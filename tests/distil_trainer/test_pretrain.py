@@ -313,6 +313,32 @@ def test_a_narrow_student_starts_from_its_teacher(world, capsys):
     ]
     assert kept == sorted(set(kept))
     assert distil(world, *narrow_config(world), "--resume_from_checkpoint") == 0  # nothing to do
+    more = ["--resume_from_checkpoint", "--student_layers", "0,1"]
+    assert distil(world, *narrow_config(world), *more) == 2
+    assert "holds a finished student of --student_layers None, not 0,1" in capsys.readouterr().err
+
+
+def test_what_a_config_leaves_out_is_the_teachers(tmp_path):
+    """Prevents copied weights under other positions, norms, activations or sizes of heads."""
+    from distil_trainer.training.narrowing import narrow_config, plan_narrow_student
+
+    teacher = tiny.qwen3(num_attention_heads=4, num_key_value_heads=2, head_dim=16).config
+    teacher.rope_parameters = {"rope_type": "default", "rope_theta": 5e5}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "qwen3", "hidden_size": 24, "attention_bias": False}))
+    found = narrow_config(path, teacher)
+    assert found.num_hidden_layers == 2
+    assert (found.hidden_size, found.head_dim, found.num_key_value_heads) == (24, 16, 2)
+    assert found.rope_parameters["rope_theta"] == 5e5
+    plan_narrow_student(teacher, found, None)
+    for given, said in (
+        ({"tie_word_embeddings": not teacher.tie_word_embeddings}, "tie_word_embeddings"),
+        ({"head_dim": 8}, "leave out what isn't a size"),
+        ({"hiden_size": 24}, "did you mean 'hidden_size'"),
+    ):
+        path.write_text(json.dumps({"model_type": "qwen3", **given}))
+        with pytest.raises(UserError, match=said):
+            plan_narrow_student(teacher, narrow_config(path, teacher), None)
 
 
 def test_a_config_of_the_teachers_width_gets_its_layers(world):

@@ -35,6 +35,7 @@ COMMANDS = {
     "run_glue.py": command("glue"),
     "run_squad_distill.py": command("squad"),
 }
+EDGE = "examples/demo_edge.py"
 SMALL = (sys.executable, "-I", "-S", "-c")
 """A Python that starts at once: it imports nothing that isn't asked for."""
 
@@ -77,13 +78,20 @@ def run(demo, folder):
     return run_command(demo.COMMAND, ["--folder", str(folder)])
 
 
+def edge_command():
+    spec = importlib.util.spec_from_file_location("demo_edge", ROOT / EDGE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.COMMAND
+
+
 def parsed(stage):
     """Return the options that a stage's command line gives its command."""
     words = stage.words
     if words[:2] == ("-m", "eval_harness"):
         used, words = command(words[2]), words[3:]
     else:
-        used, words = COMMANDS[words[0]], words[1:]
+        used, words = (COMMANDS | {EDGE: edge_command()})[words[0]], words[1:]
     return parse(used.flags, words, takes_training_flags=used.takes_training_flags)
 
 

@@ -156,7 +156,9 @@ def test_exporting_again_replaces_its_line(traced_before, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--text_columns", "sentence"], "--text_columns names columns of --check DATA"),
+        (["--text_columns", "sentence"], "--text_columns is about --check DATA"),
+        (["--rows", "3"], "--rows is about --check DATA"),
+        (["--check", "rows.csv", "--least_agreement", "1"], "add --quantize int8"),
         (["--check", "nowhere.csv"], "nowhere.csv"),
         (["--check", "rows.txt"], "unsupported file type"),
         (["--to", "onix"], "did you mean 'onnx'?"),

@@ -99,6 +99,10 @@ def test_models_with_other_heads(world, kind, score, capsys):
     numbers = [rows[0], *(f"{row.rpartition(',')[0]},1.5" for row in rows[1:])]
     (world / "numbers.csv").write_text("\n".join(numbers))
     status = prune(world, *cut, "--score", score, model=kind, data="numbers.csv")
+    if kind == "grouped" and score == "output":
+        assert status == 2
+        assert "this model has no dropout" in capsys.readouterr().err
+        return
     if score == "labels" and kind in ("questions", "tokens"):
         assert status == 2
         assert "use output or fisher" in capsys.readouterr().err
@@ -119,6 +123,9 @@ def test_models_with_other_heads(world, kind, score, capsys):
         (["--ffn", "0.5", "--score", "fisher", "kl"], "rows.csv", "with one iteration"),
         (["--ffn", "0.5"], None, "scores are measured on --data"),
         (["--ffn", "0.5", "--score", "random"], "rows.csv", "random draws need no --data"),
+        (["--ffn", "0.999"], "rows.csv", "nothing is cut"),
+        (["--ffn", "0.5", "--label_column", "x"], "rows.csv", "--label_column has no effect"),
+        (["--ffn", "0.5", "--score", "random", "--rows", "3"], None, "--rows has no effect"),
         (["--heads", "0.5"], "rows.csv", "use --width, which cuts both"),
         (["--ffn", "0.5", "--text_columns", "txt"], "rows.csv", "no column 'txt'"),
         (["--ffn", "0.5", "--score", "labels", "--label_column", "x"], "rows.csv", "no column 'x'"),
@@ -206,3 +213,52 @@ def test_the_card_and_the_harness_know_a_cut_model(world):
     assert "## What was made smaller" in text
     assert "cut from model (weights " in text
     assert "to ffn 32, heads 2, key value heads 2, width 32, by fisher on rows.csv" in text
+
+
+def test_kl_begins_when_something_is_cut(world, monkeypatch):
+    """Prevents a first cut by rounding, where a share so near to 1 leaves all heads at first."""
+    from distil_trainer.smaller import prune as work
+
+    model = tiny.shaken(tiny.bert(num_attention_heads=8, model_class=CLASSIFIER))
+    tiny.folder(world / "heads", model, tiny.wordpiece())
+    used = []
+    measured = work._measured
+    monkeypatch.setattr(
+        work, "_measured", lambda name, *rest: used.append(name) or measured(name, *rest)
+    )
+    words = ["--width", "0.75", "--iterations", "8", "--score", "fisher", "kl"]
+    assert prune(world, *words, model="heads") == 0
+    assert used == ["fisher", "kl"]
+    assert Sizes.of(saved(world)).heads == 6
+
+
+def test_queries_of_one_group_can_be_cut(world):
+    """Prevents `--heads` from leaving all heads where there is one of keys and values."""
+    model = tiny.shaken(tiny.gemma3(num_attention_heads=4, num_key_value_heads=1))
+    tiny.folder(world / "gemma", model, tiny.tokenizer_for("gemma3_text"))
+    assert prune(world, "--heads", "0.5", model="gemma") == 0
+    assert Sizes.of(saved(world, kind=type(model)))[1:3] == (2, 1)
+
+
+def test_width_finds_heads_that_fit_their_groups(world):
+    """Prevents a share of Qwen2's width from being refused for a number that nobody named."""
+    model = tiny.shaken(tiny.qwen2(hidden=112, num_attention_heads=14, num_key_value_heads=2))
+    tiny.folder(world / "qwen", model, tiny.tokenizer_for("qwen2"))
+    assert prune(world, "--width", "0.67", model="qwen") == 0
+    assert Sizes.of(saved(world, kind=type(model)))[:3] == (64, 8, 2)
+
+
+def test_models_and_rows_that_cannot_be_scored(world, capsys):
+    """Prevents several labels scored as one, numbers cut to classes, and a torch error."""
+    several = tiny.bert(model_class=CLASSIFIER, problem_type="multi_label_classification")
+    tiny.folder(world / "several", several, tiny.wordpiece())
+    assert prune(world, "--ffn", "0.5", model="several") == 2
+    assert "several labels per example" in capsys.readouterr().err
+    (world / "rows.jsonl").write_text('{"sentence": "a b", "label": 0.8}')
+    words = ["--ffn", "0.5", "--score", "labels"]
+    assert prune(world, *words, data="rows.jsonl") == 2
+    assert "label 0.8 is none of the model's classes" in capsys.readouterr().err
+    tiny.folder(world / "gpt2", tiny.gpt2(), tiny.byte_bpe())
+    (world / "rows.jsonl").write_text('{"sentence": "a b"}\n{"sentence": ""}')
+    assert prune(world, "--ffn", "0.5", model="gpt2", data="rows.jsonl") == 2
+    assert "rows.jsonl:2: its text has no tokens" in capsys.readouterr().err
