@@ -62,7 +62,7 @@ COMMAND = Command(
         Flag(
             "backend",
             "what computes the models: torch, or onnxruntime the files that `distil_trainer "
-            "export` made beside them (of random weights: that are made now)",
+            "export` made beside them (with --random_weights they are made now)",
             default=["torch"],
             many=True,
             choices=BACKENDS,

@@ -16,13 +16,19 @@ from angels_share.cli import run_command
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
 from angels_share.flags import parse
+from angels_share.tokenizing import load_tokenizer
 from eval_harness.commands import compare, glue, speed, squad
+from eval_harness.data.splits import load_task
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.speed import find_speeds
 from eval_harness.results.store import find, read_predictions
 from eval_harness.runs import onnx_files
 from eval_harness.runs.models import identify
 from eval_harness.sweep.plan import jobs, plan
+from eval_harness.tasks.lookup import task_named
+from eval_harness.training.classification import logits_of
+from eval_harness.training.encoding import encode
+from eval_harness.training.onnx_model import OnnxModel, load_file
 
 TORCH, FLOAT, INT8 = "tuned", "tuned (onnx)", "tuned (onnx int8)"
 
@@ -84,6 +90,23 @@ def test_a_float32_file_answers_as_its_model(results):
     assert found[FLOAT].scores == found[TORCH].scores
     assert logits[INT8] != pytest.approx(logits[TORCH], abs=1e-5)  # it is another model
     assert logits[INT8] == pytest.approx(logits[TORCH], abs=1.0)
+
+
+def test_an_int8_answer_is_its_own(world):
+    """Prevents an answer that changes with the size of a batch, which `results` don't record."""
+    (dev,) = load_task(task_named("rte"), world / "glue", train=False).evaluation
+    model = identify(str(world / FILES[1]))
+    tokenizer = load_tokenizer(model.home)
+    rows = encode(dev, tokenizer, 32)
+    loaded = load_file(model, task_named("rte"), tokenizer)
+
+    def logits(model, size):
+        return logits_of(model, rows, loaded.pad_id, batch_size=size).tolist()
+
+    assert logits(loaded.model, 8) == logits(loaded.model, 1)
+    together = OnnxModel(loaded.model._session, loaded.model.config, read_alone=False)
+    assert logits(together, 1) == logits(loaded.model, 1)
+    assert logits(together, 8) != logits(loaded.model, 1)  # or reading alone would be for nothing
 
 
 def test_what_the_file_lost_has_an_interval(world, results, capsys):
