@@ -5,7 +5,7 @@ from angels_share.program import Program
 
 PROGRAM = Program(
     "eval_harness",
-    ("tables", "report", "compare", "speed", "probe", "tasks", "fetch", "push", "demo"),
+    ("tables", "report", "compare", "speed", "probe", "tasks", "fetch", "push", "page", "demo"),
     scripts={
         "glue": "run_glue",
         "imdb": "run_glue",
