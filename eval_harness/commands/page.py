@@ -21,13 +21,15 @@ def run(options: Options) -> int:
     """
     _require_used(options)
     model = Path(options.model).expanduser()
-    folder = Path(options.output_dir or f"{model.resolve().name}-page").expanduser().resolve()
+    name = options.name or model.resolve().name
+    folder = Path(options.output_dir or f"{Path(name).name}-page").expanduser().resolve()
     require_writable_folder(folder.parent, "--output_dir")
     server = server_of(folder, options.port) if options.serve else None
     try:
         request = Request(
             model=model,
             folder=folder,
+            name=name,
             examples=None if options.examples is None else Path(options.examples).expanduser(),
             text_columns=tuple(options.text_columns or ()),
             limit=options.limit,
@@ -67,6 +69,7 @@ COMMAND = Command(
             first=True,
         ),
         Flag("output_dir", "folder for the page: new, empty or a page [NAME-page]", metavar="DIR"),
+        Flag("name", "what the page calls the model [the folder's name]", metavar="NAME"),
         Flag(
             "examples",
             "texts shown with torch's answers: .txt, a text per line, or .csv, .tsv, .jsonl, "

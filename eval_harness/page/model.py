@@ -32,6 +32,7 @@ class ExportedModel:
 
     Attributes:
         folder: its folder.
+        name: how the page calls it.
         head: what it answers: a class, a number, a tag per token, hidden tokens, or a span.
         architecture: the class that its config names.
         labels: the names of its classes, in the order of their ids; empty without classes.
@@ -42,6 +43,7 @@ class ExportedModel:
     """
 
     folder: Path
+    name: str
     head: str
     architecture: str
     labels: tuple[str, ...]
@@ -50,14 +52,13 @@ class ExportedModel:
     sha256: str
     licence: str | None
 
-    @property
-    def name(self) -> str:
-        """How the page calls it."""
-        return self.folder.resolve().name
 
-
-def exported_model(folder: Path) -> ExportedModel:
+def exported_model(folder: Path, name: str) -> ExportedModel:
     """Return what a folder holds.
+
+    Args:
+        folder: the folder.
+        name: how the page calls the model.
 
     Raises:
         UserError: a file is missing, the int8 file is of other weights, or the page has no use for
@@ -65,10 +66,10 @@ def exported_model(folder: Path) -> ExportedModel:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder; name one that `distil_trainer export` wrote into")
-    for name in FILES:
-        if not (folder / name).is_file():
+    for file in FILES:
+        if not (folder / file).is_file():
             raise UserError(
-                f"{folder}: {name} is missing: python -m distil_trainer export {folder} "
+                f"{folder}: {file} is missing: python -m distil_trainer export {folder} "
                 "--quantize int8"
             )
     config = _config(folder)
@@ -80,6 +81,7 @@ def exported_model(folder: Path) -> ExportedModel:
     task = config.get("finetuning_task")
     return ExportedModel(
         folder=folder,
+        name=name,
         head=head,
         architecture=architecture,
         labels=labels,

@@ -26,6 +26,7 @@ class Request:
     Attributes:
         model: the folder of an exported model.
         folder: the folder that is written.
+        name: what the page calls the model.
         examples: the file of the texts that it ships with; None for ours.
         text_columns: the columns of their text; empty for the usual ones.
         limit: how many of them are taken.
@@ -33,6 +34,7 @@ class Request:
 
     model: Path
     folder: Path
+    name: str
     examples: Path | None
     text_columns: Sequence[str]
     limit: int
@@ -46,7 +48,7 @@ def write_page(request: Request) -> str:
         RunFailed: a library isn't the one that was pinned.
     """
     _require_own(request.folder)
-    model = exported_model(request.model)
+    model = exported_model(request.model, request.name)
     require_npm()
     content = _content(request, model)
     folder = request.folder
@@ -104,7 +106,10 @@ def _content(request: Request, model: ExportedModel) -> Content:
 
 def _command(request: Request) -> str:
     """Return the command without the paths of this machine: the page is for others."""
-    words = ["python", "-m", "eval_harness", "page", request.model.resolve().name]
+    folder = request.model.resolve().name
+    words = ["python", "-m", "eval_harness", "page", folder]
+    if request.name != folder:
+        words += ["--name", request.name]
     if request.examples is not None:
         words += ["--examples", request.examples.name]
     return shlex.join(words)

@@ -142,7 +142,7 @@ async function load() {
   const here = (name) => new URL(`lib/${name}`, document.baseURI).href;
   env.allowRemoteModels = false;
   env.allowLocalModels = true;
-  env.localModelPath = new URL(".", document.baseURI).href;
+  env.localModelPath = "./"; // below a whole URL it looks for no tokenizer
   env.useBrowserCache = false;
   env.useWasmCache = false;
   env.backends.onnx.wasm.wasmPaths = { mjs: here("ort-wasm-simd-threaded.mjs"), wasm: here("ort-wasm-simd-threaded.wasm") };
