@@ -5,7 +5,19 @@ from angels_share.program import Program
 
 PROGRAM = Program(
     "eval_harness",
-    ("tables", "report", "compare", "lineage", "speed", "probe", "tasks", "fetch", "push", "demo"),
+    (
+        "tables",
+        "report",
+        "compare",
+        "lineage",
+        "speed",
+        "probe",
+        "tasks",
+        "fetch",
+        "push",
+        "page",
+        "demo",
+    ),  # fmt: skip
     scripts={
         "glue": "run_glue",
         "imdb": "run_glue",

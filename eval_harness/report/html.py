@@ -93,7 +93,6 @@ class Content:
 def page(content: Content) -> str:
     """Return the whole page; equal contents give equal bytes."""
     script = _read("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     first, others = content.charts[:1], content.charts[1:]
     sections = [
         ("glance", "At a glance", _glance(content.highlights, content.footnotes, first)),
@@ -108,15 +107,8 @@ def page(content: Content) -> str:
         title=escape(content.title),
         heading=escape(content.title),
         data=escape(content.facts.get("Data", "none yet")),
-        digest=digest,
-        style=Template(_read("page.css")).substitute(
-            ink=INK,
-            paper=PAPER,
-            light=variables(LIGHT),
-            ink_in_the_dark=INK_IN_THE_DARK,
-            paper_in_the_dark=PAPER_IN_THE_DARK,
-            dark=variables(DARK),
-        ),
+        digest=digest_of(script),
+        style=style(),
         nav=" ".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections),
         main="\n".join(
             f'<section id="{name}" aria-labelledby="{name}-head">\n'
@@ -126,6 +118,23 @@ def page(content: Content) -> str:
         command=escape(content.command),
         version=escape(__version__),
         script=script,
+    )
+
+
+def digest_of(script: str) -> str:
+    """Return the source by which a page's security policy allows a script that stands in it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def style() -> str:
+    """Return the style sheet of our pages, in light and dark mode."""
+    return Template(_read("page.css")).substitute(
+        ink=INK,
+        paper=PAPER,
+        light=variables(LIGHT),
+        ink_in_the_dark=INK_IN_THE_DARK,
+        paper_in_the_dark=PAPER_IN_THE_DARK,
+        dark=variables(DARK),
     )
 
 

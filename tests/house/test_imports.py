@@ -16,6 +16,7 @@ WITH_TORCH = (
     "eval_harness.training",
     "eval_harness.metrics",  # no torch of its own, but the library evaluate
     "eval_harness.speed.bench",
+    "eval_harness.page.answers",
     "eval_harness.probe.measure",
     "eval_harness.probe.session",
 )

@@ -21,9 +21,9 @@ WINGS = {
         "recipe",
     ),
     "eval_harness": (
-        "__main__", "cli", "api", "metrics", "commands", "demo", "report", "publish", "tables",
-        "intervals", "rows", "speed", "sweep", "probe", "training", "results", "squad", "data",
-        "runs", "tasks", "child_process",
+        "__main__", "cli", "api", "metrics", "commands", "demo", "page", "report", "publish",
+        "tables", "intervals", "rows", "speed", "sweep", "probe", "training", "results", "squad",
+        "data", "runs", "tasks", "child_process",
     ),
 }  # fmt: skip
 """Each package's wings, from the top down: a wing imports only itself and those below it."""

@@ -245,7 +245,7 @@ def test_width_finds_heads_that_fit_their_groups(world):
     model = tiny.shaken(tiny.qwen2(hidden=112, num_attention_heads=14, num_key_value_heads=2))
     tiny.folder(world / "qwen", model, tiny.tokenizer_for("qwen2"))
     assert prune(world, "--width", "0.67", model="qwen") == 0
-    assert Sizes.of(saved(world, kind=type(model)))[:3] == (64, 8, 2)
+    assert Sizes.of(saved(world, kind=type(model)))[:3] == (80, 10, 2)
 
 
 def test_models_and_rows_that_cannot_be_scored(world, capsys):

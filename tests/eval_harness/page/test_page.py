@@ -1,0 +1,271 @@
+"""The page's folder, with a stand-in for npm: what is written, what is refused."""
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import os
+import re
+import tarfile
+import threading
+from dataclasses import replace
+
+import pytest
+import tiny
+import transformers
+
+from angels_share.cli import run_command
+from angels_share.errors import RunFailed, UserError
+from eval_harness.commands import page as command
+from eval_harness.page import answers as torch_part
+from eval_harness.page import libraries
+from eval_harness.page.serve import server_of
+
+NPM = """#!/bin/sh
+echo "$@" >> "{log}"
+cp "{archives}/$(basename "${{2%@*}}").tgz" "$5/"
+"""
+
+
+def archive_of(path, files):
+    with tarfile.open(path, "w:gz") as opened:
+        for name in files:
+            content = f"content of {name}".encode()
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            opened.addfile(entry, io.BytesIO(content))
+    digest = hashlib.sha512(path.read_bytes()).digest()
+    return f"sha512-{base64.b64encode(digest).decode()}"
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """A stand-in for npm that packs small files of the pinned names; returns its log."""
+    folder, log = tmp_path / "bin", tmp_path / "npm.log"
+    folder.mkdir()
+    pinned = []
+    for each in libraries.LIBRARIES:
+        path = folder / f"{each.name.rpartition('/')[-1]}.tgz"
+        pinned.append(replace(each, integrity=archive_of(path, each.files.values())))
+    (folder / "npm").write_text(NPM.format(log=log, archives=folder))
+    (folder / "npm").chmod(0o755)
+    monkeypatch.setattr(libraries, "LIBRARIES", tuple(pinned))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return log
+
+
+def folder_of(path, name="BertForSequenceClassification", **config):
+    """A tiny model's folder with an int8 file, which no test here opens."""
+    model = tiny.shaken(tiny.bert(model_class=getattr(transformers, name), **config))
+    tiny.folder(path, model, tiny.wordpiece())
+    (path / "onnx").mkdir()
+    (path / "onnx" / "model_quantized.onnx").write_bytes(b"int8")
+    return path
+
+
+def page(*words):
+    return run_command(command.COMMAND, list(map(str, words)))
+
+
+def data_in(folder):
+    text = (folder / "index.html").read_text()
+    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+
+
+def test_the_folder_has_all_that_the_page_asks_for(npm, tmp_path, capsys):
+    """Prevents a page that needs a file which stayed behind, or one from elsewhere."""
+    labels = {"id2label": {0: "<bad>", 1: "good"}, "label2id": {"<bad>": 0, "good": 1}}
+    model = folder_of(tmp_path / "model", **labels)
+    out = tmp_path / "out"
+    assert page(model, "--output_dir", out, "--name", "A <b>") == 0
+    assert "A <b> in int8, 8 examples" in capsys.readouterr().out
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    text = (out / "index.html").read_text()
+    assert {f"lib/{name}" for each in libraries.LIBRARIES for name in each.files} <= found
+    assert "lib/onnxruntime-web-LICENSE.txt" in found
+    assert {f"model/{name}" for name in ("config.json", "tokenizer.json")} <= found
+    assert all(
+        f"./{each}" not in text or each in found for each in re.findall(r"lib/[\w.-]+", text)
+    )
+    assert not re.search(r"(?:src|href)=\"(?!data:)", text)
+    assert "https://" not in text
+    assert "<bad>" not in text
+    assert "A <b>" not in text
+    assert str(tmp_path) not in text
+    assert data_in(out)["labels"] == ["<bad>", "good"]
+    log = npm.read_text().splitlines()
+    assert [line.split()[:3] for line in log] == [
+        ["pack", each.spec, "--ignore-scripts"] for each in libraries.LIBRARIES
+    ]
+    assert page(model, "--output_dir", out) == 0  # an older page is replaced
+
+
+def test_only_the_pages_own_scripts_may_run(npm, tmp_path):
+    """Prevents a security policy that stops the page's scripts, or allows others."""
+    page(folder_of(tmp_path / "model"), "--output_dir", tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    scripts = re.findall(r'<script(?! type="application/json)[^>]*>(.*?)</script>', text, re.DOTALL)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    digests = {
+        base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts
+    }
+    assert len(scripts) == 3
+    assert set(re.findall("'sha256-([^']*)'", policy)) == digests
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy.replace("wasm-unsafe-eval", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "head"),
+    [
+        ("BertForSequenceClassification", {"num_labels": 3}, "classes"),
+        ("BertForSequenceClassification", {"num_labels": 1}, "number"),
+        ("BertForTokenClassification", {"num_labels": 3}, "tokens"),
+        ("BertForMaskedLM", {}, "mask"),
+        ("BertForQuestionAnswering", {}, "span"),
+    ],
+)
+def test_every_head_has_answers(npm, tmp_path, name, config, head):
+    """Prevents a kind of model that only fails where a user tries it."""
+    out = tmp_path / "out"
+    # The sentences of ours have more letters than the tiny model's 64 positions.
+    longer = {"max_position_embeddings": 256}
+    model = folder_of(tmp_path / "model", name, **config, **longer)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 256}))
+    assert page(model, "--output_dir", out) == 0
+    data = data_in(out)
+    assert data["head"] == head
+    assert len(data["examples"]) >= 3
+    for example in data["examples"]:
+        assert example["key"]
+        assert (example["probability"] is None) == (head == "number")
+
+
+def test_rows_of_a_file_and_their_answers(npm, tmp_path):
+    """Prevents answers to other texts than those that are shown, and a pair read as one."""
+    rows = [("the river", "the barrels"), ("a student", "a teacher"), ("rare", "words")]
+    lines = ["sentence1,sentence2", *map(",".join, rows)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    model = folder_of(tmp_path / "model")
+    words = ["--output_dir", tmp_path / "out", "--examples", tmp_path / "rows.csv", "--limit", 2]
+    assert page(model, *words) == 0
+    found = data_in(tmp_path / "out")["examples"]
+    classify = transformers.pipeline("text-classification", model=str(model))
+    assert [tuple(each["texts"]) for each in found] == rows[:2]
+    for each in found:
+        text, pair = each["texts"]
+        expected = classify({"text": text, "text_pair": pair})
+        assert each["key"] == [int(expected["label"][-1])]
+        assert each["probability"] == pytest.approx(expected["score"], abs=1e-5)
+
+
+def test_what_can_not_be_shown_is_said_in_one_line(npm, tmp_path, capsys):
+    """Prevents a traceback, or a page that can't work."""
+    model, (lines, out) = folder_of(tmp_path / "model"), (tmp_path / "x.txt", tmp_path / "out")
+    lines.write_text("the river " * 60)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("question,sentence\na,b\n")
+    mask = folder_of(tmp_path / "mask", "BertForMaskedLM")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("")
+    bare = tmp_path / "bare"
+    tiny.folder(bare, tiny.bert(), tiny.wordpiece())
+    capsys.readouterr()
+    for words, said in [
+        ([tmp_path / "none"], "not a folder"),
+        ([bare], "onnx/model_quantized.onnx is missing: python -m distil_trainer export"),
+        ([model, "--examples", lines], "x.txt: row 1: 122 tokens, and model reads 64"),
+        ([mask, "--examples", pairs], "mask reads one text a row, not question, sentence"),
+        ([model, "--limit", 3], "--limit is about --examples FILE, which is not given"),
+        ([model, "--port", 3], "--port is about --serve, which is not given"),
+        ([model, "--output_dir", full], "holds something else than a page"),
+    ]:
+        assert page("--output_dir", out, *words[1:], "--model", words[0]) == 2
+        message = capsys.readouterr().err
+        assert said in message
+        assert message.count("\n") == 1
+    assert (full / "mine.txt").exists()
+    assert not out.exists()
+
+
+def test_an_int8_file_of_other_weights(npm, tmp_path, capsys):
+    """Prevents a page about a model that was trained on since it was exported."""
+    model = folder_of(tmp_path / "model")
+    sha256 = hashlib.sha256(b"int8").hexdigest()
+    step = {"what": "export", "file": "onnx/model_quantized.onnx", "sha256": sha256}
+    record = {"lineage": [{**step, "from": {"sha256": "0" * 64}}]}
+    (model / "distil.json").write_text(json.dumps(record))
+    assert page(model, "--output_dir", tmp_path / "out") == 2
+    assert "was exported from other weights" in capsys.readouterr().err
+
+
+def test_without_npm(tmp_path, monkeypatch, capsys):
+    """Prevents a traceback where Node.js is not installed."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert page(folder_of(tmp_path / "model"), "--output_dir", tmp_path / "out") == 2
+    assert capsys.readouterr().err.count("npm is not installed") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_npm_that_fails_and_another_archive_than_the_pinned(npm, tmp_path, monkeypatch):
+    """Prevents code on the page that nobody looked at."""
+    (tmp_path / "lib").mkdir()
+    others = [replace(each, integrity="sha512-AAAA") for each in libraries.LIBRARIES]
+    monkeypatch.setattr(libraries, "LIBRARIES", others)
+    (tmp_path / "draft").mkdir()
+    with pytest.raises(RunFailed, match="is not what was pinned"):
+        libraries.lay_beside(tmp_path / "lib", tmp_path / "draft")
+    (tmp_path / "bin" / "npm").write_text("#!/bin/sh\necho npm error code ENOTFOUND >&2\nexit 1\n")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="ENOTFOUND"):
+        libraries.lay_beside(tmp_path / "lib", tmp_path / "other")
+    assert not list((tmp_path / "lib").iterdir())
+
+
+def test_entities_are_joined_as_their_labels_say():
+    """Prevents two names in a row from becoming one, and one of two tokens from becoming two."""
+    labels = ["O", "B-PER", "I-PER", "B-PER", "O", "LOC", "LOC", "I-ORG"]
+    found = list(torch_part.entities(range(8), labels))
+    assert found == [([1, 2], "PER"), ([3], "PER"), ([5, 6], "LOC"), ([7], "ORG")]
+
+
+def test_the_server_gives_the_folder_and_nothing_else(tmp_path):
+    """Prevents a server that shows other files, other machines, or wrong types."""
+    home = tmp_path / "page"
+    home.mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    for name in ("index.html", "a.wasm", "a.mjs"):
+        (home / name).write_text("content")
+    (home / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (home / "empty").mkdir()
+    server = server_of(home, 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        assert server.server_address[0] == "127.0.0.1"
+        with pytest.raises(UserError, match="choose another"):
+            server_of(home, server.server_address[1])
+        connection = http.client.HTTPConnection(*server.server_address)
+        for path, status, kind in [
+            ("/", 200, "text/html; charset=utf-8"),
+            ("/a.wasm", 200, "application/wasm"),
+            ("/a.mjs", 200, "text/javascript"),
+            ("/empty/", 404, None),
+            ("/link.txt", 404, None),
+            ("/../secret.txt", 404, None),
+            ("/%2e%2e/secret.txt", 404, None),
+        ]:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert b"secret" not in answer.read()
+            assert answer.status == status, path
+            assert kind in (None, answer.headers["Content-Type"])
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        connection.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
