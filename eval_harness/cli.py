@@ -17,7 +17,7 @@ PROGRAM = Program(
         "push",
         "page",
         "demo",
-    ),  # fmt: skip
+    ),
     scripts={
         "glue": "run_glue",
         "imdb": "run_glue",

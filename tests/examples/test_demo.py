@@ -933,13 +933,21 @@ def test_the_end_fits_a_screen_and_names_what_there_is(demo, tmp_path, monkeypat
             return "the summary"
 
     monkeypatch.setattr(demo, "Summary", Summary)
+    table = "| Step | MNLI |\n|---|---|\n| student | 66.7 |\n| ONNX | 66.7 |\n| int8 | 66.1 |\n"
+    log = tmp_path / "logs" / "edge.txt"
+    log.parent.mkdir()
+    log.write_text(f"edge/onnx/model.onnx: 0.7 MB\n\n{table}\n- Scores: the median\n")
     demo._show(tmp_path, 151.4, 253.2)
     lines = capsys.readouterr().out.splitlines()
     assert shown == [(tmp_path / "results", demo.NO_TEACHER)]
     assert "the summary" in lines
     assert f"151 s, 253 CPU seconds. In {tmp_path}:" in lines
-    assert len(lines) < 10
+    assert set(table.splitlines()) <= set(lines)
+    assert len(lines) < 20
     names = re.findall(r"[\w-]+", " ".join(line for line in lines if line.startswith("  ")))
     outputs = {output.split("/")[0] for stage in demo.stages(tmp_path) for output in stage.output}
     assert outputs <= set(names)
     assert Counter(names)["logs"] == 1
+    log.write_text("skipped: onnx not installed (the extra `export`)\n")
+    demo._show(tmp_path, 151.4, 253.2)
+    assert "skipped: onnx not installed" in capsys.readouterr().out

@@ -31,7 +31,7 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
         value, gradient = right(*arguments)
         return value, gradient * 1.001
 
-    monkeypatch.setattr(vocab_head, "_divergence", wrong)
+    monkeypatch.setitem(vocab_head._DIVERGENCES, "kl", wrong)
     assert failed(gpu.vocabulary_head(SMALL, "cpu")) == {"head, float32: gradient"}
 
 

@@ -178,7 +178,7 @@ def test_what_can_not_be_shown_is_said_in_one_line(npm, tmp_path, capsys):
         ([tmp_path / "none"], "not a folder"),
         ([bare], "onnx/model_quantized.onnx is missing: python -m distil_trainer export"),
         ([model, "--examples", lines], "x.txt: row 1: 122 tokens, and model reads 64"),
-        ([mask, "--examples", pairs], "mask reads one text a row, not question, sentence"),
+        ([mask, "--examples", pairs], "pairs.csv: row 1: has no [MASK]"),
         ([model, "--limit", 3], "--limit is about --examples FILE, which is not given"),
         ([model, "--port", 3], "--port is about --serve, which is not given"),
         ([model, "--output_dir", full], "holds something else than a page"),
