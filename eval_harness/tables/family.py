@@ -56,15 +56,13 @@ class _Part:
 
 
 def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
-    """Return the README's rows and ours of each family with an evaluated student; None if none."""
+    """Return all of the README's rows, and ours; None where no published student is evaluated."""
     evaluated = [row for row in rows if _published_model(row) and _is_shown(row)]
-    teachers = {
-        known.teacher for row in evaluated if (known := _published_model(row)) and known.teacher
-    }
+    if not any(known.teacher for row in evaluated if (known := _published_model(row))):
+        return None
+    teachers = {name.teacher for name in SHORT_NAMES if name.teacher}
     members = [name for name in _in_order() if {name.short, name.teacher} & teachers]
     ours = [row for name in members for row in evaluated if _published_model(row) is name]
-    if not teachers:
-        return None
     body = [cells for member in members for cells in _published_rows(paper, member)]
     body += [_row(row) for row in ours]
     shown = {part.section: columns for part in _PARTS if (columns := _shown_columns(part, body))}
@@ -81,7 +79,7 @@ def family_table(paper: Mapping[str, Any], rows: Sequence[Row]) -> Table | None:
     ]
     return Table(
         "family",
-        "The family: GLUE, dev sets" if tuple(shown) == (_GLUE,) else "The family",
+        "The family",
         titles,
         tuple(tuple(cells.get(title) for title in titles) for cells in body),
         tuple(map(one_line, stand_in_first(notes))),

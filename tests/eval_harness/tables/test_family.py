@@ -31,11 +31,16 @@ def test_it_is_there_where_a_student_is(root):
     made.put(root, *seeds(0.6, of=DISTILROBERTA))
     text = family(root)
     assert (root / "family.md").read_text() == text
-    assert list(cells(text)) == [
-        "roberta-base (README)",
-        "distilroberta-base (README)",
-        "distilroberta",
-    ]
+    names = list(cells(text))
+    assert names[-1] == "distilroberta"
+    # Every model of the README, whichever was evaluated.
+    assert {
+        "bert-base-uncased (README)", "distilbert-base-uncased (README)",
+        "bert-base-cased (README)", "distilbert-base-cased (README)", "roberta-base (README)",
+        "distilroberta-base (README)", "bert-base-multilingual-cased (README)",
+        "distilbert-base-multilingual-cased (README)", "distilbert-base-german-cased (README)",
+    } <= set(names)  # fmt: skip
+    assert {"gpt2 (README)", "distilgpt2 (README)"} <= set(names)
 
 
 def test_it_goes_with_its_results(root):
@@ -57,7 +62,7 @@ def test_it_is_the_readmes(root):
     made.put(root, *seeds(0.7, 0.5, asked=[1, 2, 3]))
     text = family(root)
     rows = cells(text)
-    assert list(rows["bert"]) == [
+    assert list(rows["bert"])[:11] == [
         "Model", "Macro-score", "CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B",
         "WNLI",
     ]  # fmt: skip
@@ -67,7 +72,6 @@ def test_it_is_the_readmes(root):
     assert rows["distilbert-base-uncased (README)"]["Macro-score"] == "77.0"
     assert note(text, "Ours are medians").endswith("number of seeds: bert 3; distilbert 2/3.")
     assert note(text, "Hyper-parameters (ours")
-    assert "roberta-base (README)" not in rows
 
 
 def test_scores_without_wnli_are_robertas(root):
