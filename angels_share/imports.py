@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from angels_share.errors import UserError
@@ -21,13 +22,22 @@ def resolve(name: str) -> Any:
         raise UserError(f"{name!r} cannot be imported as package.module:name: {reason}") from error
 
 
-def require_extra(package: str, extra: str, purpose: str) -> None:
-    """Refuse to go on without a package of an extra, which the rest does without.
+def require_extra(packages: str | Sequence[str], extra: str, purpose: str) -> None:
+    """Refuse to go on without packages of an extra, which the rest does without.
+
+    Args:
+        packages: by the names that are imported.
+        extra: what installs them.
+        purpose: what needs them.
 
     Raises:
-        UserError: it is not installed; the error says what to type.
+        UserError: one is not installed; the error says what to type.
     """
-    if importlib.util.find_spec(package) is None:
+    names = [packages] if isinstance(packages, str) else packages
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
         raise UserError(
-            f"{purpose} needs {package}, which is not installed: pip install -e '.[{extra}]'"
+            f"{purpose} needs {' and '.join(missing)}, which {are} not installed: "
+            f"pip install -e '.[{extra}]'"
         )

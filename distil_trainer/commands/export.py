@@ -8,7 +8,8 @@ from pathlib import Path
 from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
-from angels_share.flags import Flag, Options, above_zero, is_fraction, not_negative
+from angels_share.flags import Flag, Options, is_fraction, not_negative
+from distil_trainer.commands.row_flags import ROWS, TEXT_COLUMNS
 
 
 def run(options: Options) -> int:
@@ -58,13 +59,8 @@ COMMAND = Command(
             "[32 rows of tokens drawn at random]",
             metavar="DATA",
         ),
-        Flag(
-            "text_columns",
-            "columns of its text, one or two [the first of text, sentence, sentence1 and "
-            "sentence2, premise and hypothesis, ...]",
-            many=True,
-        ),
-        Flag("rows", "maximum number of rows", int, 512, check=above_zero),
+        TEXT_COLUMNS,
+        ROWS,
         Flag(
             "tolerance",
             "largest difference of a logit that a float32 file may have",

@@ -10,6 +10,7 @@ from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_seed
 from angels_share.student_record import RECORD
+from distil_trainer.commands.row_flags import ROWS, TEXT_COLUMNS
 
 SCORES = ("labels", "output", "fisher", "kl", "random")
 
@@ -106,12 +107,7 @@ COMMAND = Command(
             choices=SCORES,
         ),
         Flag("data", "rows to score on: .csv, .tsv, .jsonl, .json or .parquet", metavar="DATA"),
-        Flag(
-            "text_columns",
-            "columns of its text, one or two [the first of text, sentence, sentence1 and "
-            "sentence2, premise and hypothesis, ...]",
-            many=True,
-        ),
+        TEXT_COLUMNS,
         Flag("label_column", "column of the labels, for --score labels", default="label"),
         Flag(
             "iterations",
@@ -120,7 +116,7 @@ COMMAND = Command(
             1,
             check=above_zero,
         ),
-        Flag("rows", "maximum number of rows", int, 512, check=above_zero),
+        ROWS,
         Flag("batch_size", "rows per batch", int, 16, check=above_zero),
         Flag("seed", "seed of drawn labels, dropout and random cuts", int, 42, check=is_seed),
     ),

@@ -114,13 +114,7 @@ def load_fine_tuned(folder: str) -> PreTrainedModel:
     """
     config = fine_tuned_config(folder)
     class_name = (config.architectures or ["ForSequenceClassification"])[0]
-    head = next((head for ending, head in _FINE_TUNED.items() if class_name.endswith(ending)), None)
-    if head is None:
-        raise UserError(
-            f"{folder}: {class_name} is not a fine-tuned model's class: the first of config.json's "
-            f"architectures must end in {' or '.join(_FINE_TUNED)}"
-        )
-    return _load_whole(folder, Path(folder), config, head)
+    return _load_whole(folder, Path(folder), config, _head_of(folder, class_name, _FINE_TUNED))
 
 
 def _load_whole(name: str, folder: Path, config: PreTrainedConfig, head: str) -> PreTrainedModel:
@@ -146,14 +140,19 @@ def load_as_saved(name: str) -> PreTrainedModel:
     """
     folder = model_folder(locate(name))
     config = fine_tuned_config(str(folder))
-    class_name = (config.architectures or ["none"])[0]
-    head = next((head for ending, head in _HEADS.items() if class_name.endswith(ending)), None)
+    class_name = (config.architectures or ["no class"])[0]
+    return _load_whole(name, folder, config, _head_of(name, class_name, _HEADS))
+
+
+def _head_of(name: str, class_name: str, heads: Mapping[str, str]) -> str:
+    """Return the class that loads a model's head, by the end of the class that its config names."""
+    head = next((head for ending, head in heads.items() if class_name.endswith(ending)), None)
     if head is None:
         raise UserError(
-            f"{name}: its config names no class with a head that is known (it names {class_name}; "
-            f"known are {', '.join(_HEADS)})"
+            f"{name}: its config names {class_name}, whose head is not used here: the first of "
+            f"config.json's architectures must end in {' or '.join(heads)}"
         )
-    return _load_whole(name, folder, config, head)
+    return head
 
 
 def fine_tuned_config(folder: str) -> PreTrainedConfig:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
+from angels_share.exported.session import OnnxSession
 from angels_share.inputs import chosen, inputs_of
-from distil_trainer.smaller.onnx_file import OnnxModel
 from distil_trainer.smaller.rows import Row
 
 SEEDED = 32
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def compare(
-    model: PreTrainedModel, exported: OnnxModel, rows: Sequence[Row], data: str
+    model: PreTrainedModel, exported: OnnxSession, rows: Sequence[Row], data: str
 ) -> Comparison:
     """Return how far a file's outputs are from the model's, one row at a time.
 

@@ -10,9 +10,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed
+from angels_share.exported.session import OnnxSession
 from angels_share.files import replacing, sha256_of_file
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
+from angels_share.imports import require_extra
 from angels_share.model_files import BESIDE_WEIGHTS, WEIGHTS
 from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, add_step
@@ -24,8 +26,6 @@ from distil_trainer.smaller.onnx_file import (
     INT8,
     PACKAGES,
     OnnxFile,
-    OnnxModel,
-    require_packages,
     write_float32,
     write_int8,
 )
@@ -64,7 +64,7 @@ def export(request: Request) -> Iterator[str]:
         UserError: the model, the data or a package isn't there.
         RunFailed: the model can't be exported, or a file's answers are too far from the model's.
     """
-    require_packages()
+    require_extra(PACKAGES, "export", "export")
     source = model_folder(locate(request.model))
     model = load_as_saved(request.model)
     require_padding(request.model, model, load_tokenizer(request.model))
@@ -74,7 +74,7 @@ def export(request: Request) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=request.folder, prefix=".export-") as draft:
         made = []
         float32 = write_float32(model, Path(draft) / FLOAT32)
-        found = compare(model, OnnxModel(float32.path), rows, data)
+        found = compare(model, OnnxSession(float32.path), rows, data)
         if not found.largest_difference <= request.tolerance:
             raise RunFailed(
                 f"{request.model}: a logit of {FLOAT32} is off by {found.largest_difference:.2g} "
@@ -83,7 +83,7 @@ def export(request: Request) -> Iterator[str]:
         made.append((FLOAT32, float32, found))
         if request.int8:
             int8 = write_int8(float32.path, Path(draft) / INT8)
-            found = compare(model, OnnxModel(int8.path), rows, data)
+            found = compare(model, OnnxSession(int8.path), rows, data)
             _require_agreement(request, found)
             made.append((INT8, int8, found))
         if not own:

@@ -5,16 +5,14 @@ import io
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from angels_share.errors import RunFailed, UserError, one_line
+from angels_share.errors import RunFailed, one_line
 from angels_share.files import replacing, sha256_of_file
 from angels_share.inputs import chosen, inputs_of
 from angels_share.model_files import ONNX, ONNX_INT8
@@ -42,22 +40,6 @@ class OnnxFile(NamedTuple):
         """Describe a file whose making began at a time of `time.perf_counter`."""
         took = time.perf_counter() - began
         return cls(path, sha256_of_file(path), path.stat().st_size, round(took, 1))
-
-
-def require_packages() -> None:
-    """Refuse to begin without the packages of the extra.
-
-    Raises:
-        UserError: one isn't installed.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
-            "python -m pip install -c constraints.txt '.[export]' in the project's folder"
-        )
 
 
 def write_float32(model: PreTrainedModel, path: Path) -> OnnxFile:
@@ -169,37 +151,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-class OnnxModel:
-    """An ONNX file in onnxruntime, on one processor."""
-
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        """Open a file.
-
-        Args:
-            path: the file.
-            threads: threads of one operation [as many as there are cores].
-
-        Raises:
-            UserError: it isn't a model that onnxruntime can run.
-        """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise UserError(f"{path}: onnxruntime can't open it: {one_line(error)}") from error
-        self.inputs = frozenset(each.name for each in self._session.get_inputs())
-        self.outputs = tuple(each.name for each in self._session.get_outputs())
-
-    def run(self, batch: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
-        """Return the outputs of a batch by their names."""
-        feed = {name: np.asarray(value, np.int64) for name, value in batch.items()}
-        found = self._session.run(None, chosen(feed, self.inputs))
-        return dict(zip(self.outputs, found, strict=True))

@@ -17,7 +17,7 @@ from angels_share.readers.text_files import TABLE_ENDINGS, read_lines
 from eval_harness.data.sources import find_source
 from eval_harness.data.splits import TaskData
 from eval_harness.runs.run import TransferFile
-from eval_harness.tasks.kinds import TOKENS
+from eval_harness.tasks.kinds import TEXTS, TOKENS
 from eval_harness.tasks.registry import Task
 
 _FLAG = "--transfer_set"
@@ -110,7 +110,7 @@ def read_transfer_set(
     """Read a transfer set for a task, without blank texts and those that the task is evaluated on.
 
     A text counts as evaluated if it differs only by case and spaces from one of the task's
-    evaluation splits (of a pair: if both texts do). Labels are not read.
+    evaluation splits (of a pair: if both texts do, in either order). Labels are not read.
 
     Args:
         task: the task, whose columns the files have; a .txt has one text a line.
@@ -127,8 +127,10 @@ def read_transfer_set(
         )
     columns = [each for file in files for each in _columns(task, file)]
     whole = resolve(task.kind.read_unlabelled)(task, columns)
-    rows = [_plain(row) for row in whole.rows]
-    known = {_plain(row) for split in data.evaluation for row in split.rows}
+    # The two texts of a pair count in either order: most pairs ask the same question both ways.
+    order = sorted if task.kind is TEXTS else list
+    rows = [tuple(order(_plain(row))) for row in whole.rows]
+    known = {tuple(order(_plain(row))) for split in data.evaluation for row in split.rows}
     blank = sum(not all(row) for row in rows)
     evaluated = sum(all(row) and row in known for row in rows)
     part = whole.only([n for n, row in enumerate(rows) if all(row) and row not in known])

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from angels_share.errors import UserError, one_line
 from angels_share.inputs import chosen, inputs_of, positions_of
-from angels_share.untrusted import quiet_transformers, require_safetensors
+from angels_share.untrusted import require_safetensors
 from eval_harness.page.examples import Examples
 from eval_harness.page.model import CLASSES, MASK, NUMBER, SPAN, TOKENS, ExportedModel
+from eval_harness.training.model_loading import from_weights
 
 LONGEST_ANSWER = 30
 """Tokens of an answer to a question, as in SQuAD's evaluation."""
@@ -87,23 +87,12 @@ def _load(model: ExportedModel) -> PreTrainedModel:
     require_safetensors(model.folder, model.architecture)
     try:
         config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False)
-        with quiet_transformers():
-            loaded, report = getattr(transformers, _CLASSES[model.head]).from_pretrained(
-                model.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files give errors of any type
-        raise UserError(f"{model.folder}: cannot be loaded: {one_line(error)}") from error
+    except Exception as error:  # a damaged file gives errors of any type
+        raise UserError(f"{model.folder}: its config cannot be used: {one_line(error)}") from error
+    loaded, report = from_weights(str(model.folder), _CLASSES[model.head], model.folder, config)
     if missing := report["missing_keys"]:
         raise UserError(f"{model.folder}: {len(missing)} weights are missing, e.g. {min(missing)}")
-    evaluated: PreTrainedModel = loaded.eval()
-    return evaluated
+    return loaded.eval()
 
 
 def _longest(model: PreTrainedModel, tokenizer: Any) -> int:

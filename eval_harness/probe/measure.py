@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -20,7 +19,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from angels_share.errors import UserError, one_line
 from angels_share.inputs import chosen, inputs_of, positions_of
 from angels_share.tokenizing import load_tokenizer
-from angels_share.untrusted import quiet_transformers, refuse_code, require_safetensors
+from angels_share.untrusted import refuse_code, require_safetensors
 from eval_harness.data.splits import TaskData
 from eval_harness.data.texts import Split
 from eval_harness.probe.hidden_words import Span, beginning_of, hidden_words
@@ -29,6 +28,7 @@ from eval_harness.probe.request import HeldOutText, MinimalPairs
 from eval_harness.results.probes import Examples
 from eval_harness.runs.models import folder_of
 from eval_harness.runs.run import Model
+from eval_harness.training.model_loading import from_weights
 
 _MASKED = "AutoModelForMaskedLM"
 _CAUSAL = "AutoModelForCausalLM"
@@ -85,20 +85,7 @@ def load(model: Model, device: str) -> LanguageModel:
     if class_name is None:
         raise UserError(f"{model.name}: {config.model_type} has no language-model head to probe")
     require_safetensors(folder, class_name)
-    try:
-        with quiet_transformers():
-            network, report = getattr(transformers, class_name).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files give errors of any type
-        raise UserError(f"{model.name}: cannot be loaded: {one_line(error)}") from error
+    network, report = from_weights(model.name, class_name, folder, config)
     missing = _refuse_missing_body(model, network, report["missing_keys"])
     tokenizer = load_tokenizer(model.source, model.revision)
     highest = max(tokenizer.get_vocab().values())

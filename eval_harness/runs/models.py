@@ -11,6 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import hash_of, sha256_of_file
 from angels_share.hub.fetch import at_commit, model_folder
 from angels_share.hub.locate import Located, locate
+from angels_share.imports import require_extra
 from angels_share.names import ShortName, short_name_of
 from angels_share.student_record import LINEAGE, RECORD
 from angels_share.tokenizing import has_tokenizer
@@ -19,7 +20,6 @@ from eval_harness.runs.onnx_files import (
     checked_file,
     is_quantized,
     names_onnx,
-    require_onnxruntime,
 )
 from eval_harness.runs.run import ONNX_SUFFIX, Distilled, Model, Training, home_of
 from eval_harness.tasks.registry import TASKS, XNLI, Task
@@ -83,7 +83,7 @@ def identify(name: str) -> Model:
 def _identify_file(name: str) -> Model:
     """Return the model in an ONNX file: it, its config and its tokenizer make the digest."""
     path = checked_file(name)
-    require_onnxruntime()
+    require_extra("onnxruntime", "export", name)
     home = home_of(path)
     if not (home / "config.json").is_file() or not has_tokenizer(str(home)):
         raise UserError(

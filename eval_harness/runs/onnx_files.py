@@ -1,7 +1,6 @@
 """ONNX files as models: what can be told of them without onnxruntime. Imports no torch."""
 
 import mmap
-from importlib.util import find_spec
 from pathlib import Path
 
 from angels_share.errors import UserError
@@ -16,23 +15,6 @@ _WEIGHTS_APART = ("_data", ".data")
 def names_onnx(name: str) -> bool:
     """Return whether a name on the command line is that of an ONNX file."""
     return name.endswith(ONNX_SUFFIX)
-
-
-def require_onnxruntime(*also: str) -> None:
-    """Refuse ONNX files where onnxruntime isn't installed.
-
-    Args:
-        also: further packages of the extra that are needed.
-
-    Raises:
-        UserError: says what to type.
-    """
-    missing = [name for name in ("onnxruntime", *also) if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"ONNX files need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'}"
-            " not installed: pip install 'angels-share[export]'"
-        )
 
 
 def checked_file(name: str) -> Path:

@@ -11,6 +11,7 @@ import tqdm
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from angels_share.exported.session import OnnxSession
 from angels_share.imports import resolve
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.runs.models import max_tokens_of
@@ -25,7 +26,7 @@ from eval_harness.speed.bench import (
 )
 from eval_harness.speed.request import ONNX_INT8_BACKEND, TASK
 from eval_harness.training.model_loading import LoadedModel, config_for, padding_of
-from eval_harness.training.onnx_model import LoadedFile, OnnxModel, OnnxSession
+from eval_harness.training.onnx_model import LoadedFile, OnnxModel
 from eval_harness.training.provenance import provenance_on
 
 # By their names, as all that one package needs of the other.

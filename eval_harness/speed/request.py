@@ -15,6 +15,7 @@ from angels_share.flags import Options
 from angels_share.hardware import cores
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
+from angels_share.imports import require_extra
 from angels_share.model_files import ONNX, ONNX_INT8
 from angels_share.names import short_name_of
 from eval_harness.data.sources import find_source
@@ -22,7 +23,7 @@ from eval_harness.data.stsb_lengths import lengths
 from eval_harness.data.texts import Split
 from eval_harness.results.speed import Setup
 from eval_harness.runs.models import identify
-from eval_harness.runs.onnx_files import names_onnx, require_onnxruntime
+from eval_harness.runs.onnx_files import names_onnx
 from eval_harness.runs.run import Model
 from eval_harness.tasks.lookup import task_named
 
@@ -141,7 +142,8 @@ def _check(options: Options) -> None:
             raise UserError(f"--model {name}: give the model's folder, with --backend onnx")
     if {*options.backend} == {TORCH}:
         return
-    require_onnxruntime(*(("onnx", "onnxscript") if options.random_weights else ()))
+    needed = ["onnxruntime", *(("onnx", "onnxscript") if options.random_weights else ())]
+    require_extra(needed, "export", f"--backend {' '.join(options.backend)}")
     if options.device != "cpu":
         raise UserError(f"--device {options.device}: ONNX files are timed on the CPU: drop it")
     if options.bf16:

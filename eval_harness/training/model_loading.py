@@ -115,21 +115,8 @@ def load_for_task(
     head = task.kind.head_of(architecture) or task.kind.heads[0]
     config.finetuning_task = task.name  # recorded in a saved model
     pad_id = padding_of(where, task, config, tokenizer)
-    try:
-        with quiet_transformers():
-            model, report = getattr(transformers, head).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # a head for other labels
-                output_loading_info=True,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files give errors of any type
-        raise UserError(f"{where.name}: cannot be loaded: {one_line(error)}") from error
+    # A head for other labels has other sizes.
+    model, report = from_weights(where.name, head, folder, config, ignore_mismatched_sizes=True)
     mismatched = {key for key, *_ in report["mismatched_keys"]}
     _check_body(where, model, (*report["missing_keys"], *report["unexpected_keys"]), mismatched)
     keeps_head = keeps_head or task.kind.is_pretrained
@@ -142,6 +129,41 @@ def load_for_task(
         )
     _check_finite(where, model, new)
     return LoadedModel(model, new, pad_id)
+
+
+def from_weights(
+    name: str, class_name: str, folder: str | Path, config: PreTrainedConfig, **more: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load safetensors in float32, without running code; return the model and what was missing.
+
+    Args:
+        name: how an error names the model.
+        class_name: transformers' class.
+        folder: the folder of its files.
+        config: its config.
+        more: further arguments of `from_pretrained`.
+
+    Raises:
+        UserError: its files can't be loaded.
+    """
+    try:
+        with quiet_transformers():
+            loaded: tuple[PreTrainedModel, dict[str, Any]] = getattr(
+                transformers, class_name
+            ).from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **more,
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files give errors of any type
+        raise UserError(f"{name}: cannot be loaded: {one_line(error)}") from error
+    return loaded
 
 
 def config_for(where: Model, task: Task) -> PreTrainedConfig:

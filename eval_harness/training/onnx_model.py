@@ -6,14 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from angels_share.errors import RunFailed, UserError, one_line
+from angels_share.errors import UserError
+from angels_share.exported.session import OnnxSession
 from eval_harness.runs.models import max_tokens_of
 from eval_harness.runs.onnx_files import is_read_alone
 from eval_harness.runs.run import Model
@@ -22,52 +21,6 @@ from eval_harness.tasks.registry import Task
 from eval_harness.training.model_loading import LoadedModel, config_for, padding_of
 
 _OF_ANSWERS = ("start_logits", "end_logits")
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-class OnnxSession:
-    """An ONNX file in onnxruntime, on the CPU.
-
-    Args:
-        path: the file.
-        threads: threads of one operation.
-
-    Raises:
-        UserError: onnxruntime can't open it, or it takes other inputs than a text's.
-    """
-
-    def __init__(self, path: Path, *, threads: int) -> None:
-        import onnxruntime
-
-        self._path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # a damaged file gives errors of many types
-            raise UserError(f"{path}: onnxruntime can't open it: {one_line(error)}") from error
-        self._inputs = [each.name for each in self._session.get_inputs()]
-        self.outputs = {each.name: each.shape for each in self._session.get_outputs()}
-        if others := sorted({*self._inputs} - {*_INPUTS}):
-            raise UserError(f"{path}: takes {others[0]}, which a text doesn't have")
-
-    def run(self, batch: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
-        """Return the outputs of a batch by their names.
-
-        Raises:
-            RunFailed: onnxruntime can't compute them.
-        """
-        ids = batch["input_ids"]
-        # Texts without a second part have no types, and the file has no default for them.
-        feed = {name: batch.get(name, torch.zeros_like(ids)).numpy() for name in self._inputs}
-        try:
-            found = self._session.run(None, feed)
-        except Exception as error:
-            raise RunFailed(f"{self._path}: onnxruntime: {one_line(error)}") from error
-        return dict(zip(self.outputs, found, strict=True))
 
 
 class OnnxModel:

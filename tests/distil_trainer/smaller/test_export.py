@@ -176,9 +176,10 @@ def test_bad_input_is_one_line(traced_before, tmp_path, capsys, words, said):
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
     """Prevents an ImportError where the extra isn't installed."""
     tiny.folder(tmp_path / "model", tiny.bert(model_class=CLASSIFIER), tiny.wordpiece())
-    monkeypatch.setattr(onnx_file, "PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr(work, "PACKAGES", ("onnx", "no_such_package"))
     assert export(tmp_path / "model") == 2
-    assert "no_such_package is not installed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "export needs no_such_package, which is not installed: pip install" in said
 
 
 HEADS = {

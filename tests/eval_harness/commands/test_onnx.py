@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 import exported
 
+from angels_share import imports
 from angels_share.cli import run_command
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
@@ -22,7 +23,6 @@ from eval_harness.data.splits import load_task
 from eval_harness.results.predictions import ClassPredictions
 from eval_harness.results.speed import find_speeds
 from eval_harness.results.store import find, read_predictions
-from eval_harness.runs import onnx_files
 from eval_harness.runs.models import identify
 from eval_harness.sweep.plan import jobs, plan
 from eval_harness.tasks.lookup import task_named
@@ -175,8 +175,10 @@ def test_a_file_is_no_teacher(world, tmp_path):
 
 def test_without_onnxruntime(world, tmp_path, monkeypatch):
     """Prevents a ModuleNotFoundError in a worker in place of what to type."""
-    monkeypatch.setattr(onnx_files, "find_spec", lambda _name: None)
-    with pytest.raises(UserError, match=r"pip install 'angels-share\[export\]'"):
+    monkeypatch.setattr(imports.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(
+        UserError, match=r"onnxruntime, which is not installed: pip install -e '\.\[e"
+    ):
         planned(world, tmp_path, [FILES[0]])
 
 

@@ -1,0 +1,1 @@
+"""Exported models in the runtime that they are for."""
