@@ -33,11 +33,19 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get(LINEAGE, []), list):
-            raise ValueError("not an object with a list of steps")  # noqa: TRY301, TRY004
+        if not isinstance(record, dict) or not _are_steps(record.get(LINEAGE, [])):
+            raise ValueError("not an object with a list of steps")  # noqa: TRY301
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read as a record: {error}") from error
     return record
+
+
+def _are_steps(found: object) -> bool:
+    names = ("what", "file")
+    return isinstance(found, list) and all(
+        isinstance(step, dict) and all(isinstance(step.get(name), str) for name in names)
+        for step in found
+    )
 
 
 def add_step(folder: Path, step: Mapping[str, Any], *, replace: bool = False) -> None:

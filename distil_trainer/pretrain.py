@@ -361,7 +361,9 @@ class _Job:
     def _lineage(self) -> dict[str, Any]:
         """Return the steps by which a given student was made before this training."""
         given = self.options["student"]
-        steps = steps_of_weights(Path(given)) if given and Path(given).is_dir() else []
+        if not given or self._student.is_config:
+            return {}
+        steps = steps_of_weights(model_folder(locate(given)))
         return {LINEAGE: steps} if steps else {}
 
     def _print_choices(self, trainer: DistilTrainer, frame: Frame | None, tokenizer: Any) -> None:

@@ -15,13 +15,15 @@ from commands import lock_folder
 
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import require_writable_folder, write_atomically
+from angels_share.files import require_writable_folder, write_atomically, write_json
 from angels_share.flags import Flag, Options, above_zero
 from distil_trainer.commands import export, prune
 from eval_harness.commands import lineage
 from eval_harness.data.splits import load_task
 from eval_harness.tasks.lookup import task_named
 
+RECORD = "smaller.json"
+"""The flags that the folder was begun with."""
 _LABELS = ("teacher", "student (D)", "cut, (D) again", "ONNX", "int8")
 
 
@@ -34,7 +36,22 @@ def run(options: Options) -> int:
     out = require_writable_folder(options.out, "OUT")
     out.mkdir(parents=True, exist_ok=True)
     with lock_folder(out):
+        _require_same(options, out / RECORD)
         return _go(options, out)
+
+
+def _require_same(options: Options, record: Path) -> None:
+    """Refuse other flags than those that a folder was begun with: what is there would stay."""
+    asked = {name: value for name, value in options.values.items() if name != "out"}
+    if not record.exists():
+        write_json(record, asked)
+    begun = json.loads(record.read_text(encoding="utf-8"))
+    for name in asked:
+        if begun.get(name) != asked[name]:
+            raise UserError(
+                f"{record.parent} was begun with --{name} {begun.get(name)}, not {asked[name]}: "
+                "name another folder"
+            )
 
 
 def _go(options: Options, out: Path) -> int:
@@ -132,7 +149,7 @@ class _Way:
         files = [folder / "onnx" / name for name in ("model.onnx", "model_quantized.onnx")]
         if not all(file.exists() for file in files):
             words = [model, "--output_dir", str(folder), "--quantize", "int8", "--check", str(dev)]
-            words += ["--text_columns", *columns, "--least_agreement", "0"]
+            words += ["--text_columns", *columns]
             _require(run_command(export.COMMAND, words), "export")
         return files
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from angels_share.errors import RunFailed
 from distil_trainer.models.families import family_of
 
 
@@ -59,6 +60,9 @@ def measure_importance(
         loss: runs the model on a batch and returns a scalar, a sum over its examples. No example's
             term may depend on the others of its batch.
         squared: average the slopes' squares instead of their sizes.
+
+    Raises:
+        RunFailed: a sensitivity is not finite.
     """
     with _gates_on(model) as (heads, neurons, units):
         parts = (*heads, *neurons, *units)
@@ -78,6 +82,10 @@ def measure_importance(
                 else:
                     totals[index] += score
     layers, means = len(heads), [total / examples for total in totals]
+    if not all(bool(mean.isfinite().all()) for mean in means):
+        raise RunFailed(
+            "a part's importance is not finite: the model's outputs, or its loss, are not"
+        )
     return Importance(
         torch.stack(means[:layers]),
         torch.stack(means[layers : 2 * layers]),

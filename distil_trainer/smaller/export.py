@@ -136,12 +136,14 @@ def _copy_beside(source: Path, folder: Path) -> None:
 def _step(
     request: Request, of: str | None, name: str, file: OnnxFile, found: Comparison
 ) -> dict[str, Any]:
+    precision = "int8" if name == INT8 else "float32"
     settings: dict[str, Any] = {
+        "precision": precision,
         "format": "onnx",
         **versions_of(("torch", "transformers", *PACKAGES)),
     }
     if name == INT8:
-        settings["weights"] = "int8, a scale per column, 7 bits of range, dynamic activations"
+        settings["rounding"] = "int8, a scale per column, 7 bits of range, dynamic activations"
     return {
         "what": "export",
         "file": name,

@@ -1,5 +1,6 @@
 """The work of `python -m distil_trainer prune`: scores on data, cuts, what is left, its record."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,12 +88,13 @@ def prune_model(request: Request) -> str:
         )
     batches = [] if request.data is None else _batches(request, original, tokenizer)
     generator = torch.Generator().manual_seed(request.seed)
-    model = original
+    model, used = original, []
     for sizes in steps:
         if sizes == Sizes.of(model):  # a share so near to 1 that it leaves all parts
             continue
         # Until something is cut, the model is the one that KL would compare it with.
         name = request.scores[model is not original]
+        used.append(name)
         if name == "random":
             importance = _random(model, generator)
         else:
@@ -102,7 +104,13 @@ def prune_model(request: Request) -> str:
     with quiet_transformers():
         model.save_pretrained(request.folder)
     tokenizer.save_pretrained(request.folder)
-    _record(request, source, old, steps[-1], time.perf_counter() - began)
+    cuts = {
+        "scores": list(dict.fromkeys(used)),
+        "cuts": len(used),
+        "rows": sum(len(batch["input_ids"]) for batch in batches) or None,
+        "sizes": {"from": old._asdict(), "to": steps[-1]._asdict()},
+    }
+    _record(request, source, cuts, time.perf_counter() - began)
     before, after = (each.num_parameters() / 1e6 for each in (original, model))
     return f"{request.folder}: {after:.1f} of {before:.1f} M parameters, {_described(steps[-1])}"
 
@@ -221,24 +229,30 @@ def _labels(found: Rows, model: PreTrainedModel) -> Tensor:
     """
     cells, names = found.beside or (), model.config.label2id
     if model.config.num_labels == 1:
-        try:
-            return torch.tensor([float(cell) for cell in cells])
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{found.where}: a label isn't a number: {error}") from error
+        numbers = [_number(cell) for cell in cells]
+        if None in numbers:
+            row = numbers.index(None)
+            raise UserError(f"{found.where}: row {row + 1}: label {cells[row]!r} is not a number")
+        return torch.tensor(numbers)
     classes = []
     for row, cell in enumerate(cells, 1):
-        number = names.get(str(cell), cell)
-        try:
-            is_class = 0 <= int(number) < model.config.num_labels and float(number) == int(number)
-        except (TypeError, ValueError):
-            is_class = False
-        if not is_class:
+        number = _number(names.get(str(cell), cell))
+        if number is None or number not in range(model.config.num_labels):
             raise UserError(
                 f"{found.where}: row {row}: label {cell!r} is none of the model's classes, "
                 f"{', '.join(names)}"
             )
         classes.append(int(number))
     return torch.tensor(classes)
+
+
+def _number(cell: object) -> float | None:
+    """Return a cell as a finite number; None for anything else."""
+    try:
+        number = float(cell)  # type: ignore[arg-type]  # whatever a file may hold
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _padded(rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
@@ -294,7 +308,7 @@ def _random(model: PreTrainedModel, generator: torch.Generator) -> Importance:
     )
 
 
-def _record(request: Request, source: Path, old: Sizes, new: Sizes, seconds: float) -> None:
+def _record(request: Request, source: Path, cuts: Mapping[str, Any], seconds: float) -> None:
     weights = source / WEIGHTS
     step = {
         "what": "prune",
@@ -306,12 +320,11 @@ def _record(request: Request, source: Path, old: Sizes, new: Sizes, seconds: flo
         "sha256": sha256_of_file(request.folder / WEIGHTS),
         "bytes": (request.folder / WEIGHTS).stat().st_size,
         "settings": {
-            "scores": list(dict.fromkeys(request.scores)),
+            **cuts,
             "data": request.data.name if request.data else None,
-            "rows": request.rows if request.data else None,
+            "data_sha256": sha256_of_file(request.data) if request.data else None,
             "iterations": request.iterations,
             "seed": request.seed,
-            "sizes": {"from": old._asdict(), "to": new._asdict()},
         },
         "seconds": round(seconds, 1),
     }

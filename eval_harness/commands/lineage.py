@@ -11,7 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
 from angels_share.flags import Flag, Options
 from angels_share.model_files import WEIGHTS, weights_in
-from angels_share.student_record import LINEAGE, RECORD, read_record
+from angels_share.student_record import LINEAGE, read_record
 from eval_harness.results.lineages import Generation, Line, Lines, write_line
 from eval_harness.results.speed import find_speeds
 from eval_harness.results.store import find
@@ -74,35 +74,34 @@ def _tasks(options: Options, rows: list[Row]) -> list[str]:
 
 def _generation(name: str, row: Row, label: str) -> Generation:
     """Return what is on disk of a model, and how its record says that it was made."""
-    place = Path(name).expanduser()
+    place = Path(name).expanduser().resolve()
     if not place.exists():
         place = Path(row.model.source)
     if place.is_file():
         folder = place.parent.parent
         file, parameters = place, None
-        made = _last_step(folder, place.relative_to(folder).as_posix())
     else:
-        file, parameters = place / WEIGHTS, None
-        made = _last_step(place, WEIGHTS)
+        folder, file, parameters = place, place / WEIGHTS, None
     found = file.is_file()
+    sha256 = sha256_of_file(file) if found else None
     if found and file.name == WEIGHTS:
         parameters = sum(count for _, count in weights_in(file))
     return Generation(
         label=label,
         row=row.label,
         key=row.model.key,
-        what=_words(made),
-        sha256=sha256_of_file(file) if found else None,
+        what=_words(_made(folder, sha256)),
+        sha256=sha256,
         bytes=file.stat().st_size if found else None,
         parameters=parameters,
     )
 
 
-def _last_step(folder: Path, file: str) -> dict[str, Any]:
-    if not (folder / RECORD).is_file():
-        return {}
-    steps = [step for step in read_record(folder).get(LINEAGE, []) if step.get("file") == file]
-    return dict(steps[-1]) if steps else {}
+def _made(folder: Path, sha256: str | None) -> dict[str, Any]:
+    """Return the step that made a file of this content; {} where the record has none."""
+    steps = read_record(folder).get(LINEAGE, []) if folder.is_dir() else []
+    made = [step for step in steps if sha256 is not None and step.get("sha256") == sha256]
+    return dict(made[-1]) if made else {}
 
 
 def _words(step: dict[str, Any]) -> str:
@@ -110,9 +109,9 @@ def _words(step: dict[str, Any]) -> str:
     if not step:
         return ""
     settings = step.get("settings") or {}
-    if step.get("what") == "prune":
+    if step["what"] == "prune":
         return f"cut by {' and '.join(map(str, settings.get('scores', [])))}"
-    return "ONNX, int8" if "weights" in settings else "ONNX, float32"
+    return f"ONNX, {settings.get('precision', 'precision not recorded')}"
 
 
 COMMAND = Command(

@@ -122,12 +122,17 @@ def _tokens_of(split: Documents, tokenizer: Any) -> Iterator[NDArray[np.int32]]:
 
 
 def _ends_of(tokenizer: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the special tokens that a tokenizer puts before a text and after it."""
+    """Return the special tokens that a tokenizer puts before a text and after it.
+
+    Raises:
+        UserError: it changes the text between them.
+    """
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     framed = tokenizer("a")["input_ids"]
-    before = next(
-        (at for at in range(len(framed)) if framed[at : at + len(plain)] == plain), len(framed)
-    )
+    places = [at for at in range(len(framed)) if framed[at : at + len(plain)] == plain]
+    if not plain or not places:
+        raise UserError("its tokenizer splits a text otherwise where it adds special tokens")
+    before = places[0]
     return _ids(framed[:before]), _ids(framed[before + len(plain) :])
 
 

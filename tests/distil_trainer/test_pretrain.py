@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import tiny
+import torch
 import transformers
 from disks import fill, small_disk
 
@@ -316,6 +317,23 @@ def test_a_narrow_student_starts_from_its_teacher(world, capsys):
     more = ["--resume_from_checkpoint", "--student_layers", "0,1"]
     assert distil(world, *narrow_config(world), *more) == 2
     assert "holds a finished student of --student_layers None, not 0,1" in capsys.readouterr().err
+
+
+def test_a_narrow_student_keeps_what_matters(world):
+    """Prevents the least important parts from being kept: here most neurons are dead."""
+    teacher = tiny.shaken(tiny.bert(layers=4, hidden=32))
+    alive = list(range(1, 64, 3))
+    with torch.no_grad():
+        for layer in teacher.bert.encoder.layer:
+            dead = [n for n in range(64) if n not in alive]
+            layer.output.dense.weight[:, dead] = 0.0
+    tiny.folder(world / "alive", teacher, tiny.wordpiece())
+    words = narrow_config(world, dim=32, n_heads=2, hidden_dim=len(alive))
+    assert distil(world, *words, "--learning_rate", "1e-9", teacher="alive") == 0
+    student = transformers.AutoModelForMaskedLM.from_pretrained(world / "out")
+    for place, layer in zip((0, 3), student.distilbert.transformer.layer, strict=True):
+        expected = teacher.bert.encoder.layer[place].output.dense.weight[:, alive]
+        torch.testing.assert_close(layer.ffn.lin2.weight, expected, rtol=0, atol=1e-6)
 
 
 def test_what_a_config_leaves_out_is_the_teachers(tmp_path):

@@ -7,7 +7,7 @@ import tiny
 import torch
 import transformers
 
-from angels_share.errors import UserError
+from angels_share.errors import RunFailed, UserError
 from distil_trainer.models.families import family_of
 from distil_trainer.models.importance import Importance, measure_importance, norms_of_width
 from distil_trainer.models.pruning import Sizes, prune
@@ -164,6 +164,38 @@ def test_heads_that_are_zero_can_be_cut(name):
     torch.testing.assert_close(
         pruned(input_ids=IDS).logits, model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_the_most_important_units_are_kept(name):
+    """Prevents the least important units from being kept, or other ones of each table."""
+    model = shaken(name)
+    family, sizes = family_of(model), small(model)
+    old = Sizes.of(model)
+    draw = torch.Generator().manual_seed(3)
+    depth = len(family.layers(model))
+    shapes = ((depth, old.heads), (depth, old.ffn), (old.width,))
+    importance = Importance(*(torch.rand(shape, generator=draw) for shape in shapes))
+    kept = sorted(sorted(range(old.width), key=lambda n: -importance.units[n])[: sizes.width])
+    neurons = sorted(sorted(range(old.ffn), key=lambda n: -importance.neurons[1, n])[: sizes.ffn])
+    pruned = prune(model, sizes, importance)
+    words = family.paths.word_embeddings
+    found, whole = (each.get_submodule(words).weight for each in (pruned, model))
+    assert torch.equal(found, whole[:, kept])
+    out = family.layer.feed_forward_output
+    found, whole = (family.layers(each)[1].get_submodule(out).weight for each in (pruned, model))
+    if isinstance(family.layers(model)[1].get_submodule(out), transformers.pytorch_utils.Conv1D):
+        found, whole = found.T, whole.T
+    assert torch.equal(found, whole[kept][:, neurons])
+
+
+def test_what_is_not_finite_is_no_importance():
+    """Prevents a cut by NaN, which ranks parts by their place."""
+    model = shaken("bert", layers=1)
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] = torch.nan
+    with pytest.raises(RunFailed, match="not finite"):
+        measured(model)
 
 
 def small(model):

@@ -256,8 +256,12 @@ def test_how_many_heads_and_which_layer():
     base, small = tiny.bert(hidden=768, layers=12).config, tiny.bert(hidden=384, layers=6).config
     assert plan_relations(small, base) == (5, 11, 48)
     assert plan_relations(small, base, layer=9, heads=12) == (5, 9, 12)
-    grouped = tiny.ARCHITECTURES["qwen3"](layers=4).config
-    assert plan_relations(tiny.ARCHITECTURES["qwen3"](hidden=16).config, grouped).heads >= 1
+    # Queries 96 and 48 wide, keys 32 and 48: heads must divide the keys, too.
+    teacher = tiny.qwen3(num_attention_heads=6, num_key_value_heads=2, head_dim=16).config
+    student = tiny.qwen3(num_attention_heads=3, num_key_value_heads=3, head_dim=16).config
+    assert plan_relations(student, teacher).heads == 4
+    with pytest.raises(UserError, match=r"32, 48, 96 wide .* use one of 1, 2, 4, 8, 16"):
+        plan_relations(student, teacher, heads=12)
 
 
 @pytest.mark.parametrize(

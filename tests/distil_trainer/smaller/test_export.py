@@ -16,6 +16,7 @@ pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from distil_trainer.smaller import export as work  # noqa: E402
 from distil_trainer.smaller import onnx_file  # noqa: E402
+from distil_trainer.smaller.compared import Comparison  # noqa: E402
 
 CLASSIFIER = transformers.BertForSequenceClassification
 
@@ -118,6 +119,43 @@ def test_a_file_that_answers_otherwise_is_not_kept(traced_before, tmp_path, caps
     assert "more than --tolerance 0; nothing was written" in capsys.readouterr().err
     assert not (out / "onnx").exists()
     assert list(out.iterdir()) == []
+
+
+def test_a_comparison_counts_what_is_equal():
+    """Prevents a share of equal answers that is 100 % whatever a file answers, and a lost NaN."""
+    found = Comparison("made up")
+    ours = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]], np.float32)
+    theirs = ours.copy()
+    theirs[1] = [0.0, 0.5]
+    found.add(ours, theirs)
+    assert (found.answers, found.equal_answers, found.largest_difference) == (3, 2, 3.0)
+    found.add(np.array([1.04]), np.array([1.01]))  # a regression
+    found.add(np.array([1.2]), np.array([1.0]))
+    assert (found.answers, found.equal_answers) == (5, 3)
+    assert found.share_of_equal_answers == 0.6
+    theirs[0, 0] = np.nan
+    found.add(ours, theirs)
+    assert found.largest_difference == np.inf
+
+
+def test_another_models_int8_file_is_not_kept(traced_before, tmp_path, monkeypatch, capsys):
+    """Prevents a file of other answers from being shipped, with nothing mocked in the judgement."""
+    model = CLASSIFIER.from_pretrained(traced_before)
+    with torch.no_grad():  # every answer is the other class
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+    wrong = tmp_path / "wrong.onnx"
+    onnx_file.write_float32(model, wrong)
+
+    def write(_source, path):
+        path.write_bytes(wrong.read_bytes())
+        return onnx_file.OnnxFile(path, "0" * 64, 1, 0.0)
+
+    monkeypatch.setattr(work, "write_int8", write)
+    words = ["--output_dir", tmp_path / "out", "--quantize", "int8"]
+    assert export(traced_before, *words, "--check", traced_before.parent / "rows.csv") == 1
+    assert "gives 0.0% of rows.csv's answers as the model does" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "onnx").exists()
 
 
 def test_an_int8_file_must_agree_on_real_rows(traced_before, tmp_path, monkeypatch, capsys):

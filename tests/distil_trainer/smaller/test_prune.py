@@ -60,11 +60,46 @@ def test_every_score_cuts_to_the_sizes_asked_for(world, score, capsys):
 
 def test_the_same_again_gives_the_same_bits(world):
     """Prevents a cut that can't be repeated: of drawn labels, dropout or random scores."""
-    for score in (["output"], ["fisher"], ["labels"]):
-        for out in ("one", "two"):
-            assert prune(world, "--ffn", "0.5", "--score", *score, out=f"{out}-{score[0]}") == 0
-        one, two = (saved(world, f"{out}-{score[0]}").state_dict() for out in ("one", "two"))
-        assert all(torch.equal(one[name], two[name]) for name in one)
+    # So unsure a model that the labels which are drawn from it differ from seed to seed; of two
+    # classes alike, either would have the same square.
+    unsure = tiny.bert(model_class=CLASSIFIER, num_labels=3)
+    tiny.folder(world / "unsure", unsure, tiny.wordpiece())
+    for score in ("output", "fisher", "labels", "random"):
+        data = None if score == "random" else "rows.csv"
+        found = {}
+        for out, seed in (("one", "3"), ("two", "3"), ("other", "4")):
+            words = ["--ffn", "0.5", "--score", score, "--seed", seed]
+            model = "model" if score == "labels" else "unsure"
+            assert prune(world, *words, model=model, out=f"{out}-{score}", data=data) == 0
+            found[out] = saved(world, f"{out}-{score}").state_dict()
+        assert all(torch.equal(found["one"][name], found["two"][name]) for name in found["one"])
+        if score != "labels":  # which draws nothing
+            both = (found["one"][name].equal(found["other"][name]) for name in found["one"])
+            assert not all(both)
+
+
+def test_the_record_says_what_was_done(world):
+    """Prevents a limit, or a score that was never used, from standing for what was measured."""
+    words = ["--ffn", "0.5", "--iterations", "3", "--score", "fisher", "kl", "--rows", "7"]
+    assert prune(world, *words) == 0
+    (step,) = json.loads((world / "out" / "distil.json").read_text())["lineage"]
+    assert (step["settings"]["rows"], step["settings"]["cuts"]) == (7, 3)
+    assert step["settings"]["scores"] == ["fisher", "kl"]
+    assert len(step["settings"]["data_sha256"]) == 64
+    assert prune(world, "--ffn", "0.5", out="whole") == 0
+    (step,) = json.loads((world / "whole" / "distil.json").read_text())["lineage"]
+    assert step["settings"]["rows"] == len((world / "rows.csv").read_text().splitlines()) - 1
+
+
+def test_sizes_shrink_from_cut_to_cut(world, monkeypatch):
+    """Prevents iterations of which the first cuts everything."""
+    from distil_trainer.smaller import prune as work
+
+    sizes = []
+    cut = work.prune
+    monkeypatch.setattr(work, "prune", lambda *given: sizes.append(given[1].ffn) or cut(*given))
+    assert prune(world, "--ffn", "0.25", "--iterations", "2") == 0
+    assert sizes == [32, 16]
 
 
 def test_a_second_cut_keeps_the_first_ones_line(world):
@@ -258,7 +293,53 @@ def test_models_and_rows_that_cannot_be_scored(world, capsys):
     words = ["--ffn", "0.5", "--score", "labels"]
     assert prune(world, *words, data="rows.jsonl") == 2
     assert "label 0.8 is none of the model's classes" in capsys.readouterr().err
+    (world / "rows.jsonl").write_text('{"sentence": "a b", "label": 1e400}')
+    assert prune(world, *words, data="rows.jsonl") == 2
+    assert "none of the model's classes" in capsys.readouterr().err
+    number = tiny.bert(model_class=CLASSIFIER, num_labels=1)
+    tiny.folder(world / "number", number, tiny.wordpiece())
+    (world / "rows.csv").write_text("sentence,label\na b,0.5\nb a,nan")
+    assert prune(world, *words, model="number") == 2
+    assert "row 2: label 'nan' is not a number" in capsys.readouterr().err
     tiny.folder(world / "gpt2", tiny.gpt2(), tiny.byte_bpe())
     (world / "rows.jsonl").write_text('{"sentence": "a b"}\n{"sentence": ""}')
     assert prune(world, "--ffn", "0.5", model="gpt2", data="rows.jsonl") == 2
     assert "rows.jsonl:2: its text has no tokens" in capsys.readouterr().err
+
+
+def padded_batch():
+    """Two rows, the second padded from its fourth token on."""
+    ids = torch.tensor([[7, 9, 31, 77, 12], [7, 8, 40, 0, 0]])
+    return {"input_ids": ids, "attention_mask": (torch.arange(5) < torch.tensor([[5], [3]])).long()}
+
+
+@pytest.mark.parametrize("kind", ["tokens", "questions"])
+def test_padding_has_no_part_in_a_divergence(kind):
+    """Prevents scores of padding: the loss of a padded row is that of the row alone."""
+    make, settings = KINDS[kind]
+    model = tiny.shaken(make(**settings)).eval()
+    other = tiny.shaken(make(**settings, seed=5)).eval()
+    loss = scorer("kl", model, other, torch.Generator()).loss
+    batch = padded_batch()
+    short = {name: value[1:, :3] for name, value in batch.items()}
+    first = {name: value[:1] for name, value in batch.items()}
+    assert loss(batch).item() == pytest.approx(loss(short).item() + loss(first).item(), rel=1e-5)
+    assert loss(batch).item() > 1e-3
+
+
+def test_a_language_models_labels(world, monkeypatch):
+    """Prevents visible words scored for hidden ones, and a token that has to predict itself."""
+    from distil_trainer.smaller.prune import _with_hidden_words
+
+    batch = padded_batch()
+    causal = _with_hidden_words(dict(batch), None, "GPT2LMHeadModel", 0)
+    assert causal["labels"].tolist() == [[9, 31, 77, 12, -100], [8, 40, -100, -100, -100]]
+    tokenizer = tiny.wordpiece()
+    long = {name: value.repeat(1, 40) for name, value in batch.items()}
+    masked = _with_hidden_words(dict(long), tokenizer, "BertForMaskedLM", 0)
+    hidden = masked["labels"] != -100
+    assert (masked["input_ids"][hidden] == tokenizer.mask_token_id).all()
+    assert torch.equal(masked["labels"][hidden], long["input_ids"][hidden])
+    assert torch.equal(masked["input_ids"][~hidden], long["input_ids"][~hidden])
+    assert 0.08 < hidden.sum() / long["attention_mask"].sum() < 0.22
+    assert not (hidden & (long["attention_mask"] == 0)).any()

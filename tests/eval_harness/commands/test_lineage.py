@@ -1,14 +1,18 @@
 """`python -m eval_harness lineage`: a line of models, its table, its chart, what is refused."""
 
 import json
+import re
 
+import made_report
 import made_results as made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from angels_share.files import sha256_of_file
 from angels_share.student_record import add_step
 from eval_harness.cli import PROGRAM
+from eval_harness.results.speed import Machine, write_session
 from eval_harness.runs.run import Model
 from eval_harness.tables.write import texts_by_name, write_tables
 
@@ -34,8 +38,9 @@ def line(tmp_path):
         of, said = judged(tmp_path / name, digest * 8, wrong)
         result = made.result(of=of, score=1 - wrong / 40)
         made.put(root, result, said=made.predictions(labels=LABELS, said=said))
-    step = {"what": "prune", "file": "model.safetensors", "settings": {"scores": ["fisher"]}}
-    add_step(tmp_path / "cut", step)
+    weights = tmp_path / "cut" / "model.safetensors"
+    step = {"what": "prune", "file": weights.name, "settings": {"scores": ["fisher"]}}
+    add_step(tmp_path / "cut", {**step, "sha256": sha256_of_file(weights)})
     return tmp_path
 
 
@@ -115,6 +120,60 @@ def test_bad_input_is_one_line(line, capsys, names, more, said):
     assert lineage(line, *names, more=more) == 2
     assert said in capsys.readouterr().err
     assert not (line / "results" / "lineages").exists()
+
+
+def test_an_exported_file_is_a_step(line, capsys, monkeypatch):
+    """Prevents int8 taken for float32, and a file's size or record looked for elsewhere."""
+    for name, precision, wrong in (("model.onnx", "float32", 20), ("q.onnx", "int8", 22)):
+        file = line / "cut" / "onnx" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(name.encode() * 1000)
+        step = {"what": "export", "file": f"onnx/{name}", "sha256": sha256_of_file(file)}
+        add_step(line / "cut", {**step, "settings": {"precision": precision}})
+        of = Model(f"cut ({name})", name, sha256_of_file(file)[:8], str(file), None)
+        said = [1 - label if n < wrong else label for n, label in enumerate(LABELS)]
+        result = made.result(of=of, score=1 - wrong / 40)
+        made.put(line / "results", result, said=made.predictions(labels=LABELS, said=said))
+    assert lineage(line, "cut", "cut/onnx/model.onnx", "cut/onnx/q.onnx") == 0
+    rows = made.grid(capsys.readouterr().out)
+    assert [row["How it was made"] for row in rows] == [
+        "cut by fisher", "ONNX, float32", "ONNX, int8",
+    ]  # fmt: skip
+    monkeypatch.chdir(line / "cut" / "onnx")
+    words = ["lineage", str(line / "cut"), "q.onnx", "--results_dir", str(line / "results")]
+    assert PROGRAM.run(words) == 0
+    assert made.grid(capsys.readouterr().out)[1]["How it was made"] == "ONNX, int8"
+
+
+def test_a_record_of_other_weights_says_nothing(line, capsys):
+    """Prevents weights that were trained since from being called what they were before."""
+    path = line / "cut" / "model.safetensors"
+    save_file({"w": np.ones((20, 10), np.float32)}, path)
+    assert lineage(line, "teacher", "cut") == 0
+    assert [row["How it was made"] for row in made.grid(capsys.readouterr().out)] == ["", ""]
+
+
+def test_intervals_and_times(line, capsys):
+    """Prevents an interval with its sign turned, another session's times, a wrong unit."""
+    keys = {
+        name: f"{name}-{digest * 8}" for name, digest in zip(("teacher", "cut"), "ac", strict=True)
+    }
+    for seconds, day in ((4.0, 1), (1.0, 2)):
+        models = [("teacher", keys["teacher"], 10, 4.0), ("cut", keys["cut"], 5, seconds)]
+        finished, machine = f"2026-01-0{day}T00:00:00", Machine("a chip", day, "Linux", "cpu")
+        session = made_report.session(*models, finished=finished, machine=machine)
+        write_session(line / "results", session)
+    assert lineage(line, "teacher", "cut", more=["--format", "json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    text = json.dumps(table)
+    assert lineage(line, "teacher", "cut") == 0
+    row = made.grid(capsys.readouterr().out)[1]
+    low, high = (float(each) for each in re.findall(r"[-+][\d.]+", row["RTE vs first"])[1:])
+    assert low < -40.0 < high < 0
+    assert row["ms a pair"] == "1.00 (4.0 x)"  # of the newest session
+    size = (line / "cut" / "model.safetensors").stat().st_size
+    assert row["MB"] == f"{size / 1e6:.1f}"
+    assert str(size) in text
 
 
 def test_folders_of_one_name_are_told_apart_by_their_place(line, capsys):
