@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 _POSITIONS = ("position_embeddings", "wpe")
 _LABELS = {"labels", "start_positions", "end_positions"}
+_LONGEST = 512
 
 UNLABELLED = "unlabelled"
 """The batch field that is true at rows (of tagged words: tokens) that only a teacher answers."""
@@ -40,3 +41,9 @@ def positions_of(model: Any) -> int | None:
             positions: int = module.num_embeddings - skipped
             return positions
     return None
+
+
+def longest_of(model: Any) -> int:
+    """Return the number of tokens of a model's longest text: what it can read, 512 at most."""
+    found = positions_of(model) or getattr(model.config, "max_position_embeddings", None)
+    return min(found or _LONGEST, _LONGEST)

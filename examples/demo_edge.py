@@ -10,7 +10,9 @@ from pathlib import Path
 
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import RunFailed
+from angels_share.exported.session import PACKAGES
 from angels_share.flags import Flag, Options
+from angels_share.model_files import ONNX, ONNX_INT8
 from distil_trainer.commands import export
 from eval_harness.commands import lineage
 
@@ -21,7 +23,7 @@ LABELS = ("student", "ONNX", "int8")
 
 def run(options: Options) -> int:
     """Export the demo's student and judge the files; say so in one line where the extra lacks."""
-    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]:
+    if missing := [name for name in PACKAGES if not find_spec(name)]:
         print(f"skipped: {', '.join(missing)} not installed (the extra `export`)")
         return DONE
     from eval_harness.api import evaluate, load_results
@@ -38,7 +40,7 @@ def run(options: Options) -> int:
     if not saved:
         raise RunFailed(f"{root}/models holds no student that was fine-tuned on {TASK}")
     model = str(saved[0])
-    files = [folder / "edge" / "onnx" / name for name in ("model.onnx", "model_quantized.onnx")]
+    files = [folder / "edge" / name for name in (ONNX, ONNX_INT8)]
     if not all(file.is_file() for file in files):
         words = [model, "--quantize", "int8", "--output_dir", str(folder / "edge")]
         if (status := run_command(export.COMMAND, words)) != DONE:

@@ -17,6 +17,7 @@ from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import require_writable_folder, write_atomically, write_json
 from angels_share.flags import Flag, Options, above_zero
+from angels_share.model_files import ONNX, ONNX_INT8
 from distil_trainer.commands import export, prune
 from eval_harness.commands import lineage
 from eval_harness.data.splits import load_task
@@ -146,7 +147,7 @@ class _Way:
     def exported(self, model: str, dev: Path, columns: list[str]) -> list[Path]:
         """Export a model in float32 and int8, and return the two files."""
         folder = self.out / f"edge-{Path(model).name}"
-        files = [folder / "onnx" / name for name in ("model.onnx", "model_quantized.onnx")]
+        files = [folder / name for name in (ONNX, ONNX_INT8)]
         if not all(file.exists() for file in files):
             words = [model, "--output_dir", str(folder), "--quantize", "int8", "--check", str(dev)]
             words += ["--text_columns", *columns]

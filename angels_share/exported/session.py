@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from angels_share.errors import RunFailed, UserError, one_line
 from angels_share.imports import require_extra
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What the extra `export` installs, by the names that are imported."""
+
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 

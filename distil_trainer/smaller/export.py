@@ -10,11 +10,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from angels_share.errors import RunFailed
-from angels_share.exported.session import OnnxSession
+from angels_share.exported.session import PACKAGES, OnnxSession
 from angels_share.files import replacing, sha256_of_file
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.imports import require_extra
+from angels_share.inputs import longest_of
 from angels_share.model_files import BESIDE_WEIGHTS, WEIGHTS
 from angels_share.provenance import versions_of
 from angels_share.student_record import RECORD, add_step
@@ -24,12 +25,11 @@ from distil_trainer.smaller.compared import Comparison, compare, seeded_rows
 from distil_trainer.smaller.onnx_file import (
     FLOAT32,
     INT8,
-    PACKAGES,
     OnnxFile,
     write_float32,
     write_int8,
 )
-from distil_trainer.smaller.rows import Row, longest_of, read_rows, require_padding
+from distil_trainer.smaller.rows import Row, read_rows, require_padding
 
 
 @dataclass(frozen=True)

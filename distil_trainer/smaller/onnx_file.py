@@ -17,9 +17,6 @@ from angels_share.files import replacing, sha256_of_file
 from angels_share.inputs import chosen, inputs_of
 from angels_share.model_files import ONNX, ONNX_INT8
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What the extra `export` installs."""
-
 FLOAT32, INT8 = ONNX, ONNX_INT8
 """Where transformers.js looks for them, below a model's folder."""
 

@@ -16,6 +16,7 @@ from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
 from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
+from angels_share.inputs import longest_of
 from angels_share.model_files import WEIGHTS
 from angels_share.student_record import add_step, steps_of_weights
 from angels_share.tokenizing import load_tokenizer
@@ -25,7 +26,7 @@ from distil_trainer.models.importance import Importance, measure_importance
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.models.pruning import Sizes, check_sizes, prune
 from distil_trainer.objectives.losses import IGNORED
-from distil_trainer.smaller.rows import Rows, longest_of, read_rows, require_padding
+from distil_trainer.smaller.rows import Rows, read_rows, require_padding
 from distil_trainer.smaller.scores import scorer
 
 _HIDDEN = 0.15

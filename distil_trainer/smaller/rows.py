@@ -5,17 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from angels_share.errors import UserError
-from angels_share.inputs import positions_of
-from angels_share.readers.columns import column_names, read_columns
+from angels_share.readers.columns import read_columns
+from angels_share.readers.usual_columns import USUAL, usual_columns
 
 Row = Mapping[str, Sequence[int]]
 
-_COLUMNS = (
-    ("text",), ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis"),
-    ("question1", "question2"), ("question", "context"), ("question", "sentence"), ("tokens",),
-)  # fmt: skip
-"""Columns that are looked for, in this order, where none are named."""
-_LONGEST = 512
+_WORDS = ("tokens",)
+"""The column of texts that are split into words."""
 
 
 class Rows(NamedTuple):
@@ -24,12 +20,6 @@ class Rows(NamedTuple):
     rows: Sequence[Row]
     beside: Sequence[Any] | None
     where: str
-
-
-def longest_of(model: Any) -> int:
-    """Return the length in tokens at which a model's rows are cut: what it reads, 512 at most."""
-    found = positions_of(model) or getattr(model.config, "max_position_embeddings", None)
-    return min(found or _LONGEST, _LONGEST)
 
 
 def require_padding(name: str, model: Any, tokenizer: Any) -> None:
@@ -71,11 +61,11 @@ def read_rows(
     Raises:
         UserError: the file can't be read, or has no such columns.
     """
-    names = tuple(columns) or _usual(path)
+    names = tuple(columns) or usual_columns(path, (*USUAL, _WORDS))
     if len(names) > 2:
         raise UserError(f"--text_columns {' '.join(names)}: a model reads one text or a pair")
     read = read_columns(path, [*names, *([beside] if beside else [])])
-    words = names == ("tokens",) or isinstance(read.cells[names[0]][0], (list, tuple))
+    words = names == _WORDS or isinstance(read.cells[names[0]][0], (list, tuple))
     texts = [list(read.cells[name] if words else read.texts(name))[:limit] for name in names]
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
     if blank := [row for row, ids in enumerate(encoded["input_ids"]) if not ids]:
@@ -86,13 +76,3 @@ def read_rows(
 
 
 _FIELDS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def _usual(path: Path) -> tuple[str, ...]:
-    present = column_names(path)
-    for names in _COLUMNS:
-        if all(name in present for name in names):
-            return names
-    raise UserError(
-        f"{path}: name the columns of its text with --text_columns; it has {', '.join(present)}"
-    )

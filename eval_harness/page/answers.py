@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from angels_share.errors import UserError, one_line
-from angels_share.inputs import chosen, inputs_of, positions_of
+from angels_share.inputs import chosen, inputs_of, longest_of
 from angels_share.untrusted import require_safetensors
 from eval_harness.page.examples import Examples
 from eval_harness.page.model import CLASSES, MASK, NUMBER, SPAN, TOKENS, ExportedModel
@@ -16,7 +16,6 @@ from eval_harness.training.model_loading import from_weights
 
 LONGEST_ANSWER = 30
 """Tokens of an answer to a question, as in SQuAD's evaluation."""
-_LONGEST = 512
 _CLASSES = {
     CLASSES: "AutoModelForSequenceClassification",
     NUMBER: "AutoModelForSequenceClassification",
@@ -61,7 +60,7 @@ def torch_answers(model: ExportedModel, tokenizer: Any, examples: Examples) -> A
         UserError: the model can't be loaded without running code, or a text is too long for it.
     """
     loaded = _load(model)
-    longest = _longest(loaded, tokenizer)
+    longest = int(min(longest_of(loaded), tokenizer.model_max_length))
     answers = []
     for number, row in enumerate(examples.rows):
         encoded = tokenizer(*row, return_token_type_ids=True, truncation=False, verbose=False)
@@ -93,11 +92,6 @@ def _load(model: ExportedModel) -> PreTrainedModel:
     if missing := report["missing_keys"]:
         raise UserError(f"{model.folder}: {len(missing)} weights are missing, e.g. {min(missing)}")
     return loaded.eval()
-
-
-def _longest(model: PreTrainedModel, tokenizer: Any) -> int:
-    positions = positions_of(model) or getattr(model.config, "max_position_embeddings", _LONGEST)
-    return int(min(positions, tokenizer.model_max_length, _LONGEST))
 
 
 def _answer(

@@ -5,16 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from angels_share.errors import UserError
-from angels_share.readers.columns import TEXT_ENDING, column_names, read_columns, read_text_file
+from angels_share.readers.columns import TEXT_ENDING, read_columns, read_text_file
+from angels_share.readers.usual_columns import OF_QUESTIONS, USUAL, usual_columns
 from eval_harness.page.model import CLASSES, MASK, NUMBER, SPAN, TOKENS, ExportedModel
 from eval_harness.tasks.registry import TASKS
-
-_USUAL = (
-    ("text",), ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis"),
-    ("question1", "question2"), ("question", "sentence"),
-)  # fmt: skip
-"""Columns that are looked for, in this order, where none are named."""
-_OF_QUESTIONS = ("question", "context")
 
 _SENTENCES = (
     "The soup was warm, the bread was fresh, and we stayed until they closed.",
@@ -85,7 +79,7 @@ def read_examples(path: Path, model: ExportedModel, columns: Sequence[str], limi
     """
     names: tuple[str, ...] = ("text",)
     if path.suffix != TEXT_ENDING:
-        names = tuple(columns) or _columns_of(path, model)
+        names = tuple(columns) or usual_columns(path, _usual_for(model))
     elif columns:
         raise UserError(f"--text_columns names columns, and {path} has none")
     if len(names) not in _PARTS.get(model.head, (1,)):
@@ -103,16 +97,9 @@ _PARTS = {CLASSES: (1, 2), NUMBER: (1, 2), SPAN: (2,)}
 _WANTED = {CLASSES: "one text or two", NUMBER: "one text or two", SPAN: "a question and a context"}
 
 
-def _columns_of(path: Path, model: ExportedModel) -> tuple[str, ...]:
-    present = column_names(path)
+def _usual_for(model: ExportedModel) -> Sequence[tuple[str, ...]]:
     own = _columns_of_task(model)
-    usual = (_OF_QUESTIONS,) if model.head == SPAN else _USUAL
-    for names in ((own,) if own else ()) + usual:
-        if all(name in present for name in names):
-            return names
-    raise UserError(
-        f"{path}: name the columns of its text with --text_columns; it has {', '.join(present)}"
-    )
+    return [*([own] if own else []), *((OF_QUESTIONS,) if model.head == SPAN else USUAL)]
 
 
 def _columns_of_task(model: ExportedModel) -> tuple[str, ...]:
@@ -131,7 +118,7 @@ def our_examples(model: ExportedModel, mask: str | None) -> Examples:
     if model.head == MASK:
         return Examples([(text.format(mask),) for text in _HIDDEN], ("text",), None)
     if model.head == SPAN:
-        return Examples(_QUESTIONS, _OF_QUESTIONS, None)
+        return Examples(_QUESTIONS, OF_QUESTIONS, None)
     if model.head == TOKENS:
         return Examples([(text,) for text in _NAMES], ("text",), None)
     names = _columns_of_task(model)

@@ -9,12 +9,11 @@ from typing import Any
 from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
 from angels_share.hub.inherited import inherited
-from angels_share.model_files import WEIGHTS
+from angels_share.model_files import ONNX_INT8, WEIGHTS
 from angels_share.student_record import LINEAGE, read_record
 from angels_share.untrusted import refuse_code
 
-INT8 = "onnx/model_quantized.onnx"
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", INT8)
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", ONNX_INT8)
 """What the page needs of a model's folder, in the layout that transformers.js reads."""
 
 CLASSES, NUMBER, TOKENS, MASK, SPAN = "classes", "number", "tokens", "mask", "span"
@@ -24,6 +23,8 @@ _HEADS = {
     "ForMaskedLM": MASK,
     "ForQuestionAnswering": SPAN,
 }
+_TWO_CLASSES = {"0": "LABEL_0", "1": "LABEL_1"}
+"""What transformers leaves out of a config: two classes without names."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def exported_model(folder: Path, name: str) -> ExportedModel:
                 "--quantize int8"
             )
     config = _config(folder)
-    sha256 = sha256_of_file(folder / INT8)
+    sha256 = sha256_of_file(folder / ONNX_INT8)
     _require_same_weights(folder, sha256)
     architecture = str((config.get("architectures") or ["no class"])[0])
     head = _head(folder, architecture, config)
@@ -86,7 +87,7 @@ def exported_model(folder: Path, name: str) -> ExportedModel:
         architecture=architecture,
         labels=labels,
         task=task if isinstance(task, str) else None,
-        bytes=(folder / INT8).stat().st_size,
+        bytes=(folder / ONNX_INT8).stat().st_size,
         sha256=sha256,
         licence=inherited(folder).licence,
     )
@@ -112,7 +113,7 @@ def _require_same_weights(folder: Path, sha256: str) -> None:
     of = origin.get("sha256") if isinstance(origin, Mapping) else None
     if of and weights.is_file() and of != sha256_of_file(weights):
         raise UserError(
-            f"{folder}: {INT8} was exported from other weights than {WEIGHTS} has now: "
+            f"{folder}: {ONNX_INT8} was exported from other weights than {WEIGHTS} has now: "
             f"python -m distil_trainer export {folder} --quantize int8"
         )
 
@@ -128,13 +129,14 @@ def _head(folder: Path, architecture: str, config: Mapping[str, Any]) -> str:
     problem = config.get("problem_type")
     if head == CLASSES and problem == "multi_label_classification":
         raise UserError(f"{folder}: several labels at once: a page shows one class a text")
-    if head == CLASSES and (problem == "regression" or len(config.get("id2label") or "12") == 1):
+    classes = config.get("id2label") or _TWO_CLASSES
+    if head == CLASSES and (problem == "regression" or len(classes) == 1):
         return NUMBER
     return head
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    found = config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+    found = config.get("id2label") or _TWO_CLASSES
     try:
         names = {int(number): str(name) for number, name in found.items()}
         return tuple(names[number] for number in range(len(names)))
