@@ -10,6 +10,7 @@ import sys
 import browsers
 import pytest
 import tiny
+import torch
 import transformers
 from places import ROOT
 
@@ -33,6 +34,8 @@ EXPECTED = {
     "/model/tokenizer_config.json",
     "/model/onnx/model_quantized.onnx",
 }
+SURE = 0.8
+"""The probability above which int8 and torch have to agree."""
 IN_NODE = """
 import { readFileSync } from "node:fs";
 import { env, pipeline } from "@huggingface/transformers";
@@ -81,13 +84,31 @@ def exported(tmp_path_factory):
 
     def make(name, lines, **config):
         world = tmp_path_factory.mktemp(name)
-        model = tiny.shaken(tiny.bert(model_class=getattr(transformers, name), **config))
-        tiny.folder(world / "model", model, tiny.wordpiece())
+        model = tiny.bert(model_class=getattr(transformers, name), **config)
+        tokenizer = tiny.wordpiece()
+        batch = batch_to_learn(name, lines, tokenizer)
+        tiny.folder(world / "model", tiny.taught(model, batch), tokenizer)
         ours("distil_trainer", "export", world / "model", "--quantize", "int8")
         (world / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
         return world
 
     return make
+
+
+def batch_to_learn(name, lines, tokenizer):
+    """Return texts with answers that differ from text to text."""
+    texts = [list(column) for column in zip(*(line.values() for line in lines), strict=True)]
+    batch = tokenizer(*texts, padding=True, return_tensors="pt")
+    ids, rows = batch["input_ids"], torch.arange(len(lines))
+    if name == "BertForSequenceClassification":
+        return {**batch, "labels": rows % 2}
+    if name == "BertForTokenClassification":
+        return {**batch, "labels": (ids % 3).masked_fill(batch["attention_mask"] == 0, -100)}
+    if name == "BertForMaskedLM":
+        hidden = ids == tokenizer.mask_token_id
+        return {**batch, "labels": torch.where(hidden, ids[:, 1:2], -100)}
+    first = (batch["token_type_ids"] == 1).int().argmax(dim=1) + rows % 5
+    return {**batch, "start_positions": first, "end_positions": first + rows % 3}
 
 
 def answers_in_chromium(world, opened=browsers.page_after_its_scripts):
@@ -120,12 +141,12 @@ def answers_in_chromium(world, opened=browsers.page_after_its_scripts):
 HEADS = {
     "BertForSequenceClassification": ([{"text": text} for text in SENTENCES], {}),
     "BertForMaskedLM": (
-        [{"text": f"{text} [MASK] {text}"} for text in SENTENCES[:5]],
+        [{"text": f"{text} [MASK] {text}"} for text in SENTENCES],
         {},
     ),
-    "BertForTokenClassification": ([{"text": text} for text in SENTENCES[:5]], {"num_labels": 3}),
+    "BertForTokenClassification": ([{"text": text} for text in SENTENCES], {"num_labels": 3}),
     "BertForQuestionAnswering": (
-        [{"question": text, "context": tiny.LINES[0]} for text in SENTENCES[:5]],
+        [{"question": text, "context": tiny.LINES[0]} for text in SENTENCES],
         {},
     ),
 }
@@ -135,8 +156,7 @@ HEADS = {
 def test_chromium_answers_as_torch_does(registry, exported, name):
     """Prevents a page that stays empty, asks another machine for something, or answers otherwise.
 
-    Only a classifier's answers must all be the same: what an untrained model says about a token is
-    often a tie, which int8 may decide otherwise. There it is the probabilities that are compared.
+    Answers of which torch is sure must be the same: int8 may break a tie otherwise.
     """
     if browsers.CHROMIUM is None:
         pytest.skip("Chromium is not installed")
@@ -145,12 +165,19 @@ def test_chromium_answers_as_torch_does(registry, exported, name):
     shown, asked = answers_in_chromium(world)
     assert shown.body.get("data-done") == "yes", shown.texts
     assert int(shown.body["data-count"]) == len(shown.rows) == len(lines)
-    if name == "BertForSequenceClassification":
-        assert shown.body["data-same"] == "20"
     text = (world / "page" / "index.html").read_text()
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    equal, sure = 0, []
     for row, example in zip(shown.rows, data["examples"], strict=True):
-        assert float(row["data-probability"]) == pytest.approx(example["probability"], abs=0.05)
+        equal += json.loads(row["data-key"]) == example["key"]
+        if example["probability"] > SURE:
+            sure.append(example["key"])
+            assert json.loads(row["data-key"]) == example["key"]
+            found = float(row["data-probability"])
+            assert found == pytest.approx(example["probability"], abs=0.2)
+    assert shown.body["data-same"] == str(equal)
+    assert len(sure) >= len(lines) / 2
+    assert len(set(map(tuple, sure))) > 1
     assert {words[1] for words in asked} == EXPECTED
     assert {words[3] for words in asked} == {"200"}
 
@@ -170,7 +197,7 @@ def test_node_answers_as_torch_does(registry, exported, tmp_path):
     """Prevents files that only our own page can read: Node's runtime is another."""
     if NODE is None:
         pytest.skip("Node.js is not installed")
-    world = exported("BertForSequenceClassification", [{"text": "the river"}])
+    world = exported("BertForSequenceClassification", [{"text": text} for text in SENTENCES])
     installed = subprocess.run(
         [NPM, "install", "--ignore-scripts", "--no-save", LIBRARIES[0].spec],
         cwd=tmp_path,
@@ -194,6 +221,13 @@ def test_node_answers_as_torch_does(registry, exported, tmp_path):
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     classify = transformers.pipeline("text-classification", model=str(world / "model"))
-    for ours_, theirs in zip(found, classify(SENTENCES), strict=True):
-        assert ours_["label"] == theirs["label"]
-        assert ours_["score"] == pytest.approx(theirs["score"], abs=0.02)
+    sure = [
+        (answer, expected)
+        for answer, expected in zip(found, classify(SENTENCES), strict=True)
+        if expected["score"] > SURE
+    ]
+    assert len(sure) >= len(SENTENCES) / 2
+    assert len({expected["label"] for _, expected in sure}) == 2
+    for answer, expected in sure:
+        assert answer["label"] == expected["label"]
+        assert answer["score"] == pytest.approx(expected["score"], rel=0.1)
