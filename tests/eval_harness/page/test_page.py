@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import torch
 import transformers
 
 from angels_share.cli import run_command
@@ -141,6 +142,60 @@ def test_every_head_has_answers(npm, tmp_path, name, config, head):
     for example in data["examples"]:
         assert example["key"]
         assert (example["probability"] is None) == (head == "number")
+
+
+def answers_of_pipelines(model, head, texts):
+    """Yield the key and the probability of each text's answer, by the library's own pipelines."""
+    if head == "tokens":
+        tag = transformers.pipeline("token-classification", model=str(model), ignore_labels=[])
+        for (text,) in texts:
+            found = tag(text)
+            yield [int(each["entity"][-1]) for each in found], min(each["score"] for each in found)
+    elif head == "mask":
+        fill = transformers.pipeline("fill-mask", model=str(model), top_k=1)
+        for (text,) in texts:
+            (found,) = fill(text)
+            yield [found["token"]], found["score"]
+    else:  # no pipeline answers questions any more
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        loaded = transformers.AutoModelForQuestionAnswering.from_pretrained(model)
+        for question, context in texts:
+            batch = tokenizer(question, context, return_tensors="pt")
+            with torch.no_grad():
+                output = loaded(**batch)
+            pairs = output.start_logits[0].softmax(0).outer(output.end_logits[0].softmax(0))
+            inside = batch["token_type_ids"][0] * (batch["input_ids"][0] != tokenizer.sep_token_id)
+            pairs = (pairs * inside.outer(inside)).triu().tril(torch_part.LONGEST_ANSWER - 1)
+            yield [*divmod(int(pairs.argmax()), len(pairs))], float(pairs.max())
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("BertForTokenClassification", "tokens"),
+        ("BertForMaskedLM", "mask"),
+        ("BertForQuestionAnswering", "span"),
+    ],
+)
+def test_answers_are_those_of_the_library(npm, tmp_path, name, head):
+    """Prevents the unlikeliest answer, one in the question, or another's probability."""
+    lines = [
+        {"question": "the river and the barrels", "context": line[:50]}
+        if head == "span"
+        else {"text": line.replace("the", "[MASK]", 1) if head == "mask" else line}
+        for line in tiny.LINES[:5]
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = {"num_labels": 3} if head == "tokens" else {}
+    model = folder_of(tmp_path / "model", name, **settings)
+    words = ["--output_dir", tmp_path / "out", "--examples", tmp_path / "rows.jsonl"]
+    assert page(model, *words) == 0
+    found = data_in(tmp_path / "out")["examples"]
+    expected = [*answers_of_pipelines(model, head, [each["texts"] for each in found])]
+    assert [each["key"] for each in found] == [key for key, _ in expected]
+    for each, (_, probability) in zip(found, expected, strict=True):
+        assert each["probability"] == pytest.approx(probability, rel=1e-4)
+    assert len(found) == len(lines)
 
 
 def test_rows_of_a_file_and_their_answers(npm, tmp_path):
