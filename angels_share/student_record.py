@@ -11,7 +11,9 @@ from angels_share.model_files import WEIGHTS
 
 RECORD = "distil.json"
 LINEAGE = "lineage"
-"""The record's list of steps after training, in their order: what was made from what."""
+"""The record's list of steps after pre-training, in their order: what was made from what."""
+FINE_TUNED, PRUNED, EXPORTED = "fine-tune", "prune", "export"
+"""What a step did."""
 
 
 def is_complete(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from angels_share.card.metadata import base_models_of
 from angels_share.card.scores import results, speed
 from angels_share.card.text import duration, inline, link, number, plain, size, table
 from angels_share.card.usage import usage_of
+from angels_share.student_record import FINE_TUNED, PRUNED
 
 _TERMS = {
     "alpha_ce": "`L_ce`: the teacher's soft targets",
@@ -137,16 +138,21 @@ def _training(facts: CardFacts) -> list[str]:
 
 def _lineage(steps: Sequence[CardStep]) -> list[str]:
     """Return what was made from what, and how far a file is from the model."""
-    if not steps:
+    if all(step.what == FINE_TUNED for step in steps):  # said under "How it was fine-tuned"
         return []
-    return ["", "## What was made smaller", "", *map(_step, steps)]
+    return ["", "## What was made from what", "", *map(_step, steps)]
 
 
 def _step(step: CardStep) -> str:
     origin = inline(step.made_from or "not recorded")
     if step.from_sha256:
         origin += f" (weights {step.from_sha256[:12]})"
-    if step.what == "prune":
+    if step.what == FINE_TUNED:
+        on = f" on {step.task}" if step.task else ""
+        said = f"{origin}, fine-tuned{on}"
+        if step.score is not None:
+            said += f", where it reaches {100 * step.score:.1f}"
+    elif step.what == PRUNED:
         left = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in step.sizes.items())
         by = f", by {' and '.join(step.scores)}" if step.scores else ""
         on = f" on {inline(step.data)}" if step.data else ""

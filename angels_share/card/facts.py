@@ -116,10 +116,10 @@ class CardPretraining:
 
 @dataclass(frozen=True)
 class CardStep:
-    """A step that made a model smaller after its training.
+    """A step that made a model from another after its pre-training.
 
     Attributes:
-        what: "prune" or "export".
+        what: what was done.
         file: the file that it made, below the model's folder.
         made_from: the name of what it was made from.
         sha256: the hash of its file.
@@ -127,10 +127,12 @@ class CardStep:
         bytes: the file's size.
         sizes: what a cut left, by name; empty for an export.
         scores: by which scores was cut.
-        difference: the largest difference of an exported file's logits from the model's.
+        difference: the largest difference of its logits from those of what it was made from.
         agreement: the share of answers that it shares with the model.
         rows: on how many rows both were compared.
         data: what these rows were.
+        task: what it was fine-tuned for.
+        score: what it reached there, on the scale of the task's measure.
     """
 
     what: str
@@ -145,6 +147,8 @@ class CardStep:
     agreement: float | None = None
     rows: int | None = None
     data: str | None = None
+    task: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from angels_share.student_record import LINEAGE, RECORD
 
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 _WORD = re.compile(r"\w{1,60}")
+_NAME = re.compile(r"[\w-]{1,60}")  # "fine-tune", "stsb"
 _STAGE = re.compile(r"[\w ]{1,60}")  # "training from step 2000 on"
 _FILE = re.compile(r"(onnx/)?[\w.-]{1,80}")
 _SETTING = re.compile(r"[\w.+=, -]{1,100}")
@@ -160,7 +161,7 @@ def _step(step: Mapping[str, Any]) -> CardStep:
     sizes = _numbers(_mapping(_mapping(settings.get("sizes")).get("to")))
     measured = _numbers(found)
     return CardStep(
-        what=_matching(step.get("what"), _WORD) or "not recorded",
+        what=_matching(step.get("what"), _NAME) or "not recorded",
         file=_matching(step.get("file"), _FILE) or "not recorded",
         made_from=name_of(origin.get("name") or "") or None,
         sha256=_matching(step.get("sha256"), _HASH),
@@ -172,6 +173,8 @@ def _step(step: Mapping[str, Any]) -> CardStep:
         agreement=measured.get("share_of_equal_answers"),
         rows=_count(found, "rows"),
         data=name_of(found.get("data") or settings.get("data") or "") or None,
+        task=_matching(settings.get("task"), _NAME),
+        score=_numbers(step).get("score"),
     )
 
 

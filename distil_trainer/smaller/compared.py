@@ -1,12 +1,13 @@
-"""An exported file beside the model that it was made from, on real rows or on seeded ones."""
+"""What was made from a model beside that model, on real rows or on seeded ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
@@ -84,6 +85,32 @@ def compare(
         for name in exported.outputs:
             logits = output[name][0].numpy()
             comparison.add(logits, theirs[name][0])
+    return comparison
+
+
+def compare_cut(
+    model: PreTrainedModel, cut: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], data: str
+) -> Comparison:
+    """Return how far the outputs of what is left of a model are from the model's.
+
+    Args:
+        model: the model.
+        cut: what is left of it.
+        batches: rows with an `attention_mask`; labels are left out.
+        data: what the rows are, for the record.
+    """
+    comparison = Comparison(data, sum(len(batch["input_ids"]) for batch in batches))
+    names = inputs_of(model)
+    for batch in batches:
+        inputs: dict[str, Any] = dict(chosen(batch, names))
+        with torch.inference_mode():
+            outputs = [each.eval()(**inputs) for each in (model, cut)]
+        for name in (name for name in outputs[0] if name.endswith("logits")):
+            of_tokens = name != "logits" or outputs[0][name].ndim == 3
+            for row, attended in enumerate(batch["attention_mask"].bool()):
+                kept = attended if of_tokens else ...
+                ours, theirs = (output[name][row][kept].numpy() for output in outputs)
+                comparison.add(ours, theirs)
     return comparison
 
 

@@ -18,7 +18,7 @@ from angels_share.imports import require_extra
 from angels_share.inputs import longest_of
 from angels_share.model_files import BESIDE_WEIGHTS, WEIGHTS
 from angels_share.provenance import versions_of
-from angels_share.student_record import RECORD, add_step
+from angels_share.student_record import EXPORTED, RECORD, add_step
 from angels_share.tokenizing import load_tokenizer
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.smaller.compared import Comparison, compare, seeded_rows
@@ -145,7 +145,7 @@ def _step(
     if name == INT8:
         settings["rounding"] = "int8, a scale per column, 7 bits of range, dynamic activations"
     return {
-        "what": "export",
+        "what": EXPORTED,
         "file": name,
         "from": {"name": Path(request.model).name, "sha256": of},
         "sha256": file.sha256,

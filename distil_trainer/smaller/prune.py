@@ -18,7 +18,7 @@ from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.inputs import longest_of
 from angels_share.model_files import WEIGHTS
-from angels_share.student_record import add_step, steps_of_weights
+from angels_share.student_record import PRUNED, add_step, steps_of_weights
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import quiet_transformers
 from distil_trainer.models.families import family_of
@@ -26,6 +26,7 @@ from distil_trainer.models.importance import Importance, measure_importance
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.models.pruning import Sizes, check_sizes, prune
 from distil_trainer.objectives.losses import IGNORED
+from distil_trainer.smaller.compared import Comparison, compare_cut
 from distil_trainer.smaller.rows import Rows, read_rows, require_padding
 from distil_trainer.smaller.scores import scorer
 
@@ -111,7 +112,10 @@ def prune_model(request: Request) -> str:
         "rows": sum(len(batch["input_ids"]) for batch in batches) or None,
         "sizes": {"from": old._asdict(), "to": steps[-1]._asdict()},
     }
-    _record(request, source, cuts, time.perf_counter() - began)
+    compared = None
+    if request.data is not None:
+        compared = compare_cut(original, model, batches, request.data.name)
+    _record(request, source, cuts, compared, time.perf_counter() - began)
     before, after = (each.num_parameters() / 1e6 for each in (original, model))
     return f"{request.folder}: {after:.1f} of {before:.1f} M parameters, {_described(steps[-1])}"
 
@@ -309,10 +313,16 @@ def _random(model: PreTrainedModel, generator: torch.Generator) -> Importance:
     )
 
 
-def _record(request: Request, source: Path, cuts: Mapping[str, Any], seconds: float) -> None:
+def _record(
+    request: Request,
+    source: Path,
+    cuts: Mapping[str, Any],
+    compared: Comparison | None,
+    seconds: float,
+) -> None:
     weights = source / WEIGHTS
     step = {
-        "what": "prune",
+        "what": PRUNED,
         "file": WEIGHTS,
         "from": {
             "name": Path(request.model).name,
@@ -327,6 +337,7 @@ def _record(request: Request, source: Path, cuts: Mapping[str, Any], seconds: fl
             "iterations": request.iterations,
             "seed": request.seed,
         },
+        "compared": compared and compared.record(),
         "seconds": round(seconds, 1),
     }
     for earlier in steps_of_weights(source):

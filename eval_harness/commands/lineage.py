@@ -11,7 +11,7 @@ from angels_share.errors import UserError
 from angels_share.files import sha256_of_file
 from angels_share.flags import Flag, Options
 from angels_share.model_files import WEIGHTS, weights_in
-from angels_share.student_record import LINEAGE, read_record
+from angels_share.student_record import FINE_TUNED, LINEAGE, PRUNED, read_record
 from eval_harness.results.lineages import Generation, Line, Lines, write_line
 from eval_harness.results.speed import find_speeds
 from eval_harness.results.store import find
@@ -109,7 +109,10 @@ def _words(step: dict[str, Any]) -> str:
     if not step:
         return ""
     settings = step.get("settings") or {}
-    if step["what"] == "prune":
+    if step["what"] == FINE_TUNED:
+        taught = " by its teacher" if settings.get("method") else ""
+        return f"fine-tuned on {settings.get('task', 'a task not recorded')}{taught}"
+    if step["what"] == PRUNED:
         return f"cut by {' and '.join(map(str, settings.get('scores', [])))}"
     return f"ONNX, {settings.get('precision', 'precision not recorded')}"
 

@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,17 @@ from transformers import (
 )
 
 from angels_share.errors import RunFailed, UserError, one_line
-from angels_share.files import is_path_error, reason_of_failed_write, replace_folder
+from angels_share.files import (
+    is_path_error,
+    reason_of_failed_write,
+    replace_folder,
+    sha256_of_file,
+)
 from angels_share.imports import resolve
 from angels_share.inputs import positions_of
-from angels_share.model_files import CARD
+from angels_share.model_files import CARD, WEIGHTS
 from angels_share.sealed_folder import seal
+from angels_share.student_record import add_step
 from angels_share.untrusted import quiet_transformers, refuse_code
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.runs.models import folder_of
@@ -282,13 +288,19 @@ def _new_modules(
             yield name
 
 
-def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def save_weights(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    steps: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Save a fine-tuned model as a sealed folder: complete or not at all.
 
     Args:
         folder: the folder to write; an existing one is replaced, but for its card.
         model: the model.
         tokenizer: its tokenizer.
+        steps: how the model was made, the last step without what can be read from its weights.
 
     Raises:
         UserError: the folder can't be written to.
@@ -304,6 +316,8 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         seal(temporary)
+        for number, step in enumerate(steps, 1):  # not sealed: an export adds to them
+            add_step(temporary, _completed(step, temporary) if number == len(steps) else step)
         if (card := folder / CARD).is_file():  # not sealed: people write into it
             shutil.copyfile(card, temporary / CARD)
         replace_folder(temporary, folder, folder.with_name(f".{folder.name}.replaced.tmp"))
@@ -313,3 +327,12 @@ def save_weights(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
         raise failure(f"{folder}: the weights could not be saved: {reason}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _completed(step: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a step with the file that it made: one, or none that could be named."""
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        return {**step, "file": f"{WEIGHTS}.index.json"}
+    made = {"file": WEIGHTS, "sha256": sha256_of_file(weights), "bytes": weights.stat().st_size}
+    return {**step, **made}

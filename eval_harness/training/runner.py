@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from angels_share.errors import RunFailed
 from angels_share.imports import resolve
 from angels_share.sealed_folder import require_unchanged
+from angels_share.student_record import FINE_TUNED, steps_of_weights
 from angels_share.tokenizing import load_tokenizer
 from eval_harness.data.splits import TaskData, load_task
 from eval_harness.data.token_rows import TokenRows
@@ -54,6 +55,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         UserError: the model or the data can't be used.
     """
     stopwatch = _Stopwatch()
+    earlier = steps_of_weights(Path(run.model.home)) if run.save_weights_to else []
     # The global random generators and the caches below are one run's: two at once in threads would
     # give other numbers under the same keys.
     with _one_run, stopwatch.stage("total"):
@@ -72,8 +74,6 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
             trackers.log(
                 evaluation.scores[evaluated_split], int(history[-1]["step"]) if history else 0
             )
-        if run.save_weights_to:
-            save_weights(Path(run.save_weights_to), model, prepared.tokenizer)
     result = TaskResult(
         model=run.model,
         task=run.task.name,
@@ -94,7 +94,29 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         history=history,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if run.save_weights_to:
+        steps = [*earlier, _step(run, result)]
+        save_weights(Path(run.save_weights_to), model, prepared.tokenizer, steps)
     return result, evaluation.predictions
+
+
+def _step(run: Run, result: TaskResult) -> dict[str, Any]:
+    """Return how a run made its model, for the record of what was made from what."""
+    model, values = run.model, run.settings.task["values"]
+    return {
+        "what": FINE_TUNED,
+        "from": {"name": model.name, "sha256": model.weights, "revision": model.revision},
+        "settings": {
+            "task": run.task.name,
+            "seed": run.seed,
+            "limit": run.settings.row["limit"],
+            "method": run.method and {"name": run.method.name, **run.method.options},
+            "num_train_epochs": values["num_train_epochs"],
+            "learning_rate": values["learning_rate"],
+        },
+        "score": result.score,
+        "seconds": result.times["total"],
+    }
 
 
 class _Stopwatch:

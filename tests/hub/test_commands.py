@@ -137,9 +137,11 @@ def test_fine_tuned_models_are_pushed_one_for_each_task(writer, tmp_path, capsys
     for task in ("rte", "cola"):
         files = writer.files(f"me/mine-{task}")
         assert {name for name in files if "/" not in name} == {
-            ".gitattributes", "README.md", "config.json", "model.safetensors", "tokenizer.json",
-            "tokenizer_config.json",
+            ".gitattributes", "README.md", "config.json", "distil.json", "model.safetensors",
+            "tokenizer.json", "tokenizer_config.json",
         }  # fmt: skip
+        (step,) = json.loads(files["distil.json"])["lineage"]
+        assert step["settings"]["task"] == task
         (kept,) = (tmp_path / "results" / "models").glob(f"*/{task}/*/seed-*")
         assert files["model.safetensors"] == (kept / "model.safetensors").read_bytes()
         assert f"pushed: {writer.endpoint}/me/mine-{task}/commit/" in said

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from angels_share.cli import run_command
+from angels_share.student_record import add_step
 from distil_trainer.commands import prune as command
 from distil_trainer.models.families import family_of
 from distil_trainer.models.importance import measure_importance
@@ -40,6 +41,27 @@ def saved(world, out="out", kind=transformers.AutoModelForSequenceClassification
     return kind.from_pretrained(world / out)
 
 
+def kept_answers(world):
+    """How the answers of what is left compare with the model's, one text at a time."""
+    texts = (world / "rows.csv").read_text().splitlines()[1:]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(world / "model")
+    models = [saved(world, name).eval() for name in ("model", "out")]
+    equal, largest = 0, 0.0
+    for text in texts:
+        batch = tokenizer(text.rpartition(",")[0], return_tensors="pt")
+        with torch.no_grad():
+            ours, theirs = (model(**batch).logits[0] for model in models)
+        equal += int(ours.argmax() == theirs.argmax())
+        largest = max(largest, float((ours - theirs).abs().max()))
+    return {
+        "data": "rows.csv",
+        "rows": len(texts),
+        "largest_difference": pytest.approx(largest, abs=1e-5),
+        "answers": len(texts),
+        "share_of_equal_answers": round(equal / len(texts), 4),
+    }
+
+
 @pytest.mark.parametrize(
     "score", [["labels"], ["output"], ["fisher"], ["random"], ["fisher", "kl"]], ids="-".join
 )
@@ -55,6 +77,10 @@ def test_every_score_cuts_to_the_sizes_asked_for(world, score, capsys):
     assert step["settings"]["scores"] == score
     assert step["settings"]["data"] == data
     assert len(step["from"]["sha256"]) == len(step["sha256"]) == 64
+    if data:
+        assert step["compared"] == kept_answers(world)
+    else:
+        assert step["compared"] is None
     assert transformers.AutoTokenizer.from_pretrained(world / "out")("a")["input_ids"]
 
 
@@ -145,6 +171,11 @@ def test_models_with_other_heads(world, kind, score, capsys):
     assert status == 0
     pruned = saved(world, kind=type(model))
     assert Sizes.of(pruned).ffn == Sizes.of(model).ffn // 2
+    (step,) = json.loads((world / "out" / "distil.json").read_text())["lineage"]
+    texts = [row.rpartition(",")[0] for row in numbers[1:]]
+    tokens = sum(map(len, tiny.tokenizer_for(name)(texts)["input_ids"]))
+    answers = {"regression": len(texts), "questions": 2 * len(texts)}.get(kind, tokens)
+    assert step["compared"]["answers"] == answers  # none of padding
     if kind == "grouped":
         assert Sizes.of(pruned)[1:3] == (2, 1)
 
@@ -245,9 +276,14 @@ def test_the_card_and_the_harness_know_a_cut_model(world):
     facts = facts_of(world / "out", "me/smaller")
     assert facts.pretraining is None
     text = "\n".join(sections(facts, None))
-    assert "## What was made smaller" in text
+    assert "## What was made from what" in text
     assert "cut from model (weights " in text
     assert "to ffn 32, heads 2, key value heads 2, width 32, by fisher on rows.csv" in text
+    assert "of the model's answers on 24 rows of rows.csv" in text
+    tuned = {"what": "fine-tune", "file": "model.safetensors", "score": 0.7125}
+    add_step(world / "out", {**tuned, "settings": {"task": "sst2"}, "from": {"name": "out"}})
+    text = "\n".join(sections(facts_of(world / "out", "me/smaller"), None))
+    assert "out, fine-tuned on sst2, where it reaches 71.2" in text
 
 
 def test_kl_begins_when_something_is_cut(world, monkeypatch):

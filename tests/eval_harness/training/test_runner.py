@@ -1,4 +1,5 @@
 import copy
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,9 @@ import transformers
 import worlds
 
 from angels_share.errors import RunFailed, UserError
+from angels_share.files import sha256_of_file
+from angels_share.sealed_folder import require_unchanged
+from angels_share.student_record import add_step, read_record
 from eval_harness.runs.models import identify
 from eval_harness.runs.run import Method
 from eval_harness.tasks.lookup import task_named
@@ -134,6 +138,30 @@ def test_kept_weights_are_those_that_were_scored(world, tmp_path, monkeypatch):
     kept = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept")
     np.testing.assert_allclose(logits_of(kept, encoded, 0), predictions.logits, atol=1e-5)
     assert kept.config.finetuning_task == "rte"
+
+
+def test_saved_weights_say_what_they_were_made_of(world, tmp_path):
+    """Prevents a model of which nobody knows what it was before, and a seal that an export breaks.
+
+    It is tuned from a cut model: that cut is in its record too.
+    """
+    start, kept = tmp_path / "cut", tmp_path / "kept"
+    shutil.copytree(world / "bert", start)
+    cut = {"what": "prune", "file": "model.safetensors", "sha256": "0" * 64}
+    add_step(start, cut)
+    add_step(start, {**cut, "what": "export", "file": "onnx/model.onnx"})
+    run = worlds.run_on(world / "glue", start, seed=3, save_weights_to=str(kept))
+    result, _ = ran(run)
+    before, step = read_record(kept)["lineage"]
+    assert before == cut  # not the export: that file holds other weights
+    assert step["what"] == "fine-tune"
+    assert step["from"]["sha256"] == sha256_of_file(start / "model.safetensors")
+    assert step["sha256"] == sha256_of_file(kept / "model.safetensors")
+    assert step["score"] == result.score
+    assert step["settings"] | {"task": "rte", "seed": 3} == step["settings"]
+    assert str(tmp_path) not in json.dumps(step)
+    add_step(kept, {"what": "export", "file": "onnx/model.onnx"})
+    require_unchanged(kept)
 
 
 def test_bf16_is_an_autocast_that_leaves_no_trace(world):
