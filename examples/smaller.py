@@ -43,9 +43,9 @@ def run(options: Options) -> int:
 
 def _require_same(options: Options, record: Path) -> None:
     """Refuse other flags than those that a folder was begun with: what is there would stay."""
-    asked = {name: value for name, value in options.values.items() if name != "out"}
+    asked = _asked(options)
     if not record.exists():
-        write_json(record, asked)
+        return
     begun = json.loads(record.read_text(encoding="utf-8"))
     for name in asked:
         if begun.get(name) != asked[name]:
@@ -55,6 +55,10 @@ def _require_same(options: Options, record: Path) -> None:
             )
 
 
+def _asked(options: Options) -> dict[str, Any]:
+    return {name: value for name, value in options.values.items() if name != "out"}
+
+
 def _go(options: Options, out: Path) -> int:
     task = task_named(options.task)
     if task.kind.name != "texts":
@@ -62,6 +66,7 @@ def _go(options: Options, out: Path) -> int:
     data_dir = Path(options.data_dir).expanduser() if options.data_dir else None
     rows = load_task(task, data_dir, limit=options.limit)
     assert rows.train is not None
+    write_json(out / RECORD, _asked(options))  # now that they can be used
     train, dev = (out / f"{name}.jsonl" for name in ("train", "dev"))
     columns = list(task.columns)
     for path, split in ((train, rows.train), (dev, rows.evaluation[0])):

@@ -204,6 +204,20 @@ def test_batches_order_and_padding_change_nothing(kind, monkeypatch):
     assert little == pytest.approx(alone, rel=1e-6)
 
 
+def test_bf16_is_an_autocast_whose_sums_are_wide():
+    """Prevents bf16 from being ignored, and terms that are added up in it."""
+    tokenizer, model = tiny.byte_bpe(), tiny.shaken(tiny.gpt2(layers=2))
+    windows = causal(tokenizer, 16, 5)
+    plain, tokens = score_documents(model, windows, len(TEXTS), pad_id=0)
+    half, same = score_documents(model, windows, len(TEXTS), pad_id=0, bf16=True)
+    assert (half != plain).all()
+    assert half == pytest.approx(plain, rel=5e-3)
+    assert tokens.tolist() == same.tolist()
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    again, _ = score_documents(model, windows, len(TEXTS), pad_id=0)
+    assert (again == plain).all()
+
+
 def test_logits_are_of_scored_tokens_alone(monkeypatch):
     """Prevents logits of a whole batch, which would be gigabytes for a large vocabulary."""
     monkeypatch.setattr(language_modelling, "_MOST_LOGITS", 400 * 20)
