@@ -75,8 +75,10 @@ bench: $(READY)  ## measure speed and memory against plain implementations, abou
 	$(RUN) -m benchmarks.trainer_overhead
 	$(RUN) -m benchmarks.corpus_prep
 	$(RUN) -m benchmarks.tables_speed
+	$(RUN) -m benchmarks.growth
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.fine_tune
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.sweep_rate
+	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.short_runs
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_speed
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_training
 

@@ -6,6 +6,7 @@ The student has every other layer of the teacher. The teacher's answer head is u
 does not change any time. Each variant is trained for one epoch by the harness, in turns:
 
     padded      plain, every window padded to 384 tokens, random batches
+    longest     plain, padded to the longest window of a batch, random batches
     plain       plain, windows as long as they are, batches of similar lengths
     uncached    (D), a forward pass of the teacher at every step
     computed    (D), the teacher's outputs computed and cached first
@@ -102,6 +103,7 @@ def make_runs(
     # In this order: the last two find the cache that the one before them wrote or opened.
     return {
         "padded": run(given=padded),
+        "longest": run(given={"train_sampling_strategy": "random"}),
         "plain": run(),
         "uncached": run(uncached),
         "computed": run(cached),

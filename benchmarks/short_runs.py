@@ -1,0 +1,107 @@
+"""A sweep of short runs against a script that is started for each of them.
+
+    DISTIL_DATA=folder python -m benchmarks.short_runs
+    DISTIL_DATA=folder python -m benchmarks.short_runs --script transformers/.../run_glue.py
+
+Ten seeds of tiny-bert on the first 320 examples of MRPC, one epoch: `run_glue.py --seeds ...` with
+as many threads in all, and the same seeds one process each of a script that uses the stock Trainer,
+`benchmarks/plain_glue.py` or transformers' own, padding to a batch's longest text. Data, start,
+evaluation and result files are included.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import machine
+from eval_harness.data.splits import load_task
+from eval_harness.tasks.lookup import task_named
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--script", help="run_glue.py of transformers [benchmarks/plain_glue.py]")
+    parser.add_argument("--model", help="model folder [tiny-bert of DISTIL_DATA]")
+    parser.add_argument("--runs", type=int, default=10, help="seeds [10]")
+    parser.add_argument("--limit", type=int, default=320, help="examples of each split [320]")
+    parser.add_argument("--turns", type=int, default=3, help="of both [3]")
+    options = parser.parse_args()
+    root = Path(os.environ.get("DISTIL_DATA") or sys.exit("set DISTIL_DATA to real data"))
+    model = options.model or str(root / "models" / "tiny-bert")
+    script = [options.script or str(ROOT / "benchmarks" / "plain_glue.py")]
+    print(f"{machine.describe('cpu')}; {options.runs} runs of {Path(model).name}, {script[0]}")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = write_files(Path(scratch), root / "data" / "hub", options.limit)
+        times: dict[str, list[float]] = {"a process each": [], "run_glue.py --seeds": []}
+        for turn in range(options.turns):
+            seeds = [str(100 * turn + number) for number in range(1, options.runs + 1)]
+            out = Path(scratch) / f"turn-{turn}"
+            each = [alone(script, model, files, seed, out / seed) for seed in seeds]
+            times["a process each"].append(seconds(each))
+            ours = together(model, seeds, root, options.limit, out / "results")
+            times["run_glue.py --seeds"].append(seconds([ours]))
+    ours = statistics.median(times["run_glue.py --seeds"])
+    for name, found in times.items():
+        median = statistics.median(found)
+        spread = f"{min(found):.1f} to {max(found):.1f}"
+        print(f"{name:20} {median:7.1f} s ({spread}), {median / ours:.2f} of ours")
+
+
+def write_files(folder: Path, data_dir: Path, limit: int) -> dict[str, str]:
+    """Write the limited splits as csv, the way that a script without our readers takes them."""
+    task = task_named("mrpc")
+    data = load_task(task, data_dir, limit=limit)
+    files = {}
+    for name, part in (("train", data.train), ("validation", data.evaluation[0])):
+        files[name] = str(folder / f"{name}.csv")
+        with Path(files[name]).open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out)
+            writer.writerow([*task.columns, "label"])
+            writer.writerows(
+                [*texts, int(label)] for texts, label in zip(part.rows, part.labels, strict=True)
+            )
+    return files
+
+
+def alone(script: list[str], model: str, files: dict[str, str], seed: str, out: Path) -> list[str]:
+    """Return the command of one run as a process of its own."""
+    return [
+        *(sys.executable, *script, "--model_name_or_path", model, "--output_dir", str(out)),
+        *("--train_file", files["train"], "--validation_file", files["validation"]),
+        *("--do_train", "--do_eval", "--max_seq_length", "128", "--pad_to_max_length", "False"),
+        *("--per_device_train_batch_size", "32", "--learning_rate", "1e-4"),
+        *("--num_train_epochs", "1", "--seed", seed),
+    ]
+
+
+def together(model: str, seeds: list[str], root: Path, limit: int, out: Path) -> list[str]:
+    """Return the command of all runs."""
+    return [
+        *(sys.executable, str(ROOT / "run_glue.py"), "--model", model, "--tasks", "mrpc"),
+        *("--seeds", *seeds, "--limit", str(limit), "--num_train_epochs", "1"),
+        *("--learning_rate", "1e-4", "--data_dir", str(root / "data" / "hub" / "glue")),
+        *("--results_dir", str(out)),
+    ]
+
+
+def seconds(commands: list[list[str]]) -> float:
+    """Return the seconds of commands, one after the other."""
+    start = time.perf_counter()
+    for command in commands:
+        subprocess.run(
+            command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
