@@ -1,12 +1,12 @@
 """The record in a student's folder, which both packages read. Imports no torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.files import write_json
+from angels_share.files import sha256_of_file, write_json
 from angels_share.model_files import WEIGHTS
 
 RECORD = "distil.json"
@@ -50,21 +50,34 @@ def _are_steps(found: object) -> bool:
     )
 
 
-def add_step(folder: Path, step: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Add a step to a folder's lineage.
-
-    Args:
-        folder: the model's folder.
-        step: `what` was done, the `file` that it made, and more.
-        replace: drop earlier steps of this kind that made the same file, which is there no more.
-    """
-    record = read_record(folder)
-    same = (step["what"], step["file"]) if replace else None
-    steps = [each for each in record.get(LINEAGE, []) if (each["what"], each["file"]) != same]
-    write_json(folder / RECORD, {**record, LINEAGE: [*steps, dict(step)]})
+def add_step(folder: Path, step: Mapping[str, Any]) -> None:
+    """Add a step to a folder's lineage: `what` was done, the `file` that it made, and more."""
+    write_steps(folder, [*read_record(folder).get(LINEAGE, []), step])
 
 
 def steps_of_weights(folder: Path) -> list[dict[str, Any]]:
-    """Return the steps by which a folder's weights were made, without those of other files."""
-    steps = read_record(folder).get(LINEAGE, [])
-    return [step for step in steps if step.get("file") == WEIGHTS]
+    """Return the steps by which a folder's weights were made, without those of other files.
+
+    There are none where the last of them made other weights than those that are there now.
+    """
+    steps = [step for step in read_record(folder).get(LINEAGE, []) if step["file"] == WEIGHTS]
+    weights = folder / WEIGHTS
+    if not steps or not weights.is_file() or steps[-1].get("sha256") != sha256_of_file(weights):
+        return []
+    return steps
+
+
+def steps_of_files(folder: Path) -> list[dict[str, Any]]:
+    """Return the steps that made a folder's other files, of those that are there and unchanged."""
+    return [
+        step
+        for step in read_record(folder).get(LINEAGE, [])
+        if step["file"] != WEIGHTS
+        and (path := folder / step["file"]).is_file()
+        and step.get("sha256") == sha256_of_file(path)
+    ]
+
+
+def write_steps(folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a folder's lineage; the rest of its record stays."""
+    write_json(folder / RECORD, {**read_record(folder), LINEAGE: [dict(step) for step in steps]})

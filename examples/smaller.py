@@ -15,9 +15,16 @@ from commands import lock_folder
 
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import require_writable_folder, write_atomically, write_json
+from angels_share.files import (
+    require_writable_folder,
+    sha256_of_file,
+    write_atomically,
+    write_json,
+)
 from angels_share.flags import Flag, Options, above_zero
-from angels_share.model_files import ONNX, ONNX_INT8
+from angels_share.hub.locate import locate
+from angels_share.model_files import ONNX, ONNX_INT8, WEIGHTS
+from angels_share.student_record import add_step
 from distil_trainer.commands import export, prune
 from eval_harness.commands import lineage
 from eval_harness.data.splits import load_task
@@ -66,6 +73,9 @@ def _go(options: Options, out: Path) -> int:
     data_dir = Path(options.data_dir).expanduser() if options.data_dir else None
     rows = load_task(task, data_dir, limit=options.limit)
     assert rows.train is not None
+    locate(options.teacher)
+    if options.ffn == options.width == 1:
+        raise UserError("--ffn 1 --width 1: nothing would be cut; set one of them below 1")
     write_json(out / RECORD, _asked(options))  # now that they can be used
     train, dev = (out / f"{name}.jsonl" for name in ("train", "dev"))
     columns = list(task.columns)
@@ -73,11 +83,12 @@ def _go(options: Options, out: Path) -> int:
         lines = [json.dumps(dict(zip(columns, texts, strict=True))) for texts in split.rows]
         write_atomically(path, "\n".join([*lines, ""]))
     count = len(rows.train)
+    seeds = f"{options.num_seeds} seed{'s' if options.num_seeds > 1 else ''}"
     _say(
-        f"{task.title}: 3 fine-tunings of {count:,} examples, {options.seeds} seed"
-        f"{'s' if options.seeds > 1 else ''} of each student and 1 of the teacher, a cut scored on "
-        f"{min(count, options.rows):,} texts, 2 exported files; `run_glue.py --model "
-        f"{options.teacher} --tasks {task.name} --dry_run` says how long a fine-tuning takes"
+        f"{task.title}: 3 fine-tunings of {count:,} examples, {seeds} of each student and 1 of the "
+        f"teacher, a cut scored on {min(count, options.rows):,} texts, 2 exported files; "
+        f"`run_glue.py --model {options.teacher} --tasks {task.name} --dry_run` says how long a "
+        "fine-tuning takes"
     )
     way = _Way(options, out, task.name, data_dir)
     teacher = way.tuned(options.teacher, seeds=1)
@@ -112,7 +123,7 @@ class _Way:
         results = evaluate(
             model,
             self.task,
-            seeds=seeds or self.options.seeds,
+            seeds=seeds or self.options.num_seeds,
             teacher=teacher,
             save_models="best",
             **self.shared,
@@ -131,8 +142,16 @@ class _Way:
             from distil_trainer import load_model, make_student
 
             draft = self.out / ".half"
+            student = make_student(load_model(self.options.teacher))
             with quiet_transformers():
-                make_student(load_model(self.options.teacher)).save_pretrained(draft)
+                student.save_pretrained(draft)
+            step = {
+                "what": "halved",
+                "file": WEIGHTS,
+                "from": {"name": Path(self.options.teacher).name},
+                "sha256": sha256_of_file(draft / WEIGHTS),
+            }
+            add_step(draft, step)
             load_tokenizer(self.options.teacher).save_pretrained(draft)
             replace_folder(draft, folder, self.out / ".half-before")
         return folder
@@ -185,7 +204,7 @@ COMMAND = Command(
         Flag("ffn", "share of feed-forward neurons that the cut keeps", float, 0.5, check=_share),
         Flag("width", "share of the hidden size that it keeps", float, 1.0, check=_share),
         Flag("rows", "texts that it is scored on", int, 512, check=above_zero),
-        Flag("seeds", "seeds of each student", int, 1, check=above_zero),
+        Flag("num_seeds", "seeds of each student", int, 1, check=above_zero),
         Flag("learning_rate", "of all fine-tunings [the task's]", float, check=above_zero),
         Flag("limit", "maximum number of examples per split", int, check=above_zero),
     ),

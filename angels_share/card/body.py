@@ -16,7 +16,7 @@ from angels_share.card.metadata import base_models_of
 from angels_share.card.scores import results, speed
 from angels_share.card.text import duration, inline, link, number, plain, size, table
 from angels_share.card.usage import usage_of
-from angels_share.student_record import FINE_TUNED, PRUNED
+from angels_share.student_record import EXPORTED, FINE_TUNED, PRUNED
 
 _TERMS = {
     "alpha_ce": "`L_ce`: the teacher's soft targets",
@@ -149,16 +149,19 @@ def _step(step: CardStep) -> str:
         origin += f" (weights {step.from_sha256[:12]})"
     if step.what == FINE_TUNED:
         on = f" on {step.task}" if step.task else ""
+        on += f" (at most {step.limit:,} examples a split)" if step.limit else ""
         said = f"{origin}, fine-tuned{on}"
         if step.score is not None:
-            said += f", where it reaches {100 * step.score:.1f}"
+            said += f", where it reaches {step.score:.1f}"
     elif step.what == PRUNED:
         left = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in step.sizes.items())
         by = f", by {' and '.join(step.scores)}" if step.scores else ""
         on = f" on {inline(step.data)}" if step.data else ""
         said = f"cut from {origin} to {left}{by}{on}"
-    else:
+    elif step.what == EXPORTED:
         said = f"exported from {origin}"
+    else:
+        said = f"{step.what} from {origin}"
     if step.bytes:
         said += f"; {size(step.bytes)}"
     if step.agreement is not None and step.rows:

@@ -132,7 +132,8 @@ class CardStep:
         rows: on how many rows both were compared.
         data: what these rows were.
         task: what it was fine-tuned for.
-        score: what it reached there, on the scale of the task's measure.
+        limit: how many examples a split had at most; None for all.
+        score: what it reached there, as tables show it: a share in percent.
     """
 
     what: str
@@ -148,6 +149,7 @@ class CardStep:
     rows: int | None = None
     data: str | None = None
     task: str | None = None
+    limit: int | None = None
     score: float | None = None
 
 

@@ -159,7 +159,7 @@ def _step(step: Mapping[str, Any]) -> CardStep:
     origin, found = _mapping(step.get("from")), _mapping(step.get("compared"))
     settings = _mapping(step.get("settings"))
     sizes = _numbers(_mapping(_mapping(settings.get("sizes")).get("to")))
-    measured = _numbers(found)
+    measured, score = _numbers(found), _numbers(step).get("score")
     return CardStep(
         what=_matching(step.get("what"), _NAME) or "not recorded",
         file=_matching(step.get("file"), _FILE) or "not recorded",
@@ -174,7 +174,8 @@ def _step(step: Mapping[str, Any]) -> CardStep:
         rows=_count(found, "rows"),
         data=name_of(found.get("data") or settings.get("data") or "") or None,
         task=_matching(settings.get("task"), _NAME),
-        score=_numbers(step).get("score"),
+        limit=_count(settings, "limit"),
+        score=None if score is None else score * (100 if step.get("is_share") else 1),
     )
 
 

@@ -9,6 +9,7 @@ from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_seed
+from angels_share.model_files import WEIGHTS
 from angels_share.student_record import RECORD
 from distil_trainer.commands.row_flags import ROWS, TEXT_COLUMNS
 
@@ -50,8 +51,10 @@ def run(options: Options) -> int:
             raise UserError(
                 f"--{name} has no effect with --score {' '.join(options.score)}; drop it"
             )
-    folder = require_writable_folder(options.output_dir, "--output_dir")
-    if (folder / "config.json").exists():
+    folder = Path(options.output_dir).expanduser()
+    there = folder if folder.exists() else folder.absolute().parent
+    require_writable_folder(there, "--output_dir")
+    if any((folder / name).exists() for name in ("config.json", RECORD, WEIGHTS)):
         raise UserError(f"{folder} holds a model; choose another --output_dir")
     from distil_trainer.smaller.prune import Request, prune_model
 

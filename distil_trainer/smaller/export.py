@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from angels_share.errors import RunFailed
+from angels_share.errors import RunFailed, UserError
 from angels_share.exported.session import PACKAGES, OnnxSession
 from angels_share.files import replacing, sha256_of_file
 from angels_share.hub.fetch import model_folder
@@ -18,7 +18,13 @@ from angels_share.imports import require_extra
 from angels_share.inputs import longest_of
 from angels_share.model_files import BESIDE_WEIGHTS, WEIGHTS
 from angels_share.provenance import versions_of
-from angels_share.student_record import EXPORTED, RECORD, add_step
+from angels_share.student_record import (
+    EXPORTED,
+    RECORD,
+    steps_of_files,
+    steps_of_weights,
+    write_steps,
+)
 from angels_share.tokenizing import load_tokenizer
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.smaller.compared import Comparison, compare, seeded_rows
@@ -70,6 +76,13 @@ def export(request: Request) -> Iterator[str]:
     require_padding(request.model, model, load_tokenizer(request.model))
     rows, data = _rows(request, model)
     own = request.folder.resolve() == source.resolve()
+    if not own and (request.folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{request.folder} holds a model of its own; choose another --output_dir, or export it"
+        )
+    weights = source / WEIGHTS
+    of = sha256_of_file(weights) if weights.is_file() else None
+    steps = _steps_that_stay(request, source, of)
     request.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=request.folder, prefix=".export-") as draft:
         made = []
@@ -92,11 +105,27 @@ def export(request: Request) -> Iterator[str]:
             place = request.folder / name
             place.parent.mkdir(exist_ok=True)
             (Path(draft) / name).replace(place)
-    weights = source / WEIGHTS
-    of = sha256_of_file(weights) if weights.is_file() else None
-    for name, file, found in made:
-        add_step(request.folder, _step(request, of, name, file, found), replace=True)
-        yield _line(request, name, file, found)
+        steps += [_step(request, of, *each) for each in made]
+        write_steps(request.folder, steps)
+    for each in made:
+        yield _line(request, *each)
+
+
+def _steps_that_stay(request: Request, source: Path, of: str | None) -> list[dict[str, Any]]:
+    """Return the steps of the record that will be true of the folder, before the new ones.
+
+    Raises:
+        UserError: a file would stay that was exported from other weights.
+    """
+    written = {FLOAT32, INT8} if request.int8 else {FLOAT32}
+    others = [step for step in steps_of_files(request.folder) if step["file"] not in written]
+    for step in others:
+        if step["what"] == EXPORTED and (step.get("from") or {}).get("sha256") != of:
+            raise UserError(
+                f"{request.folder / step['file']} was exported from other weights: add --quantize "
+                "int8, which replaces it, or choose another --output_dir"
+            )
+    return [*steps_of_weights(source), *others]
 
 
 def _rows(request: Request, model: PreTrainedModel) -> tuple[Sequence[Row], str]:

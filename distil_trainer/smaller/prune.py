@@ -1,6 +1,7 @@
 """The work of `python -m distil_trainer prune`: scores on data, cuts, what is left, its record."""
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from angels_share.hub.fetch import model_folder
 from angels_share.hub.locate import locate
 from angels_share.inputs import longest_of
 from angels_share.model_files import WEIGHTS
-from angels_share.student_record import PRUNED, add_step, steps_of_weights
+from angels_share.student_record import PRUNED, steps_of_weights, write_steps
 from angels_share.tokenizing import load_tokenizer
 from angels_share.untrusted import quiet_transformers
 from distil_trainer.models.families import family_of
@@ -80,6 +81,7 @@ def prune_model(request: Request) -> str:
     original = load_as_saved(request.model)
     tokenizer = load_tokenizer(request.model)
     _check_model(request, original, tokenizer)
+    earlier = steps_of_weights(source)  # read now: a damaged record must not end the work later
     old = Sizes.of(original)
     steps = [_sizes(request, original, number) for number in range(1, request.iterations + 1)]
     for sizes in steps:
@@ -102,10 +104,6 @@ def prune_model(request: Request) -> str:
         else:
             importance = _measured(name, model, original, batches, generator)
         model = prune(model, sizes, importance)
-    request.folder.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        model.save_pretrained(request.folder)
-    tokenizer.save_pretrained(request.folder)
     cuts = {
         "scores": list(dict.fromkeys(used)),
         "cuts": len(used),
@@ -115,9 +113,36 @@ def prune_model(request: Request) -> str:
     compared = None
     if request.data is not None:
         compared = compare_cut(original, model, batches, request.data.name)
-    _record(request, source, cuts, compared, time.perf_counter() - began)
+    step = _step(request, source, cuts, compared, time.perf_counter() - began)
+    _save(request.folder, model, tokenizer, earlier, step)
     before, after = (each.num_parameters() / 1e6 for each in (original, model))
-    return f"{request.folder}: {after:.1f} of {before:.1f} M parameters, {_described(steps[-1])}"
+    kept = ""
+    if compared is not None:
+        kept = f", {compared.share_of_equal_answers:.1%} of its answers on {compared.rows} rows"
+    return (
+        f"{request.folder}: {after:.1f} of {before:.1f} M parameters{kept}, {_described(steps[-1])}"
+    )
+
+
+def _save(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    earlier: Sequence[Mapping[str, Any]],
+    step: Mapping[str, Any],
+) -> None:
+    """Save a model with its record; the config, which makes the folder a model's, comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".prune-") as name:
+        draft = Path(name)
+        with quiet_transformers():
+            model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        weights = draft / WEIGHTS
+        made = {"sha256": sha256_of_file(weights), "bytes": weights.stat().st_size}
+        write_steps(draft, [*earlier, {**step, **made}])
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.json"):
+            path.replace(folder / path.name)
 
 
 def _check_model(request: Request, model: PreTrainedModel, tokenizer: Any) -> None:
@@ -313,23 +338,21 @@ def _random(model: PreTrainedModel, generator: torch.Generator) -> Importance:
     )
 
 
-def _record(
+def _step(
     request: Request,
     source: Path,
     cuts: Mapping[str, Any],
     compared: Comparison | None,
     seconds: float,
-) -> None:
+) -> dict[str, Any]:
     weights = source / WEIGHTS
-    step = {
+    return {
         "what": PRUNED,
         "file": WEIGHTS,
         "from": {
             "name": Path(request.model).name,
             "sha256": sha256_of_file(weights) if weights.is_file() else None,
         },
-        "sha256": sha256_of_file(request.folder / WEIGHTS),
-        "bytes": (request.folder / WEIGHTS).stat().st_size,
         "settings": {
             **cuts,
             "data": request.data.name if request.data else None,
@@ -340,6 +363,3 @@ def _record(
         "compared": compared and compared.record(),
         "seconds": round(seconds, 1),
     }
-    for earlier in steps_of_weights(source):
-        add_step(request.folder, earlier)
-    add_step(request.folder, step)

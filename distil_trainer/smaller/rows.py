@@ -68,8 +68,9 @@ def read_rows(
     words = names == _WORDS or isinstance(read.cells[names[0]][0], (list, tuple))
     texts = [list(read.cells[name] if words else read.texts(name))[:limit] for name in names]
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
-    if blank := [row for row, ids in enumerate(encoded["input_ids"]) if not ids]:
-        raise UserError(f"{read.where(blank[0])}: its text has no tokens; remove the row")
+    for row, (ids, *parts) in enumerate(zip(encoded["input_ids"], *texts, strict=True)):
+        if not ids or not any(part if words else part.strip() for part in parts):
+            raise UserError(f"{read.where(row)}: its text is empty; remove the row")
     fields = [name for name in _FIELDS if name in encoded]
     rows = [{name: encoded[name][index] for name in fields} for index in range(len(texts[0]))]
     return Rows(rows, read.cells[beside][:limit] if beside else None, str(path))

@@ -3,6 +3,8 @@
 python -m eval_harness page my-sst2 --serve
 """
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from angels_share.cli import DONE, Command
@@ -22,7 +24,7 @@ def run(options: Options) -> int:
     _require_used(options)
     model = Path(options.model).expanduser()
     name = options.name or model.resolve().name
-    folder = Path(options.output_dir or f"{Path(name).name}-page").expanduser().resolve()
+    folder = Path(options.output_dir or f"{_file_name(name)}-page").expanduser().resolve()
     require_writable_folder(folder.parent, "--output_dir")
     server = server_of(folder, options.port) if options.serve else None
     try:
@@ -38,11 +40,17 @@ def run(options: Options) -> int:
         if server is not None:
             host, port = server.server_address[:2]
             print(f"http://{host!s}:{port}/ (Ctrl-C ends it)", flush=True)  # noqa: T201
-            server.serve_forever()
+            with suppress(KeyboardInterrupt):  # it is how to end it
+                server.serve_forever()
     finally:
         if server is not None:
             server.server_close()
     return DONE
+
+
+def _file_name(name: str) -> str:
+    """Return a name as a folder can have it everywhere."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
 def _require_used(options: Options) -> None:

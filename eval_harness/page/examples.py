@@ -98,8 +98,9 @@ _WANTED = {CLASSES: "one text or two", NUMBER: "one text or two", SPAN: "a quest
 
 
 def _usual_for(model: ExportedModel) -> Sequence[tuple[str, ...]]:
-    own = _columns_of_task(model)
-    return [*([own] if own else []), *((OF_QUESTIONS,) if model.head == SPAN else USUAL)]
+    if own := _columns_of_task(model):
+        return [own]
+    return [OF_QUESTIONS] if model.head == SPAN else USUAL
 
 
 def _columns_of_task(model: ExportedModel) -> tuple[str, ...]:

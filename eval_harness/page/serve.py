@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from angels_share.errors import UserError
+from angels_share.files import explain
 
 HOST = "127.0.0.1"
 _TYPES = {
@@ -66,6 +67,7 @@ def server_of(folder: Path, port: int) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
     except (OSError, OverflowError) as error:
+        reason = explain(error) if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"--port {port}: {error}; choose another, or 0 for any that is free"
+            f"--port {port}: {reason}; choose another, or 0 for any that is free"
         ) from error

@@ -17,6 +17,9 @@ from eval_harness.page.model import FILES, MASK, ExportedModel, exported_model
 
 PAGE = "index.html"
 _MODEL, _LIBRARIES = "model", "lib"
+_OURS = ".angels-share-page"
+"""The file by which a page is known: only what it replaces is replaced."""
+_ABOUT = "`python -m eval_harness page` replaces index.html, lib and model beside this file.\n"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def write_page(request: Request) -> str:
         for name in FILES:
             shutil.copyfile(model.folder / name, new / _MODEL / name)
         (new / PAGE).write_text(page(content), encoding="utf-8")
+        (new / _OURS).write_text(_ABOUT, encoding="utf-8")
         megabytes = sum(path.stat().st_size for path in new.rglob("*") if path.is_file()) / 1e6
+        _keep_others(folder, new)
         replace_folder(new, folder, Path(draft) / "old")
     return (
         f"{folder / PAGE}: {model.name} in int8, {len(content.answers)} examples; "
@@ -73,11 +78,22 @@ def _require_own(folder: Path) -> None:
     """Refuse to replace a folder that isn't a page."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: a file; name a folder")
-    is_page = all((folder / name).exists() for name in (PAGE, _MODEL, _LIBRARIES))
-    if folder.is_dir() and any(folder.iterdir()) and not is_page:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _OURS).is_file():
         raise UserError(
             f"--output_dir {folder}: holds something else than a page; name another folder"
         )
+
+
+def _keep_others(folder: Path, new: Path) -> None:
+    """Copy what others put beside an older page, such as a site's CNAME, into the new one."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name not in (PAGE, _OURS, _MODEL, _LIBRARIES):
+                place = new / path.name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.copytree(path, place, symlinks=True)
+                else:
+                    shutil.copy2(path, place, follow_symlinks=False)
 
 
 def _content(request: Request, model: ExportedModel) -> Content:
@@ -111,5 +127,6 @@ def _command(request: Request) -> str:
     if request.name != folder:
         words += ["--name", request.name]
     if request.examples is not None:
-        words += ["--examples", request.examples.name]
+        words += ["--examples", request.examples.name, "--limit", str(request.limit)]
+        words += ["--text_columns", *request.text_columns] if request.text_columns else []
     return shlex.join(words)

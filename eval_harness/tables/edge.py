@@ -175,6 +175,10 @@ def _time(edge: Edge, step: Step) -> Value:
     return Number(f"{timing.p50:.2f} ({times.value:.1f} x)", timing.p50, {"times": times.value})
 
 
+def _limit(step: Step) -> int | None:
+    return step.row.settings.get("limit") if step.row is not None else None
+
+
 def _notes(edge: Edge) -> Iterator[str]:
     rows = [each.row for each in edge.steps if each.row is not None]
     yield (
@@ -189,6 +193,9 @@ def _notes(edge: Edge) -> Iterator[str]:
             f"ms a pair: median at batch size 1, {threads} thread{'s' if threads > 1 else ''}, "
             f"{session.machine.processor}; x: times as fast as the first."
         )
+    for limit in sorted({row.settings.get("limit") or 0 for row in rows} - {0}):
+        of = [each.made.label for each in edge.steps if _limit(each) == limit]
+        yield f"At most {limit:,} examples a split: {', '.join(of)}."
     missing = [each.made.label for each in edge.steps if each.row is None]
     if missing:
         yield f"No results any more: {', '.join(missing)}."

@@ -115,6 +115,7 @@ def _step(run: Run, result: TaskResult) -> dict[str, Any]:
             "learning_rate": values["learning_rate"],
         },
         "score": result.score,
+        "is_share": run.task.higher_is_better,  # a perplexity is no share of 1
         "seconds": result.times["total"],
     }
 

@@ -5,21 +5,36 @@ import json
 import pytest
 
 from angels_share.errors import UserError
-from angels_share.student_record import LINEAGE, RECORD, add_step, read_record, steps_of_weights
+from angels_share.files import sha256_of_file
+from angels_share.student_record import (
+    LINEAGE,
+    RECORD,
+    add_step,
+    read_record,
+    steps_of_files,
+    steps_of_weights,
+)
 
 
-def test_steps_are_added_beside_what_is_there(tmp_path):
-    """Prevents a step that replaces a training's record, or two lines about one exported file."""
+def test_steps_are_those_of_what_is_there(tmp_path):
+    """Prevents a record of files that are gone, or of weights that were trained on since."""
     (tmp_path / RECORD).write_text(json.dumps({"status": "complete"}))
-    cut = {"what": "prune", "file": "model.safetensors", "sha256": "1"}
-    file = {"what": "export", "file": "onnx/model.onnx", "sha256": "2"}
-    add_step(tmp_path, cut)
-    add_step(tmp_path, file, replace=True)
-    add_step(tmp_path, {**file, "sha256": "3"}, replace=True)
-    record = read_record(tmp_path)
-    assert record["status"] == "complete"
-    assert [step["sha256"] for step in record[LINEAGE]] == ["1", "3"]
-    assert steps_of_weights(tmp_path) == [cut]
+    (tmp_path / "onnx").mkdir()
+    steps = []
+    for name in ("model.safetensors", "onnx/model.onnx"):
+        (tmp_path / name).write_text(name)
+        made = {"what": "x", "file": name, "sha256": sha256_of_file(tmp_path / name)}
+        add_step(tmp_path, made)
+        steps.append(made)
+    assert read_record(tmp_path) == {"status": "complete", LINEAGE: steps}
+    assert steps_of_weights(tmp_path) == steps[:1]
+    assert steps_of_files(tmp_path) == steps[1:]
+    for name in ("model.safetensors", "onnx/model.onnx"):
+        (tmp_path / name).write_text("other")
+    assert steps_of_weights(tmp_path) == steps_of_files(tmp_path) == []
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "onnx/model.onnx").unlink()
+    assert steps_of_weights(tmp_path) == steps_of_files(tmp_path) == []
 
 
 @pytest.mark.parametrize(

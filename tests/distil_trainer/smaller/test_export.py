@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from angels_share.cli import run_command
+from angels_share.files import sha256_of_file
 from distil_trainer.commands import export as command
 
 ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -181,6 +182,45 @@ def test_another_folder_gets_config_and_tokenizer(traced_before, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_another_models_folder_is_left_alone(traced_before, tmp_path, capsys):
+    """Prevents a config that is laid over another model's weights, which then load nowhere."""
+    tiny.folder(tmp_path / "other", tiny.bert(model_class=CLASSIFIER), tiny.wordpiece())
+    before = {path: path.read_bytes() for path in (tmp_path / "other").iterdir()}
+    assert export(traced_before, "--output_dir", tmp_path / "other") == 2
+    assert "holds a model of its own" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
+
+
+def test_a_record_is_of_the_files_that_are_there(traced_before, tmp_path, monkeypatch, capsys):
+    """Prevents an int8 file without a line, a line without its file, and one of other weights."""
+
+    def write(_source, path):
+        path.write_bytes(b"int8")
+        return onnx_file.OnnxFile(path, sha256_of_file(path), 4, 0.0)
+
+    monkeypatch.setattr(work, "write_int8", write)
+    monkeypatch.setattr(work, "OnnxSession", lambda _path: None)
+    monkeypatch.setattr(work, "compare", lambda *_: Comparison("none"))
+    out = tmp_path / "out"
+
+    def files():
+        return [step["file"] for step in json.loads((out / "distil.json").read_text())["lineage"]]
+
+    whole = ["onnx/model.onnx", "onnx/model_quantized.onnx"]
+    assert export(traced_before, "--output_dir", out, "--quantize", "int8") == 0
+    assert files() == whole
+    assert export(traced_before, "--output_dir", out) == 0
+    assert sorted(files()) == whole
+    other = tmp_path / "other"
+    tiny.folder(other, tiny.bert(model_class=CLASSIFIER, seed=3), tiny.wordpiece())
+    capsys.readouterr()
+    assert export(other, "--output_dir", out) == 2
+    assert "model_quantized.onnx was exported from other weights" in capsys.readouterr().err
+    (out / "onnx" / "model_quantized.onnx").unlink()
+    assert export(traced_before, "--output_dir", out) == 0
+    assert files() == whole[:1]
 
 
 def test_exporting_again_replaces_its_line(traced_before, tmp_path):

@@ -222,6 +222,36 @@ def test_a_folder_with_a_model_is_not_overwritten(world, capsys):
     assert "holds a model" in capsys.readouterr().err
 
 
+def test_what_ends_early_leaves_nothing(world, monkeypatch, capsys):
+    """Prevents a model without a record, which also stands in the way of the next attempt."""
+    from distil_trainer.smaller import prune as work
+
+    monkeypatch.setattr(work, "compare_cut", lambda *_: pytest.fail("interrupted"))
+    with pytest.raises(pytest.fail.Exception):
+        prune(world, "--ffn", "0.5")
+    assert not (world / "out").exists()
+    monkeypatch.undo()
+    (world / "model" / "distil.json").write_text('{"lineage": 3}')
+    assert prune(world, "--ffn", "0.5") == 2
+    assert "can't be read as a record" in capsys.readouterr().err
+    assert not (world / "out").exists()
+    (world / "model" / "distil.json").unlink()
+    assert prune(world, "--ffn", "0.5") == 0
+    assert not list((world / "out").glob(".*"))
+    (world / "old").mkdir()
+    (world / "old" / "distil.json").write_text("{}")
+    assert prune(world, "--ffn", "0.5", out="old") == 2
+
+
+def test_a_chain_that_broke_is_not_passed_on(world):
+    """Prevents steps in the record that made other weights than those that were cut."""
+    step = {"what": "fine-tune", "file": "model.safetensors", "sha256": "0" * 64}
+    add_step(world / "model", step)
+    assert prune(world, "--ffn", "0.5") == 0
+    (cut,) = json.loads((world / "out" / "distil.json").read_text())["lineage"]
+    assert cut["what"] == "prune"
+
+
 def batch_of(model, copies=1):
     ids = torch.tensor([[5, 9, 31, 77, 12]] * copies)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -280,10 +310,13 @@ def test_the_card_and_the_harness_know_a_cut_model(world):
     assert "cut from model (weights " in text
     assert "to ffn 32, heads 2, key value heads 2, width 32, by fisher on rows.csv" in text
     assert "of the model's answers on 24 rows of rows.csv" in text
-    tuned = {"what": "fine-tune", "file": "model.safetensors", "score": 0.7125}
-    add_step(world / "out", {**tuned, "settings": {"task": "sst2"}, "from": {"name": "out"}})
+    tuned = {"what": "fine-tune", "file": "model.safetensors", "from": {"name": "out"}}
+    share = {**tuned, "score": 0.7125, "is_share": True, "settings": {"task": "sst2", "limit": 300}}
+    add_step(world / "out", share)
+    add_step(world / "out", {**tuned, "score": 25.5, "settings": {"task": "wikitext-2"}})
     text = "\n".join(sections(facts_of(world / "out", "me/smaller"), None))
-    assert "out, fine-tuned on sst2, where it reaches 71.2" in text
+    assert "out, fine-tuned on sst2 (at most 300 examples a split), where it reaches 71.2" in text
+    assert "out, fine-tuned on wikitext-2, where it reaches 25.5" in text
 
 
 def test_kl_begins_when_something_is_cut(world, monkeypatch):
@@ -340,7 +373,7 @@ def test_models_and_rows_that_cannot_be_scored(world, capsys):
     tiny.folder(world / "gpt2", tiny.gpt2(), tiny.byte_bpe())
     (world / "rows.jsonl").write_text('{"sentence": "a b"}\n{"sentence": ""}')
     assert prune(world, "--ffn", "0.5", model="gpt2", data="rows.jsonl") == 2
-    assert "rows.jsonl:2: its text has no tokens" in capsys.readouterr().err
+    assert "rows.jsonl:2: its text is empty" in capsys.readouterr().err
 
 
 def padded_batch():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import made_report
 import made_results as made
@@ -25,7 +26,8 @@ def judged(folder, digest, wrong):
     (folder / "config.json").write_text("{}")
     size = 40 - wrong
     save_file({"w": np.zeros((size, 10), np.float32)}, folder / "model.safetensors")
-    of = Model(folder.name, folder.name, digest, str(folder), None)
+    weights = sha256_of_file(folder / "model.safetensors")
+    of = Model(folder.name, folder.name, digest, str(folder), weights=weights)
     said = [1 - label if n < wrong else label for n, label in enumerate(LABELS)]
     return of, said
 
@@ -36,12 +38,18 @@ def line(tmp_path):
     root = tmp_path / "results"
     for name, digest, wrong in (("teacher", "a", 4), ("student", "b", 8), ("cut", "c", 20)):
         of, said = judged(tmp_path / name, digest * 8, wrong)
-        result = made.result(of=of, score=1 - wrong / 40)
+        result = as_it_is(of, score=1 - wrong / 40)
         made.put(root, result, said=made.predictions(labels=LABELS, said=said))
     weights = tmp_path / "cut" / "model.safetensors"
     step = {"what": "prune", "file": weights.name, "settings": {"scores": ["fisher"]}}
     add_step(tmp_path / "cut", {**step, "sha256": sha256_of_file(weights)})
     return tmp_path
+
+
+def as_it_is(of, **more):
+    """A result of a model that was evaluated without fine-tuning."""
+    given = made.settings("rte")
+    return made.result(of=of, given=replace(given, row={**given.row, "eval_only": True}), **more)
 
 
 def lineage(line, *names, more=()):
@@ -56,7 +64,9 @@ def test_the_table_says_what_each_step_cost(line, capsys):
     assert list(rows[0])[:6] == [
         "Step", "How it was made", "RTE", "RTE vs first", "MB", "M parameters",
     ]  # fmt: skip
-    assert [row["Step"] for row in rows] == ["teacher", "student", "cut"]
+    assert [row["Step"] for row in rows] == [
+        f"{name} (as it is)" for name in ("teacher", "student", "cut")
+    ]
     assert [row["How it was made"] for row in rows] == ["", "", "cut by fisher"]
     assert [row["RTE"] for row in rows] == ["90.0", "80.0", "50.0"]
     changes = [row["RTE vs first"].partition(" (")[0] for row in rows]
@@ -111,6 +121,8 @@ def test_a_damaged_file_is_named(line, capsys):
     ("names", "more", "said"),
     [
         (["teacher", "nowhere"], (), "no results of"),
+        (["teacher"], (), "name two models or more, each once"),
+        (["teacher", "teacher"], (), "name two models or more, each once"),
         (["teacher", "cut"], ("--labels", "one"), "1 labels for 2 models"),
         (["teacher", "cut"], ("--tasks", "mrpc"), "they share rte"),
     ],
@@ -132,7 +144,7 @@ def test_an_exported_file_is_a_step(line, capsys, monkeypatch):
         add_step(line / "cut", {**step, "settings": {"precision": precision}})
         of = Model(f"cut ({name})", name, sha256_of_file(file)[:8], str(file), None)
         said = [1 - label if n < wrong else label for n, label in enumerate(LABELS)]
-        result = made.result(of=of, score=1 - wrong / 40)
+        result = as_it_is(of, score=1 - wrong / 40)
         made.put(line / "results", result, said=made.predictions(labels=LABELS, said=said))
     assert lineage(line, "cut", "cut/onnx/model.onnx", "cut/onnx/q.onnx") == 0
     rows = made.grid(capsys.readouterr().out)
@@ -145,12 +157,47 @@ def test_an_exported_file_is_a_step(line, capsys, monkeypatch):
     assert made.grid(capsys.readouterr().out)[1]["How it was made"] == "ONNX, int8"
 
 
-def test_a_record_of_other_weights_says_nothing(line, capsys):
-    """Prevents weights that were trained since from being called what they were before."""
+def test_other_weights_than_those_evaluated_are_refused(line, capsys):
+    """Prevents one model's score beside another one's size and origin."""
     path = line / "cut" / "model.safetensors"
     save_file({"w": np.ones((20, 10), np.float32)}, path)
+    assert lineage(line, "teacher", "cut") == 2
+    assert "cut: model.safetensors is not what was evaluated" in capsys.readouterr().err
+    assert not (line / "results" / "lineages").exists()
+
+
+def test_all_steps_since_the_model_before(line, capsys):
+    """Prevents a cut that can't be seen, since the model learned again after it."""
+    teacher, cut = (
+        sha256_of_file(line / name / "model.safetensors") for name in ("teacher", "cut")
+    )
+    (line / "cut" / "distil.json").unlink()
+    step = {"what": "prune", "file": "model.safetensors", "sha256": "1" * 64}
+    add_step(line / "cut", {**step, "from": {"sha256": teacher}, "settings": {"scores": ["kl"]}})
+    step = {"what": "fine-tune", "file": "model.safetensors", "sha256": cut}
+    settings = {"task": "rte", "method": {"name": "distil"}}
+    add_step(line / "cut", {**step, "from": {"sha256": "1" * 64}, "settings": settings})
     assert lineage(line, "teacher", "cut") == 0
-    assert [row["How it was made"] for row in made.grid(capsys.readouterr().out)] == ["", ""]
+    rows = made.grid(capsys.readouterr().out)
+    assert rows[1]["How it was made"] == "cut by kl and fine-tuned on rte by its teacher"
+    assert lineage(line, "student", "cut") == 0  # of which the record knows nothing
+    rows = made.grid(capsys.readouterr().out)
+    assert rows[1]["How it was made"] == "fine-tuned on rte by its teacher"
+
+
+def test_a_row_that_was_fine_tuned_and_one_of_few_examples(line, capsys):
+    """Prevents the start's origin under a fine-tuned model's score, and a limit left untold."""
+    given = made.settings("rte")
+    of, said = judged(line / "tuned", "d" * 8, 2)
+    few = replace(given, row={**given.row, "limit": 40})
+    made.put(
+        line / "results", made.result(of=of, given=few, score=0.95),
+        said=made.predictions(labels=LABELS, said=said),
+    )  # fmt: skip
+    assert lineage(line, "teacher", "tuned", more=["--labels", "a", "b"]) == 0
+    text = capsys.readouterr().out
+    assert made.grid(text)[1]["How it was made"] == "fine-tuned on rte"
+    assert "At most 40 examples a split: b." in text
 
 
 def test_intervals_and_times(line, capsys):

@@ -216,6 +216,42 @@ def test_rows_of_a_file_and_their_answers(npm, tmp_path):
         assert each["probability"] == pytest.approx(expected["score"], abs=1e-5)
 
 
+def test_what_others_put_beside_it_stays(npm, tmp_path, capsys):
+    """Prevents a site's own files from going with an older page, and a site taken for a page."""
+    model, out = folder_of(tmp_path / "model"), tmp_path / "out"
+    assert page(model, "--output_dir", out) == 0
+    (out / "CNAME").write_text("example.org")
+    (out / ".git").mkdir()
+    (out / ".git" / "HEAD").write_text("ref")
+    assert page(model, "--output_dir", out) == 0
+    assert (out / "CNAME").read_text() == "example.org"
+    assert (out / ".git" / "HEAD").read_text() == "ref"
+    site = tmp_path / "site"
+    for name in ("lib", "model"):
+        (site / name).mkdir(parents=True)
+    (site / "index.html").write_text("mine")
+    assert page(model, "--output_dir", site) == 2
+    assert "holds something else than a page" in capsys.readouterr().err
+    assert (site / "index.html").read_text() == "mine"
+
+
+def test_a_name_of_any_letters_has_a_folder(npm, tmp_path, monkeypatch):
+    """Prevents a folder that begins with a blank, or is a part of the name."""
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "model")
+    assert page("model", "--name", "My model / v2 <b>") == 0
+    assert (tmp_path / "My-model-v2-b-page" / "index.html").is_file()
+
+
+def test_the_footer_has_the_whole_command(npm, tmp_path):
+    """Prevents a page that can't be made again from what it says."""
+    (tmp_path / "rows.csv").write_text("note\nthe river\n")
+    words = ["--examples", tmp_path / "rows.csv", "--limit", 1, "--text_columns", "note"]
+    assert page(folder_of(tmp_path / "model"), "--output_dir", tmp_path / "out", *words) == 0
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "page model --examples rows.csv --limit 1 --text_columns note" in text
+
+
 def test_what_can_not_be_shown_is_said_in_one_line(npm, tmp_path, capsys):
     """Prevents a traceback, or a page that can't work."""
     model, (lines, out) = folder_of(tmp_path / "model"), (tmp_path / "x.txt", tmp_path / "out")

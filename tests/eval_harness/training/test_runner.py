@@ -147,7 +147,8 @@ def test_saved_weights_say_what_they_were_made_of(world, tmp_path):
     """
     start, kept = tmp_path / "cut", tmp_path / "kept"
     shutil.copytree(world / "bert", start)
-    cut = {"what": "prune", "file": "model.safetensors", "sha256": "0" * 64}
+    weights = sha256_of_file(start / "model.safetensors")
+    cut = {"what": "prune", "file": "model.safetensors", "sha256": weights}
     add_step(start, cut)
     add_step(start, {**cut, "what": "export", "file": "onnx/model.onnx"})
     run = worlds.run_on(world / "glue", start, seed=3, save_weights_to=str(kept))
@@ -155,7 +156,7 @@ def test_saved_weights_say_what_they_were_made_of(world, tmp_path):
     before, step = read_record(kept)["lineage"]
     assert before == cut  # not the export: that file holds other weights
     assert step["what"] == "fine-tune"
-    assert step["from"]["sha256"] == sha256_of_file(start / "model.safetensors")
+    assert step["from"]["sha256"] == weights
     assert step["sha256"] == sha256_of_file(kept / "model.safetensors")
     assert step["score"] == result.score
     assert step["settings"] | {"task": "rte", "seed": 3} == step["settings"]
