@@ -293,8 +293,6 @@ def make_trainer(
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    if _lacks_scaling():
-        trainer.model_accepts_loss_kwargs = True  # its way to say that the loss is scaled
     return trainer
 
 
@@ -382,18 +380,9 @@ def _missing() -> list[str]:
     return names
 
 
-def _lacks_scaling() -> bool:
-    return not hasattr(transformers.Trainer, "loss_is_scaled_for_ga")
-
-
 def _caveats() -> Iterator[str]:
     if missing := _missing():
         yield f"not installed: {', '.join(missing)}; not checked: corpora on disk, data sets"
-    if _lacks_scaling():
-        yield (
-            f"transformers {transformers.__version__} is too old for accumulation: it divides the "
-            "loss again (transformers>=5.19 does not); checked with that switched off by hand"
-        )
 
 
 # The table
