@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,27 @@ def resolve(name: str) -> Any:
     except Exception as error:  # whatever an import may raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"{name!r} cannot be imported as package.module:name: {reason}") from error
+
+
+def needed(module: str, purpose: str) -> Any:
+    """Import and return a module of a package that much of us does without.
+
+    Everything is installed with us; on a machine that others set up, a package may still lack.
+
+    Args:
+        module: its full name.
+        purpose: what needs it.
+
+    Raises:
+        UserError: its package is not installed; the error says what to type.
+    """
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"{purpose} needs the package '{package}', which isn't installed for "
+            f"{sys.executable}: python -m pip install {package}"
+        )
+    return importlib.import_module(module)
 
 
 def require_extra(packages: str | Sequence[str], extra: str, purpose: str) -> None:

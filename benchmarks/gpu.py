@@ -6,13 +6,11 @@ never run on a GPU yet; it is meant to take three minutes there.
 """
 
 import argparse
-import contextlib
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 import transformers
 from torch import Tensor
 
+import distil_trainer
 from benchmarks import machine
 from distil_trainer.objectives import losses
 from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, head_losses
@@ -264,7 +263,6 @@ def make_trainer(
         exact: whether models are float64.
         settings: further training arguments.
     """
-    package = _package()
     teacher, student = _pair(kind, size, dropout)
     if exact:
         teacher, student = teacher.double(), student.double()
@@ -284,23 +282,20 @@ def make_trainer(
         "restrict_ce_to_mask": kind == "restricted",
         "alpha_mse": 0.1 if kind in ("masked", "causal") else None,
     }
-    trainer = package.DistilTrainer(
+    trainer = distil_trainer.DistilTrainer(
         student,
-        package.DistilTrainingArguments(**(arguments | settings)),
+        distil_trainer.DistilTrainingArguments(**(arguments | settings)),
         teacher=teacher,
         train_dataset=_examples(kind, size),
         processing_class=tokenizer,
         **extra,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    if _lacks_scaling():
-        trainer.model_accepts_loss_kwargs = True  # its way to say that the loss is scaled
     return trainer
 
 
 def _pair(kind: str, size: Size, dropout: float) -> tuple[Any, Any]:
     torch.manual_seed(0)
-    package = _package()
     if kind == "causal":
         config = transformers.GPT2Config(
             n_layer=4, n_embd=size.hidden, n_head=4, vocab_size=size.vocabulary,
@@ -308,7 +303,7 @@ def _pair(kind: str, size: Size, dropout: float) -> tuple[Any, Any]:
             resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
         )  # fmt: skip
         teacher = transformers.GPT2LMHeadModel(config)
-        return teacher, package.make_student(teacher, num_layers=2)
+        return teacher, distil_trainer.make_student(teacher, num_layers=2)
     labels = {} if kind == "questions" else {"num_labels": 3}
     big = transformers.BertConfig(
         num_hidden_layers=4, hidden_size=size.hidden, num_attention_heads=4,
@@ -318,7 +313,7 @@ def _pair(kind: str, size: Size, dropout: float) -> tuple[Any, Any]:
     )  # fmt: skip
     if kind in ("masked", "restricted"):
         teacher = transformers.BertForMaskedLM(big)
-        return teacher, package.make_student(teacher, num_layers=2)
+        return teacher, distil_trainer.make_student(teacher, num_layers=2)
     small = transformers.DistilBertConfig(
         n_layers=2, dim=size.hidden, n_heads=4, hidden_dim=4 * size.hidden,
         vocab_size=size.vocabulary, max_position_embeddings=2 * size.length, dropout=dropout,
@@ -355,45 +350,6 @@ def _examples(kind: str, size: Size) -> list[dict[str, Any]]:
             row["start_positions"], row["end_positions"] = draw.integers(0, len(ids), 2).tolist()
         rows.append(row)
     return rows
-
-
-# What is installed
-
-
-def _package() -> Any:
-    """Return distil_trainer, also where pyarrow is missing: it is for corpora on disk only."""
-    import distil_trainer
-
-    with contextlib.ExitStack() as afterwards:
-        if "pyarrow" in _missing():
-            sys.modules["pyarrow"] = ModuleType("pyarrow")
-            afterwards.callback(sys.modules.pop, "pyarrow")
-        assert distil_trainer.DistilTrainer  # imports it
-    return distil_trainer
-
-
-def _missing() -> list[str]:
-    names = []
-    for name in ("pyarrow", "datasets", "evaluate"):
-        try:
-            __import__(name)
-        except ImportError:
-            names.append(name)
-    return names
-
-
-def _lacks_scaling() -> bool:
-    return not hasattr(transformers.Trainer, "loss_is_scaled_for_ga")
-
-
-def _caveats() -> Iterator[str]:
-    if missing := _missing():
-        yield f"not installed: {', '.join(missing)}; not checked: corpora on disk, data sets"
-    if _lacks_scaling():
-        yield (
-            f"transformers {transformers.__version__} is too old for accumulation: it divides the "
-            "loss again (transformers>=5.19 does not); checked with that switched off by hand"
-        )
 
 
 # The table
@@ -440,8 +396,6 @@ def report(size: str, device: str) -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     print(f"{machine.describe(device)}; transformers {transformers.__version__}; size {size}")
-    for caveat in _caveats():
-        print(caveat)
     started = time.perf_counter()
     rows = check(SIZES[size], device)
     width = max(len(row.name) for row in rows)

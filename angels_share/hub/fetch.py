@@ -26,6 +26,7 @@ from angels_share.hub.cache import (
     snapshot,
 )
 from angels_share.hub.locate import Located, entry_of
+from angels_share.imports import needed
 from angels_share.model_files import BESIDE_WEIGHTS, IS_WEIGHTS, WEIGHTS
 
 _PICKLES = re.compile(r"pytorch_model.*\.bin")
@@ -205,7 +206,7 @@ def files_of_configuration(located: Located, config: str | None) -> Wanted | Non
 
 def _files_of_configuration(located: Located, config: str | None) -> set[str]:
     """Return the files of a configuration, which `datasets` finds out by its own rules."""
-    import datasets  # two seconds, and only data in an unknown layout need it
+    datasets = needed("datasets", located.given)  # two seconds; only an unknown layout needs it
 
     def builder() -> Any:
         return datasets.load_dataset_builder(located.source, config, revision=located.revision)

@@ -16,6 +16,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.files import explain
+from angels_share.imports import needed
 
 TABLE_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 """Endings of files that hold tables."""
@@ -205,10 +206,9 @@ def _line_of_depth(text: str) -> int:
 
 def open_parquet(path: Path) -> Any:
     """Return pyarrow's ParquetFile, mapped into memory."""
-    import pyarrow.parquet  # not needed for plain text
-
+    parquet = needed("pyarrow.parquet", str(path))  # not needed for plain text
     try:
-        return pyarrow.parquet.ParquetFile(path, memory_map=True)
+        return parquet.ParquetFile(path, memory_map=True)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a readable parquet file ({reason})") from error

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import tokenizers
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain, is_path_error, locked, replace_folder, sync
+from angels_share.imports import needed
 from distil_trainer.data import checksums
 from distil_trainer.data.checksums import BatchSums, DamagedCorpus, SplitSums, batch_sums
 from distil_trainer.data.masking import AnyInts, Draw, uniform
@@ -83,6 +83,7 @@ class TokenSequences:
         self._batches: dict[int, tuple[AnyInts, AnyInts]] = {}
         self._checked: dict[int, npt.NDArray[np.bool_]] = {}
         self._sums = checksums.of_split(file)
+        pa = _arrow()
         try:
             self._reader: Any = pa.ipc.open_file(pa.memory_map(str(file)))
             batches = int(self._reader.num_record_batches)
@@ -130,6 +131,7 @@ class TokenSequences:
     def _batch(self, number: int) -> tuple[AnyInts, AnyInts]:
         """Return a record batch's offsets, checked, and tokens, not yet checked; decode it once."""
         if number not in self._batches:
+            pa = _arrow()
             try:
                 column = self._reader.get_batch(number).column(0)
                 offsets, tokens = column.offsets.to_numpy(), column.values.to_numpy()
@@ -250,6 +252,7 @@ def prepare_corpus(
             written.
         RunFailed: the disk is full.
     """
+    _arrow()  # before any text is read
     options = options or CorpusOptions()
     found = find_sources(sources, text_column=options.text_column, streaming=streaming)
     maker = SequenceMaker(tokenizer, options, causal=causal)
@@ -283,6 +286,11 @@ def _usable(folder: Path, *, warn: bool = False) -> Corpus | None:
             _logger.warning("%s cannot be used (%s); preparing it again", folder, reason)
         return None
     return corpus
+
+
+def _arrow() -> Any:
+    """Return pyarrow, which only corpora on disk need."""
+    return needed("pyarrow", "a prepared corpus")
 
 
 class Pieces(NamedTuple):
@@ -441,7 +449,7 @@ def _write_corpus(
         counts, sums = _write_splits(draft, sequences, maker)
         report = {"fingerprint": folder.name, **recipe, **counts, "checksums": checksums.FILE}
         report["sources"] = [{"name": s.name, "identity": s.identity} for s in found]
-        report["versions"] = {"tokenizers": tokenizers.__version__, "pyarrow": pa.__version__}
+        report["versions"] = {"tokenizers": tokenizers.__version__, "pyarrow": _arrow().__version__}
         (draft / _REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
         checksums.write(draft, sums, (_REPORT, _COUNTS))
         for path in (*draft.iterdir(), draft):
@@ -498,6 +506,7 @@ class _SplitFile:
     def __init__(self, file: Path, maker: SequenceMaker) -> None:
         self.name = file.name
         self.sums: list[BatchSums] = []
+        pa = _arrow()
         self._schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(maker.dtype)))])
         self._writer = pa.ipc.new_file(str(file), self._schema)
         self._waiting = Pieces(np.empty(0, maker.dtype), np.empty(0, np.int64))
@@ -528,5 +537,6 @@ class _SplitFile:
     def _write(self, pieces: Pieces) -> None:
         offsets = np.concatenate([[0], np.cumsum(pieces.lengths)]).astype(np.int32)
         self.sums.append(batch_sums(offsets, pieces.tokens))
+        pa = _arrow()
         column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(pieces.tokens))
         self._writer.write_batch(pa.record_batch([column], schema=self._schema))

@@ -19,6 +19,7 @@ import tqdm
 from angels_share.errors import UserError
 from angels_share.hub.fetch import configuration_folder
 from angels_share.hub.locate import Located, locate
+from angels_share.imports import needed
 from angels_share.readers.text_files import (
     fault_in_text,
     open_parquet,
@@ -162,8 +163,7 @@ class HubSource:
     def _builder(self) -> Any:
         located = self._located
         folder = None if self.streaming else str(configuration_folder(located, self._config))
-        import datasets  # two seconds, and only Hub data needs it
-
+        datasets = needed("datasets", self.given)  # two seconds, and only Hub data needs it
         try:
             if folder is not None:
                 return datasets.load_dataset_builder(folder, self._config)

@@ -50,7 +50,8 @@ _HEADS = {
 # Fields that depend on the tokenizer; a student's config that omits them gets the teacher's.
 _VOCABULARY_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 _UNREADABLE = (
-    OSError, ValueError, AttributeError, RecursionError, StrictDataclassError, SafetensorError,
+    OSError, ValueError, AttributeError, TypeError, RecursionError, StrictDataclassError,
+    SafetensorError,
 )  # fmt: skip
 
 

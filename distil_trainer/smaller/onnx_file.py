@@ -76,7 +76,9 @@ def write_float32(model: PreTrainedModel, path: Path) -> OnnxFile:
 def _traced(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Any:
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    return OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True)).program
+    made = OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True))
+    # transformers 5.17, and 5.19 still, hand out torch's program: the model is in its `model`.
+    return made.program if hasattr(made, "program") else made.model
 
 
 def sample_inputs(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ _SIGNAL_CODES = {signal.SIGINT: 1, signal.SIGTERM: 1_000_000}
 _FAILED_WRITES = (OSError, RuntimeError, SafetensorError)
 
 _logger = logging.getLogger(__name__)
+
+
+@cache
+def _let_torch_know_numbered_cpus() -> None:
+    """Let torch load tensors to "cpu:0", as transformers 5.17 asks in one of several processes.
+
+    torch refuses such a name. It can go with transformers 5.17.
+    """
+    torch.serialization.register_package(
+        1_000, lambda _: None, lambda storage, place: storage if place[:4] == "cpu:" else None
+    )
 
 
 class ResumableTrainer(Trainer):
@@ -158,6 +170,8 @@ class ResumableTrainer(Trainer):
             for group in self.optimizer.param_groups
         ]
         rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        if checkpoint is not None and self.args.device.type == "cpu":
+            _let_torch_know_numbered_cpus()
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or not self.args.allow_inexact_resume:
             return

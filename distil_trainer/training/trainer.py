@@ -25,6 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput, find_labels
 
 from angels_share.errors import RunFailed, UserError
+from angels_share.scaled_loss import ScaledLoss
 from distil_trainer.data.batches import (
     TextStream,
 )
@@ -82,15 +83,13 @@ _COUNTS = "counts_of_update"
 """The batch key of each term's count over the accumulated batch, for subclasses that drop it."""
 
 
-class DistilTrainer(PublishingTrainer):
+class DistilTrainer(ScaledLoss, PublishingTrainer):
     """A Trainer for a student with one or more teachers, or with none.
 
     The objective follows from the student's head: a language model learns from its corpus, a model
     with a task head from labelled batches. Everything else is the Trainer's.
     """
 
-    # Our loss is normalised over the whole accumulated batch; the Trainer must not divide it again.
-    loss_is_scaled_for_ga = True
     data_collator: Any
 
     def __init__(

@@ -22,6 +22,7 @@ from transformers import (
 from angels_share.errors import RunFailed
 from angels_share.imports import resolve
 from angels_share.inputs import chosen, inputs_of
+from angels_share.scaled_loss import ScaledLoss
 from angels_share.training_flags import training_flags
 from eval_harness.tasks.kinds import kind_with_head
 from eval_harness.training.encoding import Collator
@@ -30,11 +31,8 @@ from eval_harness.training.evaluation import Batch
 Report = Callable[[float], None]
 
 
-class FineTuner(Trainer):
+class FineTuner(ScaledLoss, Trainer):
     """A Trainer for all kinds of tasks that stops at the first non-finite gradient."""
-
-    # `compute_loss` normalises over the whole accumulated batch already.
-    loss_is_scaled_for_ga = True
 
     def __init__(self, model: PreTrainedModel, *rest: Any, **named: Any) -> None:
         kind = kind_with_head(type(model).__name__)

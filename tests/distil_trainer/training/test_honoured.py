@@ -16,6 +16,8 @@ from distil_trainer import DistilTrainer, DistilTrainingArguments
 from distil_trainer.training import honoured
 
 THEIRS = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
+NEWER = {"activation_checkpointing", "activation_checkpointing_kwargs"}
+"""Fields that older versions of transformers lack, 5.17 and 5.19 among them."""
 MODES = ("masked", "causal", "task")
 
 # A value of each refused field that isn't its default.
@@ -88,7 +90,7 @@ def test_the_list_names_nothing_that_is_gone():
     """Prevents a list that goes on about fields that a newer transformers no longer has."""
     listed = {*honoured.HONOURED, *honoured.REFUSED, *honoured.NO_EFFECT}
     listed |= {*honoured.REFUSED_FOR_TEXT, *honoured.NO_EFFECT_ON_TEXT}
-    assert sorted(listed - set(THEIRS)) == []
+    assert listed - set(THEIRS) in (set(), NEWER)
 
 
 def test_a_field_has_one_treatment():
@@ -322,6 +324,9 @@ USED_EARLIER = {
     "torch_compile": "becomes torch_compile_backend",
 }
 """Fields that TrainingArguments itself uses up, before there is a Trainer, or that others read."""
+USED_LATER = (
+    set() if set(THEIRS) >= NEWER else {"gradient_checkpointing", "gradient_checkpointing_kwargs"}
+)
 USED_BY_TRACKERS = {
     "project", "run_name", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id"
 }  # fmt: skip
@@ -350,7 +355,7 @@ def test_every_honoured_field_is_read_by_what_runs(kind, tmp_path, monkeypatch):
     trainer.predict(data)
     trainer.train(resume_from_checkpoint=True)
     expected = {name for name in THEIRS if honoured.treatment(name, mode) == "honoured"}
-    assert expected - reads == {*USED_EARLIER, *USED_BY_TRACKERS}
+    assert expected - reads == {*USED_EARLIER, *USED_BY_TRACKERS} - USED_LATER
 
 
 def test_optimizers_of_the_user(tmp_path):

@@ -71,9 +71,14 @@ def test_two_processes_change_nothing(kind, two_processes, tmp_path):
     assert_same((float(first["loss"]), gradient), whole)
 
 
-def test_an_older_trainer_would_scale_twice():
-    """Prevents a transformers without `loss_is_scaled_for_ga`, which ignores ours silently."""
-    import transformers
+@pytest.mark.parametrize("kind", ["masked", "causal", "classification"])
+def test_a_trainer_that_divides_again_changes_nothing(kind, monkeypatch, tmp_path):
+    """Prevents a quarter of the gradient with transformers that knows no `loss_is_scaled_for_ga`.
 
-    assert transformers.Trainer.loss_is_scaled_for_ga is None
+    Such a version divides whatever a trainer says of its loss; a newer one does so if told to.
+    """
+    whole = updates.one_update(kind, tmp_path, per_device_train_batch_size=8)[:2]
     assert DistilTrainer.loss_is_scaled_for_ga is True
+    monkeypatch.setattr(DistilTrainer, "loss_is_scaled_for_ga", False)
+    size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert_same(updates.one_update(kind, tmp_path, **size)[:2], whole)

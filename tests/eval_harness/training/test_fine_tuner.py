@@ -5,14 +5,13 @@ import pytest
 import tiny
 import torch
 import transformers
-from transformers import Trainer
 
 from angels_share.errors import UserError
 from angels_share.inputs import chosen, inputs_of
 from eval_harness.data.texts import Split
 from eval_harness.training.classification import logits_of
 from eval_harness.training.encoding import Collator, Encoded, by_length, encode
-from eval_harness.training.fine_tuner import make_trainer
+from eval_harness.training.fine_tuner import FineTuner, make_trainer
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -158,9 +157,19 @@ def test_features_leave_the_labels_out():
     assert set(chosen(batch, names)) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_the_trainer_still_asks_whether_to_divide():
-    """Prevents a version of transformers that ignores our normalisation without a word."""
-    assert "loss_is_scaled_for_ga" in vars(Trainer)
+def test_a_trainer_that_divides_again_changes_nothing(monkeypatch, tmp_path):
+    """Prevents a quarter of the gradient with transformers that knows no `loss_is_scaled_for_ga`.
+
+    Such a version divides whatever a trainer says of its loss; a newer one does so if told to.
+    """
+    model, data = classifier(**NO_DROPOUT), examples()
+    whole, loss = one_step(model, data, 8, 1, tmp_path)
+    assert FineTuner.loss_is_scaled_for_ga is True
+    monkeypatch.setattr(FineTuner, "loss_is_scaled_for_ga", False)
+    stepped, logged = one_step(model, data, 2, 4, tmp_path)
+    assert logged == pytest.approx(loss, rel=1e-4)
+    for name, weight in whole.named_parameters():
+        torch.testing.assert_close(stepped.get_parameter(name), weight, atol=1e-6, rtol=0, msg=name)
 
 
 def test_too_few_tokens_are_refused():
