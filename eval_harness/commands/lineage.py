@@ -129,7 +129,7 @@ def _steps_since(before: str | None, folder: Path, sha256: str | None) -> list[d
             return chain[-1:]
         chain.insert(0, made[-1])
         wanted = (made[-1].get("from") or {}).get("sha256")
-    return chain if before else chain[-1:]
+    return chain if wanted == before else chain[-1:]
 
 
 def _words_of(row: Row) -> str:

@@ -79,14 +79,14 @@ def test_the_whole_way(smaller, world, monkeypatch, capsys):
     assert [row["How it was made"] for row in rows] == [
         "fine-tuned on rte",
         "fine-tuned on rte by its teacher",
-        "fine-tuned on rte by its teacher",
+        "cut by fisher and fine-tuned on rte by its teacher",
         "ONNX, float32",
         "ONNX, int8",
     ]
     assert "3 fine-tunings of 48 examples" in captured.err
     (edge,) = (world / "out").glob("edge-*")
     steps = [step["what"] for step in read_record(edge)["lineage"]]
-    assert steps == ["fine-tune", "prune", "fine-tune", "export", "export"]
+    assert steps == ["halved", "fine-tune", "prune", "fine-tune", "export", "export"]
     assert json.loads((world / "out" / "smaller.json").read_text())["rows"] == 16
 
     before = {path: path.stat().st_mtime_ns for path in (world / "out").rglob("*.safetensors")}
