@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+from angels_share.errors import UserError
 from benchmarks.gpu import check
 from benchmarks.gpu.parts import Figure, Part, Setup, forget_peak, peak_gigabytes
 from benchmarks.gpu.step import Clock, arguments, size_of, timed
@@ -73,7 +74,7 @@ def measure(make: Callable[..., Any], setup: Setup) -> Iterator[Figure]:
                 train_dataset=rows,
                 data_collator=transformers.DataCollatorWithPadding(tokenizer),
             )
-        except ImportError as error:
+        except (ImportError, UserError) as error:
             yield Figure("eval_harness", None, note=f"can't be imported here: {error}")
             return
         trainer.remove_callback(transformers.PrinterCallback)
