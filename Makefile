@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu-check tables study \
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu gpu-check tables study \
     study-cost study-wants smaller smaller-wants mutants wheel clean
 
 help:  ## list the targets
@@ -81,6 +81,9 @@ bench: $(READY)  ## measure speed and memory against plain implementations, abou
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.short_runs
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_speed
 	test -z "$$DISTIL_DATA" || $(RUN) -m benchmarks.squad_training
+
+gpu: $(READY)  ## measure this machine's GPU in 8 minutes, results in ./gpu-results; no network
+	$(RUN) -m benchmarks.gpu
 
 gpu-check: $(READY)  ## compare this machine's GPU with float64 on the CPU; no network
 	$(RUN) -m benchmarks.gpu --check

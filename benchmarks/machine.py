@@ -24,12 +24,14 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def product_rate(device: str, *, repeats: int = 5) -> float:
-    """Return the FLOP/s of a 2048 x 2048 x 2048 product: float32 on a CPU, bf16 on a GPU."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    left, right, out = (torch.randn(2048, 2048).to(device, dtype) for _ in range(3))
+def product_rate(
+    device: str, *, repeats: int = 5, side: int = 2048, dtype: torch.dtype | None = None
+) -> float:
+    """Return the FLOP/s of a product of square matrices: float32 on a CPU, bf16 on a GPU."""
+    dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
+    left, right, out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
     times = [seconds(lambda: torch.mm(left, right, out=out), device) for _ in range(repeats + 1)]
-    return 2 * 2048**3 / statistics.median(times[1:])
+    return 2 * side**3 / statistics.median(times[1:])
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:

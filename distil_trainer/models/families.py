@@ -84,6 +84,8 @@ class Family:
         student: the default architecture of its students.
         layer_norm_eps: the LayerNorm epsilon if it is hard-coded, None if the config has it.
         first_layer_differs: why the first layer can't be a copy of another one, or None.
+        one_mask: whether the models of all heads only pass their mask on, and to all layers alike.
+        looks_for_padding: whether its body, given no mask, looks for padding among the ids.
     """
 
     model_type: str
@@ -98,6 +100,8 @@ class Family:
     student: str
     layer_norm_eps: float | None = None
     first_layer_differs: str | None = None
+    one_mask: bool = False
+    looks_for_padding: bool = False
 
     @property
     def model_class(self) -> Any:
@@ -259,6 +263,7 @@ BERT = Family(
     transform_rows=_bert_transform,
     ffn_field="intermediate_size",
     student="distilbert",
+    one_mask=True,
 )
 
 ROBERTA = Family(
@@ -283,6 +288,7 @@ ROBERTA = Family(
     transform_rows=_roberta_transform,
     ffn_field="intermediate_size",
     student="roberta",
+    one_mask=True,
 )
 
 XLM_ROBERTA = replace(
@@ -316,6 +322,7 @@ DISTILBERT = Family(
     ffn_field="hidden_dim",
     student="distilbert",
     layer_norm_eps=1e-12,
+    one_mask=True,
 )
 
 GPT2 = Family(
@@ -344,6 +351,7 @@ GPT2 = Family(
     transform_rows=_no_transform,
     ffn_field="n_inner",
     student="gpt2",
+    looks_for_padding=True,
 )
 
 MODERNBERT = Family(
@@ -396,6 +404,7 @@ NOMIC_BERT = Family(
     transform_rows=_bert_transform,
     ffn_field="intermediate_size",
     student="nomic_bert",
+    one_mask=True,
 )
 
 LLAMA = Family(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from angels_share.errors import UserError
 from distil_trainer.data.sequences import NOT_PASSED_ON
 from distil_trainer.models.families import Family, config_of, family_of
+from distil_trainer.models.padding import NothingCached, hides_nothing, whole_mask
 from distil_trainer.objectives.losses import IGNORED, hidden_cosine
 from distil_trainer.objectives.relations import Relations, captured_states, relation_loss
 from distil_trainer.objectives.vocab_head import (
@@ -141,7 +142,7 @@ class LanguageModelObjective(Objective):
             student.get_submodule(self.family.paths.word_embeddings).padding_idx = None
 
     def prepare(self, batch: Batch) -> Batch:
-        """Add the rows on which the vocabulary head works, and their labels.
+        """Add the rows on which the vocabulary head works, and their labels; drop an idle mask.
 
         The batch may be of any collator; one that has been prepared is returned unchanged.
 
@@ -164,6 +165,8 @@ class LanguageModelObjective(Objective):
         # After the shift, the last padding position on the left would predict the first token.
         labels = labels.masked_fill(~attended, IGNORED)
         rows = order_rows(labels, attended if self._soft_everywhere else labels != IGNORED)
+        if hides_nothing(attended, causal=self.family.causal):
+            batch.pop("attention_mask", None)
         return {**batch, "head_rows": rows.positions, "head_labels": rows.labels}
 
     def counts(self, batch: Batch) -> Tensor:
@@ -222,11 +225,11 @@ class LanguageModelObjective(Objective):
             objective = objective + cos * term.total
             cosine = term.total.detach()
         if self.relations is not None and attention:
-            mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+            nobody = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
             term = relation_loss(
                 attention,
                 teachers[0].attention,
-                mask,
+                nobody.view(-1).index_fill(0, batch["attended_rows"], value=True).view_as(nobody),
                 heads=self.relations.heads,
                 causal=self.family.causal,
             )
@@ -353,6 +356,11 @@ def _states(
     return hidden, attention
 
 
+def _recomputes(model: PreTrainedModel) -> bool:
+    """Return whether gradient checkpointing is on, which takes no cache."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
 def last_hidden_state(model: PreTrainedModel, family: Family, batch: Mapping[str, Any]) -> Tensor:
     """Return the output [B, S, H] of a model's body, without its head.
 
@@ -361,5 +369,14 @@ def last_hidden_state(model: PreTrainedModel, family: Family, batch: Mapping[str
         family: its architecture's row.
         batch: its inputs, of B sequences of S tokens.
     """
-    hidden: Tensor = family.body(model)(**family.model_inputs(batch)).last_hidden_state
+    inputs: dict[str, Any] = family.model_inputs(batch)
+    if "attention_mask" in inputs:
+        inputs["attention_mask"] = whole_mask(model, inputs["attention_mask"])
+    elif family.causal:  # of which transformers would ask the device more
+        if family.looks_for_padding:
+            embeddings = model.get_submodule(family.paths.word_embeddings)
+            inputs["inputs_embeds"] = embeddings(inputs.pop("input_ids"))
+        if not (model.training and _recomputes(model)):
+            inputs["past_key_values"] = NothingCached()
+    hidden: Tensor = family.body(model)(**inputs).last_hidden_state
     return hidden

@@ -195,7 +195,7 @@ def squared_error(logits: Tensor, labels: Tensor) -> Term:
         labels: [N].
     """
     difference = _wide(logits).reshape(-1) - labels.reshape(-1)
-    return Term(difference.square().sum(), torch.tensor(labels.numel(), device=labels.device))
+    return Term(difference.square().sum(), torch.full((), labels.numel(), device=labels.device))
 
 
 def logit_mse(student_logits: Tensor, teacher_logits: Sequence[Tensor], mask: Tensor) -> Term:

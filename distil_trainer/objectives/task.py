@@ -14,6 +14,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from angels_share.errors import UserError
 from angels_share.inputs import UNLABELLED, chosen, inputs_of
+from distil_trainer.models.padding import hides_nothing, takes_whole_mask, whole_mask
 from distil_trainer.objectives.language_model import (
     Batch,
     Objective,
@@ -34,6 +35,7 @@ _TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAns
 TEACHER_OUTPUTS = "teacher_outputs"
 """The batch key of a teacher's cached outputs."""
 
+_MASK = "attention_mask"
 _CLASS_LABELS = ("labels",)
 _ANSWER_LABELS = ("start_positions", "end_positions")
 LABEL_KEYS = frozenset({*_CLASS_LABELS, *_ANSWER_LABELS})
@@ -137,7 +139,7 @@ class TaskObjective(Objective):
             )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch unchanged after a check of its ids.
+        """Return the batch after a check of its ids, without a mask that hides nothing.
 
         Over all positions, it must be as wide as the others.
 
@@ -154,6 +156,9 @@ class TaskObjective(Objective):
                 cached = batch.get(TEACHER_OUTPUTS)
                 self._width = width if cached is None else cached.shape[1]
             require_width(width, self._width)
+        mask = batch.get(_MASK)
+        if mask is not None and takes_whole_mask(self.student) and hides_nothing(mask):
+            return {name: value for name, value in batch.items() if name != _MASK}
         return batch
 
     def _check_ids(self, batch: Batch) -> None:
@@ -182,7 +187,7 @@ class TaskObjective(Objective):
     @torch.no_grad()
     def run_teacher(self, teacher: PreTrainedModel, batch: Batch, *, first: bool = True) -> Any:
         """Return a teacher's output for a batch, from the inputs that the teacher takes."""
-        return teacher(**chosen(batch, inputs_of(teacher)))
+        return teacher(**_inputs(teacher, batch, inputs_of(teacher)))
 
     def forward(
         self,
@@ -202,7 +207,7 @@ class TaskObjective(Objective):
         Raises:
             UserError: a training batch has no labels.
         """
-        output = self.student(**chosen(batch, self._inputs))
+        output = self.student(**_inputs(self.student, batch, self._inputs))
         if not self._is_labelled(batch):
             return self._logits_only(batch, output)
         ours = self._loss_inputs(output, batch)
@@ -287,6 +292,16 @@ class TaskObjective(Objective):
             for each in (ours, *theirs)
         )
         return self._soft_targets(student, teachers, ours.taught, self.temperature)
+
+
+def _inputs(model: PreTrainedModel, batch: Batch, names: frozenset[str]) -> Batch:
+    """Return what a model takes of a batch, the mask in a form that it doesn't have to look at."""
+    inputs = chosen(batch, names)
+    if _MASK in inputs:
+        return inputs | {_MASK: whole_mask(model, inputs[_MASK])}
+    if _MASK in names and not takes_whole_mask(model):  # it may need one for more than attention
+        return inputs | {_MASK: torch.ones_like(batch["input_ids"])}
+    return inputs
 
 
 def require_width(width: int, expected: int) -> None:

@@ -104,6 +104,7 @@ def head_losses(
     temperature: float,
     divergence: Divergence = "kl",
     count_agreement: bool = False,
+    block_rows: int | None = None,
 ) -> HeadLosses:
     """Return the losses of the vocabulary head on ordered rows (see `Rows`), with their gradient.
 
@@ -120,8 +121,10 @@ def head_losses(
         temperature: T of the soft targets.
         divergence: How L_ce measures the distance from the soft targets.
         count_agreement: Also count the labelled rows where both rank the same token first.
+        block_rows: How many rows have logits at the same time [what suits the device].
     """
-    call = _Call(labels, weights, temperature, divergence, count_agreement)
+    at_once = _block_rows(hidden) if block_rows is None else block_rows
+    call = _Call(labels, weights, temperature, divergence, count_agreement, at_once)
     objective, *totals = _Head.apply(  # type: ignore[no-untyped-call]  # apply has no types
         hidden, decoder.weight, decoder.bias, teachers, call, torch.is_grad_enabled()
     )
@@ -137,6 +140,7 @@ class _Call:
     temperature: float
     divergence: Divergence
     count_agreement: bool
+    block_rows: int
 
     @property
     def needs_teachers(self) -> bool:
@@ -184,10 +188,12 @@ class _Head(torch.autograd.Function):
         product_dtype = torch.get_autocast_dtype(device) if autocast else None
         # Autocast doesn't apply to `out=`, so it is switched off and its dtype used explicitly.
         with torch.autocast(device, enabled=False):
-            student = _Projection(hidden, Decoder(weight, bias), product_dtype)
+            student = _Projection(hidden, Decoder(weight, bias), product_dtype, call.block_rows)
             gradients = _Gradients(student, needed)
             frozen = [
-                _Projection(*teacher, product_dtype) for teacher in teachers if call.needs_teachers
+                _Projection(*teacher, product_dtype, call.block_rows)
+                for teacher in teachers
+                if call.needs_teachers
             ]
             values = _process_blocks(student, frozen, gradients, call)
         ctx.save_for_backward(*gradients.cast_like(hidden, weight, bias))
@@ -209,14 +215,16 @@ class _Head(torch.autograd.Function):
 class _Projection:
     """hidden · weightᵀ + bias, a block of rows at a time, in one buffer that all blocks reuse."""
 
-    def __init__(self, hidden: Tensor, decoder: Decoder, product_dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, hidden: Tensor, decoder: Decoder, product_dtype: torch.dtype | None, block_rows: int
+    ) -> None:
         dtype = product_dtype or decoder.weight.dtype
         self.hidden = hidden.detach().to(dtype)
         self.weight = decoder.weight.detach().to(dtype)
         bias = decoder.bias
         self.bias = torch.zeros_like(self.weight[:, 0]) if bias is None else bias.detach().to(dtype)
         self.wide_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        shape = min(len(hidden), _block_rows(hidden)), len(self.weight)
+        shape = min(len(hidden), block_rows), len(self.weight)
         self._buffer = torch.empty(shape, dtype=self.wide_dtype, device=hidden.device)
 
     def logits(self, rows: slice, temperature: float) -> Tensor:
@@ -285,7 +293,7 @@ def _process_blocks(
     count = len(student.hidden)
     values = torch.zeros(4, count, dtype=student.wide_dtype, device=student.hidden.device)
     factors = call.factors(values)
-    for block in _slices(count, _block_rows(student.hidden)):
+    for block in _slices(count, call.block_rows):
         logits = student.logits(block, call.temperature)
         targets = [teacher.logits(block, call.temperature) for teacher in teachers]
         # A block is large enough for fast products; the element-wise passes over its logits run on

@@ -27,7 +27,7 @@ class MetricsWindow:
         self._terms = tuple(alphas)
         self._alphas = dict(alphas)
         self.sums = torch.zeros(len(self._terms))
-        self.counts: Tensor = torch.zeros(len(self._terms) + 2)
+        self._counts: Tensor = torch.zeros(len(self._terms) + 2)
         self._reset()
 
     def _reset(self) -> None:
@@ -69,21 +69,21 @@ class MetricsWindow:
             counts: over all processes each term's count, then attended tokens, then all tokens with
                 padding.
         """
-        self.counts = counts
+        # Pinned by torch. It is there when the host has waited for anything that came after it.
+        self._counts = counts.to("cpu", non_blocking=True)
         self.sums = torch.zeros(len(self._terms), device=counts.device)
 
     def add(self, sums: Tensor) -> None:
         """Add a micro-batch's sums."""
         self.sums = self.sums + sums
 
-    def close_update(self, sums: Sequence[float], all_counts: Sequence[float]) -> None:
-        """End an update.
+    def close_update(self, sums: Sequence[float]) -> None:
+        """End an update, once the host has waited for its sums.
 
         Args:
             sums: each term's sum over all processes.
-            all_counts: the counts with which the update was opened, as numbers.
         """
-        *counts, tokens, padded = all_counts
+        *counts, tokens, padded = self._counts.tolist()
         for index, (total, count) in enumerate(zip(sums, counts, strict=True)):
             self._means[index] += total / max(count, 1)
         self._tokens += int(tokens)

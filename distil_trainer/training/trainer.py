@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -78,6 +79,9 @@ from distil_trainer.training.users_collator import (
 )
 
 _logger = logging.getLogger(__name__)
+
+ASYNCHRONOUS = {"cuda"}
+"""The kinds of device that pinned memory is copied to while the host goes on."""
 
 _COUNTS = "counts_of_update"
 """The batch key of each term's count over the accumulated batch, for subclasses that drop it."""
@@ -267,8 +271,7 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
         For a task, and for a language model with a `data_collator`, return the Trainer's loader.
         """
         if self._collates or self.train_dataset is None:
-            loader: DataLoader[Any] = super().get_train_dataloader()
-            return loader
+            return _on_host(super().get_train_dataloader())
         return self._loaders.for_training(self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -307,10 +310,9 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
         # Rows must not be repeated to fill the last batch: they would count twice.
         before, self.accelerator.even_batches = self.accelerator.even_batches, False
         try:
-            loader: DataLoader[Any] = super().get_test_dataloader(held_out)
+            return _on_host(super().get_test_dataloader(held_out))
         finally:
             self.accelerator.even_batches = before
-        return loader
 
     # A step
 
@@ -331,22 +333,34 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
         counts = sum((self.objective.counts(batch) for batch in batches), zero)
         tokens = sum(attended_tokens(batch) for batch in batches)
         padded = sum(batch["input_ids"].numel() for batch in batches if "input_ids" in batch)
-        vector = torch.cat([counts, torch.tensor([tokens, padded])]).to(device, non_blocking=True)
+        vector = self._prepare_input(torch.cat([counts, torch.tensor([tokens, padded])]))
         totals: Tensor = self.accelerator.reduce(vector, reduction="sum")
         self._window.open_update(totals)
         counts_of_update = totals[: len(self._alphas)]
         return [{**batch, _COUNTS: counts_of_update} for batch in batches], counts_of_update
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Return tensors on the device, without waiting for it where it is a GPU.
+
+        The Trainer's own copies block, as do all copies of memory that isn't pinned: what wasn't
+        by the loader is here.
+        """
+        if not isinstance(data, Tensor) or self.args.device.type not in ASYNCHRONOUS:
+            return super()._prepare_input(data)
+        if data.device.type == "cpu" and self.args.dataloader_pin_memory:
+            data = data.pin_memory()
+        return data.to(self.args.device, non_blocking=True)
 
     def _prepared(self, batch: Batch) -> Batch:
         """Return a batch with what the objective adds to it; check that the models can read it."""
         if self.objective.mode == "task":
             return self.objective.prepare(batch)
         # Ours are padded on the right, to a multiple that may be more than a model reads.
-        ours = "attended_rows" in batch
+        mask = batch.get("attention_mask") if "attended_rows" in batch else None
         batch = self.objective.prepare(batch)
-        longest = batch["attention_mask"].sum(1).max() if ours else batch["input_ids"].shape[1]
+        longest = batch["input_ids"].shape[1] if mask is None else int(mask.sum(1).max())
         models = (self.student, *self.teachers)
-        require_length(int(longest), models)
+        require_length(longest, models)
         if "token_type_ids" in batch:
             types = batch["token_type_ids"]
             require_types(int(types.min()), int(types.max()), models)
@@ -451,15 +465,14 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # Sums and stop flag travel as one vector: one all-reduce. The host waits for the first
-        # transfer; the counts are there since the update began.
+        # Sums and stop flag travel as one vector: one all-reduce, and one wait of the host. The
+        # counts have been on their way since the update began.
         local = self._window.sums
-        stop = local.new_tensor([self._signal_code()])
+        stop = local.new_full((1,), self._signal_code())
         summed = self.accelerator.reduce(torch.cat([local, stop]), reduction="sum")
         size = torch.as_tensor(norm, device=local.device).reshape(1)
         *sums, stop_code, norm_value = on_host(torch.cat([summed, size])).tolist()
-        counts = on_host(self._window.counts).tolist()
-        self._window.close_update(sums, counts)
+        self._window.close_update(sums)
         self._set_stop_signal(stop_code)
         if (culprits := not_finite(list(self._alphas), sums, norm_value)) is not None:
             raise RunFailed(
@@ -558,3 +571,13 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
         held = totals.view(torch.uint8).to(self.args.device)
         gathered: Tensor = self.accelerator.gather(held)
         return gathered.cpu().view(torch.float64).view(-1, len(totals)).sum(0)
+
+
+def _on_host(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return the Trainer's loader, whose batches accelerate would move to the device.
+
+    What a batch holds is looked at before, while the host needn't wait for the answer.
+    """
+    if isinstance(loader, DataLoaderShard):
+        loader.device = None
+    return loader

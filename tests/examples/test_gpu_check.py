@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import check as gpu
 from distil_trainer.objectives import vocab_head
 
 SMALL = gpu.SIZES["small"]
@@ -82,7 +83,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     """Prevents a check on the CPU from passing for one on a GPU."""
     monkeypatch.setattr(sys, "argv", ["gpu", "--check"])
     with pytest.raises(SystemExit) as ended:
-        gpu.main()
+        command.main()
     assert ended.value.code == 2
     assert "torch sees no GPU here; --device cpu rehearses" in capsys.readouterr().err
 

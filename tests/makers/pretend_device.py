@@ -1,8 +1,9 @@
 """A device that computes on the CPU, but has no float64 and shares no memory with the CPU.
 
 Run as a script it trains and evaluates there and on the CPU, and prints as JSON what each logged:
-`python tests/makers/pretend_device.py OUT_DIR masked rte`. A process of its own, since torch never
-forgets such a device.
+`python tests/makers/pretend_device.py OUT_DIR masked rte`. `waits:masked` prints instead, for each
+time that the host would wait for a GPU in one update, the operation and the lines that ask.
+A process of its own, since torch never forgets such a device.
 """
 
 import importlib
@@ -10,17 +11,21 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 import torch
+import transformers
 import updates
 import worlds
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import distil_trainer.training.trainer
 
 NAME = "pretend"
 
@@ -68,10 +73,53 @@ class OnDevice(torch.Tensor):
         return compute(func, args, kwargs or {})
 
 
+# The result's size depends on values, so a GPU's host has to know these before it can go on.
+ASKS = {
+    "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero", "aten::unique",
+    "aten::_unique2", "aten::masked_select", "aten::repeat_interleave", "aten::bincount",
+}  # fmt: skip
+waits = []
+"""What the host waited for: the operation, and the lines that led to it."""
+
+
+def _waits(func, args, kwargs):
+    """Return whether a GPU's host would wait at an operation until the GPU has got there."""
+    name = func._schema.name
+    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
+    there = [isinstance(each, OnDevice) for each in tensors]
+    if name in ("aten::copy_", "aten::_to_copy"):
+        if name == "aten::copy_":
+            target, source, *blocking = args
+            crosses = isinstance(target, OnDevice) != isinstance(source, OnDevice)
+            asynchronous = bool(blocking and blocking[0]) or kwargs.get("non_blocking", False)
+        else:
+            source, device = args[0], kwargs.get("device")
+            crosses = device is not None and (
+                isinstance(source, OnDevice) != (torch.device(device).type == NAME)
+            )
+            asynchronous = kwargs.get("non_blocking", False)
+        pageable = not isinstance(source, OnDevice) and not hasattr(source, "pinned")
+        return crosses and (not asynchronous or pageable)
+    if not any(there):
+        return False
+    if name in ("aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"):
+        indices = [each for each in args[1] if each is not None]
+        by_mask = any(each.dtype in (torch.bool, torch.uint8) for each in indices)
+        return by_mask or not all(isinstance(each, OnDevice) for each in indices)
+    # where() copies a number from the CPU first.
+    return name in ASKS or (name == "aten::where" and not all(there))
+
+
 def compute(func, args, kwargs):
     """Run an operation on what the tensors hold; its result is on the device if they are."""
     if func._schema.name in ("aten::pin_memory", "aten::_pin_memory"):
-        return args[0]  # all its memory is reached alike
+        pinned = args[0].clone()
+        pinned.pinned = True
+        return pinned
+    if func._schema.name == "aten::is_pinned":
+        return hasattr(args[0], "pinned")
+    if _waits(func, args, kwargs):
+        waits.append((func._schema.name, _lines()))
     known = {}
 
     def inside(value):
@@ -103,6 +151,16 @@ def compute(func, args, kwargs):
     number = func is torch.ops.aten._local_scalar_dense.default
     into_cpu = func._schema.name == "aten::copy_" and id(args[0]) not in known
     return tree_map(outside, result) if there and not number and not into_cpu else result
+
+
+def _lines():
+    """Return the innermost lines of code that isn't torch's or this file's."""
+    frames = [
+        f"{Path(frame.filename).name}:{frame.name}: {frame.line}"
+        for frame in traceback.extract_stack()
+        if "/torch/" not in frame.filename and frame.filename != __file__
+    ]
+    return frames[-3:]
 
 
 class Dispatch(TorchDispatchMode):
@@ -150,6 +208,67 @@ def distilled(kind, folder, **settings):
     return {"device": trainer.student.device.type, **logged}
 
 
+class OfAnUpdate(transformers.TrainerCallback):
+    """Keeps what the host waited for in each update, from the end of the one before."""
+
+    def __init__(self):
+        self.updates = []
+
+    def on_step_end(self, args, state, control, **_):
+        self.updates.append(list(waits))
+        waits.clear()
+
+
+def waits_of(kind, folder, **settings):
+    """Return what the host waits for in an update: the second, of two micro-batches."""
+    seen = OfAnUpdate()
+    settings = {
+        "max_steps": 3,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "use_cpu": False,
+    } | settings
+    trainer_module = distil_trainer.training.trainer
+    as_cuda = mock.patch.object(trainer_module, "ASYNCHRONOUS", {NAME})  # it copies as CUDA does
+    with in_use(), as_cuda:
+        trainer = updates.trainer_for(kind, folder, **settings)
+        trainer.add_callback(seen)
+        trainer.train()
+    return seen.updates[1]
+
+
+def asking():
+    """Return how often each of these makes the host wait."""
+    with in_use():
+        there = torch.arange(3).to(f"{NAME}:0")
+        mask, here = there > 1, torch.arange(3)
+        ways = {
+            "item": lambda: there[0].item(),
+            "bool": lambda: bool(mask.all()),
+            "tolist": lambda: there.tolist(),
+            "nonzero": lambda: mask.nonzero(),
+            "by mask": lambda: there[mask],
+            "set by mask": lambda: there.clone().index_put_((mask,), there[:1]),
+            "cpu": lambda: there.cpu(),
+            "blocking copy": lambda: here.pin_memory().to(there.device),
+            "pageable copy": lambda: here.to(there.device, non_blocking=True),
+            "copied into": lambda: there.clone().copy_(here),
+            "made there": lambda: torch.tensor([1.0], device=there.device),
+            "pinned copy": lambda: here.pin_memory().to(there.device, non_blocking=True),
+            "copy back": lambda: there.to("cpu", non_blocking=True),
+            "filled there": lambda: torch.full((2,), 1.0, device=there.device),
+            "by index": lambda: there[there],
+            "where": lambda: torch.where(mask, there, 0),
+        }
+        found = {}
+        for name, way in ways.items():
+            waits.clear()
+            way()
+            found[name] = len(waits)
+    waits.clear()
+    return found
+
+
 def fine_tuned(world, task, **rest):
     """Fine-tune and evaluate in the harness; return the device and what was recorded."""
     if task == "squad":
@@ -178,6 +297,12 @@ def main(folder, *names):
     torch.__future__.set_swap_module_params_on_conversion(True)
     found = {}
     for name in names:
+        if name.startswith("waits:"):
+            found[name] = waits_of(name.removeprefix("waits:"), folder)
+            continue
+        if name == "asking":
+            found[name] = asking()
+            continue
         if name in updates.KINDS:
             found[name] = {"cpu": distilled(name, folder, use_cpu=True)}
             with in_use():

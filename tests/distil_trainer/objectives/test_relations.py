@@ -197,18 +197,19 @@ def test_every_architecture_against_its_own_modules(name):
     objective = LanguageModelObjective(
         student, temperature=2.0, restrict_to_mask=False, soft=False, relations=plan
     )
-    batch = objective.prepare(batch_for(teacher))
+    given = batch_for(teacher)
+    batch = objective.prepare(given)
     value = objective(
         batch, [objective.run_teacher(teacher, batch)], [0.0, 0.0, 0.0, 0.0, 0.5]
     ).objective
     value.backward()
     exact, wide = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
     exact.zero_grad()
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    inputs = {key: given[key] for key in ("input_ids", "attention_mask")}
     with torch.no_grad():
         theirs = states_by_hand(wide, 2, inputs)
     ours = states_by_hand(exact, 1, inputs)
-    mask = batch["attention_mask"].bool()
+    mask = given["attention_mask"].bool()
     expected = 0.5 * by_hand(ours, theirs, mask, 2, causal=family_of(student).causal)
     expected.backward()
     assert value.item() == pytest.approx(expected.item(), rel=1e-4)

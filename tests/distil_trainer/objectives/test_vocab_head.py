@@ -99,6 +99,26 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("block_rows", [1, 7, 1000])
+def test_the_size_of_a_block_is_no_part_of_the_result(block_rows, monkeypatch):
+    """Prevents a size that is ignored, and rows that are lost at the end of another block."""
+    case = CASES["several blocks"].to(torch.float64)
+    seen = []
+    step_sizes = vocab_head._slices
+    monkeypatch.setattr(
+        vocab_head, "_slices", lambda length, step: seen.append(step) or step_sizes(length, step)
+    )
+    found = case.run(WEIGHTS, block_rows=block_rows)
+    assert seen[0] == block_rows
+    expected, _ = textbook(case, WEIGHTS)
+    torch.testing.assert_close(found.objective, expected.double(), rtol=1e-10, atol=1e-11)
+    pairs = zip(
+        gradients(found.objective, case.leaves), gradients(expected, case.leaves), strict=True
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.7, 10.0])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("divergence", losses.SOFT_TARGETS)

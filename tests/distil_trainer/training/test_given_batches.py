@@ -255,8 +255,10 @@ def test_the_labels_are_the_collators(kind, tmp_path):
     trainer.objective.forward = lambda batch, *rest: seen.append(batch) or forward(batch, *rest)
     trainer.train()
     (made,), (used,) = spy.made, seen
-    for name in ("input_ids", "attention_mask", "labels"):
+    for name in ("input_ids", "labels"):
         assert torch.equal(made[name], used[name])
+    (attended,) = made["attention_mask"].view(-1).nonzero(as_tuple=True)
+    assert torch.equal(attended, used["attended_rows"])
     assert trainer.state.log_history[0]["loss"] > 0
 
 

@@ -539,7 +539,8 @@ def test_the_clock_runs_only_while_training(monkeypatch):
     with window.paused():
         now[0] += 30
     now[0] += 3
-    window.close_update([2.0, 3.0], [10, 2, 80, 100])
+    window.open_update(torch.tensor([10, 2, 80, 100]))
+    window.close_update([2.0, 3.0])
     record = window.drain()
     assert record["tokens_per_second"] == 80 / 4
     assert record["wait_share"] == 1 / 4

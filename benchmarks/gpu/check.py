@@ -5,9 +5,7 @@ prints a table of the largest differences, and exits with 1 if one is above its 
 never run on a GPU yet; it is meant to take three minutes there.
 """
 
-import argparse
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +24,6 @@ from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, head_loss
 KINDS = ("masked", "restricted", "causal", "classification", "tokens", "questions")
 EXAMPLES = 8
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-OLDEST_TORCH = (2, 11)
 
 
 class Size(NamedTuple):
@@ -407,24 +404,3 @@ def report(size: str, device: str) -> int:
     seconds = time.perf_counter() - started
     print(f"{len(rows) - failed} of {len(rows)} ok, {seconds:.0f} s")
     return 1 if failed else 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--check", action="store_true", required=True, help="compare with float64")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="[cuda]")
-    parser.add_argument("--size", choices=list(SIZES), help="[full on a GPU, small on a CPU]")
-    options = parser.parse_args()
-    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if found < OLDEST_TORCH:
-        parser.error(f"torch {torch.__version__} is older than 2.11")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no GPU here; --device cpu rehearses the check without one")
-    size = options.size or ("full" if options.device == "cuda" else "small")
-    return report(size, options.device)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a GPU gives (`python -m benchmarks.gpu`), and whether it is right (`--check`)."""
