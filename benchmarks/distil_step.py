@@ -35,6 +35,7 @@ from angels_share.hardware import cores, limit_spinning, processor
 from benchmarks.peers import VARIANTS, Variant
 from benchmarks.turns import (
     KEPT_MEMORY,
+    WARM_UP,
     Process,
     VariantFailedError,
     dropped_on_failure,
@@ -77,11 +78,11 @@ def summarize(
 ) -> dict[str, dict[str, Any]]:
     """Return each variant's times and memory, and its times over ours, turn by turn.
 
-    The first step of each, which allocates, counts for memory only.
+    The steps of the warm-up count for memory only.
     """
     rate = statistics.median(rates)
     per_token = {
-        name: [each["seconds"] / each["tokens"] for each in done[1:]]
+        name: [each["seconds"] / each["tokens"] for each in done[WARM_UP:]]
         for name, done in steps.items()
     }
     summary = {}
@@ -89,7 +90,7 @@ def summarize(
         ratios = [
             theirs / ours for theirs, ours in zip(per_token[name], per_token["ours"], strict=True)
         ]
-        shares = [each["operations"] / each["seconds"] / rate for each in done[1:]]
+        shares = [each["operations"] / each["seconds"] / rate for each in done[WARM_UP:]]
         summary[name] = {
             "over_ours": Spread.of(ratios)._asdict(),
             "seconds_per_token": Spread.of(per_token[name])._asdict(),
@@ -101,7 +102,11 @@ def summarize(
 
 
 def table(
-    summary: dict[str, dict[str, Any]], versions: dict[str, dict[str, str]], skipped: dict[str, str]
+    summary: dict[str, dict[str, Any]],
+    versions: dict[str, dict[str, str]],
+    skipped: dict[str, str],
+    *,
+    ragged: bool,
 ) -> str:
     """Return the results as a table in markdown, and a line for each variant that is skipped."""
     lines = [
@@ -111,7 +116,8 @@ def table(
     for name, found in summary.items():
         variant, over = _BY_NAME[name], Spread(**found["over_ours"])
         version = versions[name].get(variant.distribution or "", "")
-        terms = " + ".join(variant.terms) + (", padding too" if variant.learns_padding else "")
+        padding = ", padding too" if ragged and variant.learns_padding else ""
+        terms = " + ".join(variant.terms) + padding
         ratio = f"{over.median:.2f} ({over.lowest:.2f} to {over.highest:.2f})"
         micro, peak = found["seconds_per_token"]["median"] * 1e6, found["peak_bytes"] / 1e6
         lines.append(
@@ -141,6 +147,8 @@ def describe(options: argparse.Namespace, threads: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> None:
     """Let the variants take turns; print the table, write the JSON."""
+    from benchmarks import machine  # torch, which reads its environment when it is imported
+
     variants, refused = chosen_variants(options)
     flags = [name for name in ("ragged", "restrict") if getattr(options, name)]
     arguments = [options.size, options.device, *flags]
@@ -149,7 +157,9 @@ def measure(options: argparse.Namespace) -> None:
         if len(threads) > 1:
             sys.exit(f"variants would run with {sorted(threads)} threads: set OMP_NUM_THREADS")
         about = describe(options, threads.pop())
-        steps, rates = take_turns(processes, skipped, options.turns)
+        steps, rates = take_turns(
+            processes, skipped, options.turns, lambda: machine.product_rate(options.device)
+        )
     about |= {"load_after": os.getloadavg()[0], "product_rate": statistics.median(rates)}
     versions = {name: answer["versions"] for name, answer in answers.items()}
     skipped = {**refused, **skipped}
@@ -162,7 +172,7 @@ def measure(options: argparse.Namespace) -> None:
         f"torch {versions['ours']['torch']}, transformers {versions['ours']['transformers']}; "
         + " ".join(f"{name}={value}" for name, value in about["environment"].items())
     )
-    print(table(summary, versions, skipped), flush=True)
+    print(table(summary, versions, skipped, ragged=options.ragged), flush=True)
     if options.json is not None:
         content = {"about": about, "versions": versions, "skipped": skipped, "variants": summary}
         write_json(options.json, content)

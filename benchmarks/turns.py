@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,9 @@ KEPT_MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 """Settings of glibc's allocator with which freed memory stays with the process, for reuse."""
+
+WARM_UP = 2
+"""Turns before the timed ones: after them an allocator that keeps memory asks for no more."""
 
 
 class VariantFailedError(Exception):
@@ -131,17 +134,25 @@ def dropped_on_failure(
 
 
 def take_turns(
-    processes: dict[str, Process], skipped: dict[str, str], turns: int
+    processes: dict[str, Process],
+    skipped: dict[str, str],
+    turns: int,
+    between: Callable[[], float],
 ) -> tuple[dict[str, list[dict[str, Any]]], list[float]]:
-    """Return what each variant measured in each turn, and the product rates between them.
+    """Return what each variant measured in each turn, and what was measured between the turns.
 
-    The first step of each, which allocates, counts for the peak of memory only. Every other turn
-    goes through the variants backwards.
+    The turns of the warm-up come first. Every other turn goes through the variants backwards.
+
+    Args:
+        processes: the variants' workers; those that fail are taken out.
+        skipped: gets the reason of each that fails.
+        turns: how many are timed.
+        between: measured before each turn.
     """
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in processes}
     rates = []
-    for turn in range(turns + 1):
-        rates.append(processes["ours"].ask("rate")["rate"])
+    for turn in range(WARM_UP + turns):
+        rates.append(between())
         for name in list(processes)[:: -1 if turn % 2 else 1]:
             with dropped_on_failure(name, processes, skipped):
                 steps[name].append(processes[name].ask("step"))

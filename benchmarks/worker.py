@@ -9,6 +9,7 @@ says what it runs on. What libraries print goes to standard error.
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -52,7 +53,7 @@ class Worker:
         self._numbers = self._choose_batches()
 
     def step(self) -> dict[str, Any]:
-        """Do one step on the next batch: seconds, real tokens, needed operations, peak memory."""
+        """Do one step on the next batch: seconds, real tokens, needed operations, memory."""
         batch = make_batch(self._size, self._lengths, next(self._numbers))
         if self._step is None:
             self._step = self._make_step()
@@ -60,8 +61,11 @@ class Worker:
         step, lengths = self._step, batch.lengths
         masked = int((batch.labels != IGNORED).sum())
         batch = batch if self._variant.name == "ours" else batch.to(self._device)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        seconds = machine.seconds(lambda: step(batch), self._device)
         return {
-            "seconds": machine.seconds(lambda: step(batch), self._device),
+            "seconds": seconds,
+            "page_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults,
             "tokens": sum(lengths),
             "padded": batch.input_ids.numel(),
             "operations": self._size.operations(
@@ -69,10 +73,6 @@ class Worker:
             ),
             "peak": machine.peak_since(self._before, self._device),
         }
-
-    def rate(self) -> dict[str, float]:
-        """Measure the rate of products, in operations a second."""
-        return {"rate": machine.product_rate(self._device)}
 
     def compare(self, terms: list[str], *, ragged: bool, restrict: bool) -> dict[str, float]:
         """Compute loss and gradient norm of some terms, without dropout, on a batch for all.
