@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench gpu gpu-check tables study \
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench bench-peers gpu gpu-check tables study \
     study-cost study-wants smaller smaller-wants mutants wheel clean
 
 help:  ## list the targets
@@ -85,6 +85,14 @@ bench: $(READY)  ## measure speed and memory against plain implementations, abou
 gpu: $(READY)  ## measure this machine's GPU in 8 minutes, results in ./gpu-results; no network
 	$(RUN) -m benchmarks.gpu
 
+bench-peers: $(READY)  ## compare a step with what others wrote, each installed in .peers; an idle machine, 10 minutes
+	$(RUN) -m benchmarks.peers --torch_index "$(TORCH_INDEX)"
+	$(RUN) -m benchmarks.distil_step --peers --check
+	$(RUN) -m benchmarks.distil_step --peers --size mini --json .peers/mini-full.json
+	$(RUN) -m benchmarks.distil_step --peers --size mini --ragged --json .peers/mini-ragged.json
+	$(RUN) -m benchmarks.distil_step --peers --size mini --keep_memory --json .peers/mini-kept.json
+	$(RUN) -m benchmarks.distil_step --peers --size base --json .peers/base-full.json
+
 gpu-check: $(READY)  ## compare this machine's GPU with float64 on the CPU; no network
 	$(RUN) -m benchmarks.gpu --check
 
@@ -133,5 +141,5 @@ wheel:  ## build the wheel, install it in a bare environment, use it outside of 
 	$(PYTHON) tests/wheel.py --torch-index "$(TORCH_INDEX)" $(if $(AUDIT),--audit "$(AUDIT)")
 
 clean:  ## remove environments, caches, ./demo and ./first; results stay
-	rm -rf demo first docs/_build $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf demo first docs/_build $(VENV) .venv-lowest .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

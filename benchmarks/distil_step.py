@@ -1,230 +1,268 @@
-"""One distillation step: the original algorithm against ours, side by side in one run.
+"""One distillation step: ours against a textbook, a plain Trainer, and code that others wrote.
 
     python -m benchmarks.distil_step --size mini
-    python -m benchmarks.distil_step --size base --restrict --steps 7
-    python -m benchmarks.distil_step --size base --device cuda
+    python -m benchmarks.distil_step --size base --peers --turns 3 --json base.json
+    python -m benchmarks.distil_step --size mini --peers --ragged --keep_memory
+    python -m benchmarks.distil_step --peers --check
 
-A step is the forward pass of teacher and student, losses, backward, clipping and AdamW. The
-variants take turns and medians are printed, so that a busy machine slows all of them alike.
-"Of the rate" is the rate of the matrix products that the result needs, as a share of the rate of a
-2048 x 2048 x 2048 product measured between the steps. Memory is the peak over three steps in a
-fresh process, above what was resident before the first one, with gradients and optimizer state.
+A step is the forward pass of teacher and student, losses, backward, clipping and AdamW, in float32
+on a CPU, under bf16 autocast on a GPU. Each variant is a process of its own, with the same models,
+sequences, masks and number of threads. They take turns, and one works at a time, so that a busy
+machine slows all of them alike: times are compared within a turn, for each real token.
+
+`--ragged` gives sentences of lognormal lengths. Then each has its own batches: the textbook's are
+grouped by length, ours formed as `tokens_per_batch` does, all others drawn at random.
+`--restrict` leaves out those that can't restrict soft targets to the masked tokens.
+
+"Of the rate" is the rate of the products that the result needs (its soft targets at all real
+tokens, or at the masked ones), as a share of the rate of a 2048 x 2048 x 2048 product measured
+between the turns. Memory is the peak above what was resident before the first step, with gradients
+and optimizer state. `--check` compares losses and gradients instead, on the same weights and batch.
 """
 
 import argparse
-import math
+import os
+import platform
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    PreTrainedModel,
+from angels_share.files import write_json
+from angels_share.hardware import cores, limit_spinning, processor
+from benchmarks.peers import VARIANTS, Variant
+from benchmarks.turns import (
+    KEPT_MEMORY,
+    WARM_UP,
+    Process,
+    VariantFailedError,
+    dropped_on_failure,
+    started,
+    take_turns,
 )
 
-from benchmarks import machine, textbook
-from benchmarks.textbook import Batch, Recipe
-from distil_trainer.objectives.losses import IGNORED, hidden_cosine
-from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, Rows, head_losses, order_rows
-
-
-class Size(NamedTuple):
-    """The shape of a teacher, whose student has half its depth, and of the batch."""
-
-    width: int
-    heads: int
-    depth: int
-    sequences: int
-    length: int
-    vocabulary: int = 30_522
-
-    @property
-    def tokens(self) -> int:
-        """The tokens of a batch, none of them padding."""
-        return self.sequences * self.length
-
-    def operations(self, soft_rows: int) -> float:
-        """Return the operations of a step's matrix products; a backward pass costs two forward."""
-        layer = 24 * self.width**2 + 4 * self.length * self.width
-        head = 2 * self.width**2 + 2 * self.width * self.vocabulary
-        teacher = self.tokens * self.depth * layer + soft_rows * head
-        student = self.tokens * self.depth // 2 * layer + soft_rows * head
-        return teacher + 3 * student
-
-
-SIZES = {
-    ("mini", "cpu"): Size(width=256, heads=4, depth=4, sequences=16, length=128),
-    ("base", "cpu"): Size(width=768, heads=12, depth=12, sequences=4, length=128),
-    ("mini", "cuda"): Size(width=256, heads=4, depth=4, sequences=32, length=512),
-    ("base", "cuda"): Size(width=768, heads=12, depth=12, sequences=32, length=512),
+TOLERANCE = 1e-4
+_BY_NAME = {variant.name: variant for variant in VARIANTS}
+_CASES = {
+    "full": {"ragged": False, "restrict": False},
+    "ragged": {"ragged": True, "restrict": False},
+    "restricted": {"ragged": True, "restrict": True},
 }
 
 
-class Pair(NamedTuple):
-    """A student in training and its teacher."""
+class Spread(NamedTuple):
+    """A median, and the lowest and highest of the numbers that it is of."""
 
-    student: PreTrainedModel
-    teacher: PreTrainedModel
+    median: float
+    lowest: float
+    highest: float
 
-
-def make_pair(size: Size, attention: str, device: str) -> Pair:
-    torch.manual_seed(0)
-    teacher = BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        attn_implementation=attention,
-    )
-    student = DistilBertConfig(
-        vocab_size=size.vocabulary,
-        dim=size.width,
-        n_layers=size.depth // 2,
-        n_heads=size.heads,
-        hidden_dim=4 * size.width,
-        attn_implementation=attention,
-    )
-    return Pair(
-        DistilBertForMaskedLM(student).to(device).train(),
-        BertForMaskedLM(teacher).to(device).eval().requires_grad_(requires_grad=False),
-    )
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> "Spread":
+        """Return the spread of numbers."""
+        return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
-def make_batch(size: Size, device: str) -> Batch:
-    """Return sequences without padding, 15 % of whose tokens are targets."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1000, size.vocabulary, (size.tokens,), generator=generator)
-    targets = torch.randperm(size.tokens, generator=generator)[: math.ceil(0.15 * size.tokens)]
-    labels = torch.full_like(ids, IGNORED)
-    labels[targets] = ids[targets]
-    ids[targets] = 103
-    shape = size.sequences, size.length
-    attended = torch.ones(shape, dtype=torch.long)
-    return Batch(*(part.view(shape).to(device) for part in (ids, attended, labels)))
+def chosen_variants(options: argparse.Namespace) -> tuple[list[Variant], dict[str, str]]:
+    """Return the variants to run, and why others are not."""
+    wanted = [each for each in VARIANTS if options.peers or each.package is None]
+    reason = "it can't restrict soft targets to the masked tokens"
+    refused = {each.name: reason for each in wanted if options.restrict and not each.restricts}
+    return [each for each in wanted if each.name not in refused], refused
 
 
-def our_loss(pair: Pair, batch: Batch, rows: Rows, recipe: Recipe) -> Tensor:
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    with torch.no_grad():
-        teacher_hidden = pair.teacher.bert(**inputs).last_hidden_state
-        predictions = pair.teacher.cls.predictions
-        teacher_rows = predictions.transform(teacher_hidden.flatten(0, 1)[rows.positions])
-    student_hidden = pair.student.distilbert(**inputs).last_hidden_state
-    student_rows = pair.student.vocab_transform(student_hidden.flatten(0, 1)[rows.positions])
-    student_rows = pair.student.vocab_layer_norm(pair.student.activation(student_rows))
-    head = head_losses(
-        student_rows,
-        Decoder(pair.student.vocab_projector.weight, pair.student.vocab_projector.bias),
-        [(teacher_rows, Decoder(predictions.decoder.weight, predictions.decoder.bias))],
-        rows.labels,
-        weights=HeadWeights(ce=recipe.ce / len(rows.positions), hard=recipe.mlm / len(rows.labels)),
-        temperature=recipe.temperature,
-    )
-    cosine = hidden_cosine(student_hidden, teacher_hidden, batch.attention_mask.bool())
-    return head.objective + recipe.cos * cosine.total / cosine.count
+def summarize(
+    steps: dict[str, list[dict[str, Any]]], rates: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """Return each variant's times and memory, and its times over ours, turn by turn.
+
+    The steps of the warm-up count for memory only.
+    """
+    rate = statistics.median(rates)
+    per_token = {
+        name: [each["seconds"] / each["tokens"] for each in done[WARM_UP:]]
+        for name, done in steps.items()
+    }
+    summary = {}
+    for name, done in steps.items():
+        ratios = [
+            theirs / ours for theirs, ours in zip(per_token[name], per_token["ours"], strict=True)
+        ]
+        shares = [each["operations"] / each["seconds"] / rate for each in done[WARM_UP:]]
+        summary[name] = {
+            "over_ours": Spread.of(ratios)._asdict(),
+            "seconds_per_token": Spread.of(per_token[name])._asdict(),
+            "share_of_rate": statistics.median(shares),
+            "peak_bytes": max(each["peak"] for each in done),
+            "steps": done,
+        }
+    return summary
 
 
-def make_step(variant: str, size: Size, device: str) -> Callable[[], None]:
-    """Return a function that does one step of a variant, with its own models and optimizer."""
-    algorithm, _, restricted = variant.partition(" ")
-    batch, recipe = make_batch(size, device), Recipe()
-    if algorithm == "textbook":
-        pair = make_pair(size, "eager", device)
-        optimizer = textbook.make_optimizer(pair.student)
-
-        def loss() -> Tensor:
-            return textbook.loss(*pair, batch, recipe, restrict=bool(restricted))
-    else:
-        pair = make_pair(size, "sdpa", device)
-        optimizer = torch.optim.AdamW(
-            pair.student.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, fused=True
+def table(
+    summary: dict[str, dict[str, Any]],
+    versions: dict[str, dict[str, str]],
+    skipped: dict[str, str],
+    *,
+    ragged: bool,
+) -> str:
+    """Return the results as a table in markdown, and a line for each variant that is skipped."""
+    lines = [
+        "| variant | version | terms | time over ours | µs per token | peak MB | of the rate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in summary.items():
+        variant, over = _BY_NAME[name], Spread(**found["over_ours"])
+        version = versions[name].get(variant.distribution or "", "")
+        padding = ", padding too" if ragged and variant.learns_padding else ""
+        terms = " + ".join(variant.terms) + padding
+        ratio = f"{over.median:.2f} ({over.lowest:.2f} to {over.highest:.2f})"
+        micro, peak = found["seconds_per_token"]["median"] * 1e6, found["peak_bytes"] / 1e6
+        lines.append(
+            f"| {variant.title} | {version} | {terms} | {'1' if name == 'ours' else ratio} "
+            f"| {micro:,.0f} | {peak:,.0f} | {found['share_of_rate']:.0%} |"
         )
-        soft = batch.labels != IGNORED if restricted else batch.attention_mask.bool()
-        rows = order_rows(batch.labels, soft)
-
-        def loss() -> Tensor:
-            return our_loss(pair, batch, rows, recipe)
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            objective = loss()
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(pair.student.parameters(), 5.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    lines += [f"skipped: {_BY_NAME[name].title}: {reason}" for name, reason in skipped.items()]
+    return "\n".join(lines)
 
 
-def measure_peak(variant: str, options: argparse.Namespace) -> int:
-    """Return the peak memory of three steps in a fresh process."""
-    flags = ["--size", options.size, "--device", options.device, "--peak_of", variant]
-    command = [sys.executable, "-m", "benchmarks.distil_step", *flags]
-    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def describe(options: argparse.Namespace, threads: int) -> dict[str, Any]:
+    """Return the machine and the settings, as far as they decide the result."""
+    flags = {key: value for key, value in vars(options).items() if key not in ("json", "check")}
+    names = (*KEPT_MEMORY, "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_PRELOAD")
+    settings = {**os.environ, **_allocator(options)}
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "system": f"{platform.system()} {platform.release()}, {'-'.join(platform.libc_ver())}",
+        "cores": cores(),
+        "threads": threads,
+        "load_before": os.getloadavg()[0],
+        "environment": {name: settings[name] for name in names if name in settings},
+        "flags": flags,
+    }
 
 
-def measure_steps(
-    variants: list[str], size: Size, device: str, count: int
-) -> tuple[dict[str, float], float]:
-    """Return the median seconds of a step of each variant, and the median product rate."""
-    steps = {variant: make_step(variant, size, device) for variant in variants}
-    for step in steps.values():  # warm-up: allocations, kernels, the optimizer's state
-        step()
-    times: dict[str, list[float]] = {variant: [] for variant in variants}
-    rates = []
-    for _ in range(count):
-        rates.append(machine.product_rate(device))
-        for variant, step in steps.items():
-            times[variant].append(machine.seconds(step, device))
-    return {variant: statistics.median(t) for variant, t in times.items()}, statistics.median(rates)
+def measure(options: argparse.Namespace) -> None:
+    """Let the variants take turns; print the table, write the JSON."""
+    from benchmarks import machine  # torch, which reads its environment when it is imported
+
+    variants, refused = chosen_variants(options)
+    flags = [name for name in ("ragged", "restrict") if getattr(options, name)]
+    arguments = [options.size, options.device, *flags]
+    with started(variants, arguments, _allocator(options)) as (processes, skipped, answers):
+        threads = {answer["threads"] for answer in answers.values()}
+        if len(threads) > 1:
+            sys.exit(f"variants would run with {sorted(threads)} threads: set OMP_NUM_THREADS")
+        about = describe(options, threads.pop())
+        steps, rates = take_turns(
+            processes, skipped, options.turns, lambda: machine.product_rate(options.device)
+        )
+    about |= {"load_after": os.getloadavg()[0], "product_rate": statistics.median(rates)}
+    versions = {name: answer["versions"] for name, answer in answers.items()}
+    skipped = {**refused, **skipped}
+    summary = summarize(steps, rates)
+    print(
+        f"{options.size}, {' '.join(flags) or 'full'}, {options.device}, memory "
+        f"{'kept' if options.keep_memory else 'as it is'}, {options.turns} turns; "
+        f"{about['processor']}, {about['threads']} threads, load {about['load_before']:.1f} to "
+        f"{about['load_after']:.1f}, {about['product_rate'] / 1e9:.0f} GFLOP/s; "
+        f"torch {versions['ours']['torch']}, transformers {versions['ours']['transformers']}; "
+        + " ".join(f"{name}={value}" for name, value in about["environment"].items())
+    )
+    print(table(summary, versions, skipped, ragged=options.ragged), flush=True)
+    if options.json is not None:
+        content = {"about": about, "versions": versions, "skipped": skipped, "variants": summary}
+        write_json(options.json, content)
 
 
-def report(options: argparse.Namespace) -> None:
-    size, device = SIZES[options.size, options.device], options.device
-    variants = ["textbook", "ours"]
-    if options.restrict:
-        variants = ["textbook", "textbook restricted", "ours restricted"]
-    peaks = {variant: measure_peak(variant, options) for variant in variants}
-    times, rate = measure_steps(variants, size, device, options.steps)
-    print(f"{options.size}: {size}")
-    print(f"{machine.describe(device)}; product rate {rate / 1e9:.0f} GFLOP/s")
-    print("| variant | s/step | tokens/s | speed-up | peak MB | of textbook's | of the rate |")
+def check(options: argparse.Namespace) -> bool:
+    """Print whether each variant computes what ours does; return whether all of them do."""
+    variants, _ = chosen_variants(options)
+    print("| variant | batch | terms | loss | gradient norm | largest difference | |")
     print("|---|---|---|---|---|---|---|")
-    masked = math.ceil(0.15 * size.tokens)
-    for variant, seconds in times.items():
-        needed = size.operations(masked if variant.endswith("restricted") else size.tokens)
-        print(
-            f"| {variant} | {seconds:.3f} | {size.tokens / seconds:,.0f} "
-            f"| {times['textbook'] / seconds:.2f} | {peaks[variant] / 1e6:,.0f} "
-            f"| {peaks[variant] / peaks['textbook']:.2f} | {needed / seconds / rate:.0%} |"
-        )
+    agree = True
+    with started(variants, ["tiny", "cpu"], {}) as (processes, skipped, _):
+        for name in [each for each in processes if each != "ours"]:
+            for case in _CASES:
+                with dropped_on_failure(name, processes, skipped):
+                    agree &= _compare(processes, _BY_NAME[name], case)
+                if name in skipped:
+                    break
+    for name, reason in skipped.items():
+        print(f"skipped: {_BY_NAME[name].title}: {reason}")
+    return agree
+
+
+def _compare(processes: dict[str, Process], variant: Variant, case: str) -> bool:
+    """Print a variant's row of the check; return whether it agrees, or can't be compared."""
+    settings, terms = _CASES[case], " + ".join(variant.terms)
+    reason = None
+    if settings["restrict"] and not variant.restricts:
+        reason = "soft targets can't be restricted"
+    elif settings["ragged"] and variant.learns_padding:
+        reason = "soft targets of padding count, too"
+    if reason:
+        print(f"| {variant.title} | {case} | {terms} | | | | not compared: {reason} |")
+        return True
+    found, ours = (
+        processes[name].ask("compare", terms=variant.terms, **settings)
+        for name in (variant.name, "ours")
+    )
+    # `not <=`, so that NaN is a difference
+    off = {key: abs(found[key] - value) / abs(value) for key, value in ours.items()}
+    wrong = [key for key, difference in off.items() if not difference <= TOLERANCE]
+    largest = max(off["loss"], off["norm"])
+    verdict = f"DIFFERENT {', '.join(wrong)}" if wrong else "ok"
+    print(
+        f"| {variant.title} | {case} | {terms} | {found['loss']:.6f} | {found['norm']:.6f} "
+        f"| {largest:.1e} | {verdict} |"
+    )
+    return not wrong
+
+
+def _allocator(options: argparse.Namespace) -> dict[str, str]:
+    return KEPT_MEMORY if options.keep_memory else {}
+
+
+def _turns(text: str) -> int:
+    if (turns := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least one turn")
+    return turns
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--size", choices=["mini", "base"], default="mini", help="of the models [mini]"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distil_step", description=__doc__.splitlines()[0]
     )
+    parser.add_argument("--size", choices=["tiny", "mini", "base"], default="mini", help="[mini]")
+    parser.add_argument("--peers", action="store_true", help="also what others wrote")
+    parser.add_argument("--ragged", action="store_true", help="sentences of unequal lengths")
     parser.add_argument(
         "--restrict", action="store_true", help="soft targets at masked positions only"
     )
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each variant [7]")
+    parser.add_argument(
+        "--keep_memory", action="store_true", help="the allocator keeps freed memory for reuse"
+    )
+    parser.add_argument("--turns", type=_turns, default=3, help="timed steps of each [3]")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[cpu]")
-    parser.add_argument("--peak_of", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements, too")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare losses and gradients, at a tiny size"
+    )
     options = parser.parse_args()
-    if options.peak_of is None:
-        report(options)
-    else:
-        step = make_step(options.peak_of, SIZES[options.size, options.device], options.device)
-        print(machine.peak_bytes(lambda: [step() for _ in range(3)], options.device))
+    if options.size == "tiny" and options.device == "cuda":
+        parser.error("--size tiny is for the CPU")
+    limit_spinning()  # importing our package does so: the others get it, too
+    try:
+        if not options.check:
+            measure(options)
+        elif not check(options):
+            sys.exit(1)
+    except VariantFailedError as error:
+        sys.exit(f"ours failed: {error}")
 
 
 if __name__ == "__main__":

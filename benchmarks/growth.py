@@ -22,10 +22,9 @@ import torch
 import transformers
 
 from benchmarks import corpus_prep, machine, tables_speed
-from benchmarks.distil_step import Size, make_batch, make_pair, our_loss
-from benchmarks.textbook import Recipe
-from distil_trainer.objectives.losses import IGNORED
-from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, head_losses, order_rows
+from benchmarks.setting import Recipe, Size, make_batch, make_pair
+from benchmarks.variants import ours
+from distil_trainer.objectives.vocab_head import Decoder, HeadWeights, head_losses
 from eval_harness.sweep.plan import Experiment, jobs, plan
 from eval_harness.tasks.lookup import task_named
 
@@ -106,9 +105,9 @@ def length(_folder: Path) -> Cost:
 
     def seconds(tokens: int) -> float:
         size = Size(width=128, heads=2, depth=4, sequences=1, length=tokens, vocabulary=8_000)
-        pair, batch = make_pair(size, "sdpa", "cpu"), make_batch(size, "cpu")
-        rows = order_rows(batch.labels, batch.labels != IGNORED)
-        return machine.seconds(lambda: our_loss(pair, batch, rows, Recipe()).backward(), "cpu")
+        _, loss = ours.make_objective(make_pair(size, "sdpa", "cpu"), Recipe(), restrict=True)
+        batch = make_batch(size, np.array([tokens]), [0])
+        return machine.seconds(lambda: loss(batch).backward(), "cpu")
 
     return Cost("the length", (64, 128, 256, 512), seconds, "step of one sequence, soft at masks")
 

@@ -36,15 +36,25 @@ def product_rate(
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:
     """Return the peak memory during the work, above what was in use before it."""
+    before = start_peak(device)
+    work()
+    return peak_since(before, device)
+
+
+def start_peak(device: str) -> int:
+    """Return the memory in use, and let the record of its peak begin anew."""
     finish(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _status("VmRSS")
-    work()
+    return _status("VmRSS")
+
+
+def peak_since(before: int, device: str) -> int:
+    """Return the peak memory since `start_peak`, above what it returned."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() - before
     return _status("VmHWM") - before
 
 

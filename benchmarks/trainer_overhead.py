@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from benchmarks import machine
-from benchmarks.distil_step import SIZES, Size
+from benchmarks.setting import SIZES, Size
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.data.batches import EpochLoader
 from distil_trainer.data.sequences import Rows

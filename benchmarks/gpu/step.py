@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import distil_trainer
-from benchmarks import machine, textbook
-from benchmarks.distil_step import Size
+from benchmarks import machine
 from benchmarks.gpu import check
 from benchmarks.gpu.parts import (
     Figure,
@@ -23,11 +22,13 @@ from benchmarks.gpu.parts import (
     peak_gigabytes,
     rate_of_products,
 )
+from benchmarks.setting import Batch, Pair, Recipe, Size
+from benchmarks.variants import textbook
 
 FULL = Size(width=768, heads=12, depth=12, sequences=32, length=512)
 SMALL = Size(width=32, heads=2, depth=2, sequences=4, length=32, vocabulary=160)
 WARM, TIMED = 4, 12
-RECIPE = textbook.Recipe()
+RECIPE = Recipe()
 
 
 def size_of(setup: Setup) -> Size:
@@ -214,12 +215,12 @@ def _loop(
     return machine.seconds(lambda: [step() for _ in range(count)], setup.device) / count
 
 
-def _batch(size: Size, device: str) -> textbook.Batch:
+def _batch(size: Size, device: str) -> Batch:
     ids = torch.from_numpy(np.stack([row["input_ids"] for row in _rows(size, 1)]))
     targets = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.15
     labels = ids.masked_fill(~targets, -100)
     ids = ids.masked_fill(targets, check.SPECIAL.index("[MASK]"))
-    return textbook.Batch(*(each.to(device) for each in (ids, torch.ones_like(ids), labels)))
+    return Batch(*(each.to(device) for each in (ids, torch.ones_like(ids), labels)))
 
 
 def as_published(setup: Setup) -> Iterator[Figure]:
@@ -233,7 +234,7 @@ def as_published(setup: Setup) -> Iterator[Figure]:
         setup,
         student.train(),
         textbook.make_optimizer(student),
-        lambda: textbook.loss(student, teacher, batch, RECIPE, restrict=False),
+        lambda: textbook.loss(Pair(student, teacher), batch, RECIPE, restrict=False),
     )
     yield from figures(setup, seconds)
 

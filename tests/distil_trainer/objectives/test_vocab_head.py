@@ -499,19 +499,17 @@ def test_a_padded_batch_equals_the_masked_losses(seed):
 @pytest.mark.parametrize("restricted", [False, True])
 def test_the_benchmark_compares_the_same_mathematics(restricted):
     """Catches a speed-up over the textbook that comes from computing something else."""
-    from benchmarks import distil_step, textbook
+    from benchmarks import setting
+    from benchmarks.variants import ours, textbook
 
-    size = distil_step.Size(width=16, heads=2, depth=2, sequences=3, length=10, vocabulary=1100)
-    batch, recipe = distil_step.make_batch(size, "cpu"), textbook.Recipe()
-    plain, fast = (distil_step.make_pair(size, how, "cpu") for how in ("eager", "sdpa"))
-    fast.teacher.load_state_dict(plain.teacher.state_dict())
-    fast.student.load_state_dict(plain.student.state_dict())
-    for pair in (plain, fast):
-        pair.student.eval()  # dropout draws differ between the two kinds of attention
-    soft = batch.labels != losses.IGNORED if restricted else batch.attention_mask.bool()
-    rows = order_rows(batch.labels, soft)
-    expected = textbook.loss(*plain, batch, recipe, restrict=restricted)
-    found = distil_step.our_loss(fast, batch, rows, recipe)
+    size = setting.SIZES["tiny", "cpu"]
+    batch = setting.make_batch(size, setting.make_lengths(size, ragged=True), range(3))
+    pairs = [setting.make_pair(size, how, "cpu", dropout=0.0) for how in ("eager", "sdpa")]
+    plain, fast = pairs
+    expected, found = (
+        variant.make_objective(pair, setting.Recipe(), restrict=restricted)[1](batch)
+        for variant, pair in zip((textbook, ours), pairs, strict=True)
+    )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     expected.backward()
     found.backward()

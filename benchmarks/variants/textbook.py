@@ -5,29 +5,20 @@ attention, the logits of all tokens from both models at once, rows selected with
 the full width, one loss function per term, AdamW one parameter at a time.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+
+from benchmarks.setting import Batch, Pair, Recipe
 
 
-class Batch(NamedTuple):
-    """Masked sequences; labels are -100 where a token is not a target."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-
-class Recipe(NamedTuple):
-    """Weights of the three terms and the temperature, as published."""
-
-    ce: float = 5.0
-    mlm: float = 2.0
-    cos: float = 1.0
-    temperature: float = 2.0
+def make_objective(
+    pair: Pair, recipe: Recipe, *, restrict: bool
+) -> tuple[nn.Module, Callable[[Batch], Tensor]]:
+    """Return the student, and the function of a batch that gives its loss."""
+    return pair.student, lambda batch: loss(pair, batch, recipe, restrict=restrict)
 
 
 def make_optimizer(student: nn.Module) -> torch.optim.Optimizer:
@@ -42,27 +33,19 @@ def make_optimizer(student: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def loss(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    batch: Batch,
-    recipe: Recipe,
-    *,
-    restrict: bool,
-) -> Tensor:
+def loss(pair: Pair, batch: Batch, recipe: Recipe, *, restrict: bool) -> Tensor:
     """Return the triple loss of one batch.
 
     Args:
-        student: the student with its language-model head, in training mode.
-        teacher: the teacher with its language-model head, in evaluation mode.
+        pair: the student in training mode, the teacher in evaluation mode.
         batch: the input of both.
         recipe: weights and temperature.
         restrict: whether soft targets count at masked positions only.
     """
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    ours = student(**inputs, output_hidden_states=True)
+    ours = pair.student(**inputs, output_hidden_states=True)
     with torch.no_grad():
-        theirs = teacher(**inputs, output_hidden_states=True)
+        theirs = pair.teacher(**inputs, output_hidden_states=True)
     attended = batch.attention_mask.bool()
     soft = batch.labels != -100 if restrict else attended
     soft_targets = _kl(_select(ours.logits, soft), _select(theirs.logits, soft), recipe.temperature)
