@@ -137,7 +137,9 @@ def figures(setup: Setup, seconds: float) -> Iterator[Figure]:
     yield peak_gigabytes(setup)
     rate = rate_of_products(setup)
     assert rate.value is not None
-    share = size.operations(size.tokens) / seconds / (1e12 * rate.value)
+    share = (
+        size.operations([size.length] * size.sequences, size.tokens) / seconds / (1e12 * rate.value)
+    )
     yield Figure("of the product rate", 100 * share, "%", f"measured beside it: {rate.value:.4g}")
 
 
