@@ -41,7 +41,7 @@ FLAGS = {
 # Flags of other programs (pip, torchrun, the benchmarks), and ours under names that are refused.
 OTHERS = {
     "index-url", "logdir", "nproc_per_node", "tag", "hub_token",
-    "check", "device", "size", "peers", "ragged", "restrict", "keep_memory", "turns",
+    "check", "rehearse", "device", "size", "peers", "ragged", "restrict", "keep_memory", "turns",
 }  # fmt: skip
 # Describes another program's flags beside ours, and files at the root that name no flag of today.
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}
