@@ -68,7 +68,7 @@ demo: $(READY)  ## show what distillation keeps, from nothing, in ./demo; no net
 first: $(READY)  ## distil a first student on Python's own documentation, in ./first; no network
 	$(RUN) examples/first_distil.py first
 
-bench: $(READY)  ## measure speed and memory against plain implementations, about 10 minutes
+bench: $(READY)  ## measure speed and memory against plain implementations; with DISTIL_DATA, on real data too
 	$(RUN) -m benchmarks.distil_step --size mini
 	$(RUN) -m benchmarks.distil_step --size mini --restrict
 	$(RUN) -m benchmarks.distil_step --size base
@@ -85,7 +85,7 @@ bench: $(READY)  ## measure speed and memory against plain implementations, abou
 gpu: $(READY)  ## measure this machine's GPU in 8 minutes, results in ./gpu-results; no network
 	$(RUN) -m benchmarks.gpu
 
-bench-peers: $(READY)  ## compare a step with what others wrote, each installed in .peers; an idle machine, 10 minutes
+bench-peers: $(READY)  ## compare a step with what others wrote, each installed in .peers (4 GB); on an idle machine, 15 minutes
 	$(RUN) -m benchmarks.peers --torch_index "$(TORCH_INDEX)"
 	$(RUN) -m benchmarks.distil_step --peers --check
 	$(RUN) -m benchmarks.distil_step --peers --size mini --json .peers/mini-full.json

@@ -6,7 +6,7 @@
 Each cost is measured at four sizes, each twice the one before, in turns, and the exponent is the
 slope of its logarithm over that of the size: 1 is linear, 2 would be quadratic. Medians over the
 turns; the range is of the slopes of single turns. What doesn't grow (starting, imports) makes an
-exponent smaller, so it is left out, or measured at size 0 and subtracted, where it says so.
+exponent smaller, so it is left out, or measured at the least size and subtracted where it says so.
 """
 
 import argparse
@@ -136,13 +136,7 @@ def results(folder: Path) -> Cost:
             tables_speed.write_results(Path(name), count)
             return tables_speed.tables(Path(name))[0]
 
-    base = seconds(45)
-    return Cost(
-        "results",
-        (1_000, 2_000, 4_000, 8_000),
-        lambda count: seconds(count) - base,
-        f"CPU of `tables`, less {base:.1f} s at 45 results",
-    )
+    return beyond(seconds, 45, "results", "CPU of `tables`, less {:.2f} s at 45 results")
 
 
 def planned_runs(folder: Path) -> Cost:
@@ -166,13 +160,14 @@ def planned_runs(folder: Path) -> Cost:
         assert len(list(jobs(plan(experiment)))) == count
         return time.perf_counter() - start
 
-    base = seconds(1)
-    return Cost(
-        "planned runs",
-        (1_000, 2_000, 4_000, 8_000),
-        lambda count: seconds(count) - base,
-        f"`plan` and its jobs, less {base:.2f} s at 1 run",
-    )
+    return beyond(seconds, 1, "planned runs", "`plan` and its jobs, less {:.2f} s at 1 run")
+
+
+def beyond(seconds_at: Callable[[int], float], least: int, of: str, about: str) -> Cost:
+    """Return the cost of more than the least there can be, whose seconds are named instead."""
+    base = seconds_at(least)
+    sizes = (1_000, 2_000, 4_000, 8_000)
+    return Cost(of, sizes, lambda count: seconds_at(count) - base, about.format(base))
 
 
 def make_model(folder: Path) -> str:

@@ -5,7 +5,7 @@ It imports nothing but torch, numpy and transformers, since peers run in environ
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,26 +98,36 @@ class Pair(NamedTuple):
     teacher: PreTrainedModel
 
 
-def make_pair(size: Size, attention: str, device: str, dropout: float = 0.1) -> Pair:
-    """Return models whose random weights depend on the size alone."""
-    torch.manual_seed(0)
-    teacher = BertConfig(
+def teacher_config(size: Size, **more: Any) -> BertConfig:
+    """Return a BERT's configuration of a size."""
+    return BertConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.width,
         num_hidden_layers=size.depth,
         num_attention_heads=size.heads,
         intermediate_size=4 * size.width,
-        attn_implementation=attention,
+        **more,
     )
-    student = DistilBertConfig(
+
+
+def student_config(size: Size, **more: Any) -> DistilBertConfig:
+    """Return the configuration of a DistilBERT of half that depth."""
+    return DistilBertConfig(
         vocab_size=size.vocabulary,
         dim=size.width,
         n_layers=size.depth // 2,
         n_heads=size.heads,
         hidden_dim=4 * size.width,
-        dropout=dropout,
-        attention_dropout=dropout,
-        attn_implementation=attention,
+        **more,
+    )
+
+
+def make_pair(size: Size, attention: str, device: str, dropout: float = 0.1) -> Pair:
+    """Return models whose random weights depend on the size alone."""
+    torch.manual_seed(0)
+    teacher = teacher_config(size, attn_implementation=attention)
+    student = student_config(
+        size, dropout=dropout, attention_dropout=dropout, attn_implementation=attention
     )
     return Pair(
         DistilBertForMaskedLM(student).to(device).train(),

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from benchmarks import machine
-from benchmarks.setting import SIZES, Size
+from benchmarks.setting import SIZES, Size, teacher_config
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.data.batches import EpochLoader
 from distil_trainer.data.sequences import Rows
@@ -46,14 +46,7 @@ class Clock(transformers.TrainerCallback):
 
 def make_trainer(size: Size, steps: int, folder: str) -> DistilTrainer:
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-    )
-    teacher = transformers.BertForMaskedLM(config)
+    teacher = transformers.BertForMaskedLM(teacher_config(size))
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(4.2, 0.5, 5000), 12, size.length).astype(int)
     rows = [{"input_ids": rng.integers(1000, size.vocabulary, length)} for length in lengths]

@@ -14,6 +14,7 @@ from angels_share.errors import UserError
 from benchmarks.gpu import check
 from benchmarks.gpu.parts import Figure, Part, Setup, forget_peak, peak_gigabytes
 from benchmarks.gpu.step import Clock, arguments, size_of, timed
+from benchmarks.setting import teacher_config
 
 BATCH, LONGEST = 32, 128
 
@@ -21,15 +22,7 @@ BATCH, LONGEST = 32, 128
 def _model(setup: Setup) -> Any:
     size = size_of(setup)
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        num_labels=2,
-    )
-    return transformers.BertForSequenceClassification(config)
+    return transformers.BertForSequenceClassification(teacher_config(size, num_labels=2))
 
 
 def _examples(setup: Setup) -> list[dict[str, Any]]:

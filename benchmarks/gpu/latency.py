@@ -10,6 +10,7 @@ import transformers
 from benchmarks import machine
 from benchmarks.gpu.parts import Figure, Part, Setup
 from benchmarks.gpu.step import size_of
+from benchmarks.setting import student_config, teacher_config
 
 LENGTH = 128
 BATCHES = (1, 32)
@@ -19,20 +20,7 @@ BATCHES = (1, 32)
 def latency(setup: Setup) -> Iterator[Figure]:
     """Measure the median time of a forward pass of 128 tokens, the host's time included."""
     size = size_of(setup)
-    teacher = transformers.BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-    )
-    student = transformers.DistilBertConfig(
-        vocab_size=size.vocabulary,
-        dim=size.width,
-        n_layers=size.depth // 2,
-        n_heads=size.heads,
-        hidden_dim=4 * size.width,
-    )
+    teacher, student = teacher_config(size), student_config(size)
     models = {
         "BERT": transformers.BertForSequenceClassification(teacher),
         "DistilBERT": transformers.DistilBertForSequenceClassification(student),

@@ -22,7 +22,7 @@ from benchmarks.gpu.parts import (
     peak_gigabytes,
     rate_of_products,
 )
-from benchmarks.setting import Batch, Pair, Recipe, Size
+from benchmarks.setting import Batch, Pair, Recipe, Size, teacher_config
 from benchmarks.variants import textbook
 
 FULL = Size(width=768, heads=12, depth=12, sequences=32, length=512)
@@ -42,16 +42,8 @@ def _counts(setup: Setup) -> tuple[int, int]:
 def _pair(size: Size) -> tuple[Any, Any]:
     """Return a BERT as teacher and the DistilBERT that is made of it."""
     torch.manual_seed(0)
-    teacher = transformers.BertForMaskedLM(
-        transformers.BertConfig(
-            vocab_size=size.vocabulary,
-            hidden_size=size.width,
-            num_hidden_layers=size.depth,
-            num_attention_heads=size.heads,
-            intermediate_size=4 * size.width,
-            max_position_embeddings=max(512, size.length),
-        )
-    )
+    config = teacher_config(size, max_position_embeddings=max(512, size.length))
+    teacher = transformers.BertForMaskedLM(config)
     student = distil_trainer.make_student(teacher, num_layers=size.depth // 2)
     return teacher.eval().requires_grad_(requires_grad=False), student
 

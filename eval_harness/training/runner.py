@@ -26,6 +26,7 @@ from eval_harness.data.token_rows import TokenRows
 from eval_harness.data.transfer import TransferSet, read_transfer_set
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
+from eval_harness.runs.models import folder_of
 from eval_harness.runs.run import Run
 from eval_harness.tasks.registry import TASKS
 from eval_harness.training.encoding import Collator, WithUnlabelled
@@ -55,13 +56,14 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
         UserError: the model or the data can't be used.
     """
     stopwatch = _Stopwatch()
-    earlier = steps_of_weights(Path(run.model.home)) if run.save_weights_to else []
     # The global random generators and the caches below are one run's: two at once in threads would
     # give other numbers under the same keys.
     with _one_run, stopwatch.stage("total"):
         with stopwatch.stage("prepare"):
             prepared = _prepare(run)
             model = prepared.loaded.copy(run.seed)
+            # Read now: a damaged record must not end a run that has been trained.
+            earlier = steps_of_weights(folder_of(run.model)) if run.save_weights_to else []
         evaluator = _evaluator(run, model, prepared)
         data, evaluated_split = prepared.data, prepared.data.evaluation[0].name
         with tracked(run) as trackers:

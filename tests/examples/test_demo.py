@@ -2,7 +2,6 @@
 
 import fcntl
 import importlib
-import importlib.util
 import json
 import os
 import pty
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from example_scripts import example_module
 from places import ROOT
 
 from angels_share.ablations import ABLATIONS
@@ -50,13 +50,9 @@ def commands(monkeypatch):
 
 
 @pytest.fixture
-def demo(commands, monkeypatch):
-    spec = importlib.util.spec_from_file_location("demo_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def demo(commands):
+    with example_module("demo") as module:
+        yield module
 
 
 @pytest.fixture
@@ -79,10 +75,8 @@ def run(demo, folder):
 
 
 def edge_command():
-    spec = importlib.util.spec_from_file_location("demo_edge", ROOT / EDGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.COMMAND
+    with example_module("demo_edge") as module:
+        return module.COMMAND
 
 
 def parsed(stage):

@@ -1,30 +1,21 @@
 """`make smaller`: the whole way on a tiny task, again after an interruption, what is refused."""
 
-import importlib
-import importlib.util
 import json
 import sys
 
 import made_results as made
 import pytest
 import worlds
-from places import ROOT
+from example_scripts import example_module
 
 from angels_share.cli import run_command
 from angels_share.student_record import read_record
 
-SCRIPT = ROOT / "examples" / "smaller.py"
-
 
 @pytest.fixture
-def smaller(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location("smaller_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def smaller():
+    with example_module("smaller") as module:
+        yield module
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """What the demo prints at its end: a table that is right, and sentences that claim no more."""
 
 import importlib
-import importlib.util
 import json
 import re
-import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ import made_report
 import made_results as made
 import numpy as np
 import pytest
-from places import ROOT
+from example_scripts import EXAMPLES, example_module
 
 from angels_share.ablations import ABLATIONS
 from angels_share.flags import parse
@@ -27,7 +25,6 @@ from eval_harness.runs.models import identify, training_of
 from eval_harness.tables.probed import ProbedRow
 from eval_harness.tasks.lookup import task_named
 
-EXAMPLES = ROOT / "examples"
 NO_TEACHER = "no teacher"
 RANDOM = "triple loss, random initialization"
 TERMS = ("no L_ce", "no L_cos", "no L_mlm")
@@ -43,12 +40,8 @@ def summary():
 
 @pytest.fixture(scope="module")
 def demo(summary):
-    spec = importlib.util.spec_from_file_location("demo_script", EXAMPLES / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with example_module("demo") as module:
+        yield module
 
 
 def options_of(demo, folder, name):

@@ -184,6 +184,7 @@ def test_a_model_that_cannot_be_loaded_is_bad_input(world, tmp_path, capsys):
     assert "failed: damaged on RTE, seed 1: damaged: cannot be loaded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_weights_were_kept_is_not_tuned_again(world, tmp_path, capsys):
     """Prevents hours of a teacher's fine-tuning for what an identical plain run has made already.
 
@@ -213,6 +214,7 @@ def test_a_teacher_whose_weights_were_kept_is_not_tuned_again(world, tmp_path, c
     ) in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_answers_for_the_server_are_made_afterwards_too(world, tmp_path, capsys):
     """Prevents a finished run from having no submission because it wasn't asked for at once."""
     tests = [f"{number}\t{text}\told" for number, text in enumerate(worlds.WORDS)]

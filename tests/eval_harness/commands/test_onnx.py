@@ -211,6 +211,7 @@ def test_questions_are_evaluated_as_they_are_too(world, tmp_path):
         asked(*files[2:])
 
 
+@pytest.mark.slow
 def test_speed_of_files_beside_their_model(world, tmp_path, capsys):
     """Prevents times of another session side by side, or of a file that isn't named."""
     words = ["--model", str(world / "tuned"), "--data_dir", str(world / "glue"), "--pairs", "4",

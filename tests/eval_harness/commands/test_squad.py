@@ -204,6 +204,7 @@ def test_the_whole_way_from_command_to_table(world, tmp_path, capsys):
     assert answers == dict(zip(stored.ids, stored.texts, strict=True))
 
 
+@pytest.mark.slow
 def test_cached_outputs_change_no_number_but_their_rounding(world, tmp_path):
     """Prevents a cache that is another teacher: with and without it the students are the same."""
     for name, words in (("with", ()), ("without", ("--no_teacher_cache",))):

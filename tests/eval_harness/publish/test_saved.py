@@ -48,6 +48,7 @@ def folder_in(code):
     return Path(re.search(r'"(/[^"]+/seed-\d+)"', code)[1])
 
 
+@pytest.mark.slow
 def test_models_for_texts_are_loaded_by_the_lines_that_are_printed(world, tmp_path, capsys):
     """Prevents lines that fail when pasted, and a saved folder without its card or its labels.
 
@@ -134,6 +135,7 @@ def test_a_model_for_questions_is_loaded_by_the_lines_that_are_printed(world, tm
 NUMBER = r"-?\d+\.\d"
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_leaves_no_model_that_nobody_chose(world, tmp_path, capsys):
     """Prevents models of seeds that are not the best from staying for ever after a Ctrl-C.
 
