@@ -578,7 +578,7 @@ def waiting(number, *, path=None, status=1):
     """Return a program that says when it is ready, and at a signal keeps something for a while."""
     ready = "print('ready', flush=True)" if path is None else (
         f"from pathlib import Path\nlog = Path({str(path)!r})\n"
-        "while not (log.exists() and 'ready' in log.read_text()): time.sleep(0.01)\n"
+        "while not (log.exists() and 'ready\\n' in log.read_text()): time.sleep(0.01)\n"
         "print('ready', flush=True)"
     )  # fmt: skip
     return (
@@ -598,7 +598,7 @@ def test_a_command_that_fails_ends_the_other_one(demo, stages, tmp_path, capfd):
     first = (
         "import sys, time\nfrom pathlib import Path\n"
         f"log = Path({str(log)!r})\n"
-        "while not (log.exists() and 'ready' in log.read_text()): time.sleep(0.01)\n"
+        "while not (log.exists() and 'ready\\n' in log.read_text()): time.sleep(0.01)\n"
         "print('the reason'), sys.exit(2)\n"
     )
     stages(first=first, second=waiting(signal.SIGTERM), third="pass")
@@ -616,7 +616,7 @@ def test_an_error_of_our_own_ends_the_commands(commands, tmp_path):
     log = tmp_path / "one.txt"
 
     def watched(share, running):
-        if log.exists() and "ready" in log.read_text():
+        if log.exists() and "ready\n" in log.read_text():
             raise OSError("no space left")
 
     jobs = [commands.Job("one", [*SMALL, waiting(signal.SIGTERM)])]
@@ -711,8 +711,9 @@ def demo_of(folder, **programs):
 
 
 def until_ready(process, *logs):
+    # The line's end is written by itself: a signal between the two would stand in the line.
     end = time.monotonic() + 60
-    while not all(log.exists() and "ready" in log.read_text() for log in logs):
+    while not all(log.exists() and "ready\n" in log.read_text() for log in logs):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.01)
