@@ -1,0 +1,247 @@
+"""Repeat the study in results/README.md: `python examples/evidence.py PART DIR --data DATA`.
+
+A teacher's language-model head is trained on Wikipedia; students of half its layers are distilled
+from it by the triple loss, without each of its parts, and without a teacher, three pre-training
+seeds each, all on the same number of tokens. They are measured as they are (`probe`); then they are
+fine-tuned, the student of pre-training seed i with seed i, on the tasks that the teacher can do.
+Sizes, seeds and rules were written down before anything ran: results/plan-2026-11-28.md.
+
+Each stage is an ordinary command, and its output goes to a file in DIR/logs. After an interruption,
+run the same command again: what is finished is not done again.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from commands import SIGNALS, Job, Runner, lock_folder
+from evidence_text import SWAPS
+
+from angels_share.ablations import ABLATIONS, FULL
+from angels_share.cli import DONE, RUN_FAILED, Command, run_command
+from angels_share.errors import UserError
+from angels_share.flags import Flag, Options
+from angels_share.student_record import is_complete
+from eval_harness.data.splits import load_task
+from eval_harness.intervals.differences import RESAMPLES, Scores, difference
+from eval_harness.results.store import find
+from eval_harness.runs.models import identify
+from eval_harness.tables.comparison import scores_by_seed
+from eval_harness.tables.write import load_results
+from eval_harness.tasks.lookup import task_named
+from eval_harness.tasks.metrics import compute_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = ("11", "22", "33")
+NO_TEACHER = "no-teacher"
+KINDS = (*ABLATIONS, NO_TEACHER)
+TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")
+PROBED = ("sst2", "stsb")
+LIMIT = 4000
+# fmt: off
+PRETRAINING = (
+    "--max_seq_length", "128", "--tokens_per_batch", "2048", "--gradient_accumulation_steps", "1",
+    "--learning_rate", "5e-4", "--restrict_ce_to_mask", "--validation_fraction", "0.002",
+    "--save_steps", "500", "--save_total_limit", "1", "--logging_steps", "50",
+    "--eval_strategy", "steps", "--report_to", "none",
+)
+"""Of students; the soft targets are learned at masked tokens."""
+FINE_TUNING = ("--learning_rate", "2e-4", "--num_train_epochs", "3", "--limit", str(LIMIT))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Part:
+    """A teacher, and how long it and its students are trained.
+
+    Attributes:
+        weights: the folder of the teacher's weights, below DATA/models.
+        teacher_steps: updates of the teacher's head and body.
+        student_steps: updates of each student.
+    """
+
+    weights: str
+    teacher_steps: int
+    student_steps: int
+
+
+PARTS = {
+    "tiny": Part("tiny-bert", teacher_steps=6000, student_steps=1000),
+    "minilm": Part("minilm-l6", teacher_steps=600, student_steps=200),
+}
+
+
+class Places:
+    """Where a part's files are.
+
+    Args:
+        folder: of the study.
+        name: of the part.
+        data: of models, tasks and corpus.
+        results: of result files.
+    """
+
+    def __init__(self, folder: Path, name: str, data: Path, results: Path) -> None:
+        self.text, home = folder / "text", folder / name
+        self.corpus, self.teacher = home / "corpus", home / f"{name}-teacher"
+        self.students = home / "students"
+        self.hub, self.results = data / "data" / "hub", results
+        self.wikipedia = data / "data" / "corpus" / "wikipedia-2015.parquet"
+        self.weights = data / "models" / PARTS[name].weights
+
+    def student(self, kind: str, seed: str) -> Path:
+        """Return the folder of a student."""
+        if kind == NO_TEACHER:
+            return self.students / NO_TEACHER / f"seed-{seed}"
+        return self.students / f"seed-{seed}" / kind
+
+
+def models(part: Part, at: Places) -> Iterator[Job]:
+    """Yield the commands that make the models which are not there."""
+    pretrain = (sys.executable, "run_pretrain_distill.py", "--corpus", f"{at.text}/train.jsonl",
+                "--corpus_dir", str(at.corpus))  # fmt: skip
+    steps = ("--max_steps", str(part.student_steps), "--eval_steps", str(part.student_steps),
+             *PRETRAINING, "--resume_from_checkpoint")  # fmt: skip
+    if not (at.text / "train.jsonl").is_file():
+        divide = ("examples/evidence_text.py", str(at.text), "--corpus", str(at.wikipedia))
+        yield Job("text", (sys.executable, *divide), slots=2, seconds=20)
+    if not is_complete(at.teacher):
+        own = [word for word in PRETRAINING if word != "--restrict_ce_to_mask"]
+        resumed = ["--resume_from_checkpoint"] if any(at.teacher.glob("checkpoint-*")) else []
+        yield Job(
+            "teacher",
+            (*pretrain, "--teacher", "none", "--student", str(at.weights), "--output_dir",
+             str(at.teacher), "--seed", SEEDS[0], "--max_steps", str(part.teacher_steps),
+             "--eval_steps", str(part.teacher_steps // 5), *own, *resumed),
+            ("text",), slots=2, seconds=part.teacher_steps,
+        )  # fmt: skip
+    for seed in SEEDS:
+        if not all(is_complete(at.student(kind, seed)) for kind in ABLATIONS):
+            yield Job(
+                f"students-{seed}",
+                (*pretrain, "--teacher", str(at.teacher), "--ablation", "all", "--seeds", seed,
+                 "--output_dir", str(at.students), *steps),
+                ("teacher",), seconds=5 * part.student_steps, bars=len(ABLATIONS),
+            )  # fmt: skip
+        if not is_complete(at.student(NO_TEACHER, seed)):
+            config = at.student(FULL, SEEDS[0]) / "config.json"
+            own = [word for word in steps if word != "--restrict_ce_to_mask"]
+            yield Job(
+                f"{NO_TEACHER}-{seed}",
+                (*pretrain, "--teacher", "none", "--student_init", "random", "--student",
+                 str(config), "--tokenizer", str(at.teacher), "--output_dir",
+                 str(at.students / NO_TEACHER), "--seeds", seed, *own),
+                (f"students-{SEEDS[0]}",), seconds=part.student_steps,
+            )  # fmt: skip
+
+
+def measurements(at: Places) -> Iterator[Job]:
+    """Yield the commands that measure all models as they are, and fine-tune the teacher."""
+    students = [str(at.student(kind, seed)) for kind in KINDS for seed in SEEDS]
+    pairs = [f"{at.text}/pairs/{kind}.jsonl" for kind in SWAPS]
+    yield Job(
+        "probe",
+        (sys.executable, "-m", "eval_harness", "probe", "--teacher", str(at.teacher), "--model",
+         *students, "--text", f"{at.text}/held-out.jsonl", "--pairs", *pairs, "--tasks", *PROBED,
+         "--data_dir", str(at.hub), "--results_dir", str(at.results)),
+        seconds=20 * len(students),
+    )  # fmt: skip
+    yield Job("teacher-tasks", fine_tuned(at, [at.teacher], TASKS, SEEDS), seconds=300)
+
+
+def fine_tuning(at: Places) -> Iterator[Job]:
+    """Yield the commands that fine-tune the students, that of a seed with this seed."""
+    tasks = [task for task in TASKS if tells(at, task)]
+    for seed in SEEDS if tasks else ():
+        students = [at.student(kind, seed) for kind in KINDS]
+        yield Job(f"student-tasks-{seed}", fine_tuned(at, students, tasks, [seed]))
+
+
+def fine_tuned(
+    at: Places, models: Sequence[Path], tasks: Sequence[str], seeds: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the command that fine-tunes models."""
+    return (sys.executable, "run_glue.py", "--model", *map(str, models), "--tasks", *tasks,
+            "--seeds", *seeds, "--workers", "1", "--threads", "1", *FINE_TUNING, "--data_dir",
+            str(at.hub), "--results_dir", str(at.results))  # fmt: skip
+
+
+def tells(at: Places, name: str) -> bool:
+    """Return whether the teacher beats one answer for all by more than its interval; print it."""
+    key, task = identify(str(at.teacher)).key, task_named(name)
+    rows = load_results(find(at.results), at.results).rows
+    row = next(row for row in rows if row.model.key == key and name in row.cells)
+    labels = load_task(task, at.hub, limit=LIMIT, train=False).evaluation[0].labels
+    most = labels.mean() if task.is_regression else np.bincount(labels).argmax()
+    with np.errstate(all="ignore"):  # the correlation of a constant is none, which counts as 0
+        constant = 100 * np.nan_to_num(
+            compute_metrics(task, np.full_like(labels, most), labels)["score"]
+        )
+    base = Scores(np.array([constant]), np.full((1, RESAMPLES), constant), (None,), len(labels))
+    found = difference(scores_by_seed(row, [name], at.results), base)
+    is_told = found is not None and found.half is not None and found.value > found.half
+    print(f"{name}: one answer for all {constant:.1f}, the teacher {found}: {is_told}")
+    return is_told
+
+
+def run(options: Options) -> int:
+    """Run what is not done of a part."""
+    folder, data, results = (
+        Path(each).expanduser().resolve()
+        for each in (options.folder, options.data, options.results_dir)
+    )
+    part, at = PARTS[options.part], Places(folder, options.part, data, results)
+    if not at.weights.is_dir():
+        raise UserError(f"{at.weights} is missing: DATA holds models/, data/hub and data/corpus")
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder) as lock:
+        for stage in (models(part, at), measurements(at), fine_tuning(at)):
+            status = _run(options.part, list(stage), folder / "logs", lock)
+            if status != DONE:
+                return status
+    return DONE
+
+
+def _run(name: str, todo: Sequence[Job], logs: Path, lock: int) -> int:
+    left = {job.name for job in todo}
+    todo = [replace(job, needs=[each for each in job.needs if each in left]) for job in todo]
+    for job in todo:
+        print(shlex.join(job.words), flush=True)
+    # Models this small are fastest on one thread, and two commands run side by side.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    runner = Runner(todo, logs, lock, folder=ROOT, environment=environment)
+    with tqdm.tqdm(total=100, desc=name, smoothing=0, mininterval=10) as bar:
+
+        def watched(share: float, running: str) -> None:
+            bar.set_postfix_str(running, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        failed = runner.run(lambda job, took: bar.write(f"{job.name}: {took:.0f} s"), watched)
+    if failed is None:
+        return DONE
+    job, status = failed
+    print(f"{job.name} stopped: {logs / job.name}.txt; run the same command to go on")
+    return status if status - 128 in SIGNALS else RUN_FAILED
+
+
+COMMAND = Command(
+    name="evidence",
+    summary="repeats the study of the triple loss that results/README.md tells of",
+    flags=(
+        Flag("part", "teacher of the part", required=True, first=True, choices=tuple(PARTS)),
+        Flag("folder", "folder for models and logs", required=True, metavar="DIR"),
+        Flag("data", "folder of models, GLUE and the corpus", required=True, metavar="DATA"),
+        Flag("results_dir", "folder that results are saved to", default="results", metavar="DIR"),
+    ),
+    run=run,
+    examples=("python examples/evidence.py tiny --folder study --data data",),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(COMMAND))
