@@ -6,11 +6,15 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import tqdm
 
 from angels_share.errors import UserError
 
@@ -70,6 +74,21 @@ def lock_folder(folder: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+def bar_of(title: str) -> Any:
+    """Return the bar over the whole; without a terminal it moves every ten seconds."""
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    return tqdm.tqdm(
+        total=100,
+        desc=title,
+        bar_format=form,
+        smoothing=0,
+        file=sys.stderr,
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+        dynamic_ncols=True,
+        leave=False,
+    )
 
 
 @dataclass

@@ -20,10 +20,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import tqdm
-from commands import SIGNALS, Job, Runner, lock_folder
+from commands import SIGNALS, Job, Runner, bar_of, lock_folder
 from summary import Summary
 
 from angels_share.ablations import ABLATIONS, FULL
@@ -295,7 +293,7 @@ def _run(todo: list[Stage], folder: Path, lock: int) -> tuple[Stage, int] | None
         for stage in left
     ]  # fmt: skip
     runner = Runner(jobs, folder / "logs", lock, folder=ROOT, environment=_environment())
-    with _bar() as bar:
+    with bar_of("demo") as bar:
 
         def finished(job: Job, seconds: float) -> None:
             stage = by_name[job.name]
@@ -309,21 +307,6 @@ def _run(todo: list[Stage], folder: Path, lock: int) -> tuple[Stage, int] | None
 
         failed = runner.run(finished, watched)
     return None if failed is None else (by_name[failed[0].name], failed[1])
-
-
-def _bar() -> Any:
-    """Return the bar over the whole; without a terminal it moves every ten seconds."""
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    return tqdm.tqdm(
-        total=100,
-        desc="demo",
-        bar_format=form,
-        smoothing=0,
-        file=sys.stderr,
-        mininterval=0.5 if sys.stderr.isatty() else 10,
-        dynamic_ncols=True,
-        leave=False,
-    )
 
 
 def _environment() -> dict[str, str]:

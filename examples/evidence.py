@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tqdm
-from commands import SIGNALS, Job, Runner, lock_folder
+from commands import SIGNALS, Job, Runner, bar_of, lock_folder
 from evidence_text import SWAPS
 
 from angels_share.ablations import ABLATIONS, FULL
@@ -215,7 +214,7 @@ def _run(name: str, todo: Sequence[Job], logs: Path, lock: int) -> int:
     # Models this small are fastest on one thread, and two commands run side by side.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     runner = Runner(todo, logs, lock, folder=ROOT, environment=environment)
-    with tqdm.tqdm(total=100, desc=name, smoothing=0, mininterval=10) as bar:
+    with bar_of(name) as bar:
 
         def watched(share: float, running: str) -> None:
             bar.set_postfix_str(running, refresh=False)

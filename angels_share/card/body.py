@@ -167,6 +167,8 @@ def _step(step: CardStep) -> str:
     if step.agreement is not None and step.rows:
         said += f"; {step.agreement:.1%} of the model's answers on {step.rows:,} rows"
         said += f" of {inline(step.data)}" if step.data else ""
+    if step.metric and step.before is not None and step.after is not None:
+        said += f"; {step.metric} there {step.before:.1f} before, {step.after:.1f} after"
     if step.difference is not None:
         said += f", largest difference of a logit {number(step.difference)}"
     mark = f" (sha256 {step.sha256[:12]})" if step.sha256 else ""

@@ -129,6 +129,9 @@ class CardStep:
         scores: by which scores was cut.
         difference: the largest difference of its logits from those of what it was made from.
         agreement: the share of answers that it shares with the model.
+        metric: by which it and what it was made from were scored on the rows' labels.
+        before: the score of what it was made from, as tables show it.
+        after: its own.
         rows: on how many rows both were compared.
         data: what these rows were.
         task: what it was fine-tuned for.
@@ -146,6 +149,9 @@ class CardStep:
     scores: tuple[str, ...] = ()
     difference: float | None = None
     agreement: float | None = None
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
     rows: int | None = None
     data: str | None = None
     task: str | None = None

@@ -160,6 +160,8 @@ def _step(step: Mapping[str, Any]) -> CardStep:
     settings = _mapping(step.get("settings"))
     sizes = _numbers(_mapping(_mapping(settings.get("sizes")).get("to")))
     measured, score = _numbers(found), _numbers(step).get("score")
+    judged = _mapping(found.get("score"))
+    both = _numbers(judged)
     return CardStep(
         what=_matching(step.get("what"), _NAME) or "not recorded",
         file=_matching(step.get("file"), _FILE) or "not recorded",
@@ -171,12 +173,19 @@ def _step(step: Mapping[str, Any]) -> CardStep:
         scores=tuple(each for each in _list(settings.get("scores")) if _matching(each, _WORD)),
         difference=measured.get("largest_difference"),
         agreement=measured.get("share_of_equal_answers"),
+        metric=_matching(judged.get("metric"), _WORD),
+        before=_in_percent(both.get("before")),
+        after=_in_percent(both.get("after")),
         rows=_count(found, "rows"),
         data=name_of(found.get("data") or settings.get("data") or "") or None,
         task=_matching(settings.get("task"), _NAME),
         limit=_count(settings, "limit"),
         score=None if score is None else score * (100 if step.get("is_share") else 1),
     )
+
+
+def _in_percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from angels_share.cli import DONE, Command
 from angels_share.errors import UserError
 from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, is_fraction, not_negative
-from distil_trainer.commands.row_flags import ROWS, TEXT_COLUMNS
+from distil_trainer.commands.row_flags import LABEL_COLUMN, ROWS, TEXT_COLUMNS
 
 
 def run(options: Options) -> int:
@@ -23,7 +23,7 @@ def run(options: Options) -> int:
     output_dir = options.output_dir or (str(model) if model.is_dir() else None)
     if output_dir is None:
         raise UserError(f"{options.model} is not a folder: add --output_dir for its files")
-    for name in ("text_columns", "rows", "least_agreement"):
+    for name in ("text_columns", "label_column", "rows", "least_agreement"):
         if options.check is None and name in options.given:
             raise UserError(f"--{name} is about --check DATA, which is not given")
     if options.quantize is None and "least_agreement" in options.given:
@@ -37,6 +37,8 @@ def run(options: Options) -> int:
         int8=options.quantize == "int8",
         data=None if options.check is None else Path(options.check).expanduser(),
         text_columns=tuple(options.text_columns or ()),
+        label_column=options.label_column,
+        needs_labels="label_column" in options.given,
         rows=options.rows,
         tolerance=options.tolerance,
         least_agreement=options.least_agreement,
@@ -60,6 +62,7 @@ COMMAND = Command(
             metavar="DATA",
         ),
         TEXT_COLUMNS,
+        LABEL_COLUMN,
         ROWS,
         Flag(
             "tolerance",

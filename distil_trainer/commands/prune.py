@@ -11,7 +11,7 @@ from angels_share.files import require_writable_folder
 from angels_share.flags import Flag, Options, above_zero, is_seed
 from angels_share.model_files import WEIGHTS
 from angels_share.student_record import RECORD
-from distil_trainer.commands.row_flags import ROWS, TEXT_COLUMNS
+from distil_trainer.commands.row_flags import LABEL_COLUMN, ROWS, TEXT_COLUMNS
 
 SCORES = ("labels", "output", "fisher", "kl", "random")
 
@@ -44,10 +44,8 @@ def run(options: Options) -> int:
     if (options.data is None) != (options.score == ["random"]):
         hint = "random draws need no --data" if options.data else "scores are measured on --data"
         raise UserError(f"--score {' '.join(options.score)}: {hint}")
-    unread = {"label_column": "labels" not in options.score}
-    unread |= dict.fromkeys(("text_columns", "rows", "batch_size"), options.data is None)
-    for name, is_unread in unread.items():
-        if is_unread and name in options.given:
+    for name in ("text_columns", "label_column", "rows", "batch_size"):
+        if options.data is None and name in options.given:
             raise UserError(
                 f"--{name} has no effect with --score {' '.join(options.score)}; drop it"
             )
@@ -68,6 +66,7 @@ def run(options: Options) -> int:
         data=None if options.data is None else Path(options.data).expanduser(),
         text_columns=tuple(options.text_columns or ()),
         label_column=options.label_column,
+        needs_labels="label_column" in options.given or "labels" in options.score,
         iterations=options.iterations,
         rows=options.rows,
         batch_size=options.batch_size,
@@ -111,7 +110,7 @@ COMMAND = Command(
         ),
         Flag("data", "rows to score on: .csv, .tsv, .jsonl, .json or .parquet", metavar="DATA"),
         TEXT_COLUMNS,
-        Flag("label_column", "column of the labels, for --score labels", default="label"),
+        LABEL_COLUMN,
         Flag(
             "iterations",
             "cuts in which the sizes are reached, each scored anew",

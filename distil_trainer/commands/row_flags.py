@@ -8,4 +8,9 @@ TEXT_COLUMNS = Flag(
     "premise and hypothesis, ...]",
     many=True,
 )
+LABEL_COLUMN = Flag(
+    "label_column",
+    "column of its labels, by which a classifier is scored before and after [label, if any]",
+    default="label",
+)
 ROWS = Flag("rows", "maximum number of rows", int, 512, check=above_zero)

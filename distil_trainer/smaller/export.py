@@ -27,7 +27,7 @@ from angels_share.student_record import (
 )
 from angels_share.tokenizing import load_tokenizer
 from distil_trainer.models.loading import load_as_saved
-from distil_trainer.smaller.compared import Comparison, compare, seeded_rows
+from distil_trainer.smaller.compared import Comparison, compare, said, seeded_rows
 from distil_trainer.smaller.onnx_file import (
     FLOAT32,
     INT8,
@@ -35,7 +35,7 @@ from distil_trainer.smaller.onnx_file import (
     write_float32,
     write_int8,
 )
-from distil_trainer.smaller.rows import Row, read_rows, require_padding
+from distil_trainer.smaller.rows import Row, labels_in, read_rows, require_padding
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Request:
         int8: whether a file with 8-bit weights is wanted as well.
         data: rows to compare on; None for seeded ones.
         text_columns: the columns of their text.
+        label_column: the column of their labels, on which both are scored.
+        needs_labels: whether it must be there.
         rows: how many of them at most.
         tolerance: the largest difference of a float32 file's logit.
         least_agreement: the least share of equal answers of an int8 file, on real rows.
@@ -58,6 +60,8 @@ class Request:
     int8: bool
     data: Path | None
     text_columns: Sequence[str]
+    label_column: str
+    needs_labels: bool
     rows: int
     tolerance: float
     least_agreement: float
@@ -74,7 +78,7 @@ def export(request: Request) -> Iterator[str]:
     source = model_folder(locate(request.model))
     model = load_as_saved(request.model)
     require_padding(request.model, model, load_tokenizer(request.model))
-    rows, data = _rows(request, model)
+    rows, data, labels = _rows(request, model)
     own = request.folder.resolve() == source.resolve()
     if not own and (request.folder / WEIGHTS).is_file():
         raise UserError(
@@ -87,7 +91,7 @@ def export(request: Request) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=request.folder, prefix=".export-") as draft:
         made = []
         float32 = write_float32(model, Path(draft) / FLOAT32)
-        found = compare(model, OnnxSession(float32.path), rows, data)
+        found = compare(model, OnnxSession(float32.path), rows, data, labels)
         if not found.largest_difference <= request.tolerance:
             raise RunFailed(
                 f"{request.model}: a logit of {FLOAT32} is off by {found.largest_difference:.2g} "
@@ -96,7 +100,7 @@ def export(request: Request) -> Iterator[str]:
         made.append((FLOAT32, float32, found))
         if request.int8:
             int8 = write_int8(float32.path, Path(draft) / INT8)
-            found = compare(model, OnnxSession(int8.path), rows, data)
+            found = compare(model, OnnxSession(int8.path), rows, data, labels)
             _require_agreement(request, found)
             made.append((INT8, int8, found))
         if not own:
@@ -128,19 +132,28 @@ def _steps_that_stay(request: Request, source: Path, of: str | None) -> list[dic
     return [*steps_of_weights(source), *others]
 
 
-def _rows(request: Request, model: PreTrainedModel) -> tuple[Sequence[Row], str]:
+def _rows(
+    request: Request, model: PreTrainedModel
+) -> tuple[Sequence[Row], str, Sequence[float] | None]:
+    """Return the rows to compare on, their name, and their labels where they have some."""
     longest = longest_of(model)
     if request.data is None:
-        return seeded_rows(model, longest), "seeded rows"
-    tokenizer = load_tokenizer(request.model)
-    found = read_rows(
+        return seeded_rows(model, longest), "seeded rows", None
+    rows = read_rows(
         request.data,
-        tokenizer,
+        load_tokenizer(request.model),
         request.text_columns,
         max_length=longest,
         limit=request.rows,
     )
-    return found.rows, request.data.name
+    labels = labels_in(
+        request.data,
+        request.label_column,
+        model,
+        limit=request.rows,
+        required=request.needs_labels,
+    )
+    return rows, request.data.name, labels
 
 
 def _require_agreement(request: Request, found: Comparison) -> None:
@@ -187,6 +200,7 @@ def _step(
 
 def _line(request: Request, name: str, file: OnnxFile, found: Comparison) -> str:
     judged = "" if request.data is not None or name == FLOAT32 else " (random tokens: not judged)"
+    judged += said(found)
     return (
         f"{request.folder / name}: {file.bytes / 1e6:.1f} MB, largest difference of a logit "
         f"{found.largest_difference:.2g}, {found.share_of_equal_answers:.1%} of answers equal on "

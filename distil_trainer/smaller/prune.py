@@ -1,6 +1,5 @@
 """The work of `python -m distil_trainer prune`: scores on data, cuts, what is left, its record."""
 
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +26,8 @@ from distil_trainer.models.importance import Importance, measure_importance
 from distil_trainer.models.loading import load_as_saved
 from distil_trainer.models.pruning import Sizes, check_sizes, prune
 from distil_trainer.objectives.losses import IGNORED
-from distil_trainer.smaller.compared import Comparison, compare_cut
-from distil_trainer.smaller.rows import Rows, read_rows, require_padding
+from distil_trainer.smaller.compared import Comparison, compare_cut, said
+from distil_trainer.smaller.rows import labels_in, read_rows, require_padding
 from distil_trainer.smaller.scores import scorer
 
 _HIDDEN = 0.15
@@ -49,6 +48,7 @@ class Request:
         data: rows to score on; None for random cuts.
         text_columns: the columns of their text.
         label_column: the column of their labels.
+        needs_labels: whether it must be there: it was named, or a score wants it.
         iterations: number of cuts.
         rows: how many rows at most.
         batch_size: rows per batch.
@@ -64,6 +64,7 @@ class Request:
     data: Path | None
     text_columns: Sequence[str]
     label_column: str
+    needs_labels: bool
     iterations: int
     rows: int
     batch_size: int
@@ -90,7 +91,16 @@ def prune_model(request: Request) -> str:
         raise UserError(
             f"nothing is cut: these shares leave {_described(old)}, which is the whole model"
         )
-    batches = [] if request.data is None else _batches(request, original, tokenizer)
+    labels, batches = None, []
+    if request.data is not None:
+        labels = labels_in(
+            request.data,
+            request.label_column,
+            original,
+            limit=request.rows,
+            required=request.needs_labels,
+        )
+        batches = _batches(request, original, tokenizer, labels)
     generator = torch.Generator().manual_seed(request.seed)
     model, used = original, []
     for sizes in steps:
@@ -112,13 +122,14 @@ def prune_model(request: Request) -> str:
     }
     compared = None
     if request.data is not None:
-        compared = compare_cut(original, model, batches, request.data.name)
+        compared = compare_cut(original, model, batches, request.data.name, labels)
     step = _step(request, source, cuts, compared, time.perf_counter() - began)
     _save(request.folder, model, tokenizer, earlier, step)
     before, after = (each.num_parameters() / 1e6 for each in (original, model))
     kept = ""
     if compared is not None:
         kept = f", {compared.share_of_equal_answers:.1%} of its answers on {compared.rows} rows"
+        kept += said(compared)
     return (
         f"{request.folder}: {after:.1f} of {before:.1f} M parameters{kept}, {_described(steps[-1])}"
     )
@@ -220,28 +231,27 @@ def _heads(old: Sizes, share: float) -> tuple[int, int]:
     return min(possible, key=lambda found: (abs(found[0] - wanted), found[0], abs(found[1] - keys)))
 
 
-def _batches(request: Request, model: PreTrainedModel, tokenizer: Any) -> list[dict[str, Tensor]]:
+def _batches(
+    request: Request, model: PreTrainedModel, tokenizer: Any, labels: Sequence[float] | None
+) -> list[dict[str, Tensor]]:
     assert request.data is not None
     kind = type(model).__name__
     by_labels = "labels" in request.scores
     if by_labels and not kind.endswith(("ForSequenceClassification", "ForMaskedLM", *_CAUSAL)):
         raise UserError(f"--score labels: a {kind} is scored without labels: use output or fisher")
-    named = by_labels and kind.endswith("ForSequenceClassification")
     found = read_rows(
         request.data,
         tokenizer,
         request.text_columns,
         max_length=longest_of(model),
         limit=request.rows,
-        beside=request.label_column if named else None,
     )
-    labels = _labels(found, model) if named else None
     batches = []
-    for start in range(0, len(found.rows), request.batch_size):
-        rows = found.rows[start : start + request.batch_size]
+    for start in range(0, len(found), request.batch_size):
+        rows = found[start : start + request.batch_size]
         batch = _padded(rows, tokenizer.pad_token_id or 0)
-        if labels is not None:
-            batch["labels"] = labels[start : start + request.batch_size]
+        if by_labels and labels is not None:
+            batch["labels"] = torch.tensor(labels[start : start + request.batch_size])
         elif by_labels:
             batch = _with_hidden_words(batch, tokenizer, kind, request.seed + start)
         batches.append(batch)
@@ -249,40 +259,6 @@ def _batches(request: Request, model: PreTrainedModel, tokenizer: Any) -> list[d
 
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
-
-
-def _labels(found: Rows, model: PreTrainedModel) -> Tensor:
-    """Return a column's labels as class numbers, or as numbers for a regression.
-
-    Raises:
-        UserError: a cell is neither.
-    """
-    cells, names = found.beside or (), model.config.label2id
-    if model.config.num_labels == 1:
-        numbers = [_number(cell) for cell in cells]
-        if None in numbers:
-            row = numbers.index(None)
-            raise UserError(f"{found.where}: row {row + 1}: label {cells[row]!r} is not a number")
-        return torch.tensor(numbers)
-    classes = []
-    for row, cell in enumerate(cells, 1):
-        number = _number(names.get(str(cell), cell))
-        if number is None or number not in range(model.config.num_labels):
-            raise UserError(
-                f"{found.where}: row {row}: label {cell!r} is none of the model's classes, "
-                f"{', '.join(names)}"
-            )
-        classes.append(int(number))
-    return torch.tensor(classes)
-
-
-def _number(cell: object) -> float | None:
-    """Return a cell as a finite number; None for anything else."""
-    try:
-        number = float(cell)  # type: ignore[arg-type]  # whatever a file may hold
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _padded(rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:

@@ -1,25 +1,18 @@
 """Rows of a file as a model reads them: what an export is checked on, and a cut is scored on."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from angels_share.errors import UserError
-from angels_share.readers.columns import read_columns
+from angels_share.readers.columns import column_names, read_columns
 from angels_share.readers.usual_columns import USUAL, usual_columns
 
 Row = Mapping[str, Sequence[int]]
 
 _WORDS = ("tokens",)
 """The column of texts that are split into words."""
-
-
-class Rows(NamedTuple):
-    """Tokenized rows, and the cells of a column beside them."""
-
-    rows: Sequence[Row]
-    beside: Sequence[Any] | None
-    where: str
 
 
 def require_padding(name: str, model: Any, tokenizer: Any) -> None:
@@ -46,8 +39,7 @@ def read_rows(
     *,
     max_length: int,
     limit: int,
-    beside: str | None = None,
-) -> Rows:
+) -> list[Row]:
     """Return the first rows of a csv, tsv, json, jsonl or parquet file.
 
     Args:
@@ -56,7 +48,6 @@ def read_rows(
         columns: the column of the text, or the two of a pair; empty for the first that are usual.
         max_length: the length in tokens at which rows are cut.
         limit: how many rows are taken.
-        beside: a column that is returned as it is.
 
     Raises:
         UserError: the file can't be read, or has no such columns.
@@ -64,7 +55,7 @@ def read_rows(
     names = tuple(columns) or usual_columns(path, (*USUAL, _WORDS))
     if len(names) > 2:
         raise UserError(f"--text_columns {' '.join(names)}: a model reads one text or a pair")
-    read = read_columns(path, [*names, *([beside] if beside else [])])
+    read = read_columns(path, names)
     words = names == _WORDS or isinstance(read.cells[names[0]][0], (list, tuple))
     texts = [list(read.cells[name] if words else read.texts(name))[:limit] for name in names]
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, is_split_into_words=words)
@@ -72,8 +63,60 @@ def read_rows(
         if not ids or not any(part if words else part.strip() for part in parts):
             raise UserError(f"{read.where(row)}: its text is empty; remove the row")
     fields = [name for name in _FIELDS if name in encoded]
-    rows = [{name: encoded[name][index] for name in fields} for index in range(len(texts[0]))]
-    return Rows(rows, read.cells[beside][:limit] if beside else None, str(path))
+    return [{name: encoded[name][index] for name in fields} for index in range(len(texts[0]))]
+
+
+def labels_in(
+    path: Path, column: str, model: Any, *, limit: int, required: bool
+) -> list[float] | None:
+    """Return the classes, or for a regression the numbers, that a column gives the first rows.
+
+    Args:
+        path: the file.
+        column: the column of the labels.
+        model: whose classes they are.
+        limit: how many rows are taken.
+        required: whether they must be there; a column of that name may hold something else, and a
+            test set has none.
+
+    Raises:
+        UserError: they must be there, and a cell is neither.
+    """
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        return None
+    if not required and column not in column_names(path):
+        return None
+    read = read_columns(path, [column])
+    labels = [_label(cell, model.config) for cell in read.cells[column][:limit]]
+    known = [label for label in labels if label is not None]
+    if len(known) == len(labels):
+        return known
+    if not required:
+        return None
+    row = labels.index(None)
+    wanted = (
+        "not a number"
+        if model.config.num_labels == 1
+        else (f"none of the model's classes, {', '.join(model.config.label2id)}")
+    )
+    raise UserError(f"{read.where(row)}: label {read.cells[column][row]!r} is {wanted}")
+
+
+def _label(cell: object, config: Any) -> float | None:
+    """Return a cell as a class of the model, for a regression as a number; None if it's neither."""
+    if config.num_labels == 1:
+        return _number(cell)
+    number = _number(config.label2id.get(str(cell), cell))
+    return int(number) if number is not None and number in range(config.num_labels) else None
+
+
+def _number(cell: object) -> float | None:
+    """Return a cell as a finite number; None for anything else."""
+    try:
+        number = float(cell)  # type: ignore[arg-type]  # whatever a file may hold
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 _FIELDS = ("input_ids", "attention_mask", "token_type_ids")

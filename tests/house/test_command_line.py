@@ -39,8 +39,8 @@ OUR_FLAGS = {
     "preset ablation seeds push_to_hub hub_model_id hub_private_repo hub_revision",
     "distil_trainer prune": "model output_dir ffn heads width score data text_columns label_column "
     "iterations rows batch_size seed",
-    "distil_trainer export": "model to quantize check text_columns rows tolerance least_agreement "
-    "output_dir",
+    "distil_trainer export": "model to quantize check text_columns label_column rows tolerance "
+    "least_agreement output_dir",
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature transfer_set data_dir "
     "data_revision max_seq_length context stride eval_only predict_test no_teacher_cache num_seeds "
     "seeds results_dir rerun dry_run limit workers threads choose save_models push_to_hub "

@@ -79,7 +79,7 @@ def gradients(objective, leaves):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Small enough that a tiny case has several blocks of every kind, none of them full."""
-    monkeypatch.setattr(vocab_head, "_block_rows", lambda hidden: 16)
+    monkeypatch.setattr(vocab_head, "_block_rows", lambda weight: 16)
     monkeypatch.setattr(vocab_head, "_columns", lambda hidden, weight: 10)
     monkeypatch.setattr(vocab_head, "_cached_rows", lambda logits: 5)
 
@@ -97,6 +97,15 @@ CASES = {
     "three teachers": make_case(35, 9, widths=(3, 7, 6), seed=9),
     "width one": make_case(9, 3, widths=(1,), bias=False, seed=10),
 }
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"), [(8, 512), (30_522, 512), (128_256, 256), (250_002, 128), (10**6, 64)]
+)
+def test_a_block_has_fewer_rows_where_there_are_more_words(words, rows, monkeypatch):
+    """Prevents a gigabyte of logits for a vocabulary of many languages."""
+    monkeypatch.undo()
+    assert vocab_head._block_rows(torch.empty(words, 1)) == rows
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])

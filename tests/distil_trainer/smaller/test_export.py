@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 from distil_trainer.smaller import export as work  # noqa: E402
 from distil_trainer.smaller import onnx_file  # noqa: E402
-from distil_trainer.smaller.compared import Comparison  # noqa: E402
+from distil_trainer.smaller.compared import Comparison, said  # noqa: E402
 
 CLASSIFIER = transformers.BertForSequenceClassification
 
@@ -122,6 +122,54 @@ def test_a_file_that_answers_otherwise_is_not_kept(traced_before, tmp_path, caps
     assert list(out.iterdir()) == []
 
 
+def test_a_comparison_scores_both_on_labels():
+    """Prevents a step whose cost nobody can read, and a number for a correlation of nothing."""
+    found = Comparison("made up")
+    for ours, theirs, label in (([0, 1], [0, 1], 1), ([0, 1], [1, 0], 1), ([1, 0], [0, 1], 1)):
+        found.add(np.array(ours, np.float32), np.array(theirs, np.float32), label)
+    assert found.score() == {
+        "metric": "accuracy",
+        "before": 0.6667,
+        "after": 0.6667,
+        "lost": 1,
+        "won": 1,
+    }
+    assert said(found) == " (accuracy 66.7 before, 66.7 after)"
+    numbers = Comparison("made up")
+    for ours, theirs, label in ((1.0, 5.0, 0.0), (2.0, 5.0, 1.0), (4.0, 5.0, 2.0)):
+        numbers.add(np.array([ours]), np.array([theirs]), label)
+    expected = {"metric": "pearson", "before": 0.982, "after": None}
+    assert numbers.score() == expected
+    assert said(numbers) == " (pearson 98.2 before, none after)"
+
+
+def test_a_file_is_scored_where_the_rows_have_labels(traced_before, tmp_path):
+    """Prevents a label column that is ignored, or another one that is taken for labels."""
+    lines = [line.replace(",", "") for line in tiny.LINES]
+    rows = ["sentence,label,other", *(f"{line},{n % 2},x" for n, line in enumerate(lines))]
+    (tmp_path / "labelled.csv").write_text("\n".join(rows))
+    words = ["--check", tmp_path / "labelled.csv", "--output_dir"]
+    assert export(traced_before, *words, tmp_path / "out") == 0
+    step = json.loads((tmp_path / "out" / "distil.json").read_text())["lineage"][-1]
+    model = CLASSIFIER.from_pretrained(traced_before).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(traced_before)
+    right = 0
+    for number, line in enumerate(lines):
+        with torch.no_grad():
+            answer = model(**tokenizer(line, return_tensors="pt")).logits.argmax()
+        right += int(answer == number % 2)
+    share = round(right / len(lines), 4)
+    assert step["compared"]["score"] == {
+        "metric": "accuracy",
+        "before": share,
+        "after": share,
+        "lost": 0,
+        "won": 0,
+    }
+    named = [*words, tmp_path / "named", "--label_column", "other"]
+    assert export(traced_before, *named) == 2
+
+
 def test_a_comparison_counts_what_is_equal():
     """Prevents a share of equal answers that is 100 % whatever a file answers, and a lost NaN."""
     found = Comparison("made up")
@@ -134,6 +182,7 @@ def test_a_comparison_counts_what_is_equal():
     found.add(np.array([1.2]), np.array([1.0]))
     assert (found.answers, found.equal_answers) == (5, 3)
     assert found.share_of_equal_answers == 0.6
+    assert found.score() is None  # without labels
     theirs[0, 0] = np.nan
     found.add(ours, theirs)
     assert found.largest_difference == np.inf

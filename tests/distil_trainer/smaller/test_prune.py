@@ -46,12 +46,16 @@ def kept_answers(world):
     texts = (world / "rows.csv").read_text().splitlines()[1:]
     tokenizer = transformers.AutoTokenizer.from_pretrained(world / "model")
     models = [saved(world, name).eval() for name in ("model", "out")]
-    equal, largest = 0, 0.0
-    for text in texts:
-        batch = tokenizer(text.rpartition(",")[0], return_tensors="pt")
+    equal, largest, right, both = 0, 0.0, [0, 0], 0
+    for row in texts:
+        text, _, label = row.rpartition(",")
+        batch = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             ours, theirs = (model(**batch).logits[0] for model in models)
         equal += int(ours.argmax() == theirs.argmax())
+        hits = [["bad", "good"][int(each.argmax())] == label for each in (ours, theirs)]
+        right = [count + hit for count, hit in zip(right, hits, strict=True)]
+        both += all(hits)
         largest = max(largest, float((ours - theirs).abs().max()))
     return {
         "data": "rows.csv",
@@ -59,6 +63,13 @@ def kept_answers(world):
         "largest_difference": pytest.approx(largest, abs=1e-5),
         "answers": len(texts),
         "share_of_equal_answers": round(equal / len(texts), 4),
+        "score": {
+            "metric": "accuracy",
+            "before": round(right[0] / len(texts), 4),
+            "after": round(right[1] / len(texts), 4),
+            "lost": right[0] - both,
+            "won": right[1] - both,
+        },
     }
 
 
@@ -190,7 +201,7 @@ def test_models_with_other_heads(world, kind, score, capsys):
         (["--ffn", "0.5"], None, "scores are measured on --data"),
         (["--ffn", "0.5", "--score", "random"], "rows.csv", "random draws need no --data"),
         (["--ffn", "0.999"], "rows.csv", "nothing is cut"),
-        (["--ffn", "0.5", "--label_column", "x"], "rows.csv", "--label_column has no effect"),
+        (["--ffn", "0.5", "--label_column", "x"], "rows.csv", "no column 'x'"),
         (["--ffn", "0.5", "--score", "random", "--rows", "3"], None, "--rows has no effect"),
         (["--heads", "0.5"], "rows.csv", "use --width, which cuts both"),
         (["--ffn", "0.5", "--text_columns", "txt"], "rows.csv", "no column 'txt'"),
@@ -211,7 +222,7 @@ def test_a_label_that_the_model_does_not_know(world, capsys):
     rows = (world / "rows.csv").read_text().replace("good", "excellent")
     (world / "rows.csv").write_text(rows)
     assert prune(world, "--ffn", "0.5", "--score", "labels") == 2
-    assert "row 2: label 'excellent' is none of the model's classes, bad, good" in (
+    assert "rows.csv:3: label 'excellent' is none of the model's classes, bad, good" in (
         capsys.readouterr().err
     )
 
@@ -369,7 +380,7 @@ def test_models_and_rows_that_cannot_be_scored(world, capsys):
     tiny.folder(world / "number", number, tiny.wordpiece())
     (world / "rows.csv").write_text("sentence,label\na b,0.5\nb a,nan")
     assert prune(world, *words, model="number") == 2
-    assert "row 2: label 'nan' is not a number" in capsys.readouterr().err
+    assert "rows.csv:3: label 'nan' is not a number" in capsys.readouterr().err
     tiny.folder(world / "gpt2", tiny.gpt2(), tiny.byte_bpe())
     (world / "rows.jsonl").write_text('{"sentence": "a b"}\n{"sentence": ""}')
     assert prune(world, "--ffn", "0.5", model="gpt2", data="rows.jsonl") == 2
