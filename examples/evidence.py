@@ -88,7 +88,7 @@ class Places:
     def __init__(self, folder: Path, name: str, data: Path, results: Path) -> None:
         self.text, home = folder / "text", folder / name
         self.corpus, self.teacher = home / "corpus", home / f"{name}-teacher"
-        self.students = home / "students"
+        self.students = home / f"{name}-distil"
         self.hub, self.results = data / "data" / "hub", results
         self.wikipedia = data / "data" / "corpus" / "wikipedia-2015.parquet"
         self.weights = data / "models" / PARTS[name].weights
