@@ -50,7 +50,7 @@ def _write_chart(path: Path, comparison: Comparison) -> None:
 
 def _name_uncounted(found: Found, comparison: Comparison) -> None:
     """Name the files of the compared models that don't count: a mean may rest on fewer seeds."""
-    folders = tuple(f"{RUNS}/{entry.row.model.key}/" for entry in comparison.entries)
+    folders = tuple(f"{RUNS}/{key}/" for entry in comparison.entries for key in entry.row.keys)
     for file in found.invalid:
         if file.path.startswith(folders) and not file.is_leftover:
             sys.stderr.write(f"eval_harness compare: not counted: {file}\n")

@@ -39,7 +39,7 @@ def run(options: Options) -> int:
         )
     if len(set(options.models)) < max(len(options.models), 2):
         raise UserError(f"{' '.join(options.models)}: name two models or more, each once")
-    rows = rows_of(find(root))
+    rows = rows_of(find(root), pooled=False)
     entries = [entry_named(name, rows, root, options.tasks or ()) for name in options.models]
     tasks = _tasks(options, [entry.row for entry in entries])
     labels = options.labels or [entry.label for entry in entries]

@@ -63,7 +63,7 @@ def card_results(
     task = own.task if own is not None else task
     if task is not None:
         found = _of_task(found, task, key)
-    rows = rows_of(found)
+    rows = rows_of(found, pooled=False)  # a card is about one model
     chosen = [row for row in rows if _belongs(row, key, own)]
     compared = [compare_with_teacher(row, rows, folder) for row in chosen]
     _require_agreement(folder, compared)

@@ -259,7 +259,7 @@ def _score_over(row: Row, tasks: Sequence[str]) -> float | None:
 def timed_in(row: Row, session: Session) -> Timed | None:
     """Return a row's model in a session; a published one may have been timed by its config."""
     for model in session.models:
-        if model.key == row.model.key:
+        if model.key in row.keys:
             return model
     published = short_name_of(row.model.name) if row.model.revision is not None else None
     return next(

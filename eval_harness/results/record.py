@@ -159,6 +159,7 @@ _PROVENANCE = Open(
         "libraries": Named(TEXT),
         "threads": COUNT,
         "seeds": [COUNT],
+        "training": {"group": TEXT, "seed": COUNT},
     }
 )
 _PREDICTIONS = {"name": TEXT, "size": COUNT, "sha256": TEXT}

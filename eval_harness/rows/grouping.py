@@ -1,14 +1,16 @@
 """Results grouped into the rows of a table: within a cell only the seed differs. Imports no torch.
 
-A row is a model under settings. What belongs to its tasks may have changed in the meantime: their
+A row is a model under settings, or the students of one training, each of another seed, under the
+same settings: the student of pre-training seed i that was fine-tuned with seed i is one more seed.
+What belongs to its tasks may have changed in the meantime: their
 data, our defaults, how a task is read and scored. Results from before and after such a change are
 never mixed: the newest form the row, older ones form further rows, each over all tasks.
 """
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -18,6 +20,7 @@ from eval_harness.results.record import TaskResult
 from eval_harness.results.store import RUNS, Found, Invalid
 from eval_harness.rows.labels import add_labels
 from eval_harness.rows.row import Cell, Row
+from eval_harness.runs.run import Model
 from eval_harness.tasks.perplexity import is_of_perplexity
 from eval_harness.tasks.registry import TASKS
 
@@ -81,19 +84,47 @@ _Groups = Mapping[str, Sequence[_Group]]
 """Each task's groups, the newest first."""
 
 
-def rows_of(found: Found) -> list[Row]:
-    """Return the rows of a results folder, each with a label of its own, sorted by label."""
+def rows_of(found: Found, *, pooled: bool = True) -> list[Row]:
+    """Return the rows of a results folder, each with a label of its own, sorted by label.
+
+    Args:
+        found: the results.
+        pooled: whether students of one training are one row, as long as no task has two results of
+            one seed.
+    """
     folders: dict[str, list[TaskResult]] = defaultdict(list)
     for key, result in found.by_key.items():
         folders[key.rpartition("/")[0]].append(result)
     invalid = _invalid_seeds(found.invalid)
+    owners = _owners(found.by_key.values()) if pooled else {}
     rows: dict[tuple[str, str], dict[str, list[_Group]]] = defaultdict(lambda: defaultdict(list))
     for name, results in folders.items():
         first = results[0]
         seeds = frozenset(invalid.get(name, ()))
         group = _Group(first.settings.task, tuple(results), seeds)
-        rows[first.model.key, first.settings.row_hash][first.task].append(group)
+        owner = owners.get((first.model.key, first.settings.row_hash), first.model.key)
+        rows[owner, first.settings.row_hash][first.task].append(group)
     return add_labels([row for key in sorted(rows) for row in _rows(rows[key])])
+
+
+def _owners(results: Iterable[TaskResult]) -> dict[tuple[str, str], str]:
+    """Return what owns the row of a model under settings, where it is a training of several seeds.
+
+    Keys are a model's and that of the row's settings.
+    """
+    trained: dict[tuple[str, str], list[TaskResult]] = defaultdict(list)
+    for result in results:
+        if training := result.provenance.get("training"):
+            trained[training["group"], result.settings.row_hash].append(result)
+    owners = {}
+    for (training, settings), of_training in trained.items():
+        seeds = {each.model.key: each.provenance["training"]["seed"] for each in of_training}
+        runs = {(each.model.key, each.task, each.seed) for each in of_training}
+        taken = Counter(run[1:] for run in runs)
+        # A copy of a student is no further seed, and fine-tuning seeds of each are rows of each.
+        if len(set(seeds.values())) == len(seeds) > 1 and max(taken.values()) == 1:
+            owners.update(dict.fromkeys(((key, settings) for key in seeds), training))
+    return owners
 
 
 def _invalid_seeds(invalid: Sequence[Invalid]) -> dict[str, set[int]]:
@@ -178,7 +209,20 @@ def _row(tasks: Mapping[str, _Group], variant: str = "") -> Row:
     cells = {name: cell for group in tasks.values() for name, cell in _cells(group).items()}
     apart = {name: cell for name, cell in cells.items() if _is_of_perplexity(cell)}
     rest = {name: cell for name, cell in cells.items() if name not in apart}
-    return Row(model, first.settings.row, rest, variant, perplexities=apart)
+    return Row(_pooled(model, tasks), first.settings.row, rest, variant, perplexities=apart)
+
+
+def _pooled(model: Model, tasks: Mapping[str, _Group]) -> Model:
+    """Return the model as it is, or of several students of one training the first, so named."""
+    results = [result for group in tasks.values() for result in group.results]
+    found = {result.model.key: result for result in results}
+    if len(found) == 1:
+        return model
+    seeds = {key: result.provenance["training"]["seed"] for key, result in found.items()}
+    first = min(seeds, key=lambda key: seeds[key])
+    model = found[first].model
+    name = model.name.removesuffix(f"-{seeds[first]}")
+    return replace(model, name=f"{name} ({len(found)} students)")
 
 
 def _is_of_perplexity(cell: Cell) -> bool:

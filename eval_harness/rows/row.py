@@ -50,7 +50,7 @@ class Row:
     """A model under settings, with a cell for each task.
 
     Attributes:
-        model: the evaluated model.
+        model: the evaluated model; of several students of one training, the first.
         settings: the settings that its results share.
         cells: its cells by task; MNLI and SQuAD have two.
         variant: how it differs from the row of newer results of this model and these settings.
@@ -71,6 +71,16 @@ class Row:
     footnote: str = field(default="", compare=False)
     flags_in_label: frozenset[str] = field(default=frozenset(), compare=False)
     perplexities: Mapping[str, Cell] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[Model]:
+        """Its models: one, or several students of one training."""
+        return list({result.model.key: result.model for result in self.results}.values())
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Their keys."""
+        return frozenset(result.model.key for result in self.results)
 
     @property
     def results(self) -> list[TaskResult]:

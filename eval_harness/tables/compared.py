@@ -217,7 +217,7 @@ def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str]
     found = [row for row in rows if _is_meant(name, row)]
     place = str(Path(name).expanduser().resolve())
     # Folders of one name, such as those of saved models, are told apart by their place.
-    found = [row for row in found if row.model.source == place] or found
+    found = [row for row in found if any(each.source == place for each in row.models)] or found
     if len(found) > 1:
         found = [row for row in found if row.cells.keys() >= set(tasks)] or found
     current = [row for row in found if not row.variant]
@@ -235,13 +235,13 @@ def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str]
 
 
 def _is_meant(name: str, row: Row) -> bool:
-    model, short = row.model, short_name_of(name)
-    folder = Path(name).expanduser().resolve()
-    return (
+    short, folder = short_name_of(name), Path(name).expanduser().resolve()
+    return any(
         name in (model.name, model.key, model.source)
         or str(folder) == model.source
         or (folder.is_dir() and folder_name(folder) == model.name)
         or (short is not None and short is short_name_of(model.name))
+        for model in (row.model, *row.models)
     )
 
 

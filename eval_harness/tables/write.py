@@ -70,8 +70,8 @@ class OurResults:
         """Return the part about these models, and all valid sessions."""
         folders = tuple(f"{RUNS}/{key}/" for key in keys)
         return OurResults(
-            [each for each in self.compared if each.row.model.key in keys],
-            [change for change in self.changes if change.row.model.key in keys],
+            [each for each in self.compared if not each.row.keys.isdisjoint(keys)],
+            [change for change in self.changes if not change.row.keys.isdisjoint(keys)],
             [file for file in self.invalid if file.path.startswith(folders)],
             Speeds(self.speeds.sessions),
             self.probed,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from eval_harness.data.token_rows import TokenRows
 from eval_harness.data.transfer import TransferSet, read_transfer_set
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
-from eval_harness.runs.models import folder_of
+from eval_harness.runs.models import folder_of, training_of
 from eval_harness.runs.run import Run
 from eval_harness.tasks.registry import TASKS
 from eval_harness.training.encoding import Collator, WithUnlabelled
@@ -91,6 +91,7 @@ def run_task(run: Run, report: Report) -> tuple[TaskResult, Predictions]:
             **provenance_on(model.device, onnx=run.model.is_onnx),  # where the Trainer put it
             "new_weights": list(prepared.loaded.new),
             "seeds": list(run.seeds),
+            **prepared.training,
         },
         times=stopwatch.seconds,
         history=history,
@@ -145,6 +146,8 @@ class _Prepared:
     tokenizer: Any
     encoded: Mapping[str, TokenRows]
     loaded: LoadedModel
+    training: Mapping[str, Any]
+    """How the model was pre-trained, where its folder says so."""
 
 
 def _evaluator(run: Run, model: PreTrainedModel, prepared: _Prepared) -> Evaluator:
@@ -248,7 +251,9 @@ def _prepare(run: Run) -> _Prepared:
         lambda: _load(run, tokenizer),
     )
     loaded.require_fits(model.name, run.task.title, parts, width=_width(run))
-    return _Prepared(data, transfer, train_set, tokenizer, encoded, loaded)
+    training = training_of(run.model)
+    made = {} if training is None else {"training": asdict(training)}
+    return _Prepared(data, transfer, train_set, tokenizer, encoded, loaded, made)
 
 
 def _load(run: Run, tokenizer: Any) -> LoadedModel:

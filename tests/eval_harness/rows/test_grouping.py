@@ -10,6 +10,7 @@ from eval_harness.results.store import find
 from eval_harness.rows.grouping import rows_of
 from eval_harness.rows.labels import format_setting
 from eval_harness.runs.run import Settings
+from eval_harness.tables.compared import entry_named
 from eval_harness.tables.write import write_tables
 
 
@@ -330,3 +331,52 @@ def test_models_of_one_name_are_told_apart(root):
 def test_settings_are_written_as_people_do(value, text):
     """Prevents two settings from being rounded into one name."""
     assert format_setting(value) == text
+
+
+def trained(name, training_seed, group="a" * 16):
+    """A student of one training among several, and what its results record of that."""
+    student = replace(made.model(f"{name}-{training_seed}"), digest=f"{training_seed:08d}")
+    training = {"group": group, "seed": training_seed}
+    return student, {**made.PROVENANCE, "training": training}
+
+
+def put_students(root, fine_tuned, name="study", group="a" * 16):
+    """Save results of students by their training's seed: fine-tuning seeds, each with its score."""
+    for training_seed, scores in fine_tuned.items():
+        student, provenance = trained(name, training_seed, group)
+        for seed, score in scores.items():
+            made.put(root, made.result(student, seed=seed, score=score, provenance=provenance))
+
+
+def test_students_of_one_training_are_one_row(root):
+    """Prevents a median of a single seed each, whose interval leaves pre-training's chance out."""
+    put_students(root, {11: {11: 0.5}, 22: {22: 0.6}, 33: {33: 0.9}})
+    put_students(root, {11: {11: 0.4}}, "other", "b" * 16)
+    rows = {row.label: row for row in rows_of(find(root))}
+    assert set(rows) == {"study (3 students)", "other-11"}
+    cell = rows["study (3 students)"].cells["rte"]
+    assert cell.scores == (0.5, 0.6, 0.9)
+    assert cell.expected_seeds == {11, 22, 33}
+    assert len(rows["study (3 students)"].keys) == 3
+    assert len(rows_of(find(root), pooled=False)) == 4
+
+
+def test_students_with_the_same_fine_tuning_seeds_have_rows_of_their_own(root):
+    """Prevents runs of which a cell could count only one a seed from being dropped."""
+    put_students(root, {11: {1: 0.5, 2: 0.6}, 22: {2: 0.6, 3: 0.7}})
+    assert [row.label for row in rows_of(find(root))] == ["study-11", "study-22"]
+
+
+def test_a_copy_of_a_student_is_no_further_seed(root):
+    """Prevents a copy under another name from standing for a repetition."""
+    put_students(root, {11: {1: 0.5}})
+    put_students(root, {11: {2: 0.5}}, "copy")
+    assert [row.label for row in rows_of(find(root))] == ["copy-11", "study-11"]
+
+
+def test_a_student_among_several_is_found_by_its_own_name(root, capsys):
+    """Prevents a folder that the tables count from being unknown to `compare`."""
+    put_students(root, {11: {11: 0.5}, 22: {22: 0.6}, 33: {33: 0.9}})
+    rows = rows_of(find(root))
+    for name in ("study (3 students)", "study-22", trained("study", 33)[0].key):
+        assert entry_named(name, rows, root).row is rows[0]
