@@ -15,6 +15,7 @@ PROGRAM = Program(
         "tasks",
         "fetch",
         "push",
+        "withhold",
         "page",
         "demo",
     ),

@@ -35,14 +35,14 @@ class Scores:
         resampled: [models, resamples], under the same draws of examples for all.
         seeds: the seed of each; two models with the same seeds are compared seed by seed.
         examples: the number of examples.
-        counted: the words or tokens of each example, where a score is per word or token.
+        counted: a hash of the words or tokens of each example, where a score is per word or token.
     """
 
     points: Numbers
     resampled: Numbers
     seeds: tuple[int | None, ...]
     examples: int
-    counted: tuple[float, ...] = ()
+    counted: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from angels_share.hub.push import (
     Destination,
     Upload,
     check_repository,
-    last_part,
     push,
     push_command,
     upload_of_model,
@@ -23,7 +22,7 @@ from eval_harness.results.record import TaskResult, to_text
 from eval_harness.results.store import find, path_of
 from eval_harness.results.verify import disagreement
 from eval_harness.runs.models import identify
-from eval_harness.runs.run import Model
+from eval_harness.runs.run import Model, placeless
 from eval_harness.sweep.chosen import Chosen
 from eval_harness.sweep.plan import Plan
 
@@ -159,7 +158,7 @@ def published(result: TaskResult) -> str:
     """Return a result's record for others, sealed anew: its predictions are said to be withheld."""
     kept = replace(
         result,
-        model=replace(result.model, source=last_part(result.model.source)),
+        model=placeless(result.model),
         predictions=None,
         withheld=result.saved_predictions,
     )

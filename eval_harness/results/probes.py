@@ -8,7 +8,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -33,10 +33,11 @@ from eval_harness.results.schema import (
     version_of,
 )
 from eval_harness.results.store import Invalid, InvalidResult, NewerResult
-from eval_harness.runs.run import Model, Training
+from eval_harness.runs.run import Model, Training, placeless
 from eval_harness.tasks.registry import EntityMetric, LabelMetric
 
-SCHEMA = 1
+SCHEMA = 2
+_SCHEMA_OF_LIST = 1
 PROBES = "probes"
 SHOWN = "table.json"
 
@@ -62,7 +63,9 @@ class ProbeResult:
         provenance: code, libraries, hardware, threads, device.
         seconds: the time that it took.
         finished: the time of completion in UTC, ISO 8601.
-        examples: name, size and sha256 of the examples' file; filled in on saving.
+        examples: name, size and sha256 of the examples' file; filled in on saving; None where they
+            are withheld.
+        withheld: the same of examples that are not published, on purpose; else None.
         seal: the checksum of the record.
         schema: the version of the record.
     """
@@ -76,9 +79,15 @@ class ProbeResult:
     provenance: Mapping[str, Any]
     seconds: float
     finished: str
-    examples: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, Any] | None = None
+    withheld: Mapping[str, Any] | None = None
     seal: str | None = None
     schema: int = SCHEMA
+
+    @property
+    def saved_examples(self) -> Mapping[str, Any]:
+        """Name, size and sha256 of a saved result's examples, published or withheld."""
+        return self.examples or self.withheld or {}
 
     @property
     def key(self) -> str:
@@ -114,7 +123,9 @@ def write(root: Path, result: ProbeResult, examples: Examples) -> None:
     data = _to_parquet(examples)
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{path.stem}.{sha256[:8]}.parquet"
-    saved = replace(result, examples={"name": name, "size": len(data), "sha256": sha256})
+    saved = replace(
+        result, examples={"name": name, "size": len(data), "sha256": sha256}, withheld=None
+    )
     if fault := not_finite(asdict(saved)):
         raise RunFailed(f"{result.key}: {fault}: not saved")
     write_atomically(path.with_name(name), data)
@@ -145,16 +156,28 @@ def read(root: Path, key: str) -> ProbeResult:
     return result
 
 
+def read_all(root: Path) -> list[ProbeResult]:
+    """Return all saved results, shown or not.
+
+    Raises:
+        InvalidResult: one is not valid.
+    """
+    files = sorted((root / PROBES).glob("*/*.json"))
+    return [read(root, f"{path.parent.name}/{path.stem}") for path in files]
+
+
 def read_examples(root: Path, result: ProbeResult) -> Examples:
     """Return the examples of a saved result.
 
     Raises:
-        InvalidResult: they are missing, or not those that were saved with it.
+        InvalidResult: they are withheld or missing, or not those that were saved with it.
     """
-    path = (root / PROBES / result.key).with_name(str(result.examples["name"]))
+    path = (root / PROBES / result.key).with_name(str(result.saved_examples["name"]))
+    if result.withheld:
+        raise InvalidResult(path, "not published: the result says that they are withheld")
     try:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != result.examples["sha256"]:
+        if hashlib.sha256(data).hexdigest() != result.saved_examples["sha256"]:
             raise ValueError("is not what the result was saved with (sha256 differs)")  # noqa: TRY301
         return _from_parquet(data)
     except OSError as error:
@@ -163,9 +186,28 @@ def read_examples(root: Path, result: ProbeResult) -> Examples:
         raise InvalidResult(path, " ".join(str(error).split())) from error
 
 
+def withhold(root: Path, result: ProbeResult) -> None:
+    """Remove the examples of a saved result, which counts without them and says so.
+
+    Raises:
+        InvalidResult: the examples are not those of the result.
+    """
+    read_examples(root, result)
+    path = root / PROBES / f"{result.key}.json"
+    kept = replace(
+        result,
+        model=placeless(result.model),
+        examples=None,
+        withheld=result.examples,
+        schema=SCHEMA,
+    )
+    write_atomically(path, sealed(asdict(kept)))
+    path.with_name(str(result.saved_examples["name"])).unlink()
+
+
 def write_shown(root: Path, shown: Shown) -> None:
     """Say what Table 0 shows from now on."""
-    write_json(root / PROBES / SHOWN, {"schema": SCHEMA, **asdict(shown)})
+    write_json(root / PROBES / SHOWN, {"schema": _SCHEMA_OF_LIST, **asdict(shown)})
 
 
 def read_shown(root: Path) -> Shown | Invalid:
@@ -173,7 +215,7 @@ def read_shown(root: Path) -> Shown | Invalid:
     path = root / PROBES / SHOWN
     try:
         record = parsed(path.read_bytes())
-        version_of(record, SCHEMA, "a list of probes")
+        version_of(record, _SCHEMA_OF_LIST, "a list of probes")
         shape = {"schema": COUNT, "models": [Named(TEXT)], "teacher": (str, NoneType)}
         require(record, shape, "a list of probes")
     except FileNotFoundError:
@@ -196,15 +238,20 @@ _RESULT = {
     "facts": (dict,),
     "provenance": Open({"threads": COUNT, "device": TEXT}),
     "seconds": NUMBER,
-    "examples": {"name": TEXT, "size": COUNT, "sha256": TEXT},
+    **dict.fromkeys(
+        ("examples", "withheld"), Optional({"name": TEXT, "size": COUNT, "sha256": TEXT})
+    ),
 }
 
 
 def _from_text(text: bytes) -> ProbeResult:
-    record = parsed(text)
-    version_of(record, SCHEMA, "a probe's result")
+    saved = record = parsed(text)
+    if version_of(record, SCHEMA, "a probe's result") == 1:  # which withheld nothing
+        record = {**record, "withheld": None, "schema": SCHEMA}
     require(record, _RESULT, "a probe's result")
-    require_seal(record["seal"], record, text)
+    require_seal(record["seal"], saved, text)
+    if (record["examples"] is None) == (record["withheld"] is None):
+        raise ValueError("examples are neither named nor withheld, or both")
     _require_settings(record["probe"], record["settings"])
     training = record["training"]
     return ProbeResult(
@@ -220,8 +267,8 @@ def _require_place(result: ProbeResult, key: str) -> None:
     """Refuse a result of another key, or one whose examples would be another file's."""
     if result.key != key:
         raise ValueError(f"belongs at {PROBES}/{result.key}.json")
-    name = str(result.examples["name"])
-    stem, digest = key.rpartition("/")[2], str(result.examples["sha256"])[:8]
+    name = str(result.saved_examples["name"])
+    stem, digest = key.rpartition("/")[2], str(result.saved_examples["sha256"])[:8]
     if name != f"{stem}.{digest}.parquet":
         raise ValueError(f"names {name!r} as its examples")
 

@@ -18,7 +18,7 @@ from angels_share.files import explain, locked, replacing, sync, write_atomicall
 from eval_harness.results.predictions import Predictions, from_parquet, to_parquet
 from eval_harness.results.record import TaskResult, from_text, to_record, to_text
 from eval_harness.results.schema import NewerSchemaError, not_finite
-from eval_harness.runs.run import Settings
+from eval_harness.runs.run import Settings, placeless
 
 P = TypeVar("P", bound=Predictions)
 
@@ -218,7 +218,14 @@ def withhold(root: Path | str, result: TaskResult) -> None:
     path = path_of(root, result.key)
     with locked(path.parent / _LOCK, poll_seconds=0.01):
         read_any_predictions(root, result)
-        text = to_text(replace(result, predictions=None, withheld=result.predictions))
+        text = to_text(
+            replace(
+                result,
+                model=placeless(result.model),
+                predictions=None,
+                withheld=result.predictions,
+            )
+        )
         write_atomically(path, text)
         path.with_name(_predictions_name(result)).unlink()
 

@@ -1,11 +1,13 @@
 """One run: a model, a task, a seed, and every setting that changes its result. No torch."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
 from angels_share.model_files import ONNX
 from eval_harness.tasks.registry import Task
@@ -156,6 +158,20 @@ class Settings:
     def hash(self) -> str:
         """The name of a result's folder."""
         return hash_of({"row": dict(self.row), "task": dict(self.task)})
+
+
+def placeless(model: Model) -> Model:
+    """Return a model as others may see it: of its folder's path the name, no place on a machine.
+
+    Of a student among several those above it stay, too: `study/seed-11/no-ce`.
+    """
+    if model.revision is not None:
+        return model
+    parts = Path(model.source).parts
+    first = len(parts) - 1
+    while first > 1 and (parts[first] in ABLATIONS or re.fullmatch(r"seed-\d+", parts[first])):
+        first -= 1
+    return replace(model, source="/".join(parts[first:]))
 
 
 @dataclass(frozen=True)

@@ -321,6 +321,23 @@ def _with_unique_labels(entries: Sequence[Entry]) -> list[Entry]:
     return unique
 
 
+def keep_scores(rows: Sequence[Row], root: Path) -> None:
+    """Keep what comparisons of these rows need, for when their predictions are withheld.
+
+    Raises:
+        InvalidResult: predictions are missing or damaged, and nothing was kept of them.
+    """
+    for row in rows:
+        for task, cell in row.cells.items():
+            if cell.counted_results:
+                task_scores(row, task, root, number=_draws_of(task), resamples=RESAMPLES)
+
+
+def _draws_of(task: str) -> int:
+    """Return the number of a task's draws: they depend on it alone, not on what is compared."""
+    return int(hash_of(task), 16)
+
+
 def _scores(
     entries: Sequence[Entry], tasks: Sequence[str]
 ) -> tuple[dict[str, dict[str, Scores]], dict[str, str]]:
@@ -328,8 +345,7 @@ def _scores(
     scores: dict[str, dict[str, Scores]] = {}
     without: dict[str, str] = {}
     for task in tasks:
-        # The draws depend on the task alone, not on what else is compared.
-        number = int(hash_of(task), 16)
+        number = _draws_of(task)
         try:
             found = [
                 task_scores(entry.row, task, entry.root, number=number, resamples=RESAMPLES)

@@ -20,6 +20,7 @@ from angels_share.files import hash_of, write_json
 from eval_harness.intervals import bootstrap
 from eval_harness.intervals.bootstrap import Interval, PairedPredictions
 from eval_harness.intervals.differences import RESAMPLES, Scores, mean_over_tasks
+from eval_harness.intervals.kept import INTERVALS, Kept, keep, read_kept
 from eval_harness.results.predictions import (
     AnsweredQuestions,
     ClassPredictions,
@@ -37,8 +38,6 @@ from eval_harness.rows.row import Cell, Row
 from eval_harness.tasks.entities import all_counts
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.registry import GLUE, TASKS, Metric
-
-INTERVALS = "intervals"
 
 Comparison = Literal["shares", "changes", "scores"]
 _COMPARISONS: Mapping[Comparison, Callable[[Sequence[PairedPredictions], int], Interval]] = {
@@ -163,7 +162,25 @@ def task_scores(
     Raises:
         InvalidResult: predictions are missing, damaged, or of other examples.
     """
-    results = row.cells[task].counted_results
+    cell = row.cells[task]
+    made_of = {
+        "scores": task,
+        "predictions": _hashes(cell),
+        "metrics": [*primary_metrics(cell.counted_results)],
+        "draws": str(number),
+        "resamples": resamples,
+    }
+    kept = read_kept(root, made_of)
+    if kept is None:
+        kept = keep(
+            root, made_of, {task: _resampled(root, cell.counted_results, number, resamples)}
+        )
+    (found,) = kept.values()
+    seeds = tuple(result.seed for result in cell.counted_results)
+    return Scores(found.points, found.resampled, seeds, found.count), found.examples
+
+
+def _resampled(root: Path, results: Sequence[TaskResult], number: int, resamples: int) -> Kept:
     evaluated = [_evaluated(root, result) for result in results]
     for result, each in zip(results, evaluated, strict=True):
         if each.examples != evaluated[0].examples:
@@ -176,13 +193,12 @@ def task_scores(
     resampled = [
         score(counts, predictions, labels) for counts in bootstrap.draws(random, size, resamples)
     ]
-    scores = Scores(
+    return Kept(
         100 * score(np.ones((1, size)), predictions, labels)[0],
         100 * np.concatenate(resampled).T,
-        tuple(result.seed for result in results),
+        evaluated[0].examples,
         size,
     )
-    return scores, evaluated[0].examples
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """What `probe` measured, by row, with the differences from the first model. Imports no torch."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from angels_share.ablations import ABLATIONS
+from angels_share.files import hash_of
 from eval_harness.intervals.bootstrap import draws, metric_scores
 from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, difference, holm
+from eval_harness.intervals.kept import Kept, keep, read_kept
 from eval_harness.results.measures import LOSS, MEASURES, PERPLEXITY, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
@@ -94,30 +96,83 @@ class Probed:
 
 
 def load_probed(root: Path) -> Probed:
-    """Return what the last `probe` of a results folder compared."""
+    """Return what the last `probe` of a results folder compared; new resamples are kept there."""
     shown = read_shown(root)
     if isinstance(shown, Invalid):
         return Probed(invalid=(shown,))
-    found: list[tuple[ProbeResult, Examples]] = []
+    found: list[_Measured] = []
     invalid = []
-    ids: dict[str, list[str]] = {}
+    ids: dict[str, str] = {}
     for key in (key for keys in shown.models for key in keys.values()):
         try:
-            result = read(root, key)
-            measured = read_examples(root, result)
-            own = list(map(str, measured.get("id", ())))
-            if not own or own != ids.setdefault(result.probe, own):
+            measured = _measured(root, read(root, key))
+            if measured.ids != ids.setdefault(measured.result.probe, measured.ids):
                 raise InvalidResult(root / PROBES / key, "has other examples than the rest")  # noqa: TRY301
-            found.append((result, measured))
+            found.append(measured)
         except InvalidResult as error:
             invalid.append(Invalid(error.path.relative_to(root).as_posix(), error.reason))
-    rows = _rows([result for result, _ in found], shown.teacher)
-    examples = {result.key: each for result, each in found}
-    measures = _measures(result for result, _ in found)
-    resampled = _resampled(measures, found)
-    scores = {measure.name: _scores(measure, rows, examples, resampled) for measure in measures}
+    results = [each.result for each in found]
+    rows, measures = _rows(results, shown.teacher), _measures(results)
+    by_key = {each.result.key: each.kept for each in found}
+    scores = {measure.name: _scores(measure, rows, by_key) for measure in measures}
     kept = [measure for measure in measures if scores[measure.name]]
     return Probed(rows, kept, scores, tuple(invalid))
+
+
+class _Measured(NamedTuple):
+    """A result, and its measures with their resamples, by name."""
+
+    result: ProbeResult
+    kept: Mapping[str, Kept]
+
+    @property
+    def ids(self) -> str:
+        """A hash of its examples' names."""
+        return next(iter(self.kept.values())).examples if self.kept else ""
+
+
+def _measured(root: Path, result: ProbeResult) -> _Measured:
+    """Return a result with its resamples: kept ones, or from its examples.
+
+    Raises:
+        InvalidResult: the examples aren't those of the result, or they are withheld and nothing was
+            kept of them.
+    """
+    made_of = {
+        "probe": result.probe,
+        "measures": list(result.settings.get("measures", ())),
+        "examples": result.saved_examples["sha256"],
+        "draws": _SEED,
+        "resamples": RESAMPLES,
+    }
+    kept = read_kept(root, made_of)
+    if kept is None or not result.withheld:
+        examples = read_examples(root, result)  # also where nothing else is needed: it checks them
+        kept = kept or keep(root, made_of, _resampled(result, examples))
+    if not kept:
+        raise InvalidResult(root / PROBES / result.key, "has no examples")
+    return _Measured(result, kept)
+
+
+def _resampled(result: ProbeResult, examples: Examples) -> dict[str, Kept]:
+    """Return each measure of a result under draws that are the same for all results."""
+    ids = list(map(str, examples.get("id", ())))
+    measures = [each for each in _measures([result]) if each.has(examples)] if ids else []
+    parts: dict[str, list[Numbers]] = {measure.name: [] for measure in measures}
+    for counts in draws(np.random.default_rng(_SEED), len(ids), RESAMPLES) if ids else ():
+        for measure in measures:
+            parts[measure.name].append(measure.score(counts, examples))
+    points = {measure.name: measure.of(examples) for measure in measures}
+    return {
+        measure.name: Kept(
+            np.array([np.nan if points[measure.name] is None else points[measure.name]], float),
+            np.concatenate(parts[measure.name])[None],
+            hash_of(ids, 16),
+            len(ids),
+            _counted(measure, examples),
+        )
+        for measure in measures
+    }
 
 
 def _rows(results: Sequence[ProbeResult], teacher: str | None) -> list[ProbedRow]:
@@ -176,29 +231,8 @@ def _task_score(metrics: Sequence[Metric], counts: Numbers, examples: Examples) 
     return score
 
 
-def _resampled(
-    measures: Sequence[Measure], found: Sequence[tuple[ProbeResult, Examples]]
-) -> dict[tuple[str, str], Numbers]:
-    """Return each result's score of each measure under the same draws, by measure and key."""
-    parts: dict[tuple[str, str], list[Numbers]] = defaultdict(list)
-    for probe in dict.fromkeys(measure.probe for measure in measures):
-        of_probe = [(result.key, each) for result, each in found if result.probe == probe]
-        if not of_probe:
-            continue
-        random = np.random.default_rng(_SEED)
-        for counts in draws(random, len(of_probe[0][1]["id"]), RESAMPLES):
-            for measure in measures:
-                for key, examples in of_probe:
-                    if measure.probe == probe and measure.has(examples):
-                        parts[measure.name, key].append(measure.score(counts, examples))
-    return {key: np.concatenate(each) for key, each in parts.items()}
-
-
 def _scores(
-    measure: Measure,
-    rows: Sequence[ProbedRow],
-    examples: Mapping[str, Examples],
-    resampled: Mapping[tuple[str, str], Numbers],
+    measure: Measure, rows: Sequence[ProbedRow], found: Mapping[str, Mapping[str, Kept]]
 ) -> dict[str, Scores]:
     """Return a measure's scores of the rows that have it; a teacher isn't compared with itself."""
     scores = {}
@@ -206,25 +240,26 @@ def _scores(
         results = [
             result
             for result in row.results.get(measure.probe, ())
-            if (measure.name, result.key) in resampled
+            if measure.name in found[result.key]
         ]
-        points = [measure.of(examples[result.key]) for result in results]
-        if not points or None in points or (row.is_teacher and measure.of_teacher):
+        kept = [found[result.key][measure.name] for result in results]
+        points = np.concatenate([each.points for each in kept]) if kept else np.array([np.nan])
+        if not np.isfinite(points).all() or (row.is_teacher and measure.of_teacher):
             continue
         scores[row.label] = Scores(
-            np.array(points, dtype=float),
-            np.stack([resampled[measure.name, result.key] for result in results]),
+            points,
+            np.concatenate([each.resampled for each in kept]),
             tuple(result.training.seed if result.training else None for result in results),
-            len(examples[results[0].key]["id"]),
-            _counted(measure, examples[results[0].key]),
+            kept[0].count,
+            kept[0].counted,
         )
     return scores
 
 
-def _counted(measure: Measure, examples: Examples) -> tuple[float, ...]:
-    """Return what a score is divided by, where the tokenizer decides it.
+def _counted(measure: Measure, examples: Examples) -> str:
+    """Return a hash of what a score is divided by, where the tokenizer decides it.
 
     A tokenizer that cuts a text earlier reads fewer of its words, and a perplexity is per token.
     """
     column = {LOSS.name: "words", PERPLEXITY.name: "tokens"}.get(measure.name)
-    return tuple(examples[column].tolist()) if column else ()
+    return hash_of(examples[column].tolist(), 16) if column else ""

@@ -60,6 +60,7 @@ OUR_FLAGS = {
     "max_seq_length pairs full repeats threads batch_sizes device bf16 results_dir",
     "eval_harness tasks": "",
     "eval_harness fetch": "model tasks corpus data_revision dry_run",
+    "eval_harness withhold": "results_dir",
     "eval_harness push": "folder repo_id private revision results results_dir dry_run",
     "eval_harness page": "model output_dir name examples text_columns limit serve port",
     "eval_harness demo": "folder seed",

@@ -15,6 +15,7 @@ from eval_harness.results.probes import (
     read,
     read_examples,
     read_shown,
+    withhold,
     write,
     write_shown,
 )
@@ -65,7 +66,7 @@ def test_what_is_written_is_read_again(tmp_path):
     """Prevents a field or a digit that is lost between the measurement and the table."""
     path, parquet = write_and_find(tmp_path)
     found = read(tmp_path, KEY)
-    assert replace(found, examples={}, seal=None) == RESULT
+    assert replace(found, examples=None, seal=None) == RESULT
     assert found.examples["name"] == parquet.name
     assert found.examples["size"] == parquet.stat().st_size
     examples = read_examples(tmp_path, found)
@@ -168,8 +169,35 @@ def test_a_damaged_record_is_named(tmp_path, content, said):
 def test_a_record_of_a_newer_version_says_so(tmp_path):
     """Prevents numbers of unknown meaning, and a call of damage where an update is due."""
     path, _ = write_and_find(tmp_path)
-    made.rewrite(path, lambda record: {**record, "schema": 2})
-    assert "newer version (schema 2, known up to 1): update" in reason(tmp_path).reason
+    made.rewrite(path, lambda record: {**record, "schema": 3})
+    assert "newer version (schema 3, known up to 2): update" in reason(tmp_path).reason
+
+
+def test_a_record_of_the_first_version_is_read(tmp_path):
+    """Prevents measurements from being lost to an update of the program."""
+    path, _ = write_and_find(tmp_path)
+
+    def first(record):
+        return {**{name: record[name] for name in record if name != "withheld"}, "schema": 1}
+
+    made.rewrite(path, first)
+    found = read(tmp_path, KEY)
+    assert replace(found, examples=None, seal=None) == RESULT
+    assert read_examples(tmp_path, found)
+
+
+def test_withheld_examples_are_said_to_be(tmp_path):
+    """Prevents labels from being published, and a record that names a file which isn't there."""
+    path, parquet = write_and_find(tmp_path)
+    saved = read(tmp_path, KEY)
+    withhold(tmp_path, saved)
+    assert not parquet.exists()
+    found = read(tmp_path, KEY)
+    assert (found.examples, found.withheld) == (None, saved.examples)
+    with pytest.raises(InvalidResult, match="withheld"):
+        read_examples(tmp_path, found)
+    made.rewrite(path, lambda record: {**record, "withheld": None})
+    assert "neither named nor withheld" in reason(tmp_path).reason
 
 
 @pytest.mark.parametrize(

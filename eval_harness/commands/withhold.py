@@ -1,0 +1,74 @@
+"""`python -m eval_harness withhold`: a results folder made ready to be published.
+
+python -m eval_harness withhold --results_dir results/study
+"""
+
+from pathlib import Path
+
+from angels_share.cli import DONE, Command
+from angels_share.errors import UserError
+from angels_share.flags import Flag, Options
+from eval_harness.report.leaderboard import leaderboard
+from eval_harness.results import probes
+from eval_harness.results.store import InvalidResult, find, read_any_predictions, withhold
+from eval_harness.tables.compared import keep_scores
+from eval_harness.tables.write import load_results
+
+
+def run(options: Options) -> int:
+    """Keep what tables, report and `compare` need of per-example files, and remove these.
+
+    Raises:
+        UserError: there is no such folder, or a per-example file isn't that of its result.
+    """
+    root = Path(options.results_dir).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--results_dir {root}: not a folder; name one that has results")
+    try:
+        runs, measured = withhold_examples(root)
+    except InvalidResult as error:
+        raise UserError(f"{error.path}: {error.reason}") from error
+    print(  # noqa: T201
+        f"{root}: removed the per-example files of {runs} runs and {measured} probes, and their "
+        "records say so; intervals/ keeps what tables, report and compare need of them"
+    )
+    return DONE
+
+
+def withhold_examples(root: Path) -> tuple[int, int]:
+    """Compute what is needed of per-example files, then remove them.
+
+    Returns:
+        The number of files of runs, and of probes.
+
+    Raises:
+        UserError: a result doesn't count. Nothing is removed then.
+        InvalidResult: a file isn't that of its result.
+    """
+    found = find(root)
+    ours = load_results(found, root)
+    leaderboard(ours.rows, ours.speeds, root)
+    keep_scores(ours.rows, root)
+    lasting = [each for each in found.invalid if not each.is_leftover]
+    for file in (*lasting, *ours.probed.invalid):
+        raise UserError(f"{root}: {file}; nothing was removed")
+    runs = [result for result in found.results if not result.withheld]
+    measured = [result for result in probes.read_all(root) if not result.withheld]
+    for result in runs:  # all before the first is removed
+        read_any_predictions(root, result)
+    for probe in measured:
+        probes.read_examples(root, probe)
+    for result in runs:
+        withhold(root, result)
+    for probe in measured:
+        probes.withhold(root, probe)
+    return len(runs), len(measured)
+
+
+COMMAND = Command(
+    name="eval_harness withhold",
+    summary="removes per-example files, which hold labels, from results to be published",
+    flags=(Flag("results_dir", "folder of results", default="results"),),
+    run=run,
+    examples=("python -m eval_harness withhold --results_dir results/study",),
+)

@@ -1,0 +1,110 @@
+"""`withhold`: what can be told after the per-example files are gone, and what can't."""
+
+import re
+from dataclasses import replace
+
+import made_results as made
+import numpy as np
+import pytest
+
+from angels_share.cli import run_command
+from eval_harness.commands import compare, tables, withhold
+from eval_harness.results.probes import ProbeResult, Shown, write, write_shown
+from eval_harness.results.store import find, publish
+from eval_harness.runs.run import Training
+
+
+def put_probes(root):
+    """Two trainings of three seeds, measured on the same held-out text."""
+    keys = []
+    rng = np.random.default_rng(0)
+    for group in ("a", "b"):
+        for seed in (1, 2, 3):
+            model = replace(
+                made.model(f"{group}-{seed}", f"{ord(group)}{seed}00000"[:8]),
+                source=f"/models/{group}/seed-{seed}/none",
+            )
+            loss = 2 * (3 + (group == "b") + rng.normal(size=40) / 9)
+            columns = {
+                "id": np.array(list(map(str, range(40))), dtype=object),
+                "words": np.full(40, 2.0),
+                "loss": loss,
+            }
+            result = ProbeResult(
+                model, Training(group * 16, seed), "text", {"version": 1, "hidden": 0.15}, {},
+                {"files": ["t.txt"], "count": 40}, made.PROVENANCE, 1.0, "2026-01-01T00:00:00",
+            )  # fmt: skip
+            write(root, result, columns)
+            keys.append({"text": result.key})
+    write_shown(root, Shown(tuple(keys)))
+
+
+@pytest.fixture
+def root(tmp_path):
+    for model, share in ((made.BERT, 0.9), (made.STUDENT, 0.7)):
+        for seed in (1, 2, 3):
+            accuracy = share + seed / 100
+            result = made.result(
+                model, seed=seed, score=accuracy,
+                scores={"validation": {"accuracy": accuracy, "score": accuracy}},
+            )  # fmt: skip
+            publish(tmp_path, result, made.scoring(accuracy))
+    put_probes(tmp_path)
+    return tmp_path
+
+
+def printed(root, capsys):
+    """What `tables` and `compare` print."""
+    assert run_command(tables.COMMAND, ["--results_dir", str(root)]) == 0
+    assert run_command(compare.COMMAND, ["bert", "distilbert", "--results_dir", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return "\n".join(line for line in lines if "not published" not in line)
+
+
+def test_tables_and_comparisons_stay_as_they_were(root, capsys):
+    """Prevents published results whose intervals nobody can see."""
+    before = printed(root, capsys)
+    assert "±" in before
+    assert "differences from a" in before
+    for path in (root / "intervals").iterdir():
+        path.unlink()  # `withhold` must make what is missing
+    assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 0
+    assert "6 runs and 6 probes" in capsys.readouterr().out
+    assert not list(root.rglob("*.parquet"))
+    assert "/models" not in "".join(path.read_text() for path in root.rglob("*.json"))
+    assert all(result.withheld for result in find(root).results)
+    assert printed(root, capsys) == before
+    assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 0
+    assert "0 runs and 0 probes" in capsys.readouterr().out
+
+
+def test_without_what_was_kept_there_is_no_interval(root, capsys):
+    """Prevents a table that shows kept numbers of other examples, or fails without them."""
+    assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 0
+    for path in (root / "intervals").iterdir():
+        path.unlink()
+    capsys.readouterr()
+    text = printed(root, capsys)
+    assert "withheld" in text
+    assert not re.search(r"±\d", text)
+
+
+def test_nothing_is_removed_where_a_file_is_damaged(root, capsys):
+    """Prevents the loss of the only proof that a score is what its record says."""
+    files = sorted(root.rglob("*.parquet"))
+    for kept in (False, True):  # with what an earlier table kept, nothing reads the examples
+        for damaged in (files[0], files[-1]):
+            if kept:
+                printed(root, capsys)
+            whole = damaged.read_bytes()
+            damaged.write_bytes(b"damaged")
+            assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 2
+            assert damaged.name in capsys.readouterr().err
+            assert sorted(root.rglob("*.parquet")) == files
+            damaged.write_bytes(whole)
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    """Prevents a folder that was mistyped from being called published."""
+    assert run_command(withhold.COMMAND, ["--results_dir", str(tmp_path / "reslts")]) == 2
+    assert "not a folder" in capsys.readouterr().err
