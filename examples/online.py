@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED, TERMINATED, Command, run_command
 from angels_share.errors import RunFailed, UserError
@@ -38,6 +38,9 @@ from angels_share.hub.asking import HubError, NoNetworkError, ask, endpoint
 from angels_share.model_files import CARD, WEIGHTS, is_of_model
 from angels_share.names import short_name_of
 from angels_share.student_record import RECORD
+
+if TYPE_CHECKING:
+    from eval_harness.results.record import TaskResult
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL, TASK, CORPUS = "distilbert", "rte", "Salesforce/wikitext:wikitext-2-raw-v1"
@@ -208,14 +211,22 @@ class Trial:
         record = json.loads((self.work / student / RECORD).read_text(encoding="utf-8"))
         return str(record["device"])
 
-    def score(self, results: str) -> float:
-        """Return the score of the one run in a folder of results, in percent."""
+    def result(self, results: str) -> "TaskResult":
+        """Return the one run in a folder of results."""
         from eval_harness.results.store import find
 
         (result,) = find(self.work / results).by_key.values()
-        if result.score is None:
+        return result
+
+    def score(self, results: str) -> float:
+        """Return the score of the one run in a folder of results, in percent.
+
+        Raises:
+            FailedError: it has none.
+        """
+        if (score := self.result(results).score) is None:
             raise FailedError("the run has no score")
-        return 100 * float(result.score)
+        return 100 * float(score)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -248,7 +259,7 @@ def use_offline(trial: Trial) -> str:
     """Fine-tune what was fetched, without asking the Hub."""
     _require_fetched(trial)
     words = ("--model", MODEL, "--tasks", TASK, "--limit", "32", "--num_seeds", "1")
-    short = ("--num_train_epochs", "1", "--max_seq_length", "32")
+    short = ("--num_train_epochs", "1", "--max_seq_length", "32", "--use_cpu")
     place = ("--results_dir", trial.place("results-of-the-hub"))
     trial.run("run_glue.py", *words, *short, *place, HF_HUB_OFFLINE="1")
     return f"{MODEL} on 32 examples of {TASK}: {trial.score('results-of-the-hub'):.1f}"
@@ -259,8 +270,8 @@ def distil_from_hub(trial: Trial) -> str:
     _require_fetched(trial)
     words = ("--teacher", MODEL, "--corpus", CORPUS, "--output_dir", trial.place("hub-student"))
     short = ("--max_steps", "2", "--tokens_per_batch", "1024", "--max_seq_length", "64")
-    held_out = ("--validation_fraction", "0.005", "--report_to", "none")
-    trial.run("run_pretrain_distill.py", *words, *short, *held_out)
+    more = ("--validation_fraction", "0.005", "--report_to", "none", "--use_cpu")
+    trial.run("run_pretrain_distill.py", *words, *short, *more)
     return f"held-out loss {trial.loss('hub-student'):.2f}"
 
 
@@ -409,9 +420,11 @@ def tune_on_gpu(trial: Trial) -> str:
     trial.require("results-cpu")
     _tune(trial, "results-gpu", CUDA_VISIBLE_DEVICES=gpu)
     score, cpu = trial.score("results-gpu"), trial.score("results-cpu")
-    if abs(score - cpu) > POINTS:
-        raise FailedError(f"accuracy {score:.1f}, on the CPU {cpu:.1f}")
-    return f"accuracy {score:.1f}, on the CPU {cpu:.1f}"
+    device = trial.result("results-gpu").provenance["device"]
+    said = f"accuracy {score:.1f}, on the CPU {cpu:.1f}; {device}"
+    if device == "cpu" or abs(score - cpu) > POINTS:
+        raise FailedError(said)
+    return said
 
 
 def distil_in_two(trial: Trial) -> str:
@@ -420,8 +433,11 @@ def distil_in_two(trial: Trial) -> str:
     devices = trial.gpus[:2]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     words = ["--teacher", trial.place("teacher"), "--gradient_accumulation_steps", "1"]
-    changed = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if len(devices) == 2 else {}
-    if not changed:
+    changed = {"TMPDIR": trial.place("tmp")}  # torchrun leaves an empty folder there
+    Path(changed["TMPDIR"]).mkdir()
+    if len(devices) == 2:
+        changed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    else:
         words.append("--use_cpu")
     _distil(trial, "student-two", *words, before=torchrun, changed=changed)
     where = "two GPUs" if len(devices) == 2 else "two CPU processes"

@@ -90,7 +90,7 @@ def test_all_that_needs_a_hub_passes_on_the_tests_own(server, tmp_path):
     said = dict(line.split(": ", 1) for line in ended.stdout.splitlines())
     lines = [line for line in ended.stdout.splitlines() if not line.startswith("throwaway")]
     of_the_hub = [line for line in lines[:-1] if not line.startswith(OF_DEVICES)]
-    assert len(of_the_hub) == 6
+    assert len(of_the_hub) == 7
     assert all(": passed (" in line for line in of_the_hub)
     assert said["distil on the CPU"].startswith("passed")
     assert said["distil in two processes by torchrun"].startswith("passed (two CPU processes")
@@ -174,22 +174,29 @@ def test_a_token_that_a_command_prints_is_hidden(lines, monkeypatch, tmp_path):
     assert "hf_abc" not in "".join(said) + (tmp_path / "logs" / "01-a.txt").read_text()
 
 
-def begin_a_push(hub):
+def begin_a_push(hub, number=signal.SIGTERM):
     """Return a line that makes a repository and is then interrupted."""
 
     def line(trial):
         hub.add("me/thrown-away", {})
         trial.repo = "me/thrown-away"
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(5)  # the signal comes first
 
     return line
 
 
-def test_an_interrupted_push_leaves_no_repository(lines, writer):
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_an_interrupted_push_leaves_no_repository(number, expected, lines, writer):
     """Prevents repositories that pile up in the account of who stops the script."""
-    ended, said = lines(a=begin_a_push(writer))
-    assert ended == 143
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
+    try:
+        ended, said = lines(a=begin_a_push(writer, number))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ended == expected
     assert said == ["me/thrown-away is deleted"]
     assert ("model", "me/thrown-away") not in writer._repos
 
