@@ -146,6 +146,7 @@ class Trial:
     def _environment(self) -> dict[str, str]:
         """Return the environment: caches that are empty at first; the token stays where it is."""
         caches = {"HF_HUB_CACHE": "hub", "HF_XET_CACHE": "xet", "HF_DATASETS_CACHE": "datasets"}
+        caches["TORCHINDUCTOR_CACHE_DIR"] = "inductor"
         return {**os.environ, **{name: str(self.work / each) for name, each in caches.items()}}
 
     def place(self, name: str) -> str:
