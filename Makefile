@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first bench bench-peers gpu gpu-check tables study \
+.PHONY: help setup test test-all test-lowest check lint types format docs demo first online bench bench-peers gpu gpu-check tables study \
     study-cost study-wants smaller smaller-wants mutants wheel clean
 
 help:  ## list the targets
@@ -67,6 +67,9 @@ demo: $(READY)  ## show what distillation keeps, from nothing, in ./demo; no net
 
 first: $(READY)  ## distil a first student on Python's own documentation, in ./first; no network
 	$(RUN) examples/first_distil.py first
+
+online: $(READY)  ## try the real Hub, GPUs, MPS: each passed, failed or not tried; logs in ./online
+	$(RUN) examples/online.py online
 
 bench: $(READY)  ## measure speed and memory against plain implementations; with DISTIL_DATA, on real data too
 	$(RUN) -m benchmarks.distil_step --size mini
@@ -140,6 +143,6 @@ mutants: $(READY)  ## break the code in MUTANTS=400 small ways, on a copy: which
 wheel:  ## build the wheel, install it in a bare environment, use it outside of the checkout
 	$(PYTHON) tests/wheel.py --torch-index "$(TORCH_INDEX)" $(if $(AUDIT),--audit "$(AUDIT)")
 
-clean:  ## remove environments, caches, ./demo and ./first; results stay
-	rm -rf demo first docs/_build $(VENV) .venv-lowest .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean:  ## remove environments, caches, ./demo, ./first and ./online; results stay
+	rm -rf demo first online docs/_build $(VENV) .venv-lowest .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

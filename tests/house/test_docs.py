@@ -42,6 +42,7 @@ FLAGS = {
 OTHERS = {
     "index-url", "logdir", "nproc_per_node", "tag", "hub_token",
     "check", "rehearse", "device", "size", "peers", "ragged", "restrict", "keep_memory", "turns",
+    "achieved", "gated",
 }  # fmt: skip
 # Describes another program's flags beside ours, and files at the root that name no flag of today.
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}

@@ -298,6 +298,23 @@ def test_who_may_not_write(hub):
     assert len(hub.commits("me/it")) == 1
 
 
+def test_a_repository_is_deleted_by_its_owner_alone(hub):
+    """Prevents a test in which somebody else's repository, or none, is deleted unseen."""
+    hub.add("me/model", FILES)
+    api = HfApi()
+    with pytest.raises(HfHubHTTPError, match="401"):
+        api.delete_repo("me/model")
+    with pytest.raises(HfHubHTTPError, match="rights"):
+        api.delete_repo("me/model", token=hub.token("you"))
+    assert api.repo_exists("me/model")
+    mine = hub.token("me")
+    api.delete_repo("me/model", token=mine)
+    assert not api.repo_exists("me/model")
+    with pytest.raises(RepositoryNotFoundError):
+        api.delete_repo("me/model", token=mine)
+    api.delete_repo("me/model", token=mine, missing_ok=True)
+
+
 def test_what_exists_already(hub):
     """Prevents a second push from being taken for a first one."""
     api = HfApi(token=hub.token("me"))

@@ -656,6 +656,20 @@ class Hub:
         repo.commit("main", {".gitattributes": lines.encode()}, "initial commit")
         return _json(place)
 
+    @_route("DELETE", "/api/repos/delete")
+    def _delete(self, request):
+        asked, user = request.json(), self._user(request)
+        if user is None:
+            raise Denial(401, "Invalid username or password.")
+        what, owner = asked.get("type") or "model", asked.get("organization") or user.name
+        key = what, f"{owner}/{asked['name']}"
+        if key not in self._repos:
+            raise _missing(user)
+        if not (user.can_write and user.owns(key[1])):
+            raise Denial(403, f"You don't have the rights to delete {key[1]}")
+        del self._repos[key]
+        return _json({})
+
     # Reading
 
     @_route("GET HEAD", rf"{PAGE}/resolve/{REV}/(?P<path>.+)", right="files")
