@@ -45,11 +45,12 @@ LIMIT = 4000
 # fmt: off
 PRETRAINING = (
     "--max_seq_length", "128", "--tokens_per_batch", "2048", "--gradient_accumulation_steps", "1",
-    "--learning_rate", "5e-4", "--restrict_ce_to_mask", "--validation_fraction", "0.002",
-    "--save_steps", "500", "--save_total_limit", "1", "--logging_steps", "50",
-    "--eval_strategy", "steps", "--report_to", "none",
+    "--learning_rate", "5e-4", "--validation_fraction", "0.002", "--save_steps", "500",
+    "--save_total_limit", "1", "--logging_steps", "50", "--eval_strategy", "steps",
+    "--report_to", "none",
 )
-"""Of students; the soft targets are learned at masked tokens."""
+AT_MASKS = "--restrict_ce_to_mask"
+"""The soft targets are learned at masked tokens alone."""
 FINE_TUNING = ("--learning_rate", "2e-4", "--num_train_epochs", "3", "--limit", str(LIMIT))
 # fmt: on
 
@@ -62,17 +63,28 @@ class Part:
         weights: the folder of the teacher's weights, below DATA/models.
         teacher_steps: updates of the teacher's head and body.
         student_steps: updates of each student.
+        has_choices: whether the choices are made in it, too.
     """
 
     weights: str
     teacher_steps: int
     student_steps: int
+    has_choices: bool = False
 
 
 PARTS = {
-    "tiny": Part("tiny-bert", teacher_steps=6000, student_steps=1000),
+    "tiny": Part("tiny-bert", teacher_steps=6000, student_steps=1000, has_choices=True),
     "minilm": Part("minilm-l6", teacher_steps=600, student_steps=200),
 }
+
+
+CHOICES = {
+    "fold": ("--fold_token_types", AT_MASKS),
+    "all-tokens": (),
+    "other-layer": ("--student_layers", "1", AT_MASKS),
+    "relations": ("--alpha_rel", "1", AT_MASKS),
+}
+"""What is changed alone in the triple loss, in the part of the teacher with two layers."""
 
 
 class Places:
@@ -95,53 +107,67 @@ class Places:
 
     def student(self, kind: str, seed: str) -> Path:
         """Return the folder of a student."""
-        if kind == NO_TEACHER:
-            return self.students / NO_TEACHER / f"seed-{seed}"
+        if kind not in ABLATIONS:
+            return self.students / kind / f"seed-{seed}"
         return self.students / f"seed-{seed}" / kind
+
+
+def pretraining(at: Places, steps: int, evaluations: int = 1) -> list[str]:
+    """Return what every command that trains begins with."""
+    return [sys.executable, "run_pretrain_distill.py", "--corpus", f"{at.text}/train.jsonl",
+            "--corpus_dir", str(at.corpus), *PRETRAINING, "--max_steps", str(steps),
+            "--eval_steps", str(steps // evaluations)]  # fmt: skip
 
 
 def models(part: Part, at: Places) -> Iterator[Job]:
     """Yield the commands that make the models which are not there."""
-    pretrain = (sys.executable, "run_pretrain_distill.py", "--corpus", f"{at.text}/train.jsonl",
-                "--corpus_dir", str(at.corpus))  # fmt: skip
-    steps = ("--max_steps", str(part.student_steps), "--eval_steps", str(part.student_steps),
-             *PRETRAINING, "--resume_from_checkpoint")  # fmt: skip
     if not (at.text / "train.jsonl").is_file():
         divide = ("examples/evidence_text.py", str(at.text), "--corpus", str(at.wikipedia))
         yield Job("text", (sys.executable, *divide), slots=2, seconds=20)
     if not is_complete(at.teacher):
-        own = [word for word in PRETRAINING if word != "--restrict_ce_to_mask"]
         resumed = ["--resume_from_checkpoint"] if any(at.teacher.glob("checkpoint-*")) else []
         yield Job(
             "teacher",
-            (*pretrain, "--teacher", "none", "--student", str(at.weights), "--output_dir",
-             str(at.teacher), "--seed", SEEDS[0], "--max_steps", str(part.teacher_steps),
-             "--eval_steps", str(part.teacher_steps // 5), *own, *resumed),
+            (*pretraining(at, part.teacher_steps, 5), "--teacher", "none", "--student",
+             str(at.weights), "--output_dir", str(at.teacher), "--seed", SEEDS[0], *resumed),
             ("text",), slots=2, seconds=part.teacher_steps,
         )  # fmt: skip
+    student = [*pretraining(at, part.student_steps), "--resume_from_checkpoint"]
     for seed in SEEDS:
         if not all(is_complete(at.student(kind, seed)) for kind in ABLATIONS):
             yield Job(
                 f"students-{seed}",
-                (*pretrain, "--teacher", str(at.teacher), "--ablation", "all", "--seeds", seed,
-                 "--output_dir", str(at.students), *steps),
+                (*student, "--teacher", str(at.teacher), "--ablation", "all", "--seeds", seed,
+                 "--output_dir", str(at.students), AT_MASKS),
                 ("teacher",), seconds=5 * part.student_steps, bars=len(ABLATIONS),
             )  # fmt: skip
         if not is_complete(at.student(NO_TEACHER, seed)):
             config = at.student(FULL, SEEDS[0]) / "config.json"
-            own = [word for word in steps if word != "--restrict_ce_to_mask"]
             yield Job(
                 f"{NO_TEACHER}-{seed}",
-                (*pretrain, "--teacher", "none", "--student_init", "random", "--student",
+                (*student, "--teacher", "none", "--student_init", "random", "--student",
                  str(config), "--tokenizer", str(at.teacher), "--output_dir",
-                 str(at.students / NO_TEACHER), "--seeds", seed, *own),
+                 str(at.students / NO_TEACHER), "--seeds", seed),
                 (f"students-{SEEDS[0]}",), seconds=part.student_steps,
             )  # fmt: skip
 
 
-def measurements(at: Places) -> Iterator[Job]:
+def choices(part: Part, at: Places) -> Iterator[Job]:
+    """Yield the commands that make the students of other choices which are not there."""
+    for kind, flags in CHOICES.items():
+        if not all(is_complete(at.student(kind, seed)) for seed in SEEDS):
+            yield Job(
+                kind,
+                (*pretraining(at, part.student_steps), "--resume_from_checkpoint", "--teacher",
+                 str(at.teacher), "--output_dir", str(at.students / kind), "--seeds", *SEEDS,
+                 *flags),
+                seconds=3 * part.student_steps, bars=3,
+            )  # fmt: skip
+
+
+def measurements(at: Places, kinds: Sequence[str]) -> Iterator[Job]:
     """Yield the commands that measure all models as they are, and fine-tune the teacher."""
-    students = [str(at.student(kind, seed)) for kind in KINDS for seed in SEEDS]
+    students = [str(at.student(kind, seed)) for kind in kinds for seed in SEEDS]
     pairs = [f"{at.text}/pairs/{kind}.jsonl" for kind in SWAPS]
     yield Job(
         "probe",
@@ -199,7 +225,10 @@ def run(options: Options) -> int:
         raise UserError(f"{at.weights} is missing: DATA holds models/, data/hub and data/corpus")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
-        for stage in (models(part, at), measurements(at), fine_tuning(at)):
+        stages = [models(part, at), measurements(at, KINDS), fine_tuning(at)]
+        if part.has_choices:
+            stages += [choices(part, at), measurements(at, (*KINDS, *CHOICES))]
+        for stage in stages:
             status = _run(options.part, list(stage), folder / "logs", lock)
             if status != DONE:
                 return status
