@@ -99,8 +99,8 @@ bench-peers: $(READY)  ## compare a step with what others wrote, each installed 
 gpu-check: $(READY)  ## compare this machine's GPU with float64 on the CPU; no network
 	$(RUN) -m benchmarks.gpu --check
 
-tables: $(READY)  ## write Tables 1-4 from the existing results
-	$(RUN) -m eval_harness tables
+tables: $(READY)  ## make the tables, pages and charts of the results published here again, byte for byte
+	$(RUN) examples/published.py results
 
 # Table 4 from a teacher and a corpus; DISTIL= and GLUE= are further flags of the two commands.
 # DATA and OUT are one path each. The others are split into words by the shell, TEACHER and CORPUS

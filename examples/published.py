@@ -21,12 +21,10 @@ from eval_harness.tables.write import load_results, write_by_name
 CHARTS = ("before-fine-tuning.svg",)
 """What is kept of the page's charts, which hold the same numbers as the tables."""
 GENERATED = ("*.md", "*.html", "figures/*")
-_FIRST = "triple loss"
 
 
 def make(root: Path) -> list[Path]:
     """Write what is generated of a study, and return the files."""
-    before = set(_generated(root))
     write_by_name(root)
     rows = [row for row in load_results(find(root), root).rows if len(row.models) > 1]
     rows.sort(key=lambda row: row.model.distilled is None or row.model.distilled.ablation != "none")
@@ -34,13 +32,14 @@ def make(root: Path) -> list[Path]:
         table = comparison_table(compare_rows([Entry(row.short, row, root) for row in rows]))
         write_atomically(root / "comparison.md", FORMATS["markdown"].write(table))
     write_report(root)
-    for path in _generated(root):
+    for path in generated(root):
         if path.parent.name == "figures" and path.name not in CHARTS:
             path.unlink()
-    return sorted(before | set(_generated(root)))
+    return sorted(generated(root))
 
 
-def _generated(root: Path) -> list[Path]:
+def generated(root: Path) -> list[Path]:
+    """Return the files of a study that are made from its records."""
     return [path for pattern in GENERATED for path in root.glob(pattern)]
 
 
