@@ -170,8 +170,15 @@ _DATA_FLAGS = (
         check=above_zero,
     ),
     Flag(
+        "shard_student",
+        "under torchrun: spread the student over the processes (FSDP2), a part of each weight in "
+        "each; teachers stay whole",
+        bool,
+    ),
+    Flag(
         "resume_from_checkpoint",
-        "checkpoint to resume from; without a value, the newest complete one",
+        "checkpoint to resume from; without a value the newest complete one; `auto`: that, or a "
+        "fresh start where there is none",
         bare="latest",
     ),
     Flag(

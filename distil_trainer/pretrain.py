@@ -35,6 +35,7 @@ from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.checkpoint import AUTO, requested
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 
@@ -97,7 +98,7 @@ Frame = Sequence[list[int]]
 _OURS = (
     *WEIGHTS, "temperature", "divergence", "relation_layer", "relation_heads",
     "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope", "tokens_per_batch",
-    "allow_inexact_resume",
+    "allow_inexact_resume", "shard_student",
 )  # fmt: skip
 """The command's flags that are fields of DistilTrainingArguments."""
 
@@ -131,18 +132,19 @@ class _Job:
         Raises:
             UserError: the finished student was trained with other settings, or is to be pushed.
         """
-        newest = self.is_one_of_several or self.options["resume_from_checkpoint"] == "latest"
-        if not (self.options["resume_from_checkpoint"] and newest and is_complete(self.folder)):
+        asked = requested(self.options["resume_from_checkpoint"])
+        newest = self.is_one_of_several or asked in ("latest", AUTO)
+        if not (asked and newest and is_complete(self.folder)):
             return False
         record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
         of_student = record.get("student", {}).get("asked_for", {})
         recipe = {**record.get("recipe", {}), **of_student}
-        asked = {name: self.options[name] for name in (*_OURS, *OF_STUDENT)} | dict(self.training)
-        for name in sorted(asked.keys() & recipe.keys() & self.given):
-            if not isinstance(recipe[name], dict) and recipe[name] != asked[name]:
+        chosen = {name: self.options[name] for name in (*_OURS, *OF_STUDENT)} | dict(self.training)
+        for name in sorted(chosen.keys() & recipe.keys() & self.given):
+            if not isinstance(recipe[name], dict) and recipe[name] != chosen[name]:
                 raise UserError(
                     f"{self.folder} holds a finished student of --{name} {recipe[name]}, not "
-                    f"{asked[name]}; choose another --output_dir"
+                    f"{chosen[name]}; choose another --output_dir"
                 )
         if self.destination and not self.is_one_of_several:
             again = push_command(self.folder, self.destination)

@@ -281,6 +281,20 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
         )
     check_fields_for(mode, args, own_collator=settings.get("data_collator") is not None)
     check_arguments(mode, settings)
+    if args.shard_student:
+        _check_sharding(settings, mode)
+
+
+def _check_sharding(settings: Mapping[str, Any], mode: Mode) -> None:
+    """Refuse what a sharded student can't be trained with; of the arguments they say it."""
+    if mode == "task":
+        raise UserError("shard_student is for language models; a task's student is trained by DDP")
+    own = [*(settings.get("optimizers") or ()), settings.get("optimizer_cls_and_kwargs")]
+    if any(each is not None for each in own):
+        raise UserError(
+            "shard_student: an optimizer of your own holds weights from before they are sharded; "
+            "choose one by optim"
+        )
 
 
 def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) -> None:
@@ -336,7 +350,11 @@ def check_accelerator(accelerator: Any) -> None:
     """
     if accelerator.mixed_precision == "fp16":
         raise UserError("mixed precision fp16 is not supported here; use bf16, or float32")
-    plugins = {"FSDP": "fsdp_plugin", "DeepSpeed": "deepspeed_plugin"}
-    for title, plugin in plugins.items():
+    plugins = {
+        "fsdp_plugin": "FSDP through accelerate is not supported: launch with torchrun, and pass "
+        "--shard_student",
+        "deepspeed_plugin": "DeepSpeed is not supported: launch with torchrun",
+    }
+    for plugin, instead in plugins.items():
         if getattr(accelerator.state, plugin, None) is not None:
-            raise UserError(f"{title} is not supported yet; launch with DDP (torchrun)")
+            raise UserError(instead)

@@ -64,6 +64,7 @@ from distil_trainer.training.checks import (
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.loaders import Loaders
 from distil_trainer.training.publishing import PublishingTrainer
+from distil_trainer.training.sharding import shard, whole
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
     MetricsWindow,
@@ -462,9 +463,23 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
                 for number, teacher in enumerate(self.teachers)
             ]
 
+    def create_optimizer(self, *rest: Any, **named: Any) -> Any:
+        """Make the optimizer, of a student that is sharded first where that was asked for."""
+        if self.args.shard_student:
+            assert isinstance(self.objective, LanguageModelObjective)
+            shard(self.objective, self.args.device)
+        return super().create_optimizer(*rest, **named)
+
+    def _wrap_model(self, model: Any, training: bool = True, **named: Any) -> Any:  # noqa: FBT001, FBT002
+        """Return what is trained; a student that is sharded needs no DDP around it."""
+        if training and self.args.shard_student:
+            self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return super()._wrap_model(model, training, **named)
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = whole(norm) if isinstance(norm, Tensor) else norm
         # Sums and stop flag travel as one vector: one all-reduce, and one wait of the host. The
         # counts have been on their way since the update began.
         local = self._window.sums

@@ -15,6 +15,7 @@ import transformers
 
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.models.families import family_of
+from distil_trainer.training.sharding import whole
 
 KINDS = ("masked", "restricted", "causal", "classification", "tokens", "questions")
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -134,7 +135,7 @@ class Gradients(transformers.TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         self.last = {
-            name: parameter.grad.clone()
+            name: whole(parameter.grad).clone()
             for name, parameter in model.named_parameters()
             if parameter.grad is not None
         }
@@ -142,7 +143,8 @@ class Gradients(transformers.TrainerCallback):
 
 def one_update(kind, output_dir, **settings):
     """Return the loss and unclipped gradient of one update over all examples, and its trainer."""
-    trainer = trainer_for(kind, output_dir, max_grad_norm=1e9, logging_steps=1, **settings)
+    settings = {"max_grad_norm": 1e9, "logging_steps": 1} | settings
+    trainer = trainer_for(kind, output_dir, **settings)
     seen = Gradients()
     trainer.add_callback(seen)
     trainer.train()
