@@ -27,8 +27,10 @@ from angels_share.student_record import LINEAGE, RECORD, is_complete, steps_of_w
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.chosen_student import OF_STUDENT, ChosenStudent
 from distil_trainer.data.batches import TextStream
-from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
-from distil_trainer.data.sources import find_sources
+from distil_trainer.data.corpus import Corpus, maker_for, prepare_corpus, sources_for
+from distil_trainer.data.pretokenized import TokenTaker
+from distil_trainer.data.sequence_maker import CorpusOptions
+from distil_trainer.data.sources import texts_of
 from distil_trainer.models.families import family_of, layer_types
 from distil_trainer.models.loading import load_config, load_model
 from distil_trainer.models.student import check_pair
@@ -91,6 +93,9 @@ def _students(options: Options) -> list[_Student]:
             students.append(_Student("/".join(parts), ablation, seed))
     return students
 
+
+_SHOWN = 12
+"""Tokens of a row that are shown to people."""
 
 Frame = Sequence[list[int]]
 """The ids before a text, and those after it."""
@@ -177,7 +182,7 @@ class _Job:
         _print_no_sums(trainer)
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))
-        self._print_choices(trainer, _frame_of(corpus), tokenizer)
+        self._print_choices(trainer, corpus, tokenizer)
         try:
             trainer.train(resume_from_checkpoint=self._resume())
         except (KeyboardInterrupt, SystemExit):
@@ -279,16 +284,16 @@ class _Job:
             max_unknown=self.options["max_unknown"],
             validation_fraction=self.options["validation_fraction"],
         )
-        causal = family_of(configs[0]).causal
+        kind = {
+            "causal": family_of(configs[0]).causal,
+            "pretokenized": self.options["pretokenized"],
+        }
+        names = self.options["corpus"]
         if self.options["stream_corpus"]:
-            sources = find_sources(
-                self.options["corpus"], text_column=options.text_column, streaming=True
-            )
-            return TextStream(sources, SequenceMaker(tokenizer, options, causal=causal))
+            maker = maker_for(tokenizer, options, **kind)
+            return TextStream(sources_for(maker, names, streaming=True), maker)
         folder = self.options["corpus_dir"] or Path(self.options["output_dir"]) / "corpus"
-        return prepare_corpus(
-            self.options["corpus"], tokenizer, cache_dir=folder, options=options, causal=causal
-        )
+        return prepare_corpus(names, tokenizer, cache_dir=folder, options=options, **kind)
 
     def _resume(self) -> str | None:
         """Return the checkpoint to resume from; of several students, some may have none yet."""
@@ -368,9 +373,18 @@ class _Job:
         steps = steps_of_weights(model_folder(locate(given)))
         return {LINEAGE: steps} if steps else {}
 
-    def _print_choices(self, trainer: DistilTrainer, frame: Frame | None, tokenizer: Any) -> None:
-        """Print what was decided for the user: the text's frame, and layers of several types."""
-        if frame is not None:
+    def _print_choices(
+        self, trainer: DistilTrainer, corpus: Corpus | TextStream, tokenizer: Any
+    ) -> None:
+        """Print what can't be checked for the user, or was decided: ids, a frame, layers' types."""
+        if self.options["pretokenized"] and trainer.is_world_process_zero():
+            first = tokenizer.decode(_first_row(corpus)[:_SHOWN])
+            _print_once(
+                trainer,
+                "corpus: token ids are taken as they are; whether they are this tokenizer's can't "
+                f"be checked. By it, the first row begins {first!r}",
+            )
+        if (frame := _frame_of(corpus)) is not None:
             begin, end = (" ".join(tokenizer.convert_ids_to_tokens(part)) for part in frame)
             _print_once(trainer, f"corpus: each sequence stands between {begin} and {end}")
         types = layer_types(trainer.student.config) or ()
@@ -384,8 +398,15 @@ def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
     """Return what identifies the corpus, so that it can be prepared again."""
     if isinstance(corpus, Corpus):
         keys = ("fingerprint", "sources", "options", "train", "validation", "tally")
-        return {key: corpus.report[key] for key in keys}
-    return {"streamed": [source.name for source in corpus.sources]}
+        taken = {key: True for key in ("pretokenized",) if key in corpus.report}
+        return {key: corpus.report[key] for key in keys} | taken
+    taken = {"pretokenized": True} if isinstance(corpus.maker, TokenTaker) else {}
+    return {"streamed": [source.name for source in corpus.sources], **taken}
+
+
+def _first_row(corpus: Corpus | TextStream) -> Any:
+    """Return the first sequence of token ids that another pipeline made."""
+    return corpus.train[0] if isinstance(corpus, Corpus) else next(texts_of(corpus.sources))
 
 
 def _frame_of(corpus: Corpus | TextStream) -> Frame | None:
@@ -398,6 +419,12 @@ def _frame_of(corpus: Corpus | TextStream) -> Frame | None:
 def _summary(report: Mapping[str, Any]) -> str:
     """Return one line about what was trained on, held out and dropped."""
     train, held_out, tally = report["train"], report["validation"], report["tally"]
+    if "pretokenized" in report:
+        return (
+            f"corpus: {tally['texts']:,} rows of token ids, {tally['blank']:,} of them empty; "
+            f"trained on {train['sequences']:,} of {train['tokens']:,} tokens, held out "
+            f"{held_out['sequences']:,}"
+        )
     return (
         f"corpus: {tally['texts']:,} texts, {tally['cut']:,} of them cut; trained on "
         f"{train['sequences']:,} sequences of {train['tokens']:,} tokens, held out "

@@ -35,6 +35,7 @@ from distil_trainer.data.sequences import (
     as_sequences,
     is_iterable,
 )
+from distil_trainer.data.sources import is_split
 from distil_trainer.objectives.language_model import (
     Batch,
     LanguageModelObjective,
@@ -256,7 +257,10 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
                 ours["masks"] = "data_collator"
         if isinstance(self.train_dataset, TextStream):
             # Each reader has its own part of a stream, so their number determines the order.
-            ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
+            readers = self.args.world_size * max(self.args.dataloader_num_workers, 1)
+            ours["readers"] = readers
+            if readers > 1 and is_split(self.train_dataset.sources):
+                ours["split_by"] = "datasets"
         return {**super().result_settings(), **self.weights, **ours, **self._identities}
 
     # Data
