@@ -93,8 +93,7 @@ def _time_table(training: Training) -> None:
         f"{training.tokens / 1e9:.1f} G tokens, {training.tokens_per_update / 1e6:.2f} M an update"
     )
     print(
-        "| GPUs | tokens a second | an update computes | sends, replicated | sends, sharded | "
-        "hours, replicated |"
+        "| GPUs | tokens a second | computing an update | sending it | sending, sharded | hours |"
     )
     print("|---|---|---|---|---|---|")
     for gpus in GPUS:
@@ -109,7 +108,7 @@ def _time_table(training: Training) -> None:
         )
         print(
             f"| {gpus} | {rate / 1e6:.1f} M | {compute * 1e3:,.0f} ms | {replicated * 1e3:.0f} ms "
-            f"| {sharded * 1e3:.0f} ms | {low:,.1f} to {high:,.1f} |"
+            f"| {sharded * 1e3:.0f} ms | {low:.2f} to {high:.2f} |"
         )
 
 

@@ -37,7 +37,7 @@ from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
-from distil_trainer.training.checkpoint import AUTO, requested
+from distil_trainer.training.checkpoint import AUTO, requested, restarts
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 
@@ -137,7 +137,7 @@ class _Job:
         Raises:
             UserError: the finished student was trained with other settings, or is to be pushed.
         """
-        asked = requested(self.options["resume_from_checkpoint"])
+        asked = requested(self.options["resume_from_checkpoint"], restarts())
         newest = self.is_one_of_several or asked in ("latest", AUTO)
         if not (asked and newest and is_complete(self.folder)):
             return False

@@ -169,13 +169,17 @@ def load_verified(folder: Path) -> Checkpoint:
     return Checkpoint(folder, int(manifest["step"]), manifest["settings"])
 
 
-def requested(given: Any) -> Any:
+def restarts() -> int:
+    """Return how often torchrun has started this process's group again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def requested(given: Any, restarts: int) -> Any:
     """Return what is asked for of `train(resume_from_checkpoint=...)`, or by the flag.
 
     torchrun (`--max_restarts`) starts the same command again when a process has died: that goes on
     from the newest checkpoint, if there is one yet, although the command doesn't say so.
     """
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
     return AUTO if restarts and not given else given
 
 

@@ -279,6 +279,14 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
             f"{started} processes were started, but each sees a world size of {args.world_size}; "
             "without a GPU add --use_cpu"
         )
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0)
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and args.should_log:
+        # Seen with torch 2.13: the group that was started again read where the dead one listened.
+        _logger.warning(
+            "torchrun keeps one store for all of its --max_restarts: processes that are started "
+            "again may look for the dead ones in it, and fail; before torchrun, "
+            "`export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`"
+        )
     check_fields_for(mode, args, own_collator=settings.get("data_collator") is not None)
     check_arguments(mode, settings)
     if args.shard_student:

@@ -123,6 +123,10 @@ class ResumableTrainer(Trainer):
         self.first_step = 0
         folder = self._folder_to_resume(resume_from_checkpoint)
         self.stop_signal = self._signal_here = self._stopped_at = None
+        if self.model_wrapped is self.model and not self._is_sharded:
+            # An evaluation that came first marked it: accelerate would take it for wrapped in DDP,
+            # and every process train a student of its own.
+            self.model.__dict__.pop("_is_accelerate_prepared", None)
         started = time.monotonic()
         with self._catching_signals():
             output = super().train(resume_from_checkpoint=folder, **rest)
@@ -145,13 +149,14 @@ class ResumableTrainer(Trainer):
             UserError: there is none, it is of another run, or the processes see different ones.
         """
         output_dir = Path(self.args.output_dir)
-        requested = checkpoint.requested(given)
+        # A process on a node that is new has not been restarted itself.
+        restarts = max(self._of_all(checkpoint.restarts()))
+        requested = checkpoint.requested(given, restarts)
         if requested == checkpoint.AUTO:
             checkpoint.restore_replaced(output_dir)
             requested = any(output_dir.glob(f"{checkpoint.PREFIX}*"))
         found = self._checkpoint_to_resume(output_dir, requested)
-        step = torch.tensor([-1 if found is None else found.step], device=self.args.device)
-        steps = sorted(set(self.accelerator.gather(step).tolist()))
+        steps = sorted(set(self._of_all(-1 if found is None else found.step)))
         if len(steps) > 1:
             seen = ", ".join("none" if each < 0 else f"{checkpoint.PREFIX}{each}" for each in steps)
             raise UserError(
@@ -162,6 +167,12 @@ class ResumableTrainer(Trainer):
             return None
         self.first_step = found.step
         return str(found.folder)
+
+    def _of_all(self, number: int) -> list[int]:
+        """Return the numbers of all processes."""
+        held = torch.tensor([number], device=self.args.device)
+        gathered: list[int] = self.accelerator.gather(held).tolist()
+        return gathered
 
     def _checkpoint_to_resume(
         self, output_dir: Path, requested: Any

@@ -41,7 +41,11 @@ def started(world, out, *words):
         "--per_device_train_batch_size", "4", "--report_to", "none", "--use_cpu",
         "--disable_tqdm", "--validation_fraction", "0", *words,
     ]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Or the group that is started again looks for the dead one's processes in torchrun's store.
+    settings = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return subprocess.Popen(
+        command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def ended(process):
