@@ -64,7 +64,7 @@ def whole_weights(objective: nn.Module, model: nn.Module, *, keep: bool) -> dict
     for name, value in model.state_dict(keep_vars=True).items():
         if id(value) not in gathered:
             everything = whole(value.detach())
-            gathered[id(value)] = everything.cpu() if keep else everything[:0]
+            gathered[id(value)] = everything.cpu() if keep else everything.new_empty(0)
         weights[name] = gathered[id(value)]
     return weights if keep else {}
 

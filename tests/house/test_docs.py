@@ -43,7 +43,7 @@ FLAGS = {
 OTHERS = {
     "index-url", "logdir", "nproc_per_node", "tag", "hub_token",
     "check", "rehearse", "device", "size", "peers", "ragged", "restrict", "keep_memory", "turns",
-    "max_restarts", "shutdown_timeout", "dependency",
+    "nnodes", "max_restarts", "shutdown_timeout", "dependency",
 }  # fmt: skip
 # Describes another program's flags beside ours, and files at the root that name no flag of today.
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}

@@ -28,11 +28,11 @@ CASES = {
         "gradient_checkpointing": True,
     },
 }
-STEPS = {"max_steps": 3, "warmup_steps": 0, "learning_rate": 1e-2}
+STEPS = {"max_steps": 2, "warmup_steps": 0, "learning_rate": 1e-2}
 
 
 def several_updates(case, folder, **settings):
-    """Return losses, the last gradient and the trainer after three updates of all examples."""
+    """Return losses, the last gradient and the trainer after two updates of all examples."""
     kind = case if case in updates.KINDS else "masked"
     arguments = {"max_grad_norm": 1.0, **STEPS, **CASES[case], **settings}
     _, gradient, trainer = updates.one_update(kind, folder, **arguments)
@@ -85,14 +85,12 @@ def main(folder):
     trainer = long_run(folder / "whole", shard_student=True, load_best_model_at_end=True)
     trainer.train()
     trainer.save_model()
-    for step in (1, 3):
-        here = folder / f"from-{step}"
-        if rank == 0:
-            source = folder / "whole" / f"checkpoint-{step}"
-            shutil.copytree(source, here / source.name)
-        torch.distributed.barrier()
-        trainer = long_run(here, shard_student=True)
-        trainer.train(resume_from_checkpoint="auto")
+    here = folder / "resumed"
+    if rank == 0:
+        shutil.copytree(folder / "whole" / "checkpoint-3", here / "checkpoint-3")
+    torch.distributed.barrier()
+    trainer = long_run(here, shard_student=True)
+    trainer.train(resume_from_checkpoint="auto")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +101,7 @@ def sharded(tmp_path_factory):
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
         "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", __file__, str(folder),
     ]  # fmt: skip
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder
 
@@ -136,12 +134,11 @@ def _steps_of(case):
     return CASES[case].get("gradient_accumulation_steps", 1)
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_sharded_run_resumes_to_the_same_bits(sharded, step):
+def test_a_sharded_run_resumes_to_the_same_bits(sharded):
     """Prevents a part of the weights or of the optimizer's state from going to another process."""
     whole, resumed = (
         safetensors.torch.load_file(sharded / name / "checkpoint-4" / "model.safetensors")
-        for name in ("whole", f"from-{step}")
+        for name in ("whole", "resumed")
     )
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
