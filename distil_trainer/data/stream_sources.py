@@ -187,20 +187,21 @@ def _part(rows: Any, reader: int, readers: int, source: _Streamed) -> Iterator[T
             readers,
         )
     part = distributed.split_dataset_by_node(rows, rank=reader, world_size=readers)
+    which = f" of part {reader + 1} of {readers}" if readers > 1 else ""
     number = 0
     # In batches: row by row, `datasets` would split the part again among a loader's workers.
     for batch in part.iter(batch_size=_ROWS_AT_ONCE):
         for values in zip(*batch.values(), strict=True):
             number += 1
             row = dict(zip(batch, values, strict=True))
-            where = f"{source.given}: row {number}"
-            if readers > 1:
-                where += f" of part {reader + 1} of {readers}"
+            where = f"{source.given}: row {number}{which}"
             if source.read_tokens is None:
                 yield text_of(row, source.text_column, where)
             else:
                 token_columns(list(row), where)
                 yield source.read_tokens(row, where)
+    if number == 0:  # older versions of `datasets` say nothing of a pattern that nothing matches
+        raise UserError(f"{source.given}: has no row{which}")
 
 
 def _failure(name: str, place: str, error: Exception) -> UserError:

@@ -7,10 +7,12 @@ logs each term of the loss; and stops before the optimizer's step if a value is 
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderShard
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -472,13 +474,12 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
         if self.args.shard_student:
             assert isinstance(self.objective, LanguageModelObjective)
             shard(self.objective, self.args.device)
+            # For evaluation it prepares the same, but for the DDP around it.
+            prepare_model = partial(Accelerator.prepare_model, self.accelerator)
+            self.accelerator.__dict__["prepare_model"] = partial(
+                prepare_model, evaluation_mode=True
+            )
         return super().create_optimizer(*rest, **named)
-
-    def _wrap_model(self, model: Any, training: bool = True, **named: Any) -> Any:  # noqa: FBT001, FBT002
-        """Return what is trained; a student that is sharded needs no DDP around it."""
-        if training and self.args.shard_student:
-            self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
-        return super()._wrap_model(model, training, **named)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
