@@ -25,7 +25,8 @@ import numpy as np
 import tokenizers
 import transformers
 
-from distil_trainer.data.corpus import CorpusOptions, prepare_corpus
+from distil_trainer.data.corpus import prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
+    from distil_trainer.data.corpus import Corpus, prepare_corpus
+    from distil_trainer.data.sequence_maker import CorpusOptions
     from distil_trainer.models.loading import load_model, student_from_config
     from distil_trainer.models.student import make_student
     from distil_trainer.objectives.teacher_outputs import TaughtDataset, cache_teacher_outputs
@@ -22,7 +23,7 @@ PROJECT = "angels-share"
 
 _MODULES = {
     "Corpus": "data.corpus",
-    "CorpusOptions": "data.corpus",
+    "CorpusOptions": "data.sequence_maker",
     "DistilTrainer": "training.trainer",
     "DistilTrainingArguments": "training.args",
     "TaughtDataset": "objectives.teacher_outputs",

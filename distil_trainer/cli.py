@@ -144,12 +144,23 @@ _LOSS_FLAGS = (
 )
 
 _DATA_FLAGS = (
-    Flag("corpus", "text: files, folders, globs, or a Hub data set", many=True, required=True),
+    Flag(
+        "corpus",
+        "text: files, folders, globs, a Hub data set, or the address of parquet files",
+        many=True,
+        required=True,
+    ),
     Flag("output_dir", "folder for the student and its checkpoints", required=True, metavar="DIR"),
     Flag("corpus_dir", "cache of the tokenized corpus [OUTPUT_DIR/corpus]", metavar="DIR"),
     Flag(
         "stream_corpus",
         "tokenize while training, without a copy on disk; requires --max_steps",
+        bool,
+    ),
+    Flag(
+        "pretokenized",
+        "the corpus holds token ids of this tokenizer in a column `input_ids` (.parquet, .arrow, "
+        "Hub data), taken as they are",
         bool,
     ),
     Flag("text_column", "text column of .jsonl, .csv, .parquet or Hub data", default="text"),
@@ -170,8 +181,15 @@ _DATA_FLAGS = (
         check=above_zero,
     ),
     Flag(
+        "shard_student",
+        "under torchrun: spread the student over the processes (FSDP2), a part of each weight in "
+        "each; teachers stay whole",
+        bool,
+    ),
+    Flag(
         "resume_from_checkpoint",
-        "checkpoint to resume from; without a value, the newest complete one",
+        "checkpoint to resume from; without a value the newest complete one; `auto`: that, or a "
+        "fresh start where there is none",
         bare="latest",
     ),
     Flag(
@@ -211,6 +229,10 @@ def _run(parsed: Options) -> int:
         check_used(weights, chosen)
     if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
         raise UserError("--stream_corpus has no end: set --max_steps")
+    if options.pretokenized:
+        for name in ("text_column", "min_tokens", "max_unknown"):
+            if name in options.given:
+                raise UserError(f"--{name} is about texts; --pretokenized takes rows as they are")
     if options.seeds and "seed" in options.training:
         raise UserError("--seeds and --seed: pass only one of them")
     if options.student_layers:

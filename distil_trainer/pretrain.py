@@ -27,14 +27,17 @@ from angels_share.student_record import LINEAGE, RECORD, is_complete, steps_of_w
 from angels_share.tokenizing import check_vocabularies, has_tokenizer, load_tokenizer
 from distil_trainer.chosen_student import OF_STUDENT, ChosenStudent
 from distil_trainer.data.batches import TextStream
-from distil_trainer.data.corpus import Corpus, CorpusOptions, SequenceMaker, prepare_corpus
-from distil_trainer.data.sources import find_sources
+from distil_trainer.data.corpus import Corpus, maker_for, prepare_corpus, sources_for
+from distil_trainer.data.pretokenized import TokenTaker
+from distil_trainer.data.sequence_maker import CorpusOptions
+from distil_trainer.data.sources import texts_of
 from distil_trainer.models.families import family_of, layer_types
 from distil_trainer.models.loading import load_config, load_model
 from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
+from distil_trainer.training.checkpoint import AUTO, requested, restarts
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 
@@ -91,13 +94,16 @@ def _students(options: Options) -> list[_Student]:
     return students
 
 
+_SHOWN = 12
+"""Tokens of a row that are shown to people."""
+
 Frame = Sequence[list[int]]
 """The ids before a text, and those after it."""
 
 _OURS = (
     *WEIGHTS, "temperature", "divergence", "relation_layer", "relation_heads",
     "restrict_ce_to_mask", "mlm_probability", "mlm_smoothing", "mask_scope", "tokens_per_batch",
-    "allow_inexact_resume",
+    "allow_inexact_resume", "shard_student",
 )  # fmt: skip
 """The command's flags that are fields of DistilTrainingArguments."""
 
@@ -131,18 +137,19 @@ class _Job:
         Raises:
             UserError: the finished student was trained with other settings, or is to be pushed.
         """
-        newest = self.is_one_of_several or self.options["resume_from_checkpoint"] == "latest"
-        if not (self.options["resume_from_checkpoint"] and newest and is_complete(self.folder)):
+        asked = requested(self.options["resume_from_checkpoint"], restarts())
+        newest = self.is_one_of_several or asked in ("latest", AUTO)
+        if not (asked and newest and is_complete(self.folder)):
             return False
         record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
         of_student = record.get("student", {}).get("asked_for", {})
         recipe = {**record.get("recipe", {}), **of_student}
-        asked = {name: self.options[name] for name in (*_OURS, *OF_STUDENT)} | dict(self.training)
-        for name in sorted(asked.keys() & recipe.keys() & self.given):
-            if not isinstance(recipe[name], dict) and recipe[name] != asked[name]:
+        chosen = {name: self.options[name] for name in (*_OURS, *OF_STUDENT)} | dict(self.training)
+        for name in sorted(chosen.keys() & recipe.keys() & self.given):
+            if not isinstance(recipe[name], dict) and recipe[name] != chosen[name]:
                 raise UserError(
                     f"{self.folder} holds a finished student of --{name} {recipe[name]}, not "
-                    f"{asked[name]}; choose another --output_dir"
+                    f"{chosen[name]}; choose another --output_dir"
                 )
         if self.destination and not self.is_one_of_several:
             again = push_command(self.folder, self.destination)
@@ -175,7 +182,7 @@ class _Job:
         _print_no_sums(trainer)
         if isinstance(corpus, Corpus):
             _print_once(trainer, _summary(corpus.report))
-        self._print_choices(trainer, _frame_of(corpus), tokenizer)
+        self._print_choices(trainer, corpus, tokenizer)
         try:
             trainer.train(resume_from_checkpoint=self._resume())
         except (KeyboardInterrupt, SystemExit):
@@ -277,16 +284,16 @@ class _Job:
             max_unknown=self.options["max_unknown"],
             validation_fraction=self.options["validation_fraction"],
         )
-        causal = family_of(configs[0]).causal
+        kind = {
+            "causal": family_of(configs[0]).causal,
+            "pretokenized": self.options["pretokenized"],
+        }
+        names = self.options["corpus"]
         if self.options["stream_corpus"]:
-            sources = find_sources(
-                self.options["corpus"], text_column=options.text_column, streaming=True
-            )
-            return TextStream(sources, SequenceMaker(tokenizer, options, causal=causal))
+            maker = maker_for(tokenizer, options, **kind)
+            return TextStream(sources_for(maker, names, streaming=True), maker)
         folder = self.options["corpus_dir"] or Path(self.options["output_dir"]) / "corpus"
-        return prepare_corpus(
-            self.options["corpus"], tokenizer, cache_dir=folder, options=options, causal=causal
-        )
+        return prepare_corpus(names, tokenizer, cache_dir=folder, options=options, **kind)
 
     def _resume(self) -> str | None:
         """Return the checkpoint to resume from; of several students, some may have none yet."""
@@ -366,9 +373,18 @@ class _Job:
         steps = steps_of_weights(model_folder(locate(given)))
         return {LINEAGE: steps} if steps else {}
 
-    def _print_choices(self, trainer: DistilTrainer, frame: Frame | None, tokenizer: Any) -> None:
-        """Print what was decided for the user: the text's frame, and layers of several types."""
-        if frame is not None:
+    def _print_choices(
+        self, trainer: DistilTrainer, corpus: Corpus | TextStream, tokenizer: Any
+    ) -> None:
+        """Print what can't be checked for the user, or was decided: ids, a frame, layers' types."""
+        if self.options["pretokenized"] and trainer.is_world_process_zero():
+            first = tokenizer.decode(_first_row(corpus)[:_SHOWN])
+            _print_once(
+                trainer,
+                "corpus: token ids are taken as they are; whether they are this tokenizer's can't "
+                f"be checked. By it, the first row begins {first!r}",
+            )
+        if (frame := _frame_of(corpus)) is not None:
             begin, end = (" ".join(tokenizer.convert_ids_to_tokens(part)) for part in frame)
             _print_once(trainer, f"corpus: each sequence stands between {begin} and {end}")
         types = layer_types(trainer.student.config) or ()
@@ -382,8 +398,15 @@ def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
     """Return what identifies the corpus, so that it can be prepared again."""
     if isinstance(corpus, Corpus):
         keys = ("fingerprint", "sources", "options", "train", "validation", "tally")
-        return {key: corpus.report[key] for key in keys}
-    return {"streamed": [source.name for source in corpus.sources]}
+        taken = {key: True for key in ("pretokenized",) if key in corpus.report}
+        return {key: corpus.report[key] for key in keys} | taken
+    taken = {"pretokenized": True} if isinstance(corpus.maker, TokenTaker) else {}
+    return {"streamed": [source.name for source in corpus.sources], **taken}
+
+
+def _first_row(corpus: Corpus | TextStream) -> Any:
+    """Return the first sequence of token ids that another pipeline made."""
+    return corpus.train[0] if isinstance(corpus, Corpus) else next(texts_of(corpus.sources))
 
 
 def _frame_of(corpus: Corpus | TextStream) -> Frame | None:
@@ -396,6 +419,12 @@ def _frame_of(corpus: Corpus | TextStream) -> Frame | None:
 def _summary(report: Mapping[str, Any]) -> str:
     """Return one line about what was trained on, held out and dropped."""
     train, held_out, tally = report["train"], report["validation"], report["tally"]
+    if "pretokenized" in report:
+        return (
+            f"corpus: {tally['texts']:,} rows of token ids, {tally['blank']:,} of them empty; "
+            f"trained on {train['sequences']:,} of {train['tokens']:,} tokens, held out "
+            f"{held_out['sequences']:,}"
+        )
     return (
         f"corpus: {tally['texts']:,} texts, {tally['cut']:,} of them cut; trained on "
         f"{train['sequences']:,} sequences of {train['tokens']:,} tokens, held out "

@@ -25,7 +25,8 @@ from angels_share.tokenizing import check_tokenization, load_tokenizer
 from angels_share.untrusted import require_safetensors
 from distil_trainer.cli import PRETRAIN, with_preset
 from distil_trainer.data.batches import BatchPlan
-from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
+from distil_trainer.data.corpus import Corpus, prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions
 from distil_trainer.models.families import family_of
 from distil_trainer.models.loading import load_config
 from distil_trainer.recipe import DEFAULTS

@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -23,16 +23,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from angels_share.errors import UserError
-from distil_trainer.data.corpus import SequenceMaker
 from distil_trainer.data.masking import IGNORED, AnyInts, Draw, Ints, Masker, uniform
-from distil_trainer.data.sources import Source, text_chunks, texts_of
+from distil_trainer.data.rows import Columns
+from distil_trainer.data.sequence_maker import Maker
+from distil_trainer.data.sources import Source, part_of, text_chunks, texts_of
 
 PAD_MULTIPLE = 8
 """Batches are padded to a multiple of this many tokens, which suits tensor cores."""
 
 Batch = dict[str, Tensor]
-Columns = Mapping[str, AnyInts]
-"""What a data set says of a sequence's tokens beside their ids, by the column's name."""
 
 
 class Sequences(Protocol):
@@ -296,15 +295,16 @@ class TextStream:
     """A corpus that is read, tokenized and cleaned during training, and never written to disk."""
 
     sources: Sequence[Source]
-    maker: SequenceMaker
+    maker: Maker
 
 
 class StreamedBatches(IterableDataset[list[Example]]):
     """Endless batches of one process' part of a corpus that is too large to be prepared.
 
-    Each worker of each process is a reader; of R readers, reader r tokenizes texts r, r + R,
-    r + 2R and so on. Batches are formed and shuffled within a chunk of about a million characters.
-    The number of batches isn't known in advance, so a run must be given a number of steps.
+    Each worker of each process is a reader with a part of the corpus of its own (`part_of`): of R
+    readers, reader r tokenizes the files' texts r, r + R, r + 2R and so on. Batches are formed and
+    shuffled within a chunk of about a million characters. The number of batches isn't known in
+    advance, so a run must be given a number of steps.
     """
 
     def __init__(
@@ -340,7 +340,7 @@ class StreamedBatches(IterableDataset[list[Example]]):
 
     def _epoch(self, epoch: int, reader: int, readers: int) -> Iterator[list[tuple[int, AnyInts]]]:
         """Yield batches of sequences with their numbers among this reader's sequences."""
-        texts = islice(texts_of(self._sources), reader, None, readers)
+        texts = part_of(self._sources, reader, readers)
         first = 0
         for pieces in self._maker.sequences(text_chunks(texts)):
             if len(pieces.lengths) == 0:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from angels_share.errors import UserError
-from distil_trainer.data.sequences import NOT_PASSED_ON
+from distil_trainer.data.rows import NOT_PASSED_ON
 from distil_trainer.models.families import Family, config_of, family_of
 from distil_trainer.models.padding import NothingCached, hides_nothing, whole_mask
 from distil_trainer.objectives.losses import IGNORED, hidden_cosine

@@ -82,7 +82,11 @@ _CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "kd_over_all_positions": _switch,
     "tokens_per_batch": _positive_count,
     "allow_inexact_resume": _switch,
+    "shard_student": _switch,
 }
+
+_BY_ELEMENT = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Optimizers that update each number of a weight by itself, and that were tried with parts."""
 
 
 @dataclass
@@ -123,6 +127,8 @@ class DistilTrainingArguments(TrainingArguments):
         mask_scope: "example", "batch" or "token": the unit in which the share holds.
         tokens_per_batch: batch size in tokens, padding included, instead of in sequences.
         allow_inexact_resume: resume from a checkpoint that lacks a part or has other settings.
+        shard_student: spread a language model's weights, gradients and optimizer state over the
+            processes (FSDP2); teachers stay whole in each.
     """
 
     learning_rate: float = DEFAULTS["learning_rate"]
@@ -153,11 +159,14 @@ class DistilTrainingArguments(TrainingArguments):
     mask_scope: Scope = "example"
     tokens_per_batch: int | None = None
     allow_inexact_resume: bool = False
+    shard_student: bool = False
 
     def __post_init__(self) -> None:
         self._check_values()
         check_fields(self)
         super().__post_init__()
+        if self.shard_student:
+            self._check_sharding()
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DistilTrainingArguments":
@@ -184,6 +193,21 @@ class DistilTrainingArguments(TrainingArguments):
             unset = value is None and each.default is None
             if each.name in _CHECKS and not unset and (wrong := _CHECKS[each.name](value)):
                 raise UserError(f"{each.name}: {wrong}")
+
+    def _check_sharding(self) -> None:
+        """Refuse settings that a sharded student can't be trained with, before anything is read."""
+        if self.world_size == 1:
+            raise UserError(
+                "shard_student spreads a student over several processes: start them with "
+                "`torchrun --nproc_per_node N ...`"
+            )
+        if self.torch_compile:
+            raise UserError("shard_student with torch_compile was never tried; pass only one")
+        if (name := str(getattr(self.optim, "value", self.optim))) not in _BY_ELEMENT:
+            raise UserError(
+                f"shard_student: the update of optim {name} may need more of a weight than a "
+                f"process holds; use one of {', '.join(_BY_ELEMENT)}"
+            )
 
     def weights(self, mode: Mode) -> dict[str, float]:
         """Return the weight of every term for a kind of student, with defaults filled in.

@@ -6,6 +6,7 @@ every other file; then the folder is renamed. Only files listed in the manifest 
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from angels_share.sealed_folder import Listed, faults, listed_in, listing
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 STAGING = "saving-"
+AUTO = "auto"
+"""Asks for the newest complete checkpoint, or a fresh start where there is none."""
 _REPLACED = f"{STAGING}replaced-"
 
 # Without these no run can resume; without optimizer or generator state it can, inexactly.
@@ -164,6 +167,20 @@ def load_verified(folder: Path) -> Checkpoint:
     """Return the checkpoint in a folder in which `complaint` found nothing wrong."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return Checkpoint(folder, int(manifest["step"]), manifest["settings"])
+
+
+def restarts() -> int:
+    """Return how often torchrun has started this process's group again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def requested(given: Any, restarts: int) -> Any:
+    """Return what is asked for of `train(resume_from_checkpoint=...)`, or by the flag.
+
+    torchrun (`--max_restarts`) starts the same command again when a process has died: that goes on
+    from the newest checkpoint, if there is one yet, although the command doesn't say so.
+    """
+    return AUTO if restarts and not given else given
 
 
 def find_checkpoint(output_dir: Path, name: str, *, inexact: bool = False) -> Checkpoint:

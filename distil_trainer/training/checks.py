@@ -279,8 +279,30 @@ def check_settings(args: DistilTrainingArguments, settings: Mapping[str, Any], m
             f"{started} processes were started, but each sees a world size of {args.world_size}; "
             "without a GPU add --use_cpu"
         )
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0)
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and args.should_log:
+        # Seen with torch 2.13: the group that was started again read where the dead one listened.
+        _logger.warning(
+            "torchrun keeps one store for all of its --max_restarts: processes that are started "
+            "again may look for the dead ones in it, and fail; before torchrun, "
+            "`export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`"
+        )
     check_fields_for(mode, args, own_collator=settings.get("data_collator") is not None)
     check_arguments(mode, settings)
+    if args.shard_student:
+        _check_sharding(settings, mode)
+
+
+def _check_sharding(settings: Mapping[str, Any], mode: Mode) -> None:
+    """Refuse what a sharded student can't be trained with; of the arguments they say it."""
+    if mode == "task":
+        raise UserError("shard_student is for language models; a task's student is trained by DDP")
+    own = [*(settings.get("optimizers") or ()), settings.get("optimizer_cls_and_kwargs")]
+    if any(each is not None for each in own):
+        raise UserError(
+            "shard_student: an optimizer of your own holds weights from before they are sharded; "
+            "choose one by optim"
+        )
 
 
 def require_readable(sequences: Sequences, models: Sequence[PreTrainedModel]) -> None:
@@ -336,7 +358,11 @@ def check_accelerator(accelerator: Any) -> None:
     """
     if accelerator.mixed_precision == "fp16":
         raise UserError("mixed precision fp16 is not supported here; use bf16, or float32")
-    plugins = {"FSDP": "fsdp_plugin", "DeepSpeed": "deepspeed_plugin"}
-    for title, plugin in plugins.items():
+    plugins = {
+        "fsdp_plugin": "FSDP through accelerate is not supported: launch with torchrun, and pass "
+        "--shard_student",
+        "deepspeed_plugin": "DeepSpeed is not supported: launch with torchrun",
+    }
+    for plugin, instead in plugins.items():
         if getattr(accelerator.state, plugin, None) is not None:
-            raise UserError(f"{title} is not supported yet; launch with DDP (torchrun)")
+            raise UserError(instead)

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distil_trainer.data.batches import TextStream
+from distil_trainer.data.pretokenized import TokenTaker
 from distil_trainer.objectives.teacher_outputs import TaughtDataset
 from distil_trainer.recipe import Mode
 
@@ -56,6 +57,8 @@ def of_data(dataset: Any) -> str | None:
         names = [source.name for source in dataset.sources]
         frame = dataset.maker.added_frame
         parts = names if frame is None else [*names, str(frame)]
+        if isinstance(dataset.maker, TokenTaker):
+            parts = [*parts, "pretokenized"]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
     if not hasattr(dataset, "lengths"):
         return None

@@ -84,10 +84,12 @@ REFUSED: Mapping[str, Refusal] = {
     "fp16": Refusal(
         "use bf16, or float32: half precision would overflow in the vocabulary's softmax"
     ),
-    "fsdp": Refusal("FSDP is not supported yet; use DDP (torchrun)"),
-    "fsdp_config": Refusal("FSDP is not supported yet; use DDP (torchrun)"),
-    "deepspeed": Refusal("DeepSpeed is not supported; use DDP (torchrun)"),
-    "parallelism_config": Refusal("only data parallelism is supported; use DDP (torchrun)"),
+    "fsdp": Refusal(
+        "use --shard_student, under torchrun: FSDP2 without accelerate, which would run DDP on CPUs"
+    ),
+    "fsdp_config": Refusal("use --shard_student, under torchrun; it has no settings"),
+    "deepspeed": Refusal("use torchrun, which runs DDP, or --shard_student as well"),
+    "parallelism_config": Refusal("use torchrun, which runs DDP, or --shard_student as well"),
     "use_liger_kernel": Refusal("the vocabulary head is already fused"),
     "liger_kernel_config": Refusal("the vocabulary head is already fused"),
     "label_smoothing_factor": Refusal("the teacher's soft targets already smooth the labels"),

@@ -19,9 +19,11 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch.distributed.fsdp import FSDPModule
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import TrainOutput
@@ -30,6 +32,7 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.files import is_path_error, reason_of_failed_write, write_atomically
 from distil_trainer.training import checkpoint
 from distil_trainer.training.honoured import is_not_default
+from distil_trainer.training.sharding import load_state, load_weights, whole_state, whole_weights
 
 # The TrainingArguments that change the result; a resumed run must have the same.
 _RESULT_SETTINGS = (
@@ -71,6 +74,7 @@ class ResumableTrainer(Trainer):
     """How long it took in this process; None before it has ended."""
     _signal_here: int | None = None
     _stopped_at: int | None = None
+    _whole_weights: dict[str, torch.Tensor] | None = None
 
     def result_settings(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share with the interrupted one."""
@@ -78,6 +82,8 @@ class ResumableTrainer(Trainer):
         precision = self.accelerator.mixed_precision
         if is_not_default(self.args.accelerator_config):
             values["accelerator_config"] = self.args.accelerator_config.to_dict()
+        if self.args.shard_student:
+            values["shard_student"] = True
         return {**values, "precision": precision, "processes": self.args.world_size}
 
     @property
@@ -102,7 +108,8 @@ class ResumableTrainer(Trainer):
 
         Args:
             resume_from_checkpoint: True or "latest" for the newest complete checkpoint in
-                `output_dir`, or a checkpoint's folder.
+                `output_dir`, "auto" for that or a fresh start where there is none, or a
+                checkpoint's folder. Processes that torchrun has restarted resume by themselves.
             rest: further arguments of `Trainer.train`.
 
         Raises:
@@ -116,6 +123,10 @@ class ResumableTrainer(Trainer):
         self.first_step = 0
         folder = self._folder_to_resume(resume_from_checkpoint)
         self.stop_signal = self._signal_here = self._stopped_at = None
+        if self.model_wrapped is self.model and not self._is_sharded:
+            # An evaluation that came first marked it: accelerate would take it for wrapped in DDP,
+            # and every process train a student of its own.
+            self.model.__dict__.pop("_is_accelerate_prepared", None)
         started = time.monotonic()
         with self._catching_signals():
             output = super().train(resume_from_checkpoint=folder, **rest)
@@ -131,8 +142,41 @@ class ResumableTrainer(Trainer):
             )
         return output
 
-    def _folder_to_resume(self, requested: Any) -> str | None:
+    def _folder_to_resume(self, given: Any) -> str | None:
+        """Return the checkpoint to go on from, the same in all processes; None for a fresh start.
+
+        Raises:
+            UserError: there is none, it is of another run, or the processes see different ones.
+        """
         output_dir = Path(self.args.output_dir)
+        # A process on a node that is new has not been restarted itself.
+        restarts = max(self._of_all(checkpoint.restarts()))
+        requested = checkpoint.requested(given, restarts)
+        if requested == checkpoint.AUTO:
+            checkpoint.restore_replaced(output_dir)
+            requested = any(output_dir.glob(f"{checkpoint.PREFIX}*"))
+        found = self._checkpoint_to_resume(output_dir, requested)
+        steps = sorted(set(self._of_all(-1 if found is None else found.step)))
+        if len(steps) > 1:
+            seen = ", ".join("none" if each < 0 else f"{checkpoint.PREFIX}{each}" for each in steps)
+            raise UserError(
+                f"{output_dir}: some processes see {seen[: seen.rindex(',')]}, others "
+                f"{seen[seen.rindex(',') + 2 :]}: put it on a disk that all nodes share"
+            )
+        if found is None:
+            return None
+        self.first_step = found.step
+        return str(found.folder)
+
+    def _of_all(self, number: int) -> list[int]:
+        """Return the numbers of all processes."""
+        held = torch.tensor([number], device=self.args.device)
+        gathered: list[int] = self.accelerator.gather(held).tolist()
+        return gathered
+
+    def _checkpoint_to_resume(
+        self, output_dir: Path, requested: Any
+    ) -> checkpoint.Checkpoint | None:
         elsewhere = requested and Path(str(requested)).is_dir()
         elsewhere = elsewhere and Path(str(requested)).resolve().parent != output_dir.resolve()
         if (elsewhere or not requested) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
@@ -157,8 +201,7 @@ class ResumableTrainer(Trainer):
             )
         found = checkpoint.Checkpoint(found.folder, found.step, settings)
         checkpoint.require_same_settings(found, self.result_settings(), inexact=inexact)
-        self.first_step = found.step
-        return str(found.folder)
+        return found
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both states; an inexact resume keeps this run's rate, decay and betas.
@@ -170,9 +213,12 @@ class ResumableTrainer(Trainer):
             for group in self.optimizer.param_groups
         ]
         rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
-        if checkpoint is not None and self.args.device.type == "cpu":
-            _let_torch_know_numbered_cpus()
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._is_sharded:
+            self._load_parts(Path(checkpoint))
+        else:
+            if checkpoint is not None and self.args.device.type == "cpu":
+                _let_torch_know_numbered_cpus()
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or not self.args.allow_inexact_resume:
             return
         for group, options in zip(self.optimizer.param_groups, ours, strict=True):
@@ -297,6 +343,49 @@ class ResumableTrainer(Trainer):
             f"written: {reason}; --resume_from_checkpoint continues from the previous one"
         ) from problem
 
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether this process holds a part of every weight only."""
+        return isinstance(self.model, FSDPModule)
+
+    def save_model(
+        self,
+        output_dir: str | None = None,
+        _internal_call: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
+    ) -> None:
+        """Save the student with its tokenizer; all processes must call it.
+
+        Args:
+            output_dir: the folder [that of the arguments].
+            _internal_call: whether it is a part of something else, such as a checkpoint.
+        """
+        if self._is_sharded:
+            keep = self.args.should_save
+            self._whole_weights = whole_weights(self.model, self.student, keep=keep)
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            self._whole_weights = None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save both states, whole: a run that isn't sharded saves the same."""
+        if not self._is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_parts(self, folder: Path) -> None:
+        """Load this process's part of the optimizer's state, and the schedule's."""
+        for name, load in (
+            (OPTIMIZER_NAME, lambda state: load_state(self.optimizer, state)),
+            (SCHEDULER_NAME, self.lr_scheduler.load_state_dict),
+        ):
+            if (folder / name).is_file():  # it may lack one where the resume may be inexact
+                load(torch.load(folder / name, map_location="cpu", mmap=True, weights_only=True))
+
     def _save_parts(self, folder: Path) -> None:
         self.store_flos()
         self.save_model(str(folder), _internal_call=True)
@@ -345,7 +434,8 @@ class ResumableTrainer(Trainer):
         """Write what is saved of a student into a folder: no pickle, no secrets."""
         # Under the modules' own names: transformers would write a NomicBERT's under those of the
         # code that it replaces, which only its own loader turns back.
-        self.student.save_pretrained(folder, save_original_format=False)
+        weights = self._whole_weights
+        self.student.save_pretrained(folder, state_dict=weights, save_original_format=False)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         write_atomically(folder / "training_args.json", self.args.to_json() + "\n")
@@ -354,6 +444,9 @@ class ResumableTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         file = Path(resume_from_checkpoint) / "model.safetensors"
+        if self._is_sharded:
+            load_weights(self.model, self.student, file)
+            return
         safetensors.torch.load_model(self.student, file)
 
     def _load_best_model(self) -> None:

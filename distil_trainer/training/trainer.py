@@ -7,10 +7,12 @@ logs each term of the loss; and stops before the optimizer's step if a value is 
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderShard
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,6 +37,7 @@ from distil_trainer.data.sequences import (
     as_sequences,
     is_iterable,
 )
+from distil_trainer.data.sources import is_split
 from distil_trainer.objectives.language_model import (
     Batch,
     LanguageModelObjective,
@@ -64,6 +67,7 @@ from distil_trainer.training.checks import (
 from distil_trainer.training.fingerprints import of_run
 from distil_trainer.training.loaders import Loaders
 from distil_trainer.training.publishing import PublishingTrainer
+from distil_trainer.training.sharding import shard, whole
 from distil_trainer.training.step_metrics import (
     LABEL_TERM,
     MetricsWindow,
@@ -255,7 +259,10 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
                 ours["masks"] = "data_collator"
         if isinstance(self.train_dataset, TextStream):
             # Each reader has its own part of a stream, so their number determines the order.
-            ours["readers"] = self.args.world_size * max(self.args.dataloader_num_workers, 1)
+            readers = self.args.world_size * max(self.args.dataloader_num_workers, 1)
+            ours["readers"] = readers
+            if readers > 1 and is_split(self.train_dataset.sources):
+                ours["split_by"] = "datasets"
         return {**super().result_settings(), **self.weights, **ours, **self._identities}
 
     # Data
@@ -462,9 +469,22 @@ class DistilTrainer(ScaledLoss, PublishingTrainer):
                 for number, teacher in enumerate(self.teachers)
             ]
 
+    def create_optimizer(self, *rest: Any, **named: Any) -> Any:
+        """Make the optimizer, of a student that is sharded first where that was asked for."""
+        if self.args.shard_student:
+            assert isinstance(self.objective, LanguageModelObjective)
+            shard(self.objective, self.args.device)
+            # For evaluation it prepares the same, but for the DDP around it.
+            prepare_model = partial(Accelerator.prepare_model, self.accelerator)
+            self.accelerator.__dict__["prepare_model"] = partial(
+                prepare_model, evaluation_mode=True
+            )
+        return super().create_optimizer(*rest, **named)
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm after checking that all of the update's values are finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = whole(norm) if isinstance(norm, Tensor) else norm
         # Sums and stop flag travel as one vector: one all-reduce, and one wait of the host. The
         # counts have been on their way since the update began.
         local = self._window.sums

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tiny
 import torch
@@ -219,6 +222,49 @@ def test_a_corpus_that_is_streamed(world, capsys):
     assert (world / "half" / "model.safetensors").read_bytes() == whole
     assert distil(world, "--stream_corpus", "--max_steps", "-1", out="endless") == 2
     assert "--max_steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("--stream_corpus",)], ids=["prepared", "streamed"])
+def test_a_corpus_of_token_ids(world, capsys, words):
+    """Prevents another student of the same tokens, and ids that nobody is told are unchecked."""
+    assert distil(world, *words, out="of-text") == 0
+    lines = (world / "corpus.txt").read_text().splitlines()
+    ids = tiny.wordpiece()(lines)["input_ids"]
+    table = pyarrow.table({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]})
+    pyarrow.parquet.write_table(table, world / "ids.parquet")
+    capsys.readouterr()
+    taken = (*words, "--pretokenized", "--corpus", str(world / "ids.parquet"))
+    assert distil(world, *taken) == 0
+    assert f"the first row begins '[CLS] {lines[0][:10]}" in capsys.readouterr().out
+    assert record(world)["corpus"]["pretokenized"] is True
+    students = [(world / out / "model.safetensors").read_bytes() for out in ("of-text", "out")]
+    assert students[0] == students[1]
+    assert distil(world, *taken, "--min_tokens", "5", out="other") == 2
+    assert "--min_tokens is about texts; --pretokenized takes rows" in capsys.readouterr().err
+
+
+def test_resuming_if_there_is_anything_to_resume(world, monkeypatch, capsys):
+    """Prevents a job that is queued again, or that torchrun restarts, from needing another command.
+
+    And an earlier run's checkpoints from being taken for those of a job that has just begun.
+    """
+    assert distil(world, "--resume_from_checkpoint", "auto") == 0
+    whole = (world / "out" / "model.safetensors").read_bytes()
+    assert distil(world, "--resume_from_checkpoint", "auto") == 0
+    assert "complete, nothing to do" in capsys.readouterr().out
+    for folder in ("half", "restarted"):
+        (world / folder).mkdir()
+        shutil.copytree(world / "out" / "checkpoint-2", world / folder / "checkpoint-2")
+    assert distil(world, "--resume_from_checkpoint", "auto", out="half") == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert distil(world, out="restarted") == 2
+    assert "holds checkpoints of an earlier run" in capsys.readouterr().err
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for _ in range(2):
+        assert distil(world, out="restarted") == 0
+    for folder in ("half", "restarted"):
+        assert (world / folder / "model.safetensors").read_bytes() == whole
+        assert list(record(world, folder)["times"]) == ["training from step 2 on"]
 
 
 def test_gpt2(world):

@@ -35,7 +35,7 @@ OUR_FLAGS = {
     "stream_corpus text_column max_seq_length min_tokens max_unknown validation_fraction "
     "tokens_per_batch resume_from_checkpoint allow_inexact_resume alpha_ce alpha_mlm alpha_clm "
     "alpha_mse alpha_cos alpha_rel temperature divergence relation_layer relation_heads "
-    "restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope "
+    "restrict_ce_to_mask mlm_probability mlm_smoothing mask_scope shard_student pretokenized "
     "preset ablation seeds push_to_hub hub_model_id hub_private_repo hub_revision",
     "distil_trainer prune": "model output_dir ffn heads width score data text_columns label_column "
     "iterations rows batch_size seed",

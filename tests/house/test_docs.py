@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+import yaml
 from places import ROOT
 
 from angels_share.flags import parse
@@ -42,7 +43,7 @@ FLAGS = {
 OTHERS = {
     "index-url", "logdir", "nproc_per_node", "tag", "hub_token",
     "check", "rehearse", "device", "size", "peers", "ragged", "restrict", "keep_memory", "turns",
-    "achieved", "gated",
+    "achieved", "gated", "nnodes", "max_restarts", "shutdown_timeout", "dependency",
 }  # fmt: skip
 # Describes another program's flags beside ours, and files at the root that name no flag of today.
 WITHOUT_FLAGS = {"docs/migration.md", "CHANGELOG.md"}
@@ -77,7 +78,7 @@ def lines_of_commands(name):
 
 
 OURS = re.compile(
-    r"(?:python|torchrun [^.]+) (?:(run_\w+)\.py|-m (distil_trainer|eval_harness) (\w+))"
+    r"(?:python|(?:srun )?torchrun [^.]+) (?:(run_\w+)\.py|-m (distil_trainer|eval_harness) (\w+))"
 )
 
 
@@ -98,6 +99,18 @@ def test_every_command_in_a_document_is_accepted(name):
         if "…" not in line and (found := as_ours(line)):
             each, words = found
             parse(each.flags, words, takes_training_flags=each.takes_training_flags)
+
+
+def test_the_kubernetes_job_is_a_command_of_ours():
+    """Prevents a file to copy that no cluster can parse, or whose command ends with status 2."""
+    (body,) = blocks("docs/scale-training.md", "yaml")
+    service, job = yaml.safe_load_all(body)
+    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    line = " ".join(container["command"])
+    _, script, words = line.partition("run_pretrain_distill.py ")
+    assert script
+    parse(PRETRAIN.flags, shlex.split(words), takes_training_flags=True)
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in WITHOUT_FLAGS])

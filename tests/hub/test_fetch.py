@@ -24,7 +24,8 @@ from angels_share.hub.cache import cache_folder
 from angels_share.hub.fetch import download, files_of_model, model_folder
 from angels_share.hub.locate import locate
 from angels_share.tokenizing import load_tokenizer
-from distil_trainer.data.corpus import CorpusOptions, prepare_corpus
+from distil_trainer.data.corpus import prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions
 from distil_trainer.data.sources import find_sources
 from eval_harness.commands import fetch as fetch_command
 from eval_harness.data.sources import wanted_files

@@ -3,7 +3,7 @@
 import numpy as np
 import tiny
 
-from distil_trainer.data.corpus import CorpusOptions
+from distil_trainer.data.sequence_maker import CorpusOptions
 
 ALL = CorpusOptions(min_tokens=1, validation_fraction=0.0, max_length=64)
 WORDS = " ".join(tiny.LINES).split()

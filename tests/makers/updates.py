@@ -15,6 +15,7 @@ import transformers
 
 from distil_trainer import DistilTrainer, DistilTrainingArguments, make_student
 from distil_trainer.models.families import family_of
+from distil_trainer.training.sharding import whole
 
 KINDS = ("masked", "restricted", "causal", "classification", "tokens", "questions")
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -134,17 +135,23 @@ class Gradients(transformers.TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         self.last = {
-            name: parameter.grad.clone()
+            name: whole(parameter.grad).clone()
             for name, parameter in model.named_parameters()
             if parameter.grad is not None
         }
 
 
-def one_update(kind, output_dir, **settings):
-    """Return the loss and unclipped gradient of one update over all examples, and its trainer."""
-    trainer = trainer_for(kind, output_dir, max_grad_norm=1e9, logging_steps=1, **settings)
+def one_update(kind, output_dir, *, evaluated=False, **settings):
+    """Return the loss and unclipped gradient of one update over all examples, and its trainer.
+
+    It may have been evaluated before.
+    """
+    settings = {"max_grad_norm": 1e9, "logging_steps": 1} | settings
+    trainer = trainer_for(kind, output_dir, **settings)
     seen = Gradients()
     trainer.add_callback(seen)
+    if evaluated:
+        trainer.evaluate(pair(kind)[2])
     trainer.train()
     return trainer.state.log_history[0]["loss"], seen.last, trainer
 
@@ -153,7 +160,9 @@ def main(folder):
     """Run one update of every kind under torchrun; each process writes its loss and tensors."""
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else None
     for kind in KINDS:
-        loss, gradient, trainer = one_update(kind, folder, per_device_train_batch_size=4)
+        # One that is evaluated first must be wrapped in DDP all the same.
+        first = {"evaluated": kind in {"restricted", "classification"}}
+        loss, gradient, trainer = one_update(kind, folder, per_device_train_batch_size=4, **first)
         rank = trainer.args.process_index
         weights = {f"after.{name}": p.detach() for name, p in trainer.objective.named_parameters()}
         gradient = {f"gradient.{name}": value for name, value in gradient.items()}

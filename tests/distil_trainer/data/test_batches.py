@@ -30,7 +30,8 @@ from distil_trainer.data.batches import (
     estimate_token_counts,
     stream_loader,
 )
-from distil_trainer.data.corpus import CorpusOptions, SequenceMaker, prepare_corpus
+from distil_trainer.data.corpus import prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions, SequenceMaker
 from distil_trainer.data.sources import find_sources
 
 

@@ -15,7 +15,8 @@ from tokenizers import processors
 
 from angels_share.errors import UserError
 from distil_trainer.data.batches import TextStream
-from distil_trainer.data.corpus import CorpusOptions, SequenceMaker, prepare_corpus
+from distil_trainer.data.corpus import prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions, SequenceMaker
 from distil_trainer.data.sources import HubSource, find_sources
 from distil_trainer.training.fingerprints import of_data
 

@@ -19,7 +19,8 @@ from angels_share.errors import RunFailed, UserError
 from distil_trainer.data import checksums
 from distil_trainer.data import corpus as corpus_module
 from distil_trainer.data import sources as sources_module
-from distil_trainer.data.corpus import Corpus, CorpusOptions, prepare_corpus
+from distil_trainer.data.corpus import Corpus, prepare_corpus
+from distil_trainer.data.sequence_maker import CorpusOptions
 
 
 def test_chunks_and_record_batches_leave_no_seam(tmp_path, prepare, tokenizer, monkeypatch):

@@ -185,3 +185,12 @@ def test_a_class_that_the_student_does_not_have(tmp_path):
     data[0]["labels"] = 3
     with pytest.raises(UserError, match="label 3, but the student has 3 classes, 0 to 2"):
         trainer(tmp_path, "classification", data=data).train()
+
+
+@pytest.mark.parametrize(("shared", "warns"), [("True", True), ("False", False)])
+def test_restarts_that_would_look_for_the_dead(tmp_path, monkeypatch, caplog, shared, warns):
+    """Prevents a first restart, days into a run, that fails for a reason nobody could know of."""
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", shared)
+    trainer(tmp_path)
+    assert ("export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in caplog.text) is warns
