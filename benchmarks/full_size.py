@@ -10,14 +10,14 @@ import argparse
 import math
 from typing import NamedTuple
 
-import torch
 from transformers import (
-    AutoModelForMaskedLM,
     BertConfig,
     DistilBertConfig,
     ModernBertConfig,
     PreTrainedConfig,
 )
+
+from benchmarks.scale_cost import forward, parameters
 
 # --- measured by this project
 BYTES_A_TOKEN = 4.7  # English Wikipedia, 2,000 articles, the vocabulary of bert-base-uncased
@@ -149,37 +149,6 @@ GLUE = (
 )
 IMDB = Tuning("IMDb", 25_000, 25_000, 3, IMDB_TOKENS, 16)
 SQUAD = Tuning("SQuAD", 87_599, 10_570, 2, SQUAD_TOKENS, 12)
-
-
-def _model(config: PreTrainedConfig) -> torch.nn.Module:
-    """Return a model without storage, which is enough to count."""
-    with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForMaskedLM.from_config(config)
-    return model
-
-
-def parameters(config: PreTrainedConfig) -> int:
-    """Return the number of parameters; what is tied counts once."""
-    return sum(each.numel() for each in _model(config).parameters())
-
-
-def forward(config: PreTrainedConfig, length: int, *, head: bool = True) -> float:
-    """Return the operations of a forward pass per token, two per multiply-add.
-
-    Local attention counts as global: with a mask, torch's attention computes all of it.
-
-    Args:
-        config: the model's configuration.
-        length: of the sequences.
-        head: whether logits of the vocabulary are computed.
-    """
-    linear = sum(
-        module.weight.numel()
-        for module in _model(config).modules()
-        if isinstance(module, torch.nn.Linear)
-        and (head or module.weight.shape[0] != config.vocab_size)
-    )
-    return 2.0 * linear + config.num_hidden_layers * 4 * length * config.hidden_size
 
 
 def memory(setting: Setting) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, DistilBertConfig, ModernBertConfig, PreTrainedConfig
 
-from distil_trainer.models.families import family_of, layer_types
+from distil_trainer.models.families import family_of
 
 PEAK = 989e12
 """bf16 operations a second of an H100 (SXM), without sparsity, as its maker states them."""
@@ -57,23 +57,23 @@ def parameters(config: PreTrainedConfig) -> int:
     return sum(weight.numel() for weight in on_paper(config).parameters())
 
 
-def forward(config: PreTrainedConfig, length: int) -> float:
+def forward(config: PreTrainedConfig, length: int, *, head: bool = True) -> float:
     """Return the operations of a forward pass per token, two per multiply-add.
+
+    Local attention counts as global: with a mask, torch's attention computes all of it.
 
     Args:
         config: of a language model; its projections are Linear modules, its head's included.
-        length: tokens in a sequence; a layer that attends locally sees no more than its window.
+        length: tokens in a sequence.
+        head: whether logits of the vocabulary are computed.
     """
     linear = sum(
         module.weight.numel()
         for module in on_paper(config).modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) and (head or module.weight.shape[0] != config.vocab_size)
     )
     shape = family_of(config).shape(config)
-    kinds = layer_types(config) or ["full_attention"] * shape.depth
-    window = getattr(config, "local_attention", length)
-    seen = sum(length if kind == "full_attention" else min(length, window) for kind in kinds)
-    return 2 * linear + 4 * shape.width * seen
+    return 2.0 * linear + 4 * shape.width * shape.depth * length
 
 
 def step(training: Training) -> float:
