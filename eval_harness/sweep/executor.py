@@ -60,8 +60,9 @@ class Ended:
     Attributes:
         key: the key of the run.
         how: "done": its result was saved; "found": another process had saved one meanwhile; "held":
-            another process holds its lease; "failed"; "unsaved": it failed because the results
-            folder can't be written to, so every other run would fail too.
+            another process holds its lease; "left": likewise, and it is not waited for; "failed";
+            "unsaved": it failed because the results folder can't be written to, so every other run
+            would fail too.
         line: why it failed, or who holds the lease.
         trace: the traceback, where one was requested.
         refused: whether it failed because of bad input, such as a model that can't be loaded.
@@ -70,7 +71,7 @@ class Ended:
     """
 
     key: str
-    how: Literal["done", "found", "held", "failed", "unsaved"]
+    how: Literal["done", "found", "held", "left", "failed", "unsaved"]
     line: str = ""
     trace: str = ""
     must_restart: bool = False

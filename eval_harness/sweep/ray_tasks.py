@@ -272,8 +272,9 @@ class RayTasks:
             if slot.thread is not None:
                 slot.thread.join(max(deadline - time.monotonic(), 0.0))
         self._site.marker.unlink(missing_ok=True)
-        with suppress(RunFailed):  # a node that has just died has nothing to be cleared
-            cluster.on_each_node(clear, self._site, seconds=PATIENCE_SECONDS)
+        if not self.is_here:
+            with suppress(RunFailed):  # a node that has just died has nothing to be cleared
+                cluster.on_each_node(clear, self._site, seconds=PATIENCE_SECONDS)
         cluster.leave()
         self._cluster = None
         self._slots = []

@@ -255,7 +255,7 @@ class _Scheduler:
         job = self._remove_running(ended.key)
         if ended.trace:
             write_line(ended.trace)
-        if ended.how in ("done", "found"):
+        if ended.how in ("done", "found", "left"):
             self._succeeded(job, here=ended.how == "done")
         elif ended.how == "held":
             self._put_off(job, ended.line)

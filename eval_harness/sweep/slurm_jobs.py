@@ -303,7 +303,7 @@ class _Array:
         """Cancel the jobs that are still queued though all of their runs have ended."""
         if {Notes.name_of(key) for key in self._keys} <= self.notes.names():
             for job in self._jobs:
-                if job.job_id not in self._over and not job.done():
+                if _state_of(job) == "PENDING":
                     job.cancel(check=False)
 
 

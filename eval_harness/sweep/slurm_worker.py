@@ -7,20 +7,23 @@ ended, so that no job repeats what failed in another, and the waiting command he
 
 import json
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from angels_share.files import write_json
 from angels_share.hardware import limit_spinning
 from eval_harness.sweep.executor import Assignment, Ended, Event, Lost, Slot
+from eval_harness.sweep.leases import BEAT_SECONDS
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.scheduler import sweep
 
 _ENDING = ".json"
+_KILLING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,22 @@ class Notes:
 
 
 class NotingWorkers(LocalWorkers):
-    """Local workers that note how each run ended, and don't begin what has ended in another job."""
+    """Local workers that note how each run ended, and don't begin what has ended in another job.
+
+    A run that another job holds, and that no other run needs, is left to that job once it has
+    shown that it is alive: a job that only waits would keep its node from others.
+    """
 
     def __init__(self, root: Path, work: str, notes: Notes, **settings: Any) -> None:
         super().__init__(root, work, **settings)
         self._notes = notes
         self._known: list[Event] = []
+        self._needed: set[str] = set()
+        self._held_since: dict[str, float] = {}
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Be told the runs: those that others need are waited for."""
+        self._needed = {job.needs for job in jobs if job.needs}
 
     def begin(self, slot: Slot, assignment: Assignment) -> None:
         """Begin a run, unless there is a note of it."""
@@ -76,13 +89,24 @@ class NotingWorkers(LocalWorkers):
         if self._known:
             known, self._known = self._known, []
             return known
-        happened = super().events(seconds)
+        happened = [self._left(event) for event in super().events(seconds)]
         for event in happened:
-            if isinstance(event, Ended) and event.how != "held":
+            if isinstance(event, Ended) and event.how not in ("held", "left"):
                 self._notes.write(event)
             elif isinstance(event, Lost):
+                # Slurm kills all of a job's processes, one after another: if this is the next, the
+                # run hasn't failed.
+                time.sleep(_KILLING_SECONDS)
                 self._notes.write(Ended(event.key, "failed", event.reason))
         return happened
+
+    def _left(self, event: Event) -> Event:
+        """Return a run as left to its holder that has renewed its lease meanwhile."""
+        if not isinstance(event, Ended) or event.how != "held" or event.key in self._needed:
+            return event
+        now = time.monotonic()
+        waited = now - self._held_since.setdefault(event.key, now)
+        return replace(event, how="left") if waited > self._lapse + BEAT_SECONDS else event
 
 
 @dataclass(frozen=True)
