@@ -24,7 +24,7 @@ _LOOPBACK = "127.0.0.1"
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Nothing is sent to Ray's makers, and nothing listens but on the loopback, as where Ray has no
 # clusters of several machines.
-_SECLUDED = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0"}
+SECLUDED = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0"}
 
 RETRIES = 3
 """How often Ray repeats a run whose worker or node died; a failure of the run itself counts."""
@@ -51,7 +51,7 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        with _own_signals(), environment(_SECLUDED if address == LOCAL else {}):
+        with _own_signals(), environment(SECLUDED if address == LOCAL else {}):
             import ray  # reads these once
 
             self._ray: Any = ray

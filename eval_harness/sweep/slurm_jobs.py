@@ -76,7 +76,7 @@ class SlurmJobs:
                     "that submits jobs"
                 )
         self._root, self._work, self._cluster = root, work, cluster
-        self._parameters, self._use_cpu = parameters, use_cpu
+        self.parameters, self._use_cpu = parameters, use_cpu
         self.size, self._threads = workers or 1, threads
         self._jobs: tuple[Job, ...] = ()
         self._arrays: list[_Array] = []
@@ -99,14 +99,14 @@ class SlurmJobs:
     @property
     def has_gpus(self) -> bool:
         """Whether the jobs ask for GPUs."""
-        asked = self._parameters.get("gpus_per_node") or "gpu" in self._parameters.get("gres", "")
+        asked = self.parameters.get("gpus_per_node") or "gpu" in self.parameters.get("gres", "")
         return bool(asked) and not self._use_cpu
 
     def described(self, runs: int) -> str:
         """Return who executes this many runs."""
         jobs = min(self.size, runs)
         count = "1 job" if jobs == 1 else f"{jobs} jobs"
-        return f"Slurm: {count} of {self._parameters['time']} minutes, which take what is left"
+        return f"Slurm: {count} of {self.parameters['time']} minutes, which take what is left"
 
     def prepare(self, jobs: Sequence[Job]) -> None:
         """Keep the list of runs: the jobs get all of it."""
@@ -228,7 +228,7 @@ class SlurmJobs:
         worker = SlurmWorker(
             self._root, self._work, self._jobs, _notes_in(folder), self._threads, self._use_cpu
         )
-        own = {f"slurm_{name}": value for name, value in self._parameters.items()}
+        own = {f"slurm_{name}": value for name, value in self.parameters.items()}
         minutes = own.pop("slurm_time")
         # A job finds the packages where this process has them, whatever its folder.
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
