@@ -5,6 +5,7 @@ Ray is an extra, and imported only when a sweep is to be executed there.
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,12 +23,18 @@ LOCAL = "local"
 """The address of a cluster on this machine alone, which the sweep starts and ends."""
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Nothing is sent to Ray's makers, and nothing listens but on the loopback, as where Ray has no
-# clusters of several machines.
-SECLUDED = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0"}
+# Nothing is sent to Ray's makers; nothing listens but on the loopback, as where Ray has no clusters
+# of several machines; and workers aren't niced, which local workers aren't either.
+OF_OUR_OWN = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0", "RAY_worker_niceness": "0"}
 
 RETRIES = 3
 """How often Ray repeats a run whose worker or node died; a failure of the run itself counts."""
+
+
+def is_connected() -> bool:
+    """Return whether this process has a connection to a cluster, without importing Ray for that."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,11 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        with _own_signals(), environment(SECLUDED if address == LOCAL else {}):
+        with _own_signals(), environment(OF_OUR_OWN if address == LOCAL else {}):
             import ray  # reads these once
 
             self._ray: Any = ray
-            self._is_ours = not ray.is_initialized()  # else a notebook's, say, which stays
+            self._is_ours = not is_connected()  # else a notebook's, say, which stays
             if self._is_ours:
                 self._connect(address)
         here = ray.get_runtime_context().get_node_id()

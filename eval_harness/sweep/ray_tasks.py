@@ -32,7 +32,7 @@ from eval_harness.sweep.inputs import is_made_here, lacking, representatives, ve
 from eval_harness.sweep.interrupts import Interrupts
 from eval_harness.sweep.leases import Leases
 from eval_harness.sweep.queue import Group, Job, group_of
-from eval_harness.sweep.ray_cluster import LOCAL, Cluster, Node
+from eval_harness.sweep.ray_cluster import LOCAL, Cluster, Node, is_connected
 from eval_harness.sweep.ray_node import Files, Site, clear, packed, unpack
 from eval_harness.sweep.worker import execute
 
@@ -73,6 +73,13 @@ class RayTasks:
                 f"--ray_address {self._address}: start the command on a machine of the cluster, "
                 "for example by `ray job submit`, instead of through Ray's client"
             )
+        if is_connected():  # by whoever calls us from Python
+            if address is not None:
+                raise UserError(
+                    f"--ray_address {address}: this process is connected to a cluster already: "
+                    "drop the flag, or call ray.shutdown() first"
+                )
+            self._address = "auto"
         self._root, self._work, self._use_cpu = root, work, use_cpu
         self._workers, self._wanted_threads = workers, threads
         self._site = Site(root, secrets.token_hex(8))

@@ -37,6 +37,8 @@ _LOOK_SECONDS = 3.0
 """Seconds between two looks at the notes."""
 _LATE_SECONDS = 60.0
 """How long a note may take to be seen here after its job has ended: file servers cache."""
+_REQUEUED_SECONDS = 600.0
+"""How long a preempted job may take to be requeued: where Slurm cancels it, it never is."""
 _KNOWN_LATE_SECONDS = 600.0
 """How long a new job may be unknown to Slurm's accounting."""
 
@@ -269,6 +271,7 @@ class _Array:
         self.logs = folder / f"{self.id}_*_log.err"
         self._submitted = folder.stat().st_mtime
         self._over: set[str] = set()
+        self._preempted: dict[str, float] = {}
         self.states: Counter[str] = Counter()
 
     def __str__(self) -> str:
@@ -277,10 +280,18 @@ class _Array:
 
     def look(self) -> None:
         """Ask which jobs have ended; submitit asks Slurm itself at growing intervals."""
-        self._over |= {
-            job.job_id for job in self._jobs if job.job_id not in self._over and job.done()
-        }
+        for job in self._jobs:
+            if job.job_id not in self._over and (job.done() or self._stays_preempted(job)):
+                self._over.add(job.job_id)
         self.states = Counter(_state_of(job) for job in self._jobs)
+
+    def _stays_preempted(self, job: Any) -> bool:
+        """Return whether a job was preempted and, for minutes now, not requeued."""
+        if _state_of(job) != "PREEMPTED":
+            self._preempted.pop(job.job_id, None)
+            return False
+        since = self._preempted.setdefault(job.job_id, time.monotonic())
+        return time.monotonic() - since > _REQUEUED_SECONDS
 
     def is_over(self) -> bool:
         """Return whether all jobs had ended at the last look."""

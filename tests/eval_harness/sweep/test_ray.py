@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import worlds
 from places import ROOT
-from sweeps import reasons, seeds
+from sweeps import evaluated, reasons, seeds
 from work_for_sweeps import WORK, job, notes, wait_until
 
 from angels_share.errors import RunFailed, UserError
-from eval_harness.api import evaluate
 from eval_harness.child_process import environment
 from eval_harness.results.store import find
 from eval_harness.sweep import ray_cluster, scheduler
@@ -38,7 +37,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def whole_cluster():
     """A cluster of a head without cores, to which nodes are added."""
-    with environment(ray_cluster.SECLUDED):
+    with environment(ray_cluster.OF_OUR_OWN):
         from ray.cluster_utils import Cluster
 
         made = Cluster(
@@ -151,32 +150,6 @@ def test_what_is_not_the_same_is_named(tmp_path):
     assert lacking(wanted, [], tmp_path) is None
     assert lacking({**wanted, "torch": "1.0"}, [], tmp_path).endswith("instead of 1.0")
     assert lacking({**wanted, "angels-share": "0 (x)"}, [], tmp_path).startswith("angels-share is")
-
-
-FLAGS = {
-    "learning_rate": 3e-3, "per_device_train_batch_size": 8, "max_seq_length": 32, "threads": 1,
-    "save_models": "all",
-}  # fmt: skip
-
-
-def evaluated(world, root, *, epochs=2, **given):
-    """The results and weights of a small sweep, to the last bit."""
-    evaluate(
-        world / "distilbert", ["rte", "cola"], seeds=2, teacher=world / "bert",
-        data_dir=world / "glue", results_dir=root, num_train_epochs=epochs, **FLAGS, **given,
-    )  # fmt: skip
-    found = find(root)
-    assert found.invalid == ()
-    scores = {
-        key: (result.score, result.scores, result.predictions["sha256"])
-        for key, result in found.by_key.items()
-    }
-    weights = {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.glob("models/**/*.safetensors")
-    }
-    assert (len(scores), len(weights)) == (6, 6)
-    return scores, weights
 
 
 def test_a_killed_worker_and_a_killed_node_change_no_bit(tmp_path, cluster, monkeypatch):

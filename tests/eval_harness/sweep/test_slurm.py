@@ -13,8 +13,9 @@ import time
 
 import pretend_slurm
 import pytest
+import worlds
 from places import ROOT
-from sweeps import numbers, reasons, seeds
+from sweeps import evaluated, numbers, reasons, seeds
 from work_for_sweeps import WORK, job, notes, run, wait_until
 
 from angels_share.errors import UserError
@@ -132,6 +133,27 @@ def test_a_job_that_is_taken_away_loses_nothing(tmp_path, cluster, how):
     task = pretend_slurm.tasks(cluster)[name]
     wait_until(lambda: all_over(cluster), "a job goes on without any run")
     assert pretend_slurm.runs_of(task) == (1 if how == "cancel" else 2)
+
+
+@pytest.mark.slow
+def test_a_preempted_job_changes_no_bit(tmp_path, cluster, monkeypatch):
+    """Prevents results that depend on who executes a run, or on how often it was begun."""
+    world = worlds.make(tmp_path / "world")
+    expected = evaluated(world, tmp_path / "local", epochs=10, workers=2)
+    began, taken, real = {}, [], slurm_jobs.SlurmJobs.events
+
+    def events(self, seconds):
+        for lease in tmp_path.glob("slurm-results/claims/*.json"):
+            if time.monotonic() - began.setdefault(lease, time.monotonic()) > 2 and not taken:
+                pretend_slurm.ask(pretend_slurm.tasks(cluster)["101_0"], "preempt")
+                taken.append(lease.name)
+        return real(self, seconds)
+
+    monkeypatch.setattr(slurm_jobs.SlurmJobs, "events", events)
+    given = {"executor": "slurm", "slurm_time": 600, "workers": 2}
+    assert evaluated(world, tmp_path / "slurm-results", epochs=10, **given) == expected
+    assert taken
+    assert pretend_slurm.runs_of(pretend_slurm.tasks(cluster)["101_0"]) == 2
 
 
 def test_a_job_out_of_time_is_requeued(tmp_path, cluster):
