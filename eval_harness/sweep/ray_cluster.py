@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from angels_share.errors import RunFailed, UserError
 from angels_share.hardware import cores, visible_gpus
@@ -32,9 +32,9 @@ RETRIES = 3
 
 
 def is_connected() -> bool:
-    """Return whether this process has a connection to a cluster, without importing Ray for that."""
-    ray: Any = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
+    """Return whether whoever calls us from Python has connected this process to a cluster."""
+    ray: Any = sys.modules.get("ray")  # not imported for that
+    return ray is not None and Cluster.current is None and bool(ray.is_initialized())
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ class Cluster:
         UserError: no cluster answers at the address, or it is of another version.
     """
 
+    current: ClassVar["Cluster | None"] = None
+    """The connection that was made here, and not left yet: there can only be one."""
+
     def __init__(self, address: str) -> None:
+        if Cluster.current is not None:  # of a sweep that was refused before it began
+            Cluster.current.leave()
         with _own_signals(), environment(OF_OUR_OWN if address == LOCAL else {}):
             import ray  # reads these once
 
@@ -65,6 +70,7 @@ class Cluster:
             self._is_ours = not is_connected()  # else a notebook's, say, which stays
             if self._is_ours:
                 self._connect(address)
+                Cluster.current = self
         here = ray.get_runtime_context().get_node_id()
         self._board = (
             ray.remote(Board).options(num_cpus=0, scheduling_strategy=self._on(here)).remote()
@@ -161,6 +167,7 @@ class Cluster:
     def leave(self) -> None:
         """Disconnect, and end the cluster if it was started here."""
         if self._is_ours:
+            Cluster.current = None
             with _own_signals():
                 self._ray.shutdown()
 

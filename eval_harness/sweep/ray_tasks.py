@@ -136,23 +136,12 @@ class RayTasks:
         Raises:
             UserError: names the node, and what it lacks.
         """
-        if not self.size:
-            gpu = " and a GPU" if self.has_gpus else ""
-            raise UserError(
-                f"--executor ray: no node of the cluster at {self._address} has {self.threads} "
-                f"core{'s' if self.threads > 1 else ''}{gpu} for a run: start a node that has, or "
-                "give fewer --threads"
-            )
-        runs = representatives((job.run for job in jobs), self._root)
-        found = self._connected().on_each_node(
-            lacking, versions(), runs, self._root, seconds=_CHECK_SECONDS
-        )
-        if faults := [f"node {name}: {fault}" for name, fault in found if fault]:
-            more = f" (and {len(faults) - 1} more nodes)" if len(faults) > 1 else ""
-            raise UserError(
-                f"--executor ray: {faults[0]}{more}; every node needs the code, the libraries, the "
-                "models and the data that this machine has, at the same places"
-            )
+        try:
+            self._check(jobs)
+        except BaseException:
+            if self._cluster is not None:
+                self._cluster.leave()
+            raise
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
@@ -204,6 +193,25 @@ class RayTasks:
         running = {slot.key for slot in self._slots}
         shares = self._connected().progress()
         return [*(Progress(key, shares[key]) for key in shares if key in running), *happened]
+
+    def _check(self, jobs: Sequence[Job]) -> None:
+        if not self.size:
+            gpu = " and a GPU" if self.has_gpus else ""
+            raise UserError(
+                f"--executor ray: no node of the cluster at {self._address} has {self.threads} "
+                f"core{'s' if self.threads > 1 else ''}{gpu} for a run: start a node that has, or "
+                "give fewer --threads"
+            )
+        runs = representatives((job.run for job in jobs), self._root)
+        found = self._connected().on_each_node(
+            lacking, versions(), runs, self._root, seconds=_CHECK_SECONDS
+        )
+        if faults := [f"node {name}: {fault}" for name, fault in found if fault]:
+            more = f" (and {len(faults) - 1} more nodes)" if len(faults) > 1 else ""
+            raise UserError(
+                f"--executor ray: {faults[0]}{more}; every node needs the code, the libraries, the "
+                "models and the data that this machine has, at the same places"
+            )
 
     def _heard(self, event: "Event | _RaySlot") -> Event:
         if not isinstance(event, _RaySlot):
