@@ -5,6 +5,7 @@ Ray is an extra, and imported only when a sweep is to be executed there.
 
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from angels_share.errors import RunFailed, UserError
+from angels_share.files import explain
 from angels_share.hardware import cores, visible_gpus
 from eval_harness.child_process import environment
 from eval_harness.runs.run import Run
@@ -26,6 +28,7 @@ _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Nothing is sent to Ray's makers; nothing listens but on the loopback, as where Ray has no clusters
 # of several machines; and workers aren't niced, which local workers aren't either.
 OF_OUR_OWN = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0", "RAY_worker_niceness": "0"}
+_ANSWER_SECONDS = 10.0
 
 RETRIES = 3
 """How often Ray repeats a run whose worker or node died; a failure of the run itself counts."""
@@ -174,6 +177,7 @@ class Cluster:
     def _connect(self, address: str) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address != LOCAL:
+            _require_answer(address)
             try:
                 self._ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -193,6 +197,19 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a host and port where nothing listens, of which Ray is certain after minutes only."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # such as `auto`, of which Ray knows at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"--ray_address {address}: no Ray cluster answers there: {explain(error)}"
+        ) from error
 
 
 def _environment(threads: int, *, hides_gpus: bool) -> dict[str, Any]:

@@ -144,6 +144,15 @@ def test_what_a_node_lacks_is_named_before_anything_runs(tmp_path, cluster):
     assert not find(tmp_path).results
 
 
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path):
+    """Prevents minutes of Ray's own messages where an address is mistyped."""
+    tasks = RayTasks(tmp_path, WORK, address="127.0.0.1:1", threads=1)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1: no Ray cluster answers there: "):
+        tasks.described(1)
+    assert time.monotonic() - began < 15
+
+
 def test_what_is_not_the_same_is_named(tmp_path):
     """Prevents results that mix two versions of the code or of torch."""
     wanted = versions()
