@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-lowest check lint types format docs demo first online bench bench-peers gpu gpu-check tables study \
+.PHONY: help setup test test-all test-lowest test-ray check lint types format docs demo first online bench bench-peers gpu gpu-check tables study \
     study-cost study-wants smaller smaller-wants mutants wheel clean
 
 help:  ## list the targets
@@ -45,6 +45,13 @@ test-lowest:  ## run the fast tests with the oldest supported versions, in .venv
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-ray:  ## run the tests of sweeps on Ray, on a cluster of two nodes on this machine, in .venv-ray
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	.venv-ray/bin/python -m pytest tests/eval_harness/sweep/test_ray.py
 
 check: lint types docs test  ## format, lint, types, docs and fast tests: must pass before a change lands
 
@@ -144,5 +151,5 @@ wheel:  ## build the wheel, install it in a bare environment, use it outside of 
 	$(PYTHON) tests/wheel.py --torch-index "$(TORCH_INDEX)" $(if $(AUDIT),--audit "$(AUDIT)")
 
 clean:  ## remove environments, caches, ./demo, ./first and ./online; results stay
-	rm -rf demo first online docs/_build $(VENV) .venv-lowest .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf demo first online docs/_build $(VENV) .venv-lowest .venv-ray .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

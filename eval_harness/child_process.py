@@ -128,16 +128,19 @@ def _main_module_hidden() -> Iterator[None]:
 
 
 _hiding = threading.Lock()
+_NOTICES = {signal.SIGUSR1, signal.SIGUSR2}
+"""The signals of which one, as submitit asks for it, is Slurm's notice."""
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Block SIGINT, so that a process started meanwhile never receives Ctrl-C.
 
-    A terminal sends Ctrl-C to the whole process group, but only the parent may end its children.
-    A child inherits the blocked signals; here a pending one is delivered at the end of the block.
+    A terminal sends Ctrl-C to the whole process group, and Slurm its notice that a job will end to
+    all processes of that, but only the parent may end its children. A child inherits the blocked
+    signals; here a pending one is delivered at the end of the block.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_NOTICES})
     try:
         yield
     finally:

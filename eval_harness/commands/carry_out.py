@@ -9,6 +9,7 @@ from angels_share.cli import BAD_INPUT, DONE, RUN_FAILED
 from angels_share.errors import UserError
 from angels_share.flags import Options
 from angels_share.hub.push import Destination
+from eval_harness.commands.executors import executor_of
 from eval_harness.publish.models import Key, destinations, push_models
 from eval_harness.publish.saved import lines_that_load, write_card
 from eval_harness.runs.run import Run
@@ -20,15 +21,13 @@ from eval_harness.sweep.chosen import (
     nearest_to_median,
     remove_others,
 )
-from eval_harness.sweep.local_workers import LocalWorkers
+from eval_harness.sweep.executor import Executor
 from eval_harness.sweep.missing import divide
 from eval_harness.sweep.plan import Plan, fetch_models, jobs, lacks_weights
 from eval_harness.sweep.preview import lines_of, parts_of, table_of, transfer_lines
 from eval_harness.sweep.queue import Job, unique
 from eval_harness.sweep.scheduler import Failure, Outcome, sweep
 from eval_harness.tables.write import write_by_name
-
-_WORK = "eval_harness.training.runner:run_task"
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ def carry_out(plan: Plan, options: Options, tables: Collection[str]) -> Carried:
 
     Args:
         plan: the runs.
-        options: how to execute them: `workers`, `threads`, `rerun` and `use_cpu`.
+        options: how to execute them: `rerun`, and what `executor_of` reads.
         tables: names of the tables to print.
     """
     planned = unique(jobs(plan))
     _name_lost_models(plan, options, planned)
-    workers = _workers(plan, options)
+    workers = executor_of(plan.root, options)
     outcome = sweep(
         plan.root,
         planned,
@@ -88,17 +87,7 @@ def _name_lost_models(plan: Plan, options: Options, planned: Iterable[Job]) -> N
             )
 
 
-def _workers(plan: Plan, options: Options) -> LocalWorkers:
-    return LocalWorkers(
-        plan.root,
-        _WORK,
-        workers=options.workers,
-        threads=options.threads,
-        devices=[] if options.training.get("use_cpu") else None,
-    )
-
-
-def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: LocalWorkers) -> None:
+def _begin(plan: Plan, planned: Sequence[Job], todo: Sequence[Job], workers: Executor) -> None:
     """Say what is about to be done, and fetch the models for it."""
     _say(plan, transfer_lines(plan))
     _say(plan, lines_of(plan, parts_of(plan, planned, todo, workers), workers))
@@ -122,7 +111,7 @@ def show(plan: Plan, options: Options) -> int:
     Returns:
         The exit status.
     """
-    planned, workers = unique(jobs(plan)), _workers(plan, options)
+    planned, workers = unique(jobs(plan)), executor_of(plan.root, options)
     places = destinations(plan, options, ask=False)
     never = options.rerun == "never"
     divided = divide(plan.root, planned, "missing" if never else options.rerun)
@@ -166,7 +155,7 @@ def _keep_the_best(
     if options.rerun != "never" and (missing := jobs_for_models(chosen, planned)):
         again = ", ".join(str(job.run) for job in missing if job.again)
         _say(plan, [f"fine-tuned again, since the model is to be saved: {again}"])
-        workers = _workers(plan, options)
+        workers = executor_of(plan.root, options)
         failed = sweep(plan.root, missing, workers, prepare=fetch_models).failed
     if plan.experiment.save_models == "best":
         remove_others(chosen, planned)

@@ -4,6 +4,7 @@ from typing import Any
 
 from angels_share.errors import UserError
 from angels_share.flags import Flag, Options, above_zero, is_seed, not_negative
+from eval_harness.commands.executors import EXECUTORS, check_executor
 from eval_harness.runs.onnx_files import names_onnx
 
 MODEL = Flag(
@@ -45,11 +46,13 @@ SWEEP = (
     ),
     Flag(
         "workers",
-        "worker processes, each doing one run at a time [one per GPU, else 1]",
+        "worker processes, each doing one run at a time [one per GPU, else 1]; on Ray, runs at a "
+        "time [as many as fit]; of Slurm, jobs [1]",
         int,
         check=above_zero,
     ),
     Flag("threads", "CPU threads per worker [cores / workers]", int, check=above_zero),
+    *EXECUTORS,
     Flag(
         "save_models",
         "fine-tuned models to save below RESULTS_DIR/models, each with its card: of every seed, or "
@@ -126,7 +129,8 @@ def shared_settings(options: Options) -> dict[str, Any]:
     """Return the fields that every `Experiment` takes from these flags.
 
     Raises:
-        UserError: flags that need a teacher, or that exclude one, or both --seeds and --num_seeds.
+        UserError: flags that need a teacher, or that exclude one, or both --seeds and --num_seeds,
+            or flags of another executor.
     """
     given = [
         name
@@ -140,6 +144,7 @@ def shared_settings(options: Options) -> dict[str, Any]:
             raise UserError(f"--{name} is not accepted with --teacher: {reason}")
     if options.teacher and options.alpha_ce == 0:
         raise UserError("--alpha_ce 0 leaves the --teacher unused; drop both flags")
+    check_executor(options)
     if options.seeds and "num_seeds" in options.given:
         raise UserError("--seeds and --num_seeds exclude each other: give one of them")
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from angels_share.imports import resolve
+from eval_harness.runs.run import Run
 from eval_harness.tasks.registry import Task
 
 Part = TypeVar("Part")
@@ -74,6 +75,18 @@ def load_task(
     read: Callable[..., TaskData[Any]] = resolve(task.kind.read)
     chosen = {"test": test and bool(task.test), "train": train}
     return read(task, data_dir, limit=limit, revision=revision, **chosen)
+
+
+def load_for_run(run: Run) -> TaskData[Any]:
+    """Read the data of a run, as it lies on this machine: the caller compares their content."""
+    return load_task(
+        run.task,
+        Path(run.data_dir) if run.data_dir else None,
+        limit=run.settings.row["limit"],
+        revision=run.data_revision,
+        test=run.predict_test,
+        train=not run.is_evaluation_alone,
+    )
 
 
 def evenly(count: int, limit: int | None) -> list[int]:

@@ -215,6 +215,11 @@ class Run:
         """The path of its result below `runs/`, without the suffix."""
         return f"{self.model.key}/{self.task.name}/{self.settings.hash}/seed-{self.seed}"
 
+    @property
+    def is_evaluation_alone(self) -> bool:
+        """Whether the model is evaluated as it is."""
+        return bool(self.settings.row.get("eval_only"))
+
     def __str__(self) -> str:
         method = f" ({self.method.name})" if self.method else ""
         return f"{self.model.name}{method} on {self.task.title}, seed {self.seed}"

@@ -1,7 +1,8 @@
 """The interface between the scheduler, which hands out runs, and whatever executes them.
 
 The scheduler knows only slots, each of which takes one run at a time, and events. Whether a slot is
-a local process or a task on a cluster is up to the executor.
+a local process, a task on a Ray cluster, or a run that some Slurm job will take, is up to the
+executor.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from eval_harness.runs.run import Run
-from eval_harness.sweep.queue import Group
+from eval_harness.sweep.queue import Group, Job
 
 Stamp = tuple[int, int]
 """Identifies one version of a result's file: its inode and modification time in nanoseconds."""
@@ -59,8 +60,9 @@ class Ended:
     Attributes:
         key: the key of the run.
         how: "done": its result was saved; "found": another process had saved one meanwhile; "held":
-            another process holds its lease; "failed"; "unsaved": it failed because the results
-            folder can't be written to, so every other run would fail too.
+            another process holds its lease; "left": likewise, and it is not waited for; "failed";
+            "unsaved": it failed because the results folder can't be written to, so every other run
+            would fail too.
         line: why it failed, or who holds the lease.
         trace: the traceback, where one was requested.
         refused: whether it failed because of bad input, such as a model that can't be loaded.
@@ -69,7 +71,7 @@ class Ended:
     """
 
     key: str
-    how: Literal["done", "found", "held", "failed", "unsaved"]
+    how: Literal["done", "found", "held", "left", "failed", "unsaved"]
     line: str = ""
     trace: str = ""
     must_restart: bool = False
@@ -102,7 +104,32 @@ class Executor(Protocol):
 
     @property
     def size(self) -> int:
-        """The maximum number of slots; one less after each `CannotStart`."""
+        """How many runs are executed at a time; one less after each `CannotStart`.
+
+        An executor whose engine has a queue of its own may have more slots than that.
+        """
+
+    @property
+    def threads(self) -> int:
+        """The CPU threads of a run; 0 where the machine that takes it decides."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether a run has a GPU, alone or with others."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine executes the runs: its earlier results tell how long they take."""
+
+    def described(self, runs: int) -> str:
+        """Return who executes this many runs, such as "2 workers with 1 thread each"."""
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Be told all runs before the first; called once, before the executor is entered.
+
+        Raises:
+            UserError: what the runs need is not where they would be executed; nothing has run.
+        """
 
     def __enter__(self) -> Self: ...
 

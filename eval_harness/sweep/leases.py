@@ -133,6 +133,10 @@ class Leases:
         beat = min(BEAT_SECONDS, self._lapse / 4)
         return Lease(handle, lambda: self.release(key, token), beat)
 
+    def is_taken(self, key: str) -> bool:
+        """Return whether there is a lease of a run, though it may have lapsed."""
+        return self._path(key).exists()
+
     def release(self, key: str, token: str) -> None:
         """Release the lease of a run if it still belongs to this token."""
         path = self._path(key)

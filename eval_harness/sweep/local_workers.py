@@ -24,8 +24,8 @@ from eval_harness.sweep.executor import (
 )
 from eval_harness.sweep.interrupts import Interrupts
 from eval_harness.sweep.leases import LAPSE_SECONDS, Leases
-from eval_harness.sweep.queue import Group, group_of
-from eval_harness.sweep.worker import Ready, WorkerSetup, serve
+from eval_harness.sweep.queue import Group, Job, group_of
+from eval_harness.sweep.worker import Ready, WorkerSetup, serve, variables
 
 
 class LocalWorkers:
@@ -61,6 +61,11 @@ class LocalWorkers:
         self._interrupts = Interrupts()
 
     @property
+    def is_here(self) -> bool:
+        """True: these are processes of this machine."""
+        return True
+
+    @property
     def has_gpus(self) -> bool:
         """Whether each worker has a GPU, alone or with others."""
         return bool(self._devices)
@@ -75,6 +80,9 @@ class LocalWorkers:
         return (
             f"1 worker with {threads}" if workers == 1 else f"{workers} workers with {threads} each"
         )
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Look for nothing: the plan has read here what the runs need."""
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
@@ -178,17 +186,9 @@ class LocalWorkers:
 
     def _environment(self, device: str | None) -> dict[str, str]:
         """Return the environment variables for a worker's threads, GPU and progress bars."""
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-        # Only the sweep shows a bar: these turn off those of huggingface_hub and transformers, and
-        # those of datasets.
-        bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
         visible = "" if self._hides_gpus else device
-        return {
-            **dict.fromkeys(threads, str(self.threads)),
-            **dict.fromkeys(bars, "1"),
-            "TOKENIZERS_PARALLELISM": "true" if self.threads > 1 else "false",
-            **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}),
-        }
+        gpu = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+        return {**variables(self.threads), **gpu}
 
 
 class _Worker:

@@ -16,7 +16,7 @@ from eval_harness.results.record import TaskResult, texts_added
 from eval_harness.results.store import RUNS, InvalidResult, load
 from eval_harness.runs.run import Run
 from eval_harness.runs.trackers import how_to_watch, trackers_in
-from eval_harness.sweep.local_workers import LocalWorkers
+from eval_harness.sweep.executor import Executor
 from eval_harness.sweep.plan import Plan
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.worker import unfinished
@@ -56,7 +56,7 @@ class Part:
 
 
 def parts_of(
-    plan: Plan, planned: Sequence[Job], todo: Iterable[Job], workers: LocalWorkers
+    plan: Plan, planned: Sequence[Job], todo: Iterable[Job], workers: Executor
 ) -> list[Part]:
     """Return the parts of a sweep, in its order.
 
@@ -73,7 +73,7 @@ def parts_of(
     return [_part(plan, runs, missing, workers) for runs in groups.values()]
 
 
-def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: LocalWorkers) -> Part:
+def _part(plan: Plan, runs: Sequence[Run], missing: set[str], workers: Executor) -> Part:
     run = runs[0]
     extent, values = plan.extents[run.task.name], run.settings.task["values"]
     train = extent.train_of(run)
@@ -123,12 +123,14 @@ def steps_of(values: Mapping[str, Any], examples: int) -> int:
     return math.ceil(epochs * updates)
 
 
-def _times(root: Path, run: Run, train: int, evaluated: int, workers: LocalWorkers) -> list[float]:
+def _times(root: Path, run: Run, train: int, evaluated: int, workers: Executor) -> list[float]:
     """Return how long the run would take by each earlier result of its model on its task.
 
     Those under the same settings count as they are; without any, others are scaled by the examples
     that they read.
     """
+    if not workers.is_here:
+        return []
     folder = root / RUNS / run.model.key / run.task.name
     found = [each for path in folder.glob("*/seed-*.json") if (each := _loaded(path)) is not None]
     alike = [each for each in found if _is_alike(each, run, workers)]
@@ -149,7 +151,7 @@ def _loaded(path: Path) -> TaskResult | None:
         return None
 
 
-def _is_alike(result: TaskResult, run: Run, workers: LocalWorkers) -> bool:
+def _is_alike(result: TaskResult, run: Run, workers: Executor) -> bool:
     """Return whether a result was made as the run would be: method, device, threads, processor."""
     method, made = result.settings.row.get("method"), result.provenance
     stages = ("prepare", "train", "evaluate", "total")
@@ -190,7 +192,7 @@ def _reads(values: Mapping[str, Any], train: int, evaluated: int) -> float:
     return float(steps_of(values, train) * update + evaluated / 3)
 
 
-def lines_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> list[str]:
+def lines_of(plan: Plan, parts: Sequence[Part], workers: Executor) -> list[str]:
     """Return in three lines at most what a sweep is about to do.
 
     Args:
@@ -251,7 +253,7 @@ def _product(plan: Plan, parts: Sequence[Part]) -> str:
     return f"{product}, and {others} of the teacher" if others else product
 
 
-def _time(parts: Sequence[Part], workers: LocalWorkers) -> str:
+def _time(parts: Sequence[Part], workers: Executor) -> str:
     """Return about how long the missing runs take, and how that is known."""
     known = [part for part in parts if part.missing and part.seconds is not None]
     unknown = sum(part.missing for part in parts if part.seconds is None)
@@ -265,7 +267,7 @@ def _time(parts: Sequence[Part], workers: LocalWorkers) -> str:
     return f"{'at least' if unknown else 'about'} {duration(seconds)} (from {earlier}{rest})"
 
 
-def table_of(plan: Plan, parts: Sequence[Part], workers: LocalWorkers) -> str:
+def table_of(plan: Plan, parts: Sequence[Part], workers: Executor) -> str:
     """Return what would be done as an aligned table with a line of sums."""
     header = (
         "model", "task", "runs", "with results", "to do", "train on", "evaluate on",

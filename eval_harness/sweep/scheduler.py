@@ -120,6 +120,7 @@ def sweep(
     with _counting(scheduler, len(divided.skipped), rerun):
         if prepare is not None:
             prepare(divided.todo)
+        executor.prepare(divided.todo)
         scheduler.run()
     return Outcome(tuple(scheduler.done), divided.skipped, tuple(scheduler.failures))
 
@@ -254,7 +255,7 @@ class _Scheduler:
         job = self._remove_running(ended.key)
         if ended.trace:
             write_line(ended.trace)
-        if ended.how in ("done", "found"):
+        if ended.how in ("done", "found", "left"):
             self._succeeded(job, here=ended.how == "done")
         elif ended.how == "held":
             self._put_off(job, ended.line)
@@ -322,7 +323,8 @@ class _Scheduler:
             min(self._done_cost + running, total),
             total,
             f"{ended}/{_runs(len(self._todo))}{failed}",
-            [str(job.run) for job in self._running.values()],
+            # Not those that wait in the queue of a cluster.
+            [str(job.run) for key, job in self._running.items() if key in self._progress],
         )
 
 

@@ -91,6 +91,22 @@ def unfinished(root: Path, key: str, before: Stamp | None = None) -> str | None:
     return None
 
 
+def variables(threads: int) -> dict[str, str]:
+    """Return the environment variables of a process that executes runs: threads, and no bars.
+
+    They must be set before torch is imported.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    # Only the sweep shows a bar: these turn off those of huggingface_hub and transformers, and
+    # those of datasets.
+    bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+    return {
+        **dict.fromkeys(names, str(threads)),
+        **dict.fromkeys(bars, "1"),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+    }
+
+
 def serve(connection: Connection, setup: WorkerSetup) -> None:
     """Execute assignments until the parent closes the pipe or dies; the current run is finished."""
     parent = _Parent(connection)
@@ -101,10 +117,11 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
         gc.freeze()
         leases = Leases(setup.root, setup.lapse)
     except (UserError, OSError) as error:
-        parent.send(Ready(_one_line(error)))
+        parent.send(Ready(one_line(error)))
         return
     parent.send(Ready())
     while (assignment := parent.receive()) is not None:
+        parent.report(0.0)
         ended = execute(assignment, leases, setup.token, work, parent.report)
         parent.send(ended)
         if ended.must_restart:
@@ -178,13 +195,13 @@ def execute(
             with _writing_to(root):
                 publish(root, result, predictions, replace=replace)
     except _UnwritableError as error:
-        return Ended(run.key, "unsaved", _one_line(error))
+        return Ended(run.key, "unsaved", one_line(error))
     except Exception as error:  # noqa: BLE001  (one run's failure: reported, and the others go on)
         wants_trace = os.environ.get("ANGELS_SHARE_TRACEBACK")
         trace = "".join(traceback.format_exception(error)) if wants_trace else ""
         must_restart = not isinstance(error, (UserError, RunFailed))
         refused = isinstance(error, UserError)
-        line = _one_line(error)
+        line = one_line(error)
         return Ended(run.key, "failed", line, without_secrets(trace), must_restart, refused)
     return Ended(run.key, "done")
 
@@ -205,7 +222,7 @@ def _writing_to(root: Path) -> Iterator[None]:
         raise
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return an error as one line without secrets; an unexpected one with its type and place."""
     if isinstance(error, (UserError, RunFailed)):
         return _clean(str(error))

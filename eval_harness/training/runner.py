@@ -21,7 +21,7 @@ from angels_share.imports import resolve
 from angels_share.sealed_folder import require_unchanged
 from angels_share.student_record import FINE_TUNED, steps_of_weights
 from angels_share.tokenizing import load_tokenizer
-from eval_harness.data.splits import TaskData, load_task
+from eval_harness.data.splits import TaskData, load_for_run
 from eval_harness.data.token_rows import TokenRows
 from eval_harness.data.transfer import TransferSet, read_transfer_set
 from eval_harness.results.predictions import Predictions
@@ -174,7 +174,7 @@ def _train(
     method, values = run.method, run.settings.task["values"]
     if run.model.is_onnx:
         return []
-    if _is_untrained(run):
+    if run.is_evaluation_alone:
         with tempfile.TemporaryDirectory() as scratch:
             place(model, {**values, **run.neutral}, Path(scratch))
         return []
@@ -194,11 +194,6 @@ def _train(
             options=method.options if method else {},
             folders=method.folders if method else {},
         )
-
-
-def _is_untrained(run: Run) -> bool:
-    """Return whether the model is evaluated as it is."""
-    return bool(run.settings.row.get("eval_only"))
 
 
 def _training_set(run: Run, prepared: _Prepared) -> Any:
@@ -247,7 +242,7 @@ def _prepare(run: Run) -> _Prepared:
         parts.append(train_set.unlabelled)
     loaded = _cached(
         "model",
-        (model.key, run.task, _is_untrained(run)),
+        (model.key, run.task, run.is_evaluation_alone),
         lambda: _load(run, tokenizer),
     )
     loaded.require_fits(model.name, run.task.title, parts, width=_width(run))
@@ -259,22 +254,14 @@ def _prepare(run: Run) -> _Prepared:
 def _load(run: Run, tokenizer: Any) -> LoadedModel:
     if run.model.is_onnx:
         return load_file(run.model, run.task, tokenizer)
-    return load_for_task(run.model, run.task, tokenizer, keeps_head=_is_untrained(run))
+    return load_for_task(run.model, run.task, tokenizer, keeps_head=run.is_evaluation_alone)
 
 
 def _data(run: Run) -> TaskData[Any]:
     """Return the task's data, refusing data that is not what the run was planned with."""
-    limit = run.settings.row["limit"]
-    folder = Path(run.data_dir) if run.data_dir else None
-    planned = run.settings.task["data"]
-
-    def read() -> TaskData[Any]:
-        revision, test = run.data_revision, run.predict_test
-        train = not _is_untrained(run)
-        return load_task(run.task, folder, limit=limit, revision=revision, test=test, train=train)
-
-    key = (run.task, folder, limit, run.data_revision, run.predict_test, planned)
-    data = _cached("data", key, read)
+    limit, planned = run.settings.row["limit"], run.settings.task["data"]
+    key = (run.task, run.data_dir, limit, run.data_revision, run.predict_test, planned)
+    data = _cached("data", key, lambda: load_for_run(run))
     if data.content != planned:
         raise RunFailed(
             f"{data.source}: its data for {run.task.title} changed since the sweep began; rerun "

@@ -29,6 +29,10 @@ OUR_COMMANDS = {
 }
 
 # Our own flags. A new one is a decision: add it here when it has been made.
+EXECUTORS = (
+    "executor ray_address slurm_time slurm_partition slurm_account slurm_gpus_per_node slurm_gres "
+    "slurm_cpus_per_task slurm_mem slurm_constraint slurm_additional_parameters slurm_setup"
+)
 OUR_FLAGS = {
     "run_pretrain_distill": "teacher student student_layers num_layers student_init architecture "
     "copy_head_transform fold_token_types freeze_pos_embs tokenizer corpus output_dir corpus_dir "
@@ -44,12 +48,12 @@ OUR_FLAGS = {
     "run_glue": "model tasks teacher alpha_ce alpha_task temperature transfer_set data_dir "
     "data_revision max_seq_length context stride eval_only predict_test no_teacher_cache num_seeds "
     "seeds results_dir rerun dry_run limit workers threads choose save_models push_to_hub "
-    "hub_model_id hub_private_repo hub_revision",
+    f"hub_model_id hub_private_repo hub_revision {EXECUTORS}",
     "run_squad_distill": "model teacher alpha_ce alpha_squad temperature kd_over_all_positions "
     "train_file validation_file data_revision version_2_with_negative max_seq_length doc_stride "
     "max_query_length n_best_size max_answer_length null_score_diff_threshold pad_to_max_length "
     "eval_only no_teacher_cache num_seeds seeds results_dir rerun dry_run limit workers threads "
-    "choose save_models push_to_hub hub_model_id hub_private_repo hub_revision",
+    f"choose save_models push_to_hub hub_model_id hub_private_repo hub_revision {EXECUTORS}",
     "eval_harness tables": "results_dir format verify",
     "eval_harness report": "results_dir students",
     "eval_harness compare": "models tasks results_dir format chart",

@@ -7,6 +7,8 @@ import sys
 import pytest
 from work_for_sweeps import WORK, notes
 
+from eval_harness.api import evaluate
+from eval_harness.results.store import find
 from eval_harness.sweep import scheduler
 from eval_harness.sweep.local_workers import LocalWorkers
 
@@ -46,6 +48,28 @@ def when_written(monkeypatch, part, do):
 
     monkeypatch.setattr(scheduler, "write_line", write_line)
     return lines
+
+
+def evaluated(world, root, *, epochs=2, **given):
+    """Sweeps six real runs, two of them teachers'; returns results and weights, to the last bit."""
+    evaluate(
+        world / "distilbert", ["rte", "cola"], seeds=2, teacher=world / "bert",
+        data_dir=world / "glue", results_dir=root, save_models="all", threads=1,
+        learning_rate=3e-3, num_train_epochs=epochs, per_device_train_batch_size=8,
+        max_seq_length=32, **given,
+    )  # fmt: skip
+    found = find(root)
+    assert found.invalid == ()
+    scores = {
+        key: (result.score, result.scores, result.predictions["sha256"])
+        for key, result in found.by_key.items()
+    }
+    weights = {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.glob("models/**/*.safetensors")
+    }
+    assert (len(scores), len(weights)) == (6, 6)
+    return scores, weights
 
 
 SWEEP = """

@@ -51,6 +51,9 @@ def work(one, report):
     report(0.5)
     if "wait_for" in do:
         wait_for(do["wait_for"])
+    if "hangs_once" in do and not Path(do["hangs_once"]).exists():
+        Path(do["hangs_once"]).touch()
+        time.sleep(600)
     if "hangs_at_exit" in do:
         atexit.register(time.sleep, 600)
     if "diverges" in do:

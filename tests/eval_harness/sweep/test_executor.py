@@ -36,6 +36,9 @@ class InlineExecutor:
         self.slots, self.begun, self.entered = [], [], []
         self._root, self._on_begin, self._events = root, on_begin, deque()
 
+    def prepare(self, jobs):
+        self.entered.append(f"told of {len(jobs)}")
+
     def __enter__(self):
         self.entered.append("in")
         return self
@@ -109,7 +112,7 @@ def test_a_sweep_needs_no_process(tmp_path, capsys):
         3: "step 7: the loss is not finite at 3e-4",
         4: "not started: it needs distilbert on CoLA, seed 3, which failed",
     }
-    assert executor.entered == ["in", "out"]
+    assert executor.entered == ["told of 7", "in", "out"]
     assert executor.begun.index(9) < min(executor.begun.index(1), executor.begun.index(2))
     assert 4 not in executor.begun
     assert executor.begun.count(5) == 3, "held, still held, found"
