@@ -55,10 +55,14 @@ _PAGES = {
 }
 _LINK = re.compile(rf"\]\((?:\.\./)*({'|'.join(_PAGES)})\.md(#[\w-]+)?\)")
 
+# Published results are files of the repository alone.
+_RESULT = re.compile(r"\[([^\]]+)\]\(((?:tiny|minilm|plan-)[^)]*)\)")
+
 
 def _to_pages(_app, _name, text):
     text[0] = _LINK.sub(lambda link: f"](/{_PAGES[link[1]]}.md{link[2] or ''})", text[0])
     text[0] = text[0].replace("](docs/", "](/")
+    text[0] = _RESULT.sub(r"\1 (`results/\2`)", text[0])
 
 
 def setup(app):
