@@ -96,7 +96,7 @@ def rows_of(found: Found, *, pooled: bool = True) -> list[Row]:
     for key, result in found.by_key.items():
         folders[key.rpartition("/")[0]].append(result)
     invalid = _invalid_seeds(found.invalid)
-    owners = _owners(found.by_key.values()) if pooled else {}
+    owners = _owners(list(found.by_key.values())) if pooled else {}
     rows: dict[tuple[str, str], dict[str, list[_Group]]] = defaultdict(lambda: defaultdict(list))
     for name, results in folders.items():
         first = results[0]
@@ -107,23 +107,31 @@ def rows_of(found: Found, *, pooled: bool = True) -> list[Row]:
     return add_labels([row for key in sorted(rows) for row in _rows(rows[key])])
 
 
-def _owners(results: Iterable[TaskResult]) -> dict[tuple[str, str], str]:
+def _trainings(results: Iterable[TaskResult]) -> dict[str, Mapping[str, Any]]:
+    """Return the training of each model, by its key; older results don't record theirs."""
+    pairs = ((result.model.key, result.provenance.get("training")) for result in results)
+    return {key: training for key, training in pairs if training}
+
+
+def _owners(results: Sequence[TaskResult]) -> dict[tuple[str, str], str]:
     """Return what owns the row of a model under settings, where it is a training of several seeds.
 
     Keys are a model's and that of the row's settings.
     """
+    trainings = _trainings(results)
     trained: dict[tuple[str, str], list[TaskResult]] = defaultdict(list)
     for result in results:
-        if training := result.provenance.get("training"):
+        if training := trainings.get(result.model.key):
             trained[training["group"], result.settings.row_hash].append(result)
     owners = {}
-    for (training, settings), of_training in trained.items():
-        seeds = {each.model.key: each.provenance["training"]["seed"] for each in of_training}
+    for (group, settings), of_training in trained.items():
+        keys = {each.model.key for each in of_training}
+        seeds = {trainings[key]["seed"] for key in keys}
         runs = {(each.model.key, each.task, each.seed) for each in of_training}
         taken = Counter(run[1:] for run in runs)
         # A copy of a student is no further seed, and fine-tuning seeds of each are rows of each.
-        if len(set(seeds.values())) == len(seeds) > 1 and max(taken.values()) == 1:
-            owners.update(dict.fromkeys(((key, settings) for key in seeds), training))
+        if len(seeds) == len(keys) > 1 and max(taken.values()) == 1:
+            owners.update(dict.fromkeys(((key, settings) for key in keys), group))
     return owners
 
 
@@ -215,12 +223,12 @@ def _row(tasks: Mapping[str, _Group], variant: str = "") -> Row:
 def _pooled(model: Model, tasks: Mapping[str, _Group]) -> Model:
     """Return the model as it is, or of several students of one training the first, so named."""
     results = [result for group in tasks.values() for result in group.results]
-    found = {result.model.key: result for result in results}
+    found = {result.model.key: result.model for result in results}
     if len(found) == 1:
         return model
-    seeds = {key: result.provenance["training"]["seed"] for key, result in found.items()}
+    seeds = {key: training["seed"] for key, training in _trainings(results).items()}
     first = min(seeds, key=lambda key: seeds[key])
-    model = found[first].model
+    model = found[first]
     name = model.name.removesuffix(f"-{seeds[first]}")
     return replace(model, name=f"{name} ({len(found)} students)")
 

@@ -374,6 +374,17 @@ def test_a_copy_of_a_student_is_no_further_seed(root):
     assert [row.label for row in rows_of(find(root))] == ["copy-11", "study-11"]
 
 
+def test_older_results_of_a_student_do_not_record_its_training(root):
+    """Prevents a table that fails where a folder also holds results of an earlier version."""
+    put_students(root, {11: {11: 0.5}, 22: {22: 0.6}, 33: {33: 0.9}})
+    student, _ = trained("study", 22)
+    older = made.result(student, "cola", seed=5, score=0.1, scores={"validation": {"score": 0.1}})
+    made.put(root, older)
+    rows = {row.label: row for row in rows_of(find(root))}
+    assert set(rows) == {"study (3 students)"}
+    assert rows["study (3 students)"].cells["cola"].scores == (0.1,)
+
+
 def test_a_student_among_several_is_found_by_its_own_name(root, capsys):
     """Prevents a folder that the tables count from being unknown to `compare`."""
     put_students(root, {11: {11: 0.5}, 22: {22: 0.6}, 33: {33: 0.9}})
