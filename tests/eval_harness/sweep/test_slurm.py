@@ -156,11 +156,12 @@ def test_a_preempted_job_changes_no_bit(tmp_path, cluster, monkeypatch):
     assert pretend_slurm.runs_of(pretend_slurm.tasks(cluster)["101_0"]) == 2
 
 
+@pytest.mark.slow  # the time must be enough to start in, on a busy machine too
 def test_a_job_out_of_time_is_requeued(tmp_path, cluster):
     """Prevents a sweep that ends with the time of its jobs."""
     hung = tmp_path / "hung"
     outcome = sweep(
-        tmp_path, [job("rte", 1, hangs_once=str(hung)), job("rte", 2)], workers=1, time=4
+        tmp_path, [job("rte", 1, hangs_once=str(hung)), job("rte", 2)], workers=1, time=15
     )
     assert (seeds(outcome.done), outcome.failed) == ([1, 2], ())
     (task,) = pretend_slurm.tasks(cluster).values()
