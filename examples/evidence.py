@@ -1,4 +1,4 @@
-"""Repeat the study in results/README.md: `python examples/evidence.py PART DIR --data DATA`.
+"""Repeat the study of results/README.md: `evidence.py tiny --folder DIR --data DATA`.
 
 A teacher's language-model head is trained on Wikipedia; students of half its layers are distilled
 from it by the triple loss, without each of its parts, and without a teacher, three pre-training
@@ -76,7 +76,6 @@ PARTS = {
     "tiny": Part("tiny-bert", teacher_steps=6000, student_steps=1000, has_choices=True),
     "minilm": Part("minilm-l6", teacher_steps=600, student_steps=200),
 }
-
 
 CHOICES = {
     "fold": ("--fold_token_types", AT_MASKS),

@@ -8,6 +8,7 @@ models, the page, and the chart that it begins with.
 import sys
 from pathlib import Path
 
+from angels_share.ablations import FULL
 from angels_share.cli import DONE, Command, run_command
 from angels_share.errors import UserError
 from angels_share.files import write_atomically
@@ -25,14 +26,15 @@ GENERATED = ("*.md", "*.html", "figures/*")
 
 def make(root: Path) -> list[Path]:
     """Write what is generated of a study, and return the files."""
+    before = set(generated(root))
     write_by_name(root)
     rows = [row for row in load_results(find(root), root).rows if len(row.models) > 1]
-    rows.sort(key=lambda row: row.model.distilled is None or row.model.distilled.ablation != "none")
+    rows.sort(key=lambda row: row.model.distilled is None or row.model.distilled.ablation != FULL)
     if len(rows) > 1:
         table = comparison_table(compare_rows([Entry(row.short, row, root) for row in rows]))
         write_atomically(root / "comparison.md", FORMATS["markdown"].write(table))
     write_report(root)
-    for path in generated(root):
+    for path in set(generated(root)) - before:
         if path.parent.name == "figures" and path.name not in CHARTS:
             path.unlink()
     return sorted(generated(root))

@@ -49,9 +49,9 @@ def withhold_examples(root: Path) -> tuple[int, int]:
     ours = load_results(found, root)
     leaderboard(ours.rows, ours.speeds, root)
     keep_scores(ours.rows, root)
-    lasting = [each for each in found.invalid if not each.is_leftover]
-    for file in (*lasting, *ours.probed.invalid):
-        raise UserError(f"{root}: {file}; nothing was removed")
+    damaged = [each for each in found.invalid if not each.is_leftover] + [*ours.probed.invalid]
+    if damaged:
+        raise UserError(f"{root}: {damaged[0]}; nothing was removed")
     runs = [result for result in found.results if not result.withheld]
     measured = [result for result in probes.read_all(root) if not result.withheld]
     for result in runs:  # all before the first is removed
