@@ -3,6 +3,7 @@
 python -m eval_harness withhold --results_dir results/study
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from angels_share.cli import DONE, Command
@@ -10,9 +11,13 @@ from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
 from eval_harness.report.leaderboard import leaderboard
 from eval_harness.results import probes
-from eval_harness.results.store import InvalidResult, find, read_any_predictions, withhold
+from eval_harness.results.record import TaskResult
+from eval_harness.results.store import RUNS, InvalidResult, find, read_any_predictions, withhold
 from eval_harness.tables.compared import keep_scores
+from eval_harness.tables.probed import keep_probe
 from eval_harness.tables.write import load_results
+
+_OF_EXAMPLES = (".parquet", ".tmp")
 
 
 def run(options: Options) -> int:
@@ -30,7 +35,7 @@ def run(options: Options) -> int:
         raise UserError(f"{error.path}: {error.reason}") from error
     print(  # noqa: T201
         f"{root}: removed the per-example files of {runs} runs and {measured} probes, and their "
-        "records say so; intervals/ keeps what tables, report and compare need of them"
+        "records say so; intervals/ keeps what tables, the report and differences need of them"
     )
     return DONE
 
@@ -42,27 +47,46 @@ def withhold_examples(root: Path) -> tuple[int, int]:
         The number of files of runs, and of probes.
 
     Raises:
-        UserError: a result doesn't count. Nothing is removed then.
+        UserError: a result doesn't count, or a file is no result's. Nothing is removed then.
+        RunFailed: there is no room for what is to be kept. Nothing is removed then.
         InvalidResult: a file isn't that of its result.
     """
     found = find(root)
     ours = load_results(found, root)
     leaderboard(ours.rows, ours.speeds, root)
     keep_scores(ours.rows, root)
-    damaged = [each for each in found.invalid if not each.is_leftover] + [*ours.probed.invalid]
-    if damaged:
-        raise UserError(f"{root}: {damaged[0]}; nothing was removed")
+    if damaged := [*found.invalid, *ours.probed.invalid]:
+        raise UserError(f"{root}: {damaged[0]}; mend or remove it: nothing was removed")
     runs = [result for result in found.results if not result.withheld]
     measured = [result for result in probes.read_all(root) if not result.withheld]
     for result in runs:  # all before the first is removed
         read_any_predictions(root, result)
     for probe in measured:
-        probes.read_examples(root, probe)
+        keep_probe(root, probe)
+    if others := _others(root, runs, measured):
+        raise UserError(f"{others[0]}: no result names it: remove it; nothing was removed")
     for result in runs:
         withhold(root, result)
     for probe in measured:
         probes.withhold(root, probe)
     return len(runs), len(measured)
+
+
+def _others(
+    root: Path, runs: Sequence[TaskResult], measured: Sequence[probes.ProbeResult]
+) -> list[Path]:
+    """Return the files beside results that may hold examples, and that no result names."""
+    named = {
+        (root / RUNS / each.key).with_name(str(each.saved_predictions["name"])) for each in runs
+    }
+    named |= {
+        (root / probes.PROBES / each.key).with_name(str(each.saved_examples["name"]))
+        for each in measured
+    }
+    found = (
+        path for folder in (RUNS, probes.PROBES) for path in sorted((root / folder).rglob("*"))
+    )
+    return [path for path in found if path.suffix in _OF_EXAMPLES and path not in named]
 
 
 COMMAND = Command(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from angels_share.errors import RunFailed
 from angels_share.files import hash_of, write_json
 from eval_harness.intervals.differences import Numbers
 
@@ -51,6 +52,16 @@ def read_kept(root: Path, made_of: Mapping[str, Any]) -> dict[str, Kept] | None:
         return {name: _from_record(each) for name, each in record["kept"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def require_kept(root: Path, made_of: Mapping[str, Any]) -> None:
+    """Refuse to go on where what was made of some inputs is in no file, so that they must stay.
+
+    Raises:
+        RunFailed: it is in no file.
+    """
+    if read_kept(root, made_of) is None:
+        raise RunFailed(f"{root / INTERVALS}: what is to be kept can't be written there")
 
 
 def keep(root: Path, made_of: Mapping[str, Any], found: Mapping[str, Kept]) -> dict[str, Kept]:

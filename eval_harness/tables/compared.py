@@ -29,6 +29,7 @@ from eval_harness.tables.cells import mean_cell, score_cell, tasks_with_results,
 from eval_harness.tables.comparison import (
     cached_interval,
     common_tasks,
+    keep_task_scores,
     sum_of_medians,
     task_scores,
     why_not_comparable,
@@ -259,7 +260,10 @@ def compare_rows(entries: Sequence[Entry], tasks: Sequence[str] | None = None) -
         raise UserError("compare needs two models or more")
     for number, entry in enumerate(entries):
         if any(entry.row == other.row and entry.root == other.root for other in entries[:number]):
-            raise UserError(f"{entry.label} is named twice: name two models or more")
+            raise UserError(
+                f"{entry.label} is named twice: name two models or more"
+                + (" (students of one training are one row)" if len(entry.row.models) > 1 else "")
+            )
     reference, *others = _with_unique_labels(entries)
     _refuse_perplexities(entries, tasks)
     candidates = tasks_with_results([entry.row for entry in entries])
@@ -326,11 +330,13 @@ def keep_scores(rows: Sequence[Row], root: Path) -> None:
 
     Raises:
         InvalidResult: predictions are missing or damaged, and nothing was kept of them.
+        RunFailed: it can't be kept: no room, say.
     """
     for row in rows:
         for task, cell in row.cells.items():
             if cell.counted_results:
-                task_scores(row, task, root, number=_draws_of(task), resamples=RESAMPLES)
+                draws = _draws_of(task)
+                keep_task_scores(row, task, root, number=draws, resamples=RESAMPLES)
 
 
 def _draws_of(task: str) -> int:

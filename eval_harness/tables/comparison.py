@@ -20,7 +20,7 @@ from angels_share.files import hash_of, write_json
 from eval_harness.intervals import bootstrap
 from eval_harness.intervals.bootstrap import Interval, PairedPredictions
 from eval_harness.intervals.differences import RESAMPLES, Scores, mean_over_tasks
-from eval_harness.intervals.kept import INTERVALS, Kept, keep, read_kept
+from eval_harness.intervals.kept import INTERVALS, Kept, keep, read_kept, require_kept
 from eval_harness.results.predictions import (
     AnsweredQuestions,
     ClassPredictions,
@@ -163,13 +163,7 @@ def task_scores(
         InvalidResult: predictions are missing, damaged, or of other examples.
     """
     cell = row.cells[task]
-    made_of = {
-        "scores": task,
-        "predictions": _hashes(cell),
-        "metrics": [*primary_metrics(cell.counted_results)],
-        "draws": str(number),
-        "resamples": resamples,
-    }
+    made_of = _scores_made_of(cell, task, number, resamples)
     kept = read_kept(root, made_of)
     if kept is None:
         kept = keep(
@@ -178,6 +172,27 @@ def task_scores(
     (found,) = kept.values()
     seeds = tuple(result.seed for result in cell.counted_results)
     return Scores(found.points, found.resampled, seeds, found.count), found.examples
+
+
+def keep_task_scores(row: Row, task: str, root: Path, *, number: int, resamples: int) -> None:
+    """Keep these scores, for when the predictions are withheld.
+
+    Raises:
+        InvalidResult: predictions are missing or damaged, and nothing was kept of them.
+        RunFailed: they can't be kept: no room, say.
+    """
+    task_scores(row, task, root, number=number, resamples=resamples)
+    require_kept(root, _scores_made_of(row.cells[task], task, number, resamples))
+
+
+def _scores_made_of(cell: Cell, task: str, number: int, resamples: int) -> dict[str, Any]:
+    return {
+        "scores": task,
+        "predictions": _hashes(cell),
+        "metrics": [*primary_metrics(cell.counted_results)],
+        "draws": str(number),
+        "resamples": resamples,
+    }
 
 
 def _resampled(root: Path, results: Sequence[TaskResult], number: int, resamples: int) -> Kept:

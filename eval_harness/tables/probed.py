@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from angels_share.ablations import ABLATIONS
 from angels_share.files import hash_of
 from eval_harness.intervals.bootstrap import draws, metric_scores
 from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, difference, holm
-from eval_harness.intervals.kept import Kept, keep, read_kept
+from eval_harness.intervals.kept import Kept, keep, read_kept, require_kept
 from eval_harness.results.measures import LOSS, MEASURES, PERPLEXITY, Measure, Numbers
 from eval_harness.results.probes import (
     OF_PAIRS,
@@ -138,13 +138,7 @@ def _measured(root: Path, result: ProbeResult) -> _Measured:
         InvalidResult: the examples aren't those of the result, or they are withheld and nothing was
             kept of them.
     """
-    made_of = {
-        "probe": result.probe,
-        "measures": list(result.settings.get("measures", ())),
-        "examples": result.saved_examples["sha256"],
-        "draws": _SEED,
-        "resamples": RESAMPLES,
-    }
+    made_of = _made_of(result)
     kept = read_kept(root, made_of)
     if kept is None or not result.withheld:
         examples = read_examples(root, result)  # also where nothing else is needed: it checks them
@@ -152,6 +146,27 @@ def _measured(root: Path, result: ProbeResult) -> _Measured:
     if not kept:
         raise InvalidResult(root / PROBES / result.key, "has no examples")
     return _Measured(result, kept)
+
+
+def keep_probe(root: Path, result: ProbeResult) -> None:
+    """Keep what tables need of a result's examples, for when they are withheld.
+
+    Raises:
+        InvalidResult: the examples aren't those of the result.
+        RunFailed: it can't be kept: no room, say.
+    """
+    _measured(root, result)
+    require_kept(root, _made_of(result))
+
+
+def _made_of(result: ProbeResult) -> dict[str, Any]:
+    return {
+        "probe": result.probe,
+        "measures": list(result.settings.get("measures", ())),
+        "examples": result.saved_examples["sha256"],
+        "draws": _SEED,
+        "resamples": RESAMPLES,
+    }
 
 
 def _resampled(result: ProbeResult, examples: Examples) -> dict[str, Kept]:

@@ -1,5 +1,6 @@
 """`withhold`: what can be told after the per-example files are gone, and what can't."""
 
+import errno
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from angels_share.cli import run_command
 from eval_harness.commands import compare, tables, withhold
+from eval_harness.intervals import kept
 from eval_harness.results.probes import ProbeResult, Shown, write, write_shown
 from eval_harness.results.store import find, publish
 from eval_harness.runs.run import Training
@@ -93,9 +95,9 @@ def test_without_what_was_kept_there_is_no_interval(root, capsys):
 def test_nothing_is_removed_where_a_file_is_damaged(root, capsys):
     """Prevents the loss of the only proof that a score is what its record says."""
     files = sorted(root.rglob("*.parquet"))
-    for kept in (False, True):  # with what an earlier table kept, nothing reads the examples
+    for is_kept in (False, True):  # with what an earlier table kept, nothing reads the examples
         for damaged in (files[0], files[-1]):
-            if kept:
+            if is_kept:
                 printed(root, capsys)
             whole = damaged.read_bytes()
             damaged.write_bytes(b"damaged")
@@ -109,3 +111,30 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     """Prevents a folder that was mistyped from being called published."""
     assert run_command(withhold.COMMAND, ["--results_dir", str(tmp_path / "reslts")]) == 2
     assert "not a folder" in capsys.readouterr().err
+
+
+def test_nothing_is_removed_where_nothing_can_be_kept(root, capsys, monkeypatch):
+    """Prevents a full disk from costing every interval, without a word."""
+
+    def full(path, _record):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(kept, "write_json", full)
+    files = sorted(root.rglob("*.parquet"))
+    assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 1
+    assert "what is to be kept can't be written there" in capsys.readouterr().err
+    assert sorted(root.rglob("*.parquet")) == files
+
+
+@pytest.mark.parametrize("name", ["seed-1.0123abcd.parquet", ".seed-1.json.0123.tmp"])
+def test_what_no_result_names_is_not_published(root, capsys, name):
+    """Prevents labels in a file of replaced or unfinished predictions from being published."""
+    for folder in ("runs", "probes"):
+        place = next((root / folder).rglob("*.parquet")).with_name(name)
+        place.write_bytes(b"labels")
+        assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 2
+        said = capsys.readouterr().err
+        assert name in said
+        assert "nothing was removed" in said
+        assert len(list(root.rglob("*.parquet"))) >= 12
+        place.unlink()
