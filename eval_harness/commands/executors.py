@@ -32,10 +32,14 @@ EXECUTORS = (
     Flag("slurm_time", "minutes that a Slurm job may take", int, check=above_zero),
     Flag("slurm_partition", "partition of the Slurm jobs [Slurm's default]"),
     Flag("slurm_account", "account that the Slurm jobs are charged to"),
-    Flag("slurm_gpus_per_node", "GPUs of a Slurm job; it does one run on each", int),
+    Flag(
+        "slurm_gpus_per_node", "GPUs of a Slurm job; it does one run on each", int,
+        check=above_zero,
+    ),
     Flag("slurm_gres", "resources of a Slurm job by name, as in gpu:a100:1"),
     Flag(
-        "slurm_cpus_per_task", "cores of a Slurm job [--threads, else Slurm's default]", int,
+        "slurm_cpus_per_task",
+        "cores of a Slurm job [--threads for each of its GPUs, else Slurm's default]", int,
         check=above_zero,
     ),
     Flag("slurm_mem", "memory of a Slurm job, as in 32G"),
@@ -66,8 +70,27 @@ def check_executor(options: Options) -> None:
         of_engine = [name for name in options.given if name.startswith(f"{engine}_")]
         if of_engine and options.executor != engine:
             raise UserError(f"--{min(of_engine)} needs --executor {engine}")
-    if options.executor == _SLURM and options.slurm_time is None:
+    if options.executor != _SLURM:
+        return
+    if options.slurm_time is None:
         raise UserError("--executor slurm needs --slurm_time: the minutes that a job may take")
+    if options.training.get("use_cpu") and options.slurm_gpus_per_node:
+        raise UserError("--use_cpu leaves GPUs alone: drop --slurm_gpus_per_node")
+    names = [_name_of(each) for each in options.slurm_additional_parameters or ()]
+    for name in names:
+        if name in _OURS or f"slurm_{name}" in {flag.name for flag in EXECUTORS}:
+            hint = f"use --slurm_{name}" if name not in _OURS else "it is set by the command"
+            raise UserError(f"--slurm_additional_parameters {name}: {hint}")
+        if names.count(name) > 1:
+            raise UserError(f"--slurm_additional_parameters {name}: given twice")
+
+
+_OURS = ("array", "error", "job_name", "nodes", "ntasks_per_node", "open_mode", "output", "signal")
+"""Flags of sbatch on which submitit's array of jobs rests."""
+
+
+def _name_of(setting: str) -> str:
+    return setting.partition("=")[0].replace("-", "_")
 
 
 def executor_of(root: Path, options: Options) -> Executor:
@@ -107,8 +130,8 @@ def _slurm(options: Options) -> dict[str, Any]:
     )
     given = {name: options.values[f"slurm_{name}"] for name in names}
     given["time"] = options.slurm_time
-    if given["cpus_per_task"] is None:
-        given["cpus_per_task"] = options.threads
+    if given["cpus_per_task"] is None and options.threads is not None:
+        given["cpus_per_task"] = options.threads * (options.slurm_gpus_per_node or 1)
     if more := options.slurm_additional_parameters:
         given["additional_parameters"] = dict(line.split("=", 1) for line in more)
     return {name: value for name, value in given.items() if value is not None}

@@ -258,7 +258,7 @@ def _time(parts: Sequence[Part], workers: Executor) -> str:
     known = [part for part in parts if part.missing and part.seconds is not None]
     unknown = sum(part.missing for part in parts if part.seconds is None)
     if not known:
-        return "time unknown: no earlier results of the same on this machine"
+        return f"time {_unknown(workers, 'no earlier results of the same on this machine')}"
     runs = sum(part.missing for part in known)
     seconds = sum((part.seconds or 0.0) * part.missing for part in known)
     seconds /= min(workers.size, runs)
@@ -273,7 +273,7 @@ def table_of(plan: Plan, parts: Sequence[Part], workers: Executor) -> str:
         "model", "task", "runs", "with results", "to do", "train on", "evaluate on",
         "steps per run", "time per run",
     )  # fmt: skip
-    rows = [_row(part) for part in parts]
+    rows = [_row(part, workers) for part in parts]
     cells = [header, *rows]
     widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
     lines = [
@@ -287,8 +287,13 @@ def table_of(plan: Plan, parts: Sequence[Part], workers: Executor) -> str:
     return "\n".join([lines[0], ruler, *lines[1:], "", *lines_of(plan, parts, workers)[:2]])
 
 
-def _row(part: Part) -> tuple[str, ...]:
-    time = "unknown: no earlier result"
+def _unknown(workers: Executor, why: str) -> str:
+    """Return that a time is unknown, and why: results of this machine say nothing of others."""
+    return f"unknown: {why if workers.is_here else 'other machines execute it'}"
+
+
+def _row(part: Part, workers: Executor) -> tuple[str, ...]:
+    time = _unknown(workers, "no earlier result")
     at_least = "at least " if part.is_at_least else ""
     if part.seconds is not None:
         time = f"{duration(part.seconds)}, from {count(part.earlier, 'earlier result')}"

@@ -182,7 +182,10 @@ class Cluster:
                 self._ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = " ".join(str(error).split())[:300]
-                raise UserError(f"--ray_address {address}: {reason}") from error
+                raise UserError(
+                    f"the Ray cluster at {address}: {reason}; if its nodes were started with a "
+                    "token (~/.ray/auth_token), set RAY_AUTH_MODE=token"
+                ) from error
             return
         size = {"num_cpus": cores(), "num_gpus": len(visible_gpus())}
         begun = self._ray.init(address=LOCAL, include_dashboard=False, **size, **quiet)
@@ -208,7 +211,8 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"--ray_address {address}: no Ray cluster answers there: {explain(error)}"
+            f"--ray_address or RAY_ADDRESS {address}: no Ray cluster answers there: "
+            f"{explain(error)}"
         ) from error
 
 

@@ -145,8 +145,14 @@ class RayTasks:
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
-        self._connected()
-        self._site.marker.touch()
+        try:
+            self._connected()
+            self._site.marker.touch()
+        except BaseException:
+            if self._cluster is not None:
+                self._cluster.leave()
+            self._interrupts.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

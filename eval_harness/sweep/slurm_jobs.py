@@ -22,7 +22,7 @@ from angels_share.files import write_json
 from angels_share.imports import require_extra
 from angels_share.provenance import ROOT
 from eval_harness.child_process import environment
-from eval_harness.sweep.executor import Assignment, Ended, Event, Progress, Slot, Started
+from eval_harness.sweep.executor import Assignment, Ended, Event, Lost, Progress, Slot, Started
 from eval_harness.sweep.interrupts import Interrupts
 from eval_harness.sweep.leases import Leases
 from eval_harness.sweep.progress import write_line
@@ -171,7 +171,8 @@ class SlurmJobs:
             if (ended := self._noted(slot.key, names)) is not None:
                 events.append(ended)
             elif is_over:
-                events.append(Ended(slot.key, "failed", self._without_result()))
+                # Its result may be there all the same, by another command: whoever hears asks.
+                events.append(Lost(slot.key, self._without_result()))
             elif leases.is_taken(slot.key):
                 events.append(Progress(slot.key, 0.0))
                 continue

@@ -21,6 +21,7 @@ from eval_harness.sweep.leases import BEAT_SECONDS
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.scheduler import sweep
+from eval_harness.sweep.worker import unfinished
 
 _ENDING = ".json"
 _KILLING_SECONDS = 2.0
@@ -34,7 +35,6 @@ class Notes:
 
     def write(self, ended: Ended) -> None:
         """Note how a run ended; on a full disk there is no note, and another job tries the run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
             write_json(self._path(ended.key), asdict(ended))
 
@@ -97,7 +97,8 @@ class NotingWorkers(LocalWorkers):
                 # Slurm kills all of a job's processes, one after another: if this is the next, the
                 # run hasn't failed.
                 time.sleep(_KILLING_SECONDS)
-                self._notes.write(Ended(event.key, "failed", event.reason))
+                if unfinished(self._root, event.key) is not None:
+                    self._notes.write(Ended(event.key, "failed", event.reason))
         return happened
 
     def _left(self, event: Event) -> Event:

@@ -1,10 +1,13 @@
 """The choice of an executor: its flags, and what is refused before anything is read."""
 
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pretend_slurm
 import pytest
+import work_for_sweeps
 
 from angels_share.errors import UserError
 from eval_harness.commands import glue
@@ -27,6 +30,11 @@ def options(*words):
         (["--executor", "slurm"], "--executor slurm needs --slurm_time"),
         (["--executor", "slrum"], "expected one of local, ray, slurm"),
         ([*SLURM, "--slurm_additional_parameters", "low"], "expected NAME=VALUE"),
+        ([*SLURM, "--slurm_additional_parameters", "time=9"], "time: use --slurm_time"),
+        ([*SLURM, "--slurm_additional_parameters", "array=9"], "it is set by the command"),
+        ([*SLURM, "--slurm_additional_parameters", "qos=a", "qos=b"], "qos: given twice"),
+        ([*SLURM, "--slurm_gpus_per_node", "-4"], "slurm_gpus_per_node -4"),
+        ([*SLURM, "--slurm_gpus_per_node", "4", "--use_cpu"], "drop --slurm_gpus_per_node"),
     ],
 )
 def test_flags_of_another_engine_are_refused(words, said):
@@ -70,25 +78,41 @@ def test_the_slurm_flags_reach_the_batch_file(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     folder = pretend_slurm.make(tmp_path / "slurm-commands")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    made = executor_of(
-        tmp_path,
-        options(
-            *SLURM, "--threads", "3", "--workers", "2", "--slurm_partition", "gpu", "--slurm_mem",
-            "2G", "--slurm_account", "lab", "--slurm_gres", "gpu:1", "--slurm_constraint", "a100",
-            "--slurm_additional_parameters", "qos=low", "exclude=node7",
-            "--slurm_setup", "true",
-        ),
+    words = (
+        "--slurm_partition", "gpu", "--slurm_mem", "2G", "--slurm_account", "lab", "--slurm_gres",
+        "gpu:1", "--slurm_constraint", "a100", "--slurm_gpus_per_node", "2",
+        "--slurm_additional_parameters", "qos=low", "exclude=node7", "--slurm_setup", "echo begun",
     )  # fmt: skip
+    made = executor_of(tmp_path, options(*SLURM, "--threads", "3", "--workers", "2", *words))
     assert (made.size, made.threads, made.has_gpus, made.is_here) == (2, 3, True, False)
     assert made.described(5) == "Slurm: 2 jobs of 60 minutes, which take what is left"
-    assert made.parameters == {
-        "account": "lab",
-        "additional_parameters": {"qos": "low", "exclude": "node7"},
-        "constraint": "a100",
-        "cpus_per_task": 3,
-        "gres": "gpu:1",
-        "mem": "2G",
-        "partition": "gpu",
-        "setup": ["true"],
-        "time": 60,
-    }
+    said = batch_file(made, tmp_path)
+    for line in (
+        "partition=gpu", "mem=2G", "account=lab", "gres=gpu:1", "constraint=a100",
+        "gpus-per-node=2", "cpus-per-task=6", "qos=low", "exclude=node7", "time=60",
+    ):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in said
+    assert "\necho begun\n" in said
+    own = options(*SLURM, "--threads", "3", "--slurm_cpus_per_task", "8")
+    other = tmp_path / "other"
+    assert "#SBATCH --cpus-per-task=8\n" in batch_file(executor_of(other, own), other)
+
+
+def batch_file(made, root):
+    """Submit jobs for one run to pretended commands, and return the file that sbatch was given."""
+    made.prepare([work_for_sweeps.job("rte", 1)])
+    with made:
+        pass
+    newest = max(root.glob("slurm/*/*submission*.sh"), key=lambda path: path.stat().st_mtime_ns)
+    return newest.read_text()
+
+
+def test_no_engine_is_imported_for_this_machine(tmp_path):
+    """Prevents seconds of imports at every start, and an extra that everyone must have."""
+    code = (
+        "import sys; from pathlib import Path; from eval_harness.commands import glue; "
+        "from eval_harness.commands.executors import executor_of; "
+        f"executor_of(Path({str(tmp_path)!r}), glue.COMMAND.parse(['--model', 'bert'])); "
+        "sys.exit(bool({'ray', 'submitit'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
