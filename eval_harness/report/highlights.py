@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from angels_share.ablations import FULL
 from eval_harness.report.chart_data import (
     FURTHER_TASKS,
     is_degenerate,
@@ -37,9 +38,10 @@ class Highlight:
 def highlights(ours: OurResults) -> list[Highlight]:
     """Return three numbers of the student that kept most of its teacher's score.
 
-    Those that were timed beside their teacher come first. Without a student beside its teacher,
-    they are about the model with the best score: on GLUE, else on IMDb or SQuAD, else on custom
-    tasks. None without results.
+    Those that lack a part of the loss are no candidates where one has all: the best of several
+    ablations would be chosen by chance. Those that were timed beside their teacher come first.
+    Without a student beside its teacher, they are about the model with the best score: on GLUE,
+    else on IMDb or SQuAD, else on custom tasks. None without results.
     """
     found = [
         (each.row, each.retained, list(_costs(ours, each.row, each.retained.teacher)))
@@ -50,9 +52,14 @@ def highlights(ours: OurResults) -> list[Highlight]:
     ]
     if not found:
         return list(_best(ours))[:_COUNT]
+    found = [each for each in found if not _is_ablation(each[0])] or found
     student, retained, costs = max(found, key=lambda each: (bool(each[2]), each[1].share))
     others = costs or [_score_beside_teacher(student, retained), *_runs(ours.rows)]
     return [_kept(student, retained), *others]
+
+
+def _is_ablation(row: Row) -> bool:
+    return row.model.distilled is not None and row.model.distilled.ablation != FULL
 
 
 def _learned_nothing(student: Row, retained: Retained) -> bool:
