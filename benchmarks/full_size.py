@@ -28,7 +28,8 @@ SQUAD_TOKENS = 175  # a question of dev-v1.1 and its paragraph, cut to 384
 IMDB_TOKENS = 276  # a review of train, cut to 512
 # --- assumed
 ACHIEVED = 237.0
-"""TFLOP/s of one GPU in a step: 30 % of the 790 that products in bf16 reach on an H200."""
+"""TFLOP/s of one GPU in a step: 30 % of the 790 that products in bf16 are said to reach
+on an H200, which nobody here has measured."""
 STEP_SECONDS = {"teacher": 0.04, "student": 0.025}
 """The least time of a step of fine-tuning: kernels are launched one by one; batches are small."""
 ACTIVATIONS = 34

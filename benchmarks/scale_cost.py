@@ -32,6 +32,7 @@ class Training(NamedTuple):
     length: int
     tokens: float
     tokens_per_update: int
+    epochs: int = 1
 
 
 def _trainings() -> tuple[Training, ...]:
@@ -41,7 +42,7 @@ def _trainings() -> tuple[Training, ...]:
     # 3 epochs of 3.3 billion words, at 1.3 tokens a word.
     paper = 3 * 3.3e9 * 1.3
     return (
-        Training("DistilBERT", BertConfig(), DistilBertConfig(), 512, paper, 4_000 * 512),
+        Training("DistilBERT", BertConfig(), DistilBertConfig(), 512, paper, 4_000 * 512, 3),
         Training("ModernBERT, 150 M", large, ModernBertConfig(), 1_024, 100e9, 4_096 * 1_024),
     )
 
@@ -55,6 +56,13 @@ def on_paper(config: PreTrainedConfig) -> nn.Module:
 def parameters(config: PreTrainedConfig) -> int:
     """Return a model's parameters, one that is tied once."""
     return sum(weight.numel() for weight in on_paper(config).parameters())
+
+
+def outside_of_layers(config: PreTrainedConfig) -> int:
+    """Return the parameters of embeddings and head, one that is tied once."""
+    model = on_paper(config)
+    layers = model.get_submodule(family_of(config).paths.layers)
+    return parameters(config) - sum(weight.numel() for weight in layers.parameters())
 
 
 def forward(config: PreTrainedConfig, length: int, *, head: bool = True) -> float:
@@ -121,10 +129,14 @@ def _memory_table(trainings: tuple[Training, ...]) -> None:
         weights, teacher = map(parameters, (training.student, training.teacher))
         # Weight, gradient, and AdamW's two moments.
         state = 4 * BYTES * weights
-        cells = [state, state / 8, state / 128, BYTES * teacher, 3 * BYTES * weights]
+        # What isn't in a layer is gathered from the forward to the end of the backward, and so is
+        # its whole gradient before it is shared out.
+        gathered = 2 * BYTES * outside_of_layers(training.student)
+        sharded = [state / gpus + gathered for gpus in (8, 128)]
+        cells = [state, *sharded, BYTES * teacher, 3 * BYTES * weights]
         shown = " | ".join(f"{cell / 1e9:.2f} GB" for cell in cells)
-        epochs = 3 if training.name == "DistilBERT" else 1
-        print(f"| {training.name} | {shown} | {2 * training.tokens / epochs / 1e9:,.0f} GB |")
+        corpus = 2 * training.tokens / training.epochs / 1e9
+        print(f"| {training.name} | {shown} | {corpus:,.0f} GB |")
 
 
 def main() -> None:

@@ -160,7 +160,7 @@ _DATA_FLAGS = (
     Flag(
         "pretokenized",
         "the corpus holds token ids of this tokenizer in a column `input_ids` (.parquet, .arrow, "
-        "Hub data), taken as they are",
+        "Hub data, an address), taken as they are",
         bool,
     ),
     Flag("text_column", "text column of .jsonl, .csv, .parquet or Hub data", default="text"),
@@ -215,6 +215,19 @@ def with_preset(options: Options) -> Options:
     )
 
 
+def _check_corpus(options: Options) -> None:
+    """Refuse flags of the corpus that another one leaves without effect."""
+    if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
+        raise UserError("--stream_corpus has no end: set --max_steps")
+    for name in ("validation_fraction", "corpus_dir"):
+        if options.stream_corpus and name in options.given:
+            raise UserError(f"--{name} has no effect with --stream_corpus, which keeps nothing")
+    if options.pretokenized:
+        for name in ("text_column", "min_tokens", "max_unknown"):
+            if name in options.given:
+                raise UserError(f"--{name} is about texts; --pretokenized takes rows as they are")
+
+
 def _run(parsed: Options) -> int:
     """Refuse bad input before torch is imported, then train."""
     options = with_preset(parsed)
@@ -227,12 +240,7 @@ def _run(parsed: Options) -> int:
         }
         check_weights(weights)
         check_used(weights, chosen)
-    if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
-        raise UserError("--stream_corpus has no end: set --max_steps")
-    if options.pretokenized:
-        for name in ("text_column", "min_tokens", "max_unknown"):
-            if name in options.given:
-                raise UserError(f"--{name} is about texts; --pretokenized takes rows as they are")
+    _check_corpus(options)
     if options.seeds and "seed" in options.training:
         raise UserError("--seeds and --seed: pass only one of them")
     if options.student_layers:

@@ -137,7 +137,7 @@ class _Job:
         Raises:
             UserError: the finished student was trained with other settings, or is to be pushed.
         """
-        asked = requested(self.options["resume_from_checkpoint"], restarts())
+        asked = requested(self.options["resume_from_checkpoint"], restarts(self.folder))
         newest = self.is_one_of_several or asked in ("latest", AUTO)
         if not (asked and newest and is_complete(self.folder)):
             return False
@@ -406,7 +406,9 @@ def _corpus_record(corpus: Corpus | TextStream) -> dict[str, Any]:
 
 def _first_row(corpus: Corpus | TextStream) -> Any:
     """Return the first sequence of token ids that another pipeline made."""
-    return corpus.train[0] if isinstance(corpus, Corpus) else next(texts_of(corpus.sources))
+    if isinstance(corpus, Corpus):
+        return corpus.train[0]
+    return next((row for row in texts_of(corpus.sources) if len(row)), ())
 
 
 def _frame_of(corpus: Corpus | TextStream) -> Frame | None:

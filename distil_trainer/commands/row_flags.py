@@ -10,7 +10,7 @@ TEXT_COLUMNS = Flag(
 )
 LABEL_COLUMN = Flag(
     "label_column",
-    "column of its labels, by which a classifier is scored before and after [label, if any]",
+    "column of its labels, by which a classifier is scored before and after, if there is one",
     default="label",
 )
 ROWS = Flag("rows", "maximum number of rows", int, 512, check=above_zero)

@@ -133,10 +133,20 @@ def _texts_of_parquet(path: Path, column: str) -> Iterator[str]:
     file = open_parquet(path)
     require_columns(file.schema_arrow.names, [column], str(path))
     number = 0
-    for batch in file.iter_batches(batch_size=256, columns=[column]):
+    for batch in _batches_of(file, path, [column]):
         for value in batch.column(0).to_pylist():
             number += 1
             yield _checked(value, column, f"{path}: row {number}")
+
+
+def _batches_of(file: Any, path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield a parquet file's rows in batches; refuse a file whose pages are damaged."""
+    pa = needed("pyarrow", str(path))
+    try:
+        yield from file.iter_batches(batch_size=256, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: not a readable parquet file ({reason})") from error
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
@@ -150,7 +160,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 def _tokens_of_parquet(path: Path, read: ReadTokens) -> Iterator[AnyInts]:
     file = open_parquet(path)
     columns = token_columns(file.schema_arrow.names, str(path))
-    yield from _tokens_of(file.iter_batches(batch_size=256, columns=columns), path, read)
+    yield from _tokens_of(_batches_of(file, path, columns), path, read)
 
 
 def _tokens_of_arrow(path: Path, read: ReadTokens) -> Iterator[AnyInts]:
@@ -191,7 +201,7 @@ def _tokens_of(batches: Iterable[Any], path: Path, read: ReadTokens) -> Iterator
 
 def _values(cell: Any) -> Any:
     """Return a cell's list as an array; anything else as it is, which the reader refuses."""
-    if not cell.is_valid or not hasattr(cell, "values"):
+    if not cell.is_valid or not hasattr(getattr(cell, "values", None), "to_numpy"):
         return cell.as_py()
     return cell.values.to_numpy(zero_copy_only=False)
 

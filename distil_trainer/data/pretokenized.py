@@ -37,6 +37,9 @@ class TokenTaker:
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.int32)
         self.tally: Counter[str] = Counter()
         self._causal = tokenizer.mask_token_id is None if causal is None else causal
+        others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id)
+        pad = tokenizer.pad_token_id
+        self._padding = None if pad in others else pad
         self._special_ids = tuple(tokenizer.all_special_ids)
 
     def read(self, row: Mapping[str, Any], where: str) -> AnyInts:
@@ -60,6 +63,11 @@ class TokenTaker:
                 f"{where}: a corpus has no place for {next(iter(others))}; leave the column out, "
                 "or pass the rows as train_dataset in Python"
             )
+        if "attention_mask" not in row and self._is_padded(tokens):
+            raise UserError(
+                f"{where}: begins or ends with the padding token, which would be learned as text: "
+                "add a column attention_mask, or leave the padding out"
+            )
         if len(tokens) > self.options.max_length:
             raise UserError(
                 f"{where}: {len(tokens)} tokens, and a sequence may have {self.options.max_length}:"
@@ -72,6 +80,10 @@ class TokenTaker:
                 f"{self.vocab_size - 1}: the rows were made with another one"
             )
         return tokens.astype(self.dtype)
+
+    def _is_padded(self, tokens: AnyInts) -> bool:
+        """Return whether a row has padding at an end; one that frames texts may stand there."""
+        return bool(len(tokens)) and self._padding in (tokens[0], tokens[-1])
 
     def sequences(self, chunks: Iterable[Sequence[Any]]) -> Iterator[Pieces]:
         """Yield the rows of each chunk that have a token, in order."""

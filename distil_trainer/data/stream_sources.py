@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from angels_share.errors import UserError
 from angels_share.hub.fetch import configuration_folder
@@ -116,8 +115,11 @@ class ObjectSource:
     @property
     def name(self) -> str:
         """The address without user, password and query: they may be secrets, names are public."""
-        parts = urlsplit(self.address)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        scheme, _, rest = self.address.partition("://")
+        if scheme.startswith("http"):  # elsewhere ? and # are part of a pattern or a name
+            rest = rest.partition("?")[0].partition("#")[0]
+        place, slash, path = rest.partition("/")
+        return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
     @property
     def identity(self) -> str:
@@ -200,8 +202,10 @@ def _part(rows: Any, reader: int, readers: int, source: _Streamed) -> Iterator[T
             else:
                 token_columns(list(row), where)
                 yield source.read_tokens(row, where)
-    if number == 0:  # older versions of `datasets` say nothing of a pattern that nothing matches
-        raise UserError(f"{source.given}: has no row{which}")
+    # Older versions of `datasets` say nothing of a pattern that nothing matches; of few rows some
+    # readers get none.
+    if number == 0 and readers == 1:
+        raise UserError(f"{source.given}: has no row")
 
 
 def _failure(name: str, place: str, error: Exception) -> UserError:

@@ -198,7 +198,7 @@ class DistilTrainingArguments(TrainingArguments):
         """Refuse settings that a sharded student can't be trained with, before anything is read."""
         if self.world_size == 1:
             raise UserError(
-                "shard_student spreads a student over several processes: start them with "
+                "--shard_student spreads a student over several processes: start them with "
                 "`torchrun --nproc_per_node N ...`"
             )
         if self.torch_compile:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def rotate(newest: Path, keep: int | None, best: str | None) -> None:
     if keep is None or keep < 1:
         return
     step = _step(newest)
-    whole = [path for path in _numbered(newest.parent) if (path / MANIFEST).is_file()]
+    whole = [path for path in numbered(newest.parent) if (path / MANIFEST).is_file()]
     by_age = sorted(whole, key=lambda path: (_step(path) <= step, _step(path)))
     protected = {newest.name, *([Path(best).name] if best else [])}
     spare = [path for path in by_age if path.name not in protected]
@@ -119,7 +120,7 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
-def _numbered(output_dir: Path) -> list[Path]:
+def numbered(output_dir: Path) -> list[Path]:
     """Return the checkpoint folders by increasing step."""
     folders = output_dir.iterdir() if output_dir.is_dir() else ()
     return sorted((path for path in folders if path.is_dir() and _NAME.match(path.name)), key=_step)
@@ -169,9 +170,27 @@ def load_verified(folder: Path) -> Checkpoint:
     return Checkpoint(folder, int(manifest["step"]), manifest["settings"])
 
 
-def restarts() -> int:
-    """Return how often torchrun has started this process's group again."""
+def restarts(output_dir: Path) -> int:
+    """Return how often torchrun has started this process again since its training began.
+
+    A start that was refused counts for nothing: repeated by torchrun it is refused again.
+    """
+    if not _begun(output_dir).is_file():
+        return 0
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def note_begun(output_dir: Path) -> None:
+    """Note, where torchrun started this process, that its training was not refused."""
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        _begun(output_dir).parent.mkdir(parents=True, exist_ok=True)
+        _begun(output_dir).touch()
+
+
+def _begun(output_dir: Path) -> Path:
+    # Of torchrun's process on this node, which lives as long as it restarts this one: run ids are
+    # often the same from launch to launch.
+    return output_dir / ".begun" / f"{socket.gethostname()}-{os.getppid()}"
 
 
 def requested(given: Any, restarts: int) -> Any:
@@ -202,12 +221,12 @@ def find_checkpoint(output_dir: Path, name: str, *, inexact: bool = False) -> Ch
             raise UserError(f"--resume_from_checkpoint {folder}: no such folder")
         if (problem := complaint(folder, inexact=inexact)) is None:
             return load_verified(folder)
-        others = [path.name for path in _numbered(folder.parent) if complaint(path) is None]
+        others = [path.name for path in numbered(folder.parent) if complaint(path) is None]
         hint = f"; {others[-1]} beside it is complete" if others else ""
         raise UserError(f"{folder}: {problem}{hint}{_inexact_hint(problem)}")
     restore_replaced(output_dir)
     problems = []
-    for folder in reversed(_numbered(output_dir)):
+    for folder in reversed(numbered(output_dir)):
         if (problem := complaint(folder, inexact=inexact)) is None:
             return load_verified(folder)
         problems.append(f"{folder}: {problem}")

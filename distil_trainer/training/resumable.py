@@ -150,11 +150,11 @@ class ResumableTrainer(Trainer):
         """
         output_dir = Path(self.args.output_dir)
         # A process on a node that is new has not been restarted itself.
-        restarts = max(self._of_all(checkpoint.restarts()))
+        restarts = max(self._of_all(checkpoint.restarts(output_dir)))
         requested = checkpoint.requested(given, restarts)
         if requested == checkpoint.AUTO:
             checkpoint.restore_replaced(output_dir)
-            requested = any(output_dir.glob(f"{checkpoint.PREFIX}*"))
+            requested = bool(checkpoint.numbered(output_dir))
         found = self._checkpoint_to_resume(output_dir, requested)
         steps = sorted(set(self._of_all(-1 if found is None else found.step)))
         if len(steps) > 1:
@@ -163,6 +163,7 @@ class ResumableTrainer(Trainer):
                 f"{output_dir}: some processes see {seen[: seen.rindex(',')]}, others "
                 f"{seen[seen.rindex(',') + 2 :]}: put it on a disk that all nodes share"
             )
+        checkpoint.note_begun(output_dir)
         if found is None:
             return None
         self.first_step = found.step
@@ -179,7 +180,7 @@ class ResumableTrainer(Trainer):
     ) -> checkpoint.Checkpoint | None:
         elsewhere = requested and Path(str(requested)).is_dir()
         elsewhere = elsewhere and Path(str(requested)).resolve().parent != output_dir.resolve()
-        if (elsewhere or not requested) and any(output_dir.glob(f"{checkpoint.PREFIX}*")):
+        if (elsewhere or not requested) and checkpoint.numbered(output_dir):
             raise UserError(
                 f"{output_dir} holds checkpoints of an earlier run; add --resume_from_checkpoint "
                 "to continue it (from Python: train(resume_from_checkpoint=True)), or use another "

@@ -23,7 +23,7 @@ from distil_trainer import pretrain
 from distil_trainer.cli import PRETRAIN, with_preset
 from distil_trainer.data.corpus import TokenSequences
 from distil_trainer.models.families import FAMILIES
-from distil_trainer.training import trainer
+from distil_trainer.training import checkpoint, trainer
 
 
 @pytest.fixture
@@ -40,13 +40,14 @@ def world(tmp_path):
 def distil(world, *words, teacher="teacher", out="out"):
     """Run the command in this process and return its status."""
     teachers = [name if name == "none" else str(world / name) for name in teacher.split()]
+    kept = ["--corpus_dir", str(world / "prepared"), "--validation_fraction", "0.1"]
     return run_command(
         PRETRAIN,
         [
             "--teacher", *teachers, "--corpus", str(world / "corpus.txt"),
-            "--output_dir", str(world / out), "--corpus_dir", str(world / "prepared"),
+            "--output_dir", str(world / out), *([] if "--stream_corpus" in words else kept),
             "--max_steps", "4", "--report_to", "none", "--use_cpu", "--disable_tqdm",
-            "--validation_fraction", "0.1", "--save_steps", "2", *words,
+            "--save_steps", "2", *words,
         ],
     )  # fmt: skip
 
@@ -260,8 +261,17 @@ def test_resuming_if_there_is_anything_to_resume(world, monkeypatch, capsys):
     assert distil(world, out="restarted") == 2
     assert "holds checkpoints of an earlier run" in capsys.readouterr().err
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert distil(world, out="restarted") == 2  # what was refused is refused again
+    assert "holds checkpoints of an earlier run" in capsys.readouterr().err
+    checkpoint.note_begun(world / "restarted")  # as an accepted start does, before it is killed
     for _ in range(2):
         assert distil(world, out="restarted") == 0
+    (world / "other").mkdir()
+    (world / "other" / "checkpoint-best").mkdir()  # somebody else's
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert distil(world, "--resume_from_checkpoint", "auto", out="other") == 0
+    assert list((world / "other" / ".begun").iterdir())
+    assert (world / "other" / "model.safetensors").read_bytes() == whole
     for folder in ("half", "restarted"):
         assert (world / folder / "model.safetensors").read_bytes() == whole
         assert list(record(world, folder)["times"]) == ["training from step 2 on"]
@@ -651,3 +661,32 @@ def test_what_was_cut_before_stays_in_the_record(world):
     assert step["what"] == "prune"
     assert step["from"]["name"] == "out"
     assert record(world, "again")["status"] == "complete"
+
+
+@pytest.mark.parametrize("words", [("--validation_fraction", "0.2"), ("--corpus_dir", "kept")])
+def test_what_a_streamed_corpus_has_no_place_for(world, words, capsys):
+    """Prevents a share held out, or a folder, that is given and never used."""
+    assert distil(world, "--stream_corpus", *words) == 2
+    assert f"{words[0]} has no effect with --stream_corpus" in capsys.readouterr().err
+
+
+def test_padding_is_not_taken_for_text(world, capsys):
+    """Prevents a student that learns to write padding, without a word about it."""
+    rows = pyarrow.table({"input_ids": [[2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 3, 0, 0]]})
+    pyarrow.parquet.write_table(rows, world / "ids.parquet")
+    words = ["--pretokenized", "--corpus", str(world / "ids.parquet")]
+    assert distil(world, *words) == 2
+    assert "add a column attention_mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("--pretokenized",)], ids=["text", "ids"])
+def test_a_damaged_parquet_file_is_named(world, words, capsys):
+    """Prevents a page that can't be read from being called a corpus that can't be written."""
+    column = {"input_ids": [[2, *range(5, 40), 3]] * 99} if words else {"text": tiny.LINES * 99}
+    path = world / "damaged.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(column), path)
+    data = bytearray(path.read_bytes())
+    data[10:60] = bytes(50)
+    path.write_bytes(data)
+    assert distil(world, *words, "--corpus", str(path)) == 2
+    assert f"{path}: not a readable parquet file" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import transformers
 import updates
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
@@ -74,7 +75,9 @@ def main(folder):
         kind, gradient, trainer = several_updates(case, folder / case, **settings)
         parameters = list(trainer.objective.parameters())
         held = [each.to_local().numel() for each in parameters if isinstance(each, DTensor)]
+        layers = trainer.student.get_submodule(trainer.objective.family.paths.layers)
         facts = {
+            "by_layer": all(isinstance(each, FSDPModule) for each in layers.children()),
             "numbers": numbers(trainer),
             "sharded": len(held) == len(parameters),
             "held": sum(held) / sum(each.numel() for each in parameters),
@@ -94,6 +97,7 @@ def main(folder):
     torch.distributed.barrier()
     trainer = long_run(here, shard_student=True)
     trainer.train(resume_from_checkpoint="auto")
+    (folder / f"resumed-{rank}.txt").write_text(str(trainer.first_step))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,7 @@ def test_parts_learn_what_the_whole_learns(case, sharded, tmp_path):
     )
     facts = [json.loads((sharded / f"{case}-{rank}.json").read_text()) for rank in (0, 1)]
     assert [each["sharded"] for each in facts] == [True, True]
+    assert [each["by_layer"] for each in facts] == [True, True]  # else all is gathered at once
     assert [each["held"] for each in facts] == pytest.approx([0.5, 0.5], abs=0.02)
     for each in facts:
         for ours, theirs in zip(each["numbers"], numbers(trainer), strict=True):
@@ -139,6 +144,8 @@ def _steps_of(case):
 
 def test_a_sharded_run_resumes_to_the_same_bits(sharded):
     """Prevents a part of the weights or of the optimizer's state from going to another process."""
+    # A run from the beginning would have the same bits.
+    assert [(sharded / f"resumed-{rank}.txt").read_text() for rank in (0, 1)] == ["3", "3"]
     whole, resumed = (
         safetensors.torch.load_file(sharded / name / "checkpoint-4" / "model.safetensors")
         for name in ("whole", "resumed")
