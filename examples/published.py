@@ -1,8 +1,8 @@
 """Make the tables, pages and charts of published results again: `python examples/published.py`.
 
 Each folder below results/ that has runs is a study. What stands in it beside its records is made
-from these alone, and is the same to the byte: tables in markdown, a comparison of its fine-tuned
-models, the page, and the chart that it begins with.
+from these alone, and is the same to the byte with the versions of constraints.txt: tables in
+markdown, a comparison of its fine-tuned models, the page, and the chart that it begins with.
 """
 
 import sys

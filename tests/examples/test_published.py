@@ -1,6 +1,8 @@
 """`make tables`: what is published of results is made again from their records, byte for byte."""
 
+import re
 import shutil
+from importlib.metadata import version
 
 import pytest
 from example_scripts import example_module
@@ -23,6 +25,9 @@ def published():
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_what_is_generated_is_made_again(study, published, tmp_path):
     """Prevents a table that was edited by hand, or of results which are not there."""
+    tested = re.search(r"^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    if version("matplotlib") != tested[1]:
+        pytest.skip(f"another version of matplotlib than {tested[1]} draws other bytes")
     copy = tmp_path / study.name
     shutil.copytree(study, copy)
     before = {path: path.read_bytes() for path in published.generated(copy)}

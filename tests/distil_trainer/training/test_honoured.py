@@ -10,14 +10,13 @@ import pytest
 import torch
 import transformers
 import updates
+from transformers_versions import NEWER
 
 from angels_share.errors import UserError
 from distil_trainer import DistilTrainer, DistilTrainingArguments
 from distil_trainer.training import honoured
 
 THEIRS = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
-NEWER = {"activation_checkpointing", "activation_checkpointing_kwargs"}
-"""Fields that older versions of transformers lack, 5.17 and 5.19 among them."""
 MODES = ("masked", "causal", "task")
 
 # A value of each refused field that isn't its default.
