@@ -61,5 +61,5 @@ def require_extra(packages: str | Sequence[str], extra: str, purpose: str) -> No
         are = "is" if len(missing) == 1 else "are"
         raise UserError(
             f"{purpose} needs {' and '.join(missing)}, which {are} not installed: "
-            f"pip install -e '.[{extra}]'"
+            f"pip install -c constraints.txt '.[{extra}]'"
         )

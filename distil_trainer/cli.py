@@ -219,6 +219,8 @@ def _check_corpus(options: Options) -> None:
     """Refuse flags of the corpus that another one leaves without effect."""
     if options.stream_corpus and options.training.get("max_steps", -1) <= 0:
         raise UserError("--stream_corpus has no end: set --max_steps")
+    if options.stream_corpus and options.training.get("eval_strategy", "no") != "no":
+        raise UserError("--eval_strategy: --stream_corpus holds no texts out; drop one of them")
     for name in ("validation_fraction", "corpus_dir"):
         if options.stream_corpus and name in options.given:
             raise UserError(f"--{name} has no effect with --stream_corpus, which keeps nothing")

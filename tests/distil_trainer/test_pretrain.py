@@ -670,6 +670,12 @@ def test_what_a_streamed_corpus_has_no_place_for(world, words, capsys):
     assert f"{words[0]} has no effect with --stream_corpus" in capsys.readouterr().err
 
 
+def test_a_streamed_corpus_holds_nothing_out_to_evaluate_on(world, capsys):
+    """Prevents a traceback of transformers' where one line says what to drop."""
+    assert distil(world, "--stream_corpus", "--eval_strategy", "steps") == 2
+    assert "--eval_strategy: --stream_corpus holds no texts out" in capsys.readouterr().err
+
+
 def test_padding_is_not_taken_for_text(world, capsys):
     """Prevents a student that learns to write padding, without a word about it."""
     rows = pyarrow.table({"input_ids": [[2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 3, 0, 0]]})

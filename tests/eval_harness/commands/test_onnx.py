@@ -177,7 +177,8 @@ def test_without_onnxruntime(world, tmp_path, monkeypatch):
     """Prevents a ModuleNotFoundError in a worker in place of what to type."""
     monkeypatch.setattr(imports.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(
-        UserError, match=r"onnxruntime, which is not installed: pip install -e '\.\[e"
+        UserError,
+        match=r"onnxruntime, which is not installed: pip install -c constraints.txt '\.\[e",
     ):
         planned(world, tmp_path, [FILES[0]])
 

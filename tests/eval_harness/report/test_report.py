@@ -310,7 +310,7 @@ def test_rows_are_the_papers_because_they_are(tmp_path):
 def test_without_matplotlib_it_is_one_line(tmp_path, monkeypatch):
     """Prevents a traceback for who installed no more than the tables need."""
     monkeypatch.setattr(imports.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[report\]'"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt '\.\[report\]'"):
         write_report(tmp_path)
 
 
