@@ -67,7 +67,11 @@ class Spread(NamedTuple):
 
 def chosen_variants(options: argparse.Namespace) -> tuple[list[Variant], dict[str, str]]:
     """Return the variants to run, and why others are not."""
-    wanted = [each for each in VARIANTS if options.peers or each.package is None]
+    wanted = [
+        each
+        for each in VARIANTS
+        if (options.peers or each.package is None) and (options.compile or each.name != "compiled")
+    ]
     reason = "it can't restrict soft targets to the masked tokens"
     refused = {each.name: reason for each in wanted if options.restrict and not each.restricts}
     return [each for each in wanted if each.name not in refused], refused
@@ -239,6 +243,9 @@ def main() -> None:
     )
     parser.add_argument("--size", choices=["tiny", "mini", "base"], default="mini", help="[mini]")
     parser.add_argument("--peers", action="store_true", help="also what others wrote")
+    parser.add_argument(
+        "--compile", action="store_true", help="also ours with both bodies compiled by torch"
+    )
     parser.add_argument("--ragged", action="store_true", help="sentences of unequal lengths")
     parser.add_argument(
         "--restrict", action="store_true", help="soft targets at masked positions only"

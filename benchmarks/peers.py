@@ -53,6 +53,7 @@ class Variant(NamedTuple):
 _ALL = ("ce", "mlm", "cos")
 VARIANTS = (
     Variant("ours", "ours", _ALL, batching="tokens"),
+    Variant("compiled", "ours, bodies compiled", _ALL, batching="tokens"),
     Variant("textbook", "the original's algorithm", _ALL, batching="grouped", attention="eager"),
     Variant("plain_trainer", "a plain Trainer", _ALL[:2], learns_padding=True, restricts=False),
     Variant("textbrewer", "TextBrewer", _ALL, package="textbrewer==0.2.1.post1"),

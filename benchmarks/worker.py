@@ -60,7 +60,7 @@ class Worker:
             self._before = machine.start_peak(self._device)
         step, lengths = self._step, batch.lengths
         masked = int((batch.labels != IGNORED).sum())
-        batch = batch if self._variant.name == "ours" else batch.to(self._device)
+        batch = batch if self._variant.batching == "tokens" else batch.to(self._device)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         seconds = machine.seconds(lambda: step(batch), self._device)
         return {
