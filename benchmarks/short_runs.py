@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--model", help="model folder [tiny-bert of DISTIL_DATA]")
     parser.add_argument("--runs", type=int, default=10, help="seeds [10]")
     parser.add_argument("--limit", type=int, default=320, help="examples of each split [320]")
+    parser.add_argument("--workers", type=int, default=1, help="of the sweep; cores are shared [1]")
     parser.add_argument("--turns", type=int, default=3, help="of both [3]")
     options = parser.parse_args()
     root = Path(os.environ.get("DISTIL_DATA") or sys.exit("set DISTIL_DATA to real data"))
@@ -47,7 +48,7 @@ def main() -> None:
             out = Path(scratch) / f"turn-{turn}"
             each = [alone(script, model, files, seed, out / seed) for seed in seeds]
             times["a process each"].append(seconds(each))
-            ours = together(model, seeds, root, options.limit, out / "results")
+            ours = together(model, seeds, root, options, out / "results")
             times["run_glue.py --seeds"].append(seconds([ours]))
     ours = statistics.median(times["run_glue.py --seeds"])
     for name, found in times.items():
@@ -83,11 +84,14 @@ def alone(script: list[str], model: str, files: dict[str, str], seed: str, out: 
     ]
 
 
-def together(model: str, seeds: list[str], root: Path, limit: int, out: Path) -> list[str]:
+def together(
+    model: str, seeds: list[str], root: Path, options: argparse.Namespace, out: Path
+) -> list[str]:
     """Return the command of all runs."""
     return [
         *(sys.executable, str(ROOT / "run_glue.py"), "--model", model, "--tasks", "mrpc"),
-        *("--seeds", *seeds, "--limit", str(limit), "--num_train_epochs", "1"),
+        *("--seeds", *seeds, "--limit", str(options.limit), "--num_train_epochs", "1"),
+        *("--workers", str(options.workers)),
         *("--learning_rate", "1e-4", "--data_dir", str(root / "data" / "hub" / "glue")),
         *("--results_dir", str(out)),
     ]

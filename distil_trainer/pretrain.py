@@ -37,7 +37,12 @@ from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
-from distil_trainer.training.checkpoint import AUTO, requested, restarts
+from distil_trainer.training.checkpoint import (
+    AUTO,
+    numbered,
+    requested,
+    restarts,
+)
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 
@@ -298,7 +303,7 @@ class _Job:
     def _resume(self) -> str | None:
         """Return the checkpoint to resume from; of several students, some may have none yet."""
         checkpoint: str | None = self.options["resume_from_checkpoint"]
-        has_any = any(self.folder.glob("checkpoint-*"))
+        has_any = bool(numbered(self.folder))
         return None if self.is_one_of_several and not has_any else checkpoint
 
     def _finish(self, trainer: DistilTrainer, sources: Mapping[str, Any]) -> int:

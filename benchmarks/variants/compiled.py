@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from benchmarks.setting import Batch, Pair, Recipe
 from benchmarks.variants import ours
+from benchmarks.variants.ours import token_batches
+
+__all__ = ["make_objective", "token_batches"]
 
 
 def make_objective(

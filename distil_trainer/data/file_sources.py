@@ -144,6 +144,8 @@ def _batches_of(file: Any, path: Path, columns: Sequence[str]) -> Iterator[Any]:
     pa = needed("pyarrow", str(path))
     try:
         yield from file.iter_batches(batch_size=256, columns=list(columns))
+    except MemoryError:  # pyarrow's own is an ArrowException, too
+        raise
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a readable parquet file ({reason})") from error

@@ -37,8 +37,9 @@ class TokenTaker:
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.int32)
         self.tally: Counter[str] = Counter()
         self._causal = tokenizer.mask_token_id is None if causal is None else causal
-        others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id)
         pad = tokenizer.pad_token_id
+        roles = ("bos", "eos", "unk", "sep", "cls", "mask")
+        others = [getattr(tokenizer, f"{role}_token_id") for role in roles]
         self._padding = None if pad in others else pad
         self._special_ids = tuple(tokenizer.all_special_ids)
 

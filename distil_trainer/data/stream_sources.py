@@ -115,11 +115,7 @@ class ObjectSource:
     @property
     def name(self) -> str:
         """The address without user, password and query: they may be secrets, names are public."""
-        scheme, _, rest = self.address.partition("://")
-        if scheme.startswith("http"):  # elsewhere ? and # are part of a pattern or a name
-            rest = rest.partition("?")[0].partition("#")[0]
-        place, slash, path = rest.partition("/")
-        return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+        return "::".join(map(_public, self.address.split("::")))
 
     @property
     def identity(self) -> str:
@@ -151,6 +147,21 @@ class ObjectSource:
             raise UserError(f"{self.name}: can't be read: {error}") from error
         except (OSError, ValueError, KeyError) as error:
             raise _failure(self.name, "there", error) from error
+
+
+_WITHOUT_QUERY = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf", "file", "memory")
+"""Storages in whose addresses ? and # are part of a pattern or a name."""
+
+
+def _public(part: str) -> str:
+    """Return one address of a chain, such as `simplecache::https://…`, without its secrets."""
+    scheme, separator, rest = part.partition("://")
+    if not separator:
+        return part
+    if scheme.lower() not in _WITHOUT_QUERY:
+        rest = rest.partition("?")[0].partition("#")[0]
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 class _Streamed(Protocol):

@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 STAGING = "saving-"
 AUTO = "auto"
+_BEGUN = ".begun"
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 """Asks for the newest complete checkpoint, or a fresh start where there is none."""
 _REPLACED = f"{STAGING}replaced-"
 
@@ -175,22 +177,22 @@ def restarts(output_dir: Path) -> int:
 
     A start that was refused counts for nothing: repeated by torchrun it is refused again.
     """
-    if not _begun(output_dir).is_file():
-        return 0
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+    count = int(os.environ.get(_RESTARTS) or 0)
+    if not count:
+        _begun(output_dir).unlink(missing_ok=True)  # of an earlier launch
+    return count if _begun(output_dir).is_file() else 0
 
 
 def note_begun(output_dir: Path) -> None:
     """Note, where torchrun started this process, that its training was not refused."""
-    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+    if _RESTARTS in os.environ:
         _begun(output_dir).parent.mkdir(parents=True, exist_ok=True)
         _begun(output_dir).touch()
 
 
 def _begun(output_dir: Path) -> Path:
-    # Of torchrun's process on this node, which lives as long as it restarts this one: run ids are
-    # often the same from launch to launch.
-    return output_dir / ".begun" / f"{socket.gethostname()}-{os.getppid()}"
+    run = re.sub(r"[^\w.-]", "-", os.environ.get("TORCHELASTIC_RUN_ID", ""))
+    return output_dir / _BEGUN / f"{socket.gethostname()}-{run}"
 
 
 def requested(given: Any, restarts: int) -> Any:

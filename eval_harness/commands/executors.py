@@ -74,8 +74,9 @@ def check_executor(options: Options) -> None:
         return
     if options.slurm_time is None:
         raise UserError("--executor slurm needs --slurm_time: the minutes that a job may take")
-    if options.training.get("use_cpu") and options.slurm_gpus_per_node:
-        raise UserError("--use_cpu leaves GPUs alone: drop --slurm_gpus_per_node")
+    if options.training.get("use_cpu") and _gpus(options):
+        flag = "gpus_per_node" if options.slurm_gpus_per_node else "gres"
+        raise UserError(f"--use_cpu leaves GPUs alone: drop --slurm_{flag}")
     names = [_name_of(each) for each in options.slurm_additional_parameters or ()]
     for name in names:
         if name in _OURS or f"slurm_{name}" in {flag.name for flag in EXECUTORS}:
@@ -85,8 +86,22 @@ def check_executor(options: Options) -> None:
             raise UserError(f"--slurm_additional_parameters {name}: given twice")
 
 
-_OURS = ("array", "error", "job_name", "nodes", "ntasks_per_node", "open_mode", "output", "signal")
+_OURS = (
+    "array", "error", "job_name", "nodes", "ntasks", "ntasks_per_node", "open_mode", "output",
+    "signal",
+)  # fmt: skip
 """Flags of sbatch on which submitit's array of jobs rests."""
+
+
+def _gpus(options: Options) -> int:
+    """Return the GPUs of a Slurm job, by either flag."""
+    if options.slurm_gpus_per_node:
+        return int(options.slurm_gpus_per_node)
+    for resource in (options.slurm_gres or "").split(","):
+        kind, *words = resource.partition("(")[0].split(":")
+        if kind == "gpu":
+            return int(words[-1]) if words and words[-1].isdigit() else 1
+    return 0
 
 
 def _name_of(setting: str) -> str:
@@ -131,7 +146,7 @@ def _slurm(options: Options) -> dict[str, Any]:
     given = {name: options.values[f"slurm_{name}"] for name in names}
     given["time"] = options.slurm_time
     if given["cpus_per_task"] is None and options.threads is not None:
-        given["cpus_per_task"] = options.threads * (options.slurm_gpus_per_node or 1)
+        given["cpus_per_task"] = options.threads * max(_gpus(options), 1)
     if more := options.slurm_additional_parameters:
         given["additional_parameters"] = dict(line.split("=", 1) for line in more)
     return {name: value for name, value in given.items() if value is not None}

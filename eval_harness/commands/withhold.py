@@ -3,6 +3,7 @@
 python -m eval_harness withhold --results_dir results/study
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,17 +64,41 @@ def withhold_examples(root: Path) -> tuple[int, int]:
         read_any_predictions(root, result)
     for probe in measured:
         keep_probe(root, probe)
-    if others := _others(root, runs, measured):
+    left = _left_over(root, found.results)
+    if others := _others(root, runs, measured, left):
         raise UserError(f"{others[0]}: no result names it: remove it; nothing was removed")
     for result in runs:
         withhold(root, result)
     for probe in measured:
         probes.withhold(root, probe)
+    for path in left:
+        path.unlink()
     return len(runs), len(measured)
 
 
+def _left_over(root: Path, results: Sequence[TaskResult]) -> list[Path]:
+    """Return files of withheld results which an interrupted `withhold` hadn't removed yet."""
+    withheld = [
+        ((root / RUNS / each.key).parent, each.withheld) for each in results if each.withheld
+    ]
+    withheld += [
+        ((root / probes.PROBES / each.key).parent, each.withheld)
+        for each in probes.read_all(root)
+        if each.withheld
+    ]
+    paths = ((folder / str(file["name"]), file["sha256"]) for folder, file in withheld)
+    return [
+        path
+        for path, sha256 in paths
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    ]
+
+
 def _others(
-    root: Path, runs: Sequence[TaskResult], measured: Sequence[probes.ProbeResult]
+    root: Path,
+    runs: Sequence[TaskResult],
+    measured: Sequence[probes.ProbeResult],
+    left: Sequence[Path],
 ) -> list[Path]:
     """Return the files beside results that may hold examples, and that no result names."""
     named = {
@@ -83,6 +108,7 @@ def _others(
         (root / probes.PROBES / each.key).with_name(str(each.saved_examples["name"]))
         for each in measured
     }
+    named |= set(left)
     found = (
         path for folder in (RUNS, probes.PROBES) for path in sorted((root / folder).rglob("*"))
     )

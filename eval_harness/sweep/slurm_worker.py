@@ -16,7 +16,7 @@ from typing import Any
 
 from angels_share.files import write_json
 from angels_share.hardware import limit_spinning
-from eval_harness.sweep.executor import Assignment, Ended, Event, Lost, Slot
+from eval_harness.sweep.executor import Assignment, Ended, Event, Lost, Slot, Stamp
 from eval_harness.sweep.leases import BEAT_SECONDS
 from eval_harness.sweep.local_workers import LocalWorkers
 from eval_harness.sweep.queue import Job
@@ -71,6 +71,7 @@ class NotingWorkers(LocalWorkers):
         self._notes = notes
         self._known: list[Event] = []
         self._needed: set[str] = set()
+        self._before: dict[str, Stamp | None] = {}
         self._held_since: dict[str, float] = {}
 
     def prepare(self, jobs: Sequence[Job]) -> None:
@@ -79,6 +80,7 @@ class NotingWorkers(LocalWorkers):
 
     def begin(self, slot: Slot, assignment: Assignment) -> None:
         """Begin a run, unless there is a note of it."""
+        self._before[assignment.run.key] = assignment.before
         if (ended := self._notes.read(assignment.run.key)) is None:
             super().begin(slot, assignment)
         else:
@@ -97,7 +99,7 @@ class NotingWorkers(LocalWorkers):
                 # Slurm kills all of a job's processes, one after another: if this is the next, the
                 # run hasn't failed.
                 time.sleep(_KILLING_SECONDS)
-                if unfinished(self._root, event.key) is not None:
+                if unfinished(self._root, event.key, self._before[event.key]) is not None:
                     self._notes.write(Ended(event.key, "failed", event.reason))
         return happened
 

@@ -271,6 +271,13 @@ def test_resuming_if_there_is_anything_to_resume(world, monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert distil(world, "--resume_from_checkpoint", "auto", out="other") == 0
     assert list((world / "other" / ".begun").iterdir())
+    # A later launch is none of the earlier one's restarts, though host and run have its names.
+    (world / "later").mkdir()
+    shutil.copytree(world / "out" / "checkpoint-2", world / "later" / "checkpoint-2")
+    checkpoint.note_begun(world / "later")
+    for count in "01":
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        assert distil(world, out="later") == 2
     assert (world / "other" / "model.safetensors").read_bytes() == whole
     for folder in ("half", "restarted"):
         assert (world / folder / "model.safetensors").read_bytes() == whole

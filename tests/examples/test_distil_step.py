@@ -253,6 +253,15 @@ def test_the_table_is_of_ratios_within_turns():
     assert lines[4] == "skipped: NVIDIA ModelOpt: no wheel"
 
 
+def test_every_variant_without_a_package_can_begin():
+    """Prevents a variant that a flag asks for, and that is always skipped."""
+    for name in [each.name for each in peers.VARIANTS if each.package is None]:
+        assert len(next(InProcess(name).worker._numbers))
+    options = SimpleNamespace(peers=False, restrict=False, compile=True)
+    chosen, _ = distil_step.chosen_variants(options)
+    assert [each.name for each in chosen] == ["ours", "compiled", "textbook", "plain_trainer"]
+
+
 def test_what_cannot_restrict_is_left_out():
     """Prevents `--restrict` from comparing all soft targets with those of masked tokens."""
     options = SimpleNamespace(peers=True, restrict=True, compile=False)

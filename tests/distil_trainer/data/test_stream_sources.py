@@ -12,6 +12,7 @@ from distil_trainer.data.batches import StreamedBatches, TextStream, stream_load
 from distil_trainer.data.corpus import maker_for, sources_for
 from distil_trainer.data.sequence_maker import CorpusOptions
 from distil_trainer.data.sources import find_sources, part_of
+from distil_trainer.data.stream_sources import ObjectSource
 
 LINES = [f"{line} {number}" for number, line in enumerate(many(120))]
 FILES = 4
@@ -81,6 +82,24 @@ def test_an_address_keeps_its_secrets():
     assert source.name == "https://host:1/a/b.parquet"
     with pytest.raises(UserError, match=r"https://host:1/a/b.parquet: it can only be streamed"):
         _ = source.identity
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("HTTPS://h/x.parquet?sig=SECRET#part", "HTTPS://h/x.parquet"),
+        (
+            "simplecache::https://me:pw@h/x.parquet?sig=SECRET",
+            "simplecache::https://h/x.parquet",
+        ),
+        ("zip://a.parquet::https://me:pw@h/x.zip?token=S", "zip://a.parquet::https://h/x.zip"),
+        ("webhdfs://h:50070/x.parquet?delegation=TOKEN", "webhdfs://h:50070/x.parquet"),
+        ("s3://key:secret@bucket/part-?#.parquet", "s3://bucket/part-?#.parquet"),
+    ],
+)
+def test_every_kind_of_address_keeps_its_secrets(address, name):
+    """Prevents a token in an error or a card, and a pattern that is taken for a query."""
+    assert ObjectSource(address).name == name
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def options(*words):
         ([*SLURM, "--slurm_additional_parameters", "qos=a", "qos=b"], "qos: given twice"),
         ([*SLURM, "--slurm_gpus_per_node", "-4"], "slurm_gpus_per_node -4"),
         ([*SLURM, "--slurm_gpus_per_node", "4", "--use_cpu"], "drop --slurm_gpus_per_node"),
+        ([*SLURM, "--slurm_gres", "gpu:a100:4", "--use_cpu"], "drop --slurm_gres"),
+        ([*SLURM, "--slurm_additional_parameters", "ntasks=4"], "it is set by the command"),
     ],
 )
 def test_flags_of_another_engine_are_refused(words, said):
@@ -96,6 +98,13 @@ def test_the_slurm_flags_reach_the_batch_file(tmp_path, monkeypatch):
     own = options(*SLURM, "--threads", "3", "--slurm_cpus_per_task", "8")
     other = tmp_path / "other"
     assert "#SBATCH --cpus-per-task=8\n" in batch_file(executor_of(other, own), other)
+    for number, (gres, cores) in enumerate({"gpu:a100:4": 12, "nvme:1,gpu": 3, "gpu:2": 6}.items()):
+        by_name, other = (
+            options(*SLURM, "--threads", "3", "--slurm_gres", gres),
+            tmp_path / f"{number}",
+        )
+        said = batch_file(executor_of(other, by_name), other)
+        assert f"#SBATCH --cpus-per-task={cores}\n" in said
 
 
 def batch_file(made, root):

@@ -3,6 +3,7 @@
 import errno
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import made_results as made
 import numpy as np
@@ -124,6 +125,25 @@ def test_nothing_is_removed_where_nothing_can_be_kept(root, capsys, monkeypatch)
     assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 1
     assert "what is to be kept can't be written there" in capsys.readouterr().err
     assert sorted(root.rglob("*.parquet")) == files
+
+
+def test_an_interrupted_command_is_finished(root, monkeypatch, capsys):
+    """Prevents labels that stay where a record says that they were removed."""
+    real = Path.unlink
+
+    def killed(path, **settings):
+        if path.suffix == ".parquet":
+            raise KeyboardInterrupt
+        real(path, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            withhold.withhold_examples(root)
+    assert len([result for result in find(root).results if result.withheld]) == 1
+    assert run_command(withhold.COMMAND, ["--results_dir", str(root)]) == 0
+    assert "5 runs and 6 probes" in capsys.readouterr().out
+    assert not list(root.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("name", ["seed-1.0123abcd.parquet", ".seed-1.json.0123.tmp"])

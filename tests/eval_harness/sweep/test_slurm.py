@@ -259,6 +259,18 @@ def test_what_ended_in_another_job_is_not_begun(tmp_path):
     assert ends.read(rest.key) == Ended(rest.key, "done")
 
 
+def test_a_rerun_whose_worker_dies_is_noted(tmp_path, monkeypatch):
+    """Prevents each job from repeating a crash because the older result is still there."""
+    monkeypatch.setattr("eval_harness.sweep.slurm_worker._KILLING_SECONDS", 0.0)
+    again = job("rte", 1, again=True, killed_by=int(signal.SIGKILL))
+    publish(tmp_path, *_result(again.run))
+    ends = Notes(tmp_path / "notes")
+    workers = NotingWorkers(tmp_path, WORK, ends, threads=1, devices=[])
+    outcome = scheduler.sweep(tmp_path, [again], workers)
+    assert not outcome.done
+    assert ends.read(again.key).how == "failed"
+
+
 def _result(one):
     from work_for_sweeps import result_of
 
