@@ -37,12 +37,7 @@ from distil_trainer.models.student import check_pair
 from distil_trainer.objectives.relations import plan_relations
 from distil_trainer.recipe import OF_TEACHERS, WEIGHTS, needs_equal_width
 from distil_trainer.training.args import DistilTrainingArguments
-from distil_trainer.training.checkpoint import (
-    AUTO,
-    numbered,
-    requested,
-    restarts,
-)
+from distil_trainer.training.checkpoint import AUTO, numbered, requested, restarts
 from distil_trainer.training.record import record_of
 from distil_trainer.training.trainer import DistilTrainer
 

@@ -175,7 +175,8 @@ def load_verified(folder: Path) -> Checkpoint:
 def restarts(output_dir: Path) -> int:
     """Return how often torchrun has started this process again since its training began.
 
-    A start that was refused counts for nothing: repeated by torchrun it is refused again.
+    A start that was refused counts for nothing: repeated by torchrun it is refused again. The
+    first start of a launch forgets what an earlier launch of the same name noted.
     """
     count = int(os.environ.get(_RESTARTS) or 0)
     if not count:
