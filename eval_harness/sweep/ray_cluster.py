@@ -17,7 +17,7 @@ from angels_share.errors import RunFailed, UserError
 from angels_share.files import explain
 from angels_share.hardware import cores, visible_gpus
 from eval_harness.child_process import environment
-from eval_harness.runs.run import Run
+from eval_harness.sweep.executor import Assignment
 from eval_harness.sweep.ray_node import Board, Brought, Site, attempt
 from eval_harness.sweep.worker import one_line, variables
 
@@ -118,18 +118,25 @@ class Cluster:
         return [(node.name, self.outcome(ref)) for node, ref in zip(nodes, refs, strict=True)]
 
     def submit(
-        self, run: Run, work: str, site: Site, teacher: Any, *, threads: int, has_gpu: bool
+        self,
+        assignment: Assignment,
+        work: str,
+        site: Site,
+        teacher: Any,
+        *,
+        threads: int,
+        has_gpu: bool,
     ) -> Any:
         """Submit a run as a task, and return the reference to what it will bring."""
         task = self._ray.remote(_attempt).options(
-            name=str(run),
+            name=str(assignment.run),
             num_cpus=threads,
             num_gpus=int(has_gpu),
             max_retries=RETRIES,
             runtime_env=_environment(threads, hides_gpus=not has_gpu),
         )
         # In a list, it isn't sent along: a node fetches it if it needs it.
-        return task.remote(run, work, site, [teacher], self._board)
+        return task.remote(assignment, work, site, [teacher], self._board)
 
     def outcome(self, ref: Any) -> Any:
         """Wait for a task; return its value, or raise what it raised.
@@ -222,13 +229,15 @@ def _environment(threads: int, *, hides_gpus: bool) -> dict[str, Any]:
     return {"env_vars": {**variables(threads), **hidden}}
 
 
-def _attempt(run: Run, work: str, site: Site, teacher: list[Any], board: Any) -> Brought:
+def _attempt(
+    assignment: Assignment, work: str, site: Site, teacher: list[Any], board: Any
+) -> Brought | None:
     """Do what `attempt` does, on a node, with what that needs of Ray."""
     import ray
 
     (reference,) = teacher
     fetch = None if reference is None else lambda: ray.get(reference)
-    return attempt(run, work, site, fetch, board.note.remote)
+    return attempt(assignment, work, site, fetch, board.note.remote)
 
 
 @contextmanager

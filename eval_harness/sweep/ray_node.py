@@ -21,8 +21,9 @@ from angels_share.imports import resolve
 from eval_harness.results.predictions import Predictions
 from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
+from eval_harness.sweep.executor import Assignment
 from eval_harness.sweep.inputs import is_made_here
-from eval_harness.sweep.worker import one_line
+from eval_harness.sweep.worker import UnwritableError, one_line, save
 
 Files = Mapping[str, bytes]
 """The files of a folder by their relative names."""
@@ -55,13 +56,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Brought:
-    """A run's outcome, as it comes home.
+    """What comes home of a run whose node doesn't see the results folder.
 
     Attributes:
         result: the result.
         predictions: its predictions.
-        files: what else the run wrote, by names relative to the results folder; empty where the
-            node sees that folder and has written them there.
+        files: what else the run wrote, by names relative to the results folder.
     """
 
     result: TaskResult
@@ -70,38 +70,45 @@ class Brought:
 
 
 def attempt(
-    run: Run,
+    assignment: Assignment,
     work: str,
     site: Site,
     fetch_teacher: Callable[[], Files] | None,
     note: Callable[[str, float], None],
-) -> Brought:
-    """Execute one run.
+) -> Brought | None:
+    """Execute one run, whose lease the machine with the command holds.
 
     Args:
-        run: the run, with the folders of the machine with the command.
+        assignment: the run, with the folders of the machine with the command, and the result that
+            it is to replace, if any.
         work: "package.module:function", called as `function(run, report)`.
         site: where the sweep keeps what it makes.
         fetch_teacher: returns the files of a teacher that the sweep made, for a node that doesn't
             see them.
         note: tells the machine with the command which share of the run is done.
 
+    Returns:
+        What is to be published; None where the node sees the results folder and has published it.
+
     Raises:
-        UserError: bad input, in one line. Likewise RunFailed for all that fails otherwise.
+        UserError: bad input, in one line. Likewise UnwritableError for a results folder that can't
+            be written to, and RunFailed for all that fails otherwise.
     """
     limit_spinning()
+    run = assignment.run
     reports = _Reports(run.key, note)
     reports(0.0)
     try:
         if site.marker.exists():
-            result, predictions = resolve(work)(run, reports)
-            return Brought(result, predictions, {})
+            save(site.root, assignment, *resolve(work)(run, reports))
+            return None
         with _away_from_home(run, site, fetch_teacher) as (moved, folder):
             result, predictions = resolve(work)(moved, reports)
             return Brought(result, predictions, packed(folder))
     except Exception as error:
         # In one line, which can be pickled, whatever the error was; Ray keeps the traceback.
-        kind = UserError if isinstance(error, UserError) else RunFailed
+        kinds = (UserError, UnwritableError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), RunFailed)
         raise kind(one_line(error)) from error
 
 

@@ -1,8 +1,9 @@
 """The executor for a Ray cluster: each run is a Ray task, with its cores or its GPU.
 
 A slot is a thread that carries a run through `worker.execute`, as a local worker does; only the
-work itself is done by a task, wherever Ray puts it. So leases are taken and results are published
-here, and no node needs to see the results folder. Ray repeats a task whose worker or node dies.
+work itself is done by a task, wherever Ray puts it. So leases are taken here. A node that sees the
+results folder publishes there what it made; from one that doesn't, it comes home and is published
+here. Ray repeats a task whose worker or node dies.
 """
 
 import os
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,6 @@ from angels_share.hardware import cores, visible_gpus
 from angels_share.imports import require_extra
 from angels_share.model_files import CARD
 from eval_harness.child_process import PATIENCE_SECONDS
-from eval_harness.results.predictions import Predictions
-from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
 from eval_harness.sweep.executor import Assignment, Ended, Event, Progress, Slot, Started
 from eval_harness.sweep.inputs import is_made_here, lacking, representatives, versions
@@ -34,9 +33,10 @@ from eval_harness.sweep.leases import Leases
 from eval_harness.sweep.queue import Group, Job, group_of
 from eval_harness.sweep.ray_cluster import LOCAL, Cluster, Node, is_connected
 from eval_harness.sweep.ray_node import Files, Site, clear, packed, unpack
-from eval_harness.sweep.worker import execute
+from eval_harness.sweep.worker import execute, save, unfinished
 
 _CHECK_SECONDS = 600.0
+_SEEN_SECONDS, _LOOK_SECONDS = 120.0, 0.2
 
 
 class RayTasks:
@@ -228,18 +228,20 @@ class RayTasks:
 
     def _carry(self, slot: "_RaySlot", assignment: Assignment) -> None:
         """Execute a run as every worker does, but for the work, which a task does."""
-        slot.ended = execute(
-            assignment, Leases(self._root), slot.token, self._by_task, lambda _share: None
-        )
+        slot.ended = execute(assignment, Leases(self._root), slot.token, self._by_task)
         self._events.put(slot)
 
-    def _by_task(
-        self, run: Run, _report: Callable[[float], None]
-    ) -> tuple[TaskResult, Predictions]:
-        """Have a task do the work; write down here what else it made."""
-        cluster = self._connected()
-        teacher, threads, has_gpu = self._teacher_for(run), self.threads, self.has_gpus
-        ref = cluster.submit(run, self._work, self._site, teacher, threads=threads, has_gpu=has_gpu)
+    def _by_task(self, assignment: Assignment) -> None:
+        """Have a task do the work; save what it brings home, or see that a node has saved it."""
+        cluster, run = self._connected(), assignment.run
+        ref = cluster.submit(
+            assignment,
+            self._work,
+            self._site,
+            self._teacher_for(run),
+            threads=self.threads,
+            has_gpu=self.has_gpus,
+        )
         with self._lock:
             self._refs[run.key] = ref
         try:
@@ -247,8 +249,23 @@ class RayTasks:
         finally:
             with self._lock:
                 del self._refs[run.key]
-        self._write(run, brought.files)
-        return brought.result, brought.predictions
+        if brought is None:
+            self._wait_for_result(assignment)
+        else:
+            self._write(run, brought.files)
+            save(self._root, assignment, brought.result, brought.predictions)
+
+    def _wait_for_result(self, assignment: Assignment) -> None:
+        """Wait until a result that a node has saved is seen here: networks' file systems lag."""
+        key = assignment.run.key
+        deadline = time.monotonic() + _SEEN_SECONDS
+        while unfinished(self._root, key, assignment.before) is not None:
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"a node saved the result in {self._root}, but this machine has not seen it "
+                    f"there for {_SEEN_SECONDS:.0f} s: is it the same folder on both?"
+                )
+            time.sleep(_LOOK_SECONDS)
 
     def _teacher_for(self, run: Run) -> Any:
         """Return a reference to the files of the run's teacher, if the sweep made it; else None."""

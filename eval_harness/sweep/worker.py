@@ -110,8 +110,12 @@ def variables(threads: int) -> dict[str, str]:
 def serve(connection: Connection, setup: WorkerSetup) -> None:
     """Execute assignments until the parent closes the pipe or dies; the current run is finished."""
     parent = _Parent(connection)
+
+    def make(assignment: Assignment) -> None:
+        save(setup.root, assignment, *work(assignment.run, parent.report))
+
     try:
-        work = resolve(setup.work)
+        work: Work = resolve(setup.work)
         # The Trainer collects garbage after every run: without the modules' objects, which stay
         # anyway, that takes 10 ms instead of 260.
         gc.freeze()
@@ -122,7 +126,7 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
     parent.send(Ready())
     while (assignment := parent.receive()) is not None:
         parent.report(0.0)
-        ended = execute(assignment, leases, setup.token, work, parent.report)
+        ended = execute(assignment, leases, setup.token, make)
         parent.send(ended)
         if ended.must_restart:
             return
@@ -157,13 +161,9 @@ class _Parent:
 
 
 def execute(
-    assignment: Assignment,
-    leases: Leases,
-    token: str,
-    work: Work,
-    report: Callable[[float], None],
+    assignment: Assignment, leases: Leases, token: str, make: Callable[[Assignment], None]
 ) -> Ended:
-    """Execute one run and publish its result, unless another process has or is working on it.
+    """Execute one run under its lease, unless another process has its result or works on it.
 
     A process executes one run at a time: training draws from the global random generators.
 
@@ -171,8 +171,7 @@ def execute(
         assignment: the run, and the result that it is to replace, if any.
         leases: the leases of the results folder.
         token: identifies this worker's leases; every slot has its own.
-        work: makes the run.
-        report: called with the share of the run that is done.
+        make: makes the run, and saves its result by `save`.
 
     Returns:
         The outcome; any exception of the run is reported there, not raised.
@@ -187,14 +186,8 @@ def execute(
             # Checked after taking the lease: the previous holder publishes before it releases.
             if unfinished(root, run.key, assignment.before) is None:
                 return Ended(run.key, "found")
-            result, predictions = work(run, report)
-            assert result.key == run.key, f"{result.key} came of {run.key}"
-            # Only the intended result is replaced; one that another process saved meanwhile counts.
-            before = assignment.before
-            replace = before is not None and before == stamp(root, run.key)
-            with _writing_to(root):
-                publish(root, result, predictions, replace=replace)
-    except _UnwritableError as error:
+            make(assignment)
+    except UnwritableError as error:
         return Ended(run.key, "unsaved", one_line(error))
     except Exception as error:  # noqa: BLE001  (one run's failure: reported, and the others go on)
         wants_trace = os.environ.get("ANGELS_SHARE_TRACEBACK")
@@ -206,7 +199,23 @@ def execute(
     return Ended(run.key, "done")
 
 
-class _UnwritableError(RunFailed):
+def save(root: Path, assignment: Assignment, result: TaskResult, predictions: Predictions) -> None:
+    """Publish the result of a run that was made under its lease.
+
+    Only the result that is to be replaced is replaced; one that another process saved meanwhile
+    counts.
+
+    Raises:
+        UnwritableError: the results folder can't be written to.
+    """
+    key, before = assignment.run.key, assignment.before
+    assert result.key == key, f"{result.key} came of {key}"
+    replace = before is not None and before == stamp(root, key)
+    with _writing_to(root):
+        publish(root, result, predictions, replace=replace)
+
+
+class UnwritableError(RunFailed):
     """The results folder can't be written to: its disk is full or read-only, or files limited."""
 
 
@@ -217,7 +226,7 @@ def _writing_to(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _UNWRITABLE:
-            raise _UnwritableError(f"{root}: {explain(error)}") from error
+            raise UnwritableError(f"{root}: {explain(error)}") from error
         error.filename = error.filename or str(root)
         raise
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import made_results
 
-from angels_share.errors import RunFailed
+from angels_share.errors import RunFailed, UserError
 from eval_harness.runs.run import Run
 from eval_harness.sweep.queue import Job
 from eval_harness.tasks.lookup import tasks_named
@@ -58,6 +58,8 @@ def work(one, report):
         atexit.register(time.sleep, 600)
     if "diverges" in do:
         raise RunFailed(f"step 7: the loss is not finite {do['diverges']}")
+    if "refuses" in do:
+        raise UserError(do["refuses"])
     if "breaks" in do:
         raise ZeroDivisionError(do["breaks"])
     if "killed_by" in do:

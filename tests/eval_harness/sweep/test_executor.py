@@ -18,7 +18,7 @@ from eval_harness.sweep import scheduler
 from eval_harness.sweep.executor import Assignment, Lost, Progress, Started
 from eval_harness.sweep.leases import Leases
 from eval_harness.sweep.queue import group_of
-from eval_harness.sweep.worker import execute
+from eval_harness.sweep.worker import execute, save
 
 
 class InlineSlot:
@@ -64,15 +64,14 @@ class InlineExecutor:
         self._on_begin(run)
 
     def outcome(self, slot, assignment):
-        key, progress = assignment.run.key, []
-        ended = execute(
-            assignment,
-            Leases(self._root),
-            f"slot {self.slots.index(slot)}",
-            work,
-            lambda share: progress.append(Progress(key, share)),
-        )
-        return [*progress, ended]
+        run, progress = assignment.run, []
+
+        def make(assignment):
+            made = work(run, lambda share: progress.append(Progress(run.key, share)))
+            save(self._root, assignment, *made)
+
+        slot_name = f"slot {self.slots.index(slot)}"
+        return [*progress, execute(assignment, Leases(self._root), slot_name, make)]
 
     def events(self, seconds):
         assert seconds > 0

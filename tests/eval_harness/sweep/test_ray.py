@@ -19,7 +19,7 @@ from work_for_sweeps import WORK, job, notes, wait_until
 from angels_share.errors import RunFailed, UserError
 from eval_harness.child_process import environment
 from eval_harness.results.store import find
-from eval_harness.sweep import ray_cluster, scheduler
+from eval_harness.sweep import ray_cluster, ray_tasks, scheduler
 from eval_harness.sweep.inputs import lacking, versions
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.ray_node import unpack
@@ -195,6 +195,37 @@ def test_a_killed_worker_and_a_killed_node_change_no_bit(tmp_path, cluster, monk
     print(f"killed: {killed}")
 
 
+def saved_here(monkeypatch):
+    """The keys of the results that this process publishes from now on."""
+    keys, real = [], ray_tasks.save
+
+    def save(root, assignment, result, predictions):
+        keys.append(result.key)
+        real(root, assignment, result, predictions)
+
+    monkeypatch.setattr(ray_tasks, "save", save)
+    return keys
+
+
+def test_nodes_that_see_the_results_publish_there(tmp_path, cluster, monkeypatch):
+    """Prevents results from being sent home where the node can write them into the folder."""
+    keys = saved_here(monkeypatch)
+    runs = [job("rte", seed) for seed in (1, 2, 3)]
+    assert seeds(sweep(tmp_path, runs, cluster).done) == [1, 2, 3]
+    assert sorted(each.key for each in find(tmp_path).results) == sorted(
+        one.run.key for one in runs
+    )
+    assert keys == []
+
+
+def test_a_result_that_is_not_seen_here_fails_its_run(tmp_path, cluster, monkeypatch):
+    """Prevents a run that counts as done although its result is in another folder."""
+    monkeypatch.setattr(ray_tasks, "_SEEN_SECONDS", 1.0)
+    monkeypatch.setattr(ray_tasks, "unfinished", lambda *_: "")
+    outcome = sweep(tmp_path, [job("rte", 1)], cluster)
+    assert "is it the same folder on both?" in reasons(outcome)[1]
+
+
 def test_nodes_need_not_see_the_results(tmp_path, cluster, monkeypatch):
     """Prevents a results folder that must be shared, and models and teachers left on the nodes."""
     world = worlds.make(tmp_path / "world")
@@ -209,7 +240,9 @@ def test_nodes_need_not_see_the_results(tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(RayTasks, "begin", begin)
     root = tmp_path / "ray"
     given = {"executor": "ray", "ray_address": cluster.address}
+    keys = saved_here(monkeypatch)
     assert evaluated(world, root, **given) == expected
+    assert sorted(keys) == sorted(one.key for one in find(root).results)
     assert (tmp_path / "local" / "teacher-outputs").exists()
     assert not (root / "teacher-outputs").exists(), "a node wrote into the folder after all"
     assert not sites[0].scratch.exists(), "a node keeps what was sent to it"
