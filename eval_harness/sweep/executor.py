@@ -94,12 +94,12 @@ class Executor(Protocol):
 
     On an exception the current runs are stopped at once; otherwise all slots are idle by then.
 
-    What every executor sees to: `worker.execute` makes and publishes a run, wherever it is called,
-    one at a time in a process, with a token of its own for each slot. The number of threads is set
-    in the environment before torch is imported, since it decides the bits of a result. `grow` ends
-    in `Started` or `CannotStart` for each slot; a slot is idle again by the time its `Ended` is
-    returned. Signals are caught until the `with` is left; without processes a run can be stopped
-    only by an exception from its `report` that is no `Exception`.
+    What every executor sees to: `worker.execute` holds a run's lease while the run is made and
+    published, one at a time in a process, with a token of its own for each slot. The number of
+    threads is set in the environment before torch is imported, since it decides the bits of a
+    result. `grow` ends in `Started` or `CannotStart` for each slot; a slot is idle again by the
+    time its `Ended` is returned. Signals are caught until the `with` is left; without processes a
+    run can be stopped only by an exception from its `report` that is no `Exception`.
     """
 
     @property

@@ -9,13 +9,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import locked
+from angels_share.files import locked, require_locks
 from angels_share.hardware import limit_spinning
 from angels_share.imports import resolve
 from eval_harness.results.predictions import Predictions
@@ -23,7 +23,7 @@ from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
 from eval_harness.sweep.executor import Assignment
 from eval_harness.sweep.inputs import is_made_here
-from eval_harness.sweep.worker import UnwritableError, one_line, save
+from eval_harness.sweep.worker import one_line, save
 
 Files = Mapping[str, bytes]
 """The files of a folder by their relative names."""
@@ -37,7 +37,7 @@ class Site:
 
     Attributes:
         root: the results folder, by its path on the machine with the command.
-        token: names the sweep: a file of that name in the results folder shows that a node sees it.
+        token: names the sweep.
     """
 
     root: Path
@@ -45,8 +45,18 @@ class Site:
 
     @property
     def marker(self) -> Path:
-        """The file that is there while the sweep is at work."""
+        """The file that is in the results folder while the sweep is at work."""
         return self.root / f".sweep-{self.token}"
+
+    def is_shared(self) -> bool:
+        """Return whether this machine sees the results folder, and can write and lock there."""
+        try:
+            if not self.marker.exists():
+                return False
+            require_locks(self.root)
+        except (OSError, UserError):
+            return False
+        return True
 
     @property
     def scratch(self) -> Path:
@@ -56,12 +66,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Brought:
-    """What comes home of a run whose node doesn't see the results folder.
+    """What comes home of a run, to be published there.
 
     Attributes:
         result: the result.
         predictions: its predictions.
-        files: what else the run wrote, by names relative to the results folder.
+        files: what else the run wrote, by names relative to the results folder; empty where the
+            node has written it there.
     """
 
     result: TaskResult
@@ -88,27 +99,29 @@ def attempt(
         note: tells the machine with the command which share of the run is done.
 
     Returns:
-        What is to be published; None where the node sees the results folder and has published it.
+        What is to be published; None if that was done here, in the results folder.
 
     Raises:
-        UserError: bad input, in one line. Likewise UnwritableError for a results folder that can't
-            be written to, and RunFailed for all that fails otherwise.
+        UserError: bad input, in one line. Likewise RunFailed for all that fails otherwise.
     """
     limit_spinning()
     run = assignment.run
     reports = _Reports(run.key, note)
     reports(0.0)
     try:
-        if site.marker.exists():
-            save(site.root, assignment, *resolve(work)(run, reports))
-            return None
+        if site.is_shared():
+            result, predictions = resolve(work)(run, reports)
+            is_saved = False
+            # What was made is never lost with it: at home it is tried again, and said why not.
+            with suppress(OSError, UserError, RunFailed):
+                is_saved = save(site.root, assignment, result, predictions)
+            return None if is_saved else Brought(result, predictions, {})
         with _away_from_home(run, site, fetch_teacher) as (moved, folder):
             result, predictions = resolve(work)(moved, reports)
             return Brought(result, predictions, packed(folder))
     except Exception as error:
         # In one line, which can be pickled, whatever the error was; Ray keeps the traceback.
-        kinds = (UserError, UnwritableError)
-        kind = next((kind for kind in kinds if isinstance(error, kind)), RunFailed)
+        kind = UserError if isinstance(error, UserError) else RunFailed
         raise kind(one_line(error)) from error
 
 

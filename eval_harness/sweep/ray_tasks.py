@@ -2,8 +2,8 @@
 
 A slot is a thread that carries a run through `worker.execute`, as a local worker does; only the
 work itself is done by a task, wherever Ray puts it. So leases are taken here. A node that sees the
-results folder publishes there what it made; from one that doesn't, it comes home and is published
-here. Ray repeats a task whose worker or node dies.
+results folder publishes there what it made; otherwise it comes home and is published here. Ray
+repeats a task whose worker or node dies.
 """
 
 import os
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from angels_share.errors import RunFailed, UserError
-from angels_share.files import replace_folder, sync
+from angels_share.files import explain, replace_folder, sync
 from angels_share.hardware import cores, visible_gpus
 from angels_share.imports import require_extra
 from angels_share.model_files import CARD
@@ -89,6 +89,7 @@ class RayTasks:
         self._refs: dict[str, Any] = {}
         self._teachers: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._is_stopping = threading.Event()
         self._interrupts = Interrupts()
 
     @property
@@ -232,7 +233,7 @@ class RayTasks:
         self._events.put(slot)
 
     def _by_task(self, assignment: Assignment) -> None:
-        """Have a task do the work; save what it brings home, or see that a node has saved it."""
+        """Have a task do the work; save what it brings home, or wait for what its node saved."""
         cluster, run = self._connected(), assignment.run
         ref = cluster.submit(
             assignment,
@@ -257,15 +258,19 @@ class RayTasks:
 
     def _wait_for_result(self, assignment: Assignment) -> None:
         """Wait until a result that a node has saved is seen here: networks' file systems lag."""
-        key = assignment.run.key
         deadline = time.monotonic() + _SEEN_SECONDS
-        while unfinished(self._root, key, assignment.before) is not None:
-            if time.monotonic() > deadline:
+        while True:
+            try:
+                fault = unfinished(self._root, assignment.run.key, assignment.before)
+            except OSError as error:
+                fault = explain(error)
+            if fault is None:
+                return
+            if time.monotonic() > deadline or self._is_stopping.wait(_LOOK_SECONDS):
                 raise RunFailed(
-                    f"a node saved the result in {self._root}, but this machine has not seen it "
-                    f"there for {_SEEN_SECONDS:.0f} s: is it the same folder on both?"
+                    f"a node saved the result in {self._root}, but on this machine it is not there"
+                    f"{f' ({fault})' if fault else ''}: is it the same folder on both?"
                 )
-            time.sleep(_LOOK_SECONDS)
 
     def _teacher_for(self, run: Run) -> Any:
         """Return a reference to the files of the run's teacher, if the sweep made it; else None."""
@@ -301,6 +306,7 @@ class RayTasks:
     def _stop(self) -> None:
         """Cancel what is running, let the threads release their leases, and leave the cluster."""
         cluster = self._connected()
+        self._is_stopping.set()
         with self._lock:
             refs = list(self._refs.values())
         for ref in refs:
@@ -316,6 +322,7 @@ class RayTasks:
         cluster.leave()
         self._cluster = None
         self._slots = []
+        self._is_stopping.clear()
 
     def _connected(self) -> Cluster:
         if self._cluster is None:

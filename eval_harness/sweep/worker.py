@@ -187,7 +187,7 @@ def execute(
             if unfinished(root, run.key, assignment.before) is None:
                 return Ended(run.key, "found")
             make(assignment)
-    except UnwritableError as error:
+    except _UnwritableError as error:
         return Ended(run.key, "unsaved", one_line(error))
     except Exception as error:  # noqa: BLE001  (one run's failure: reported, and the others go on)
         wants_trace = os.environ.get("ANGELS_SHARE_TRACEBACK")
@@ -199,23 +199,23 @@ def execute(
     return Ended(run.key, "done")
 
 
-def save(root: Path, assignment: Assignment, result: TaskResult, predictions: Predictions) -> None:
-    """Publish the result of a run that was made under its lease.
+def save(root: Path, assignment: Assignment, result: TaskResult, predictions: Predictions) -> bool:
+    """Publish the result of a run that was made under its lease; return whether it was saved.
 
     Only the result that is to be replaced is replaced; one that another process saved meanwhile
     counts.
 
     Raises:
-        UnwritableError: the results folder can't be written to.
+        RunFailed: the results folder can't be written to, or a number is not finite.
     """
     key, before = assignment.run.key, assignment.before
     assert result.key == key, f"{result.key} came of {key}"
     replace = before is not None and before == stamp(root, key)
     with _writing_to(root):
-        publish(root, result, predictions, replace=replace)
+        return publish(root, result, predictions, replace=replace)
 
 
-class UnwritableError(RunFailed):
+class _UnwritableError(RunFailed):
     """The results folder can't be written to: its disk is full or read-only, or files limited."""
 
 
@@ -226,7 +226,7 @@ def _writing_to(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _UNWRITABLE:
-            raise UnwritableError(f"{root}: {explain(error)}") from error
+            raise _UnwritableError(f"{root}: {explain(error)}") from error
         error.filename = error.filename or str(root)
         raise
 

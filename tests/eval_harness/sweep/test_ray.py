@@ -24,6 +24,7 @@ from eval_harness.sweep.inputs import lacking, versions
 from eval_harness.sweep.queue import Job
 from eval_harness.sweep.ray_node import unpack
 from eval_harness.sweep.ray_tasks import RayTasks
+from eval_harness.sweep.worker import stamp
 
 pytestmark = [
     # Not by importing it: what listens where is settled before that.
@@ -215,15 +216,34 @@ def test_nodes_that_see_the_results_publish_there(tmp_path, cluster, monkeypatch
     assert sorted(each.key for each in find(tmp_path).results) == sorted(
         one.run.key for one in runs
     )
+    again = [job("rte", seed, again=True) for seed in (1, 2)]
+    stamps = [stamp(tmp_path, one.key) for one in again]
+    assert seeds(sweep(tmp_path, again, cluster).done) == [1, 2]
+    assert all(stamp(tmp_path, one.key) != old for one, old in zip(again, stamps, strict=True))
     assert keys == []
+
+
+def test_a_result_may_be_seen_late(tmp_path, cluster, monkeypatch):
+    """Prevents a run that fails since the network's file system shows its result a moment later."""
+    said = [OSError("stale"), "", "predictions are missing", None]
+
+    def unfinished(*_):
+        if isinstance(now := said.pop(0), OSError):
+            raise now
+        return now
+
+    monkeypatch.setattr(ray_tasks, "unfinished", unfinished)
+    assert seeds(sweep(tmp_path, [job("rte", 1)], cluster).done) == [1]
+    assert said == []
 
 
 def test_a_result_that_is_not_seen_here_fails_its_run(tmp_path, cluster, monkeypatch):
     """Prevents a run that counts as done although its result is in another folder."""
     monkeypatch.setattr(ray_tasks, "_SEEN_SECONDS", 1.0)
-    monkeypatch.setattr(ray_tasks, "unfinished", lambda *_: "")
+    monkeypatch.setattr(ray_tasks, "unfinished", lambda *_: "its predictions are missing")
     outcome = sweep(tmp_path, [job("rte", 1)], cluster)
-    assert "is it the same folder on both?" in reasons(outcome)[1]
+    said = "it is not there (its predictions are missing): is it the same folder on both?"
+    assert reasons(outcome)[1].endswith(said)
 
 
 def test_nodes_need_not_see_the_results(tmp_path, cluster, monkeypatch):

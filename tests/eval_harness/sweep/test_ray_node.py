@@ -1,31 +1,32 @@
 """What a node of a Ray cluster does with a run, without Ray: it saves it, or sends it home."""
 
-import errno
-from pathlib import Path
-
 import pytest
 from work_for_sweeps import WORK, result_of, run
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness.results.predictions import to_parquet
 from eval_harness.results.store import find, load, path_of, publish
+from eval_harness.sweep import ray_node
 from eval_harness.sweep.executor import Assignment
-from eval_harness.sweep.ray_node import Site, attempt
-from eval_harness.sweep.worker import UnwritableError, stamp
+from eval_harness.sweep.ray_node import Site, attempt, clear
+from eval_harness.sweep.worker import stamp
 
 
-def attempted(root, one, *, sees, before=None):
+def attempted(root, one, *, sees=True, before=None):
     """What comes home of a run on a node that sees the results folder, or does not."""
-    site = Site(root, "a-token")
+    site = Site(root, f"of-{root.name}")
     if sees:
         site.marker.touch()
-    return attempt(Assignment(one, before), WORK, site, None, lambda _key, _share: None)
+    try:
+        return attempt(Assignment(one, before), WORK, site, None, lambda _key, _share: None)
+    finally:
+        clear(site)
 
 
 def test_a_node_that_sees_the_results_publishes_there(tmp_path):
     """Prevents predictions from travelling to a machine that finds them in the folder anyway."""
     one = run("rte", 1)
-    assert attempted(tmp_path, one, sees=True) is None
+    assert attempted(tmp_path, one) is None
     assert load(path_of(tmp_path, one.key)).score == 0.5
 
 
@@ -38,27 +39,39 @@ def test_a_node_that_does_not_see_them_sends_all_home(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("saved_meanwhile", [False, True])
-def test_a_node_replaces_only_the_result_that_is_to_be_replaced(tmp_path, saved_meanwhile):
-    """Prevents a forced run without effect, and a result that somebody else has just saved."""
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [("require_locks", OSError("read-only")), ("require_locks", UserError("no locks")),
+     ("save", OSError("gone")), ("save", UserError("newer")), ("save", RunFailed("full"))],
+)  # fmt: skip
+def test_what_a_node_cannot_save_comes_home(tmp_path, monkeypatch, where, fault):
+    """Prevents hours of training from being lost since one node may not write to the results."""
+
+    def fails(*_):
+        raise fault
+
+    monkeypatch.setattr(ray_node, where, fails)
+    one = run("rte", 1)
+    assert attempted(tmp_path, one).result.key == one.key
+    assert not find(tmp_path).results
+
+
+def test_a_node_replaces_the_result_that_is_to_be_replaced(tmp_path):
+    """Prevents a forced run without effect."""
     one = run("rte", 1)
     publish(tmp_path, *result_of(one, 0.25))
-    before = stamp(tmp_path, one.key)
-    if saved_meanwhile:
-        publish(tmp_path, *result_of(one, 0.75), replace=True)
-    attempted(tmp_path, one, sees=True, before=before)
-    assert [each.score for each in find(tmp_path).results] == [0.75 if saved_meanwhile else 0.5]
+    assert attempted(tmp_path, one, before=stamp(tmp_path, one.key)) is None
+    assert [each.score for each in find(tmp_path).results] == [0.5]
 
 
-def test_a_full_disk_at_a_node_is_told_from_a_run_that_fails(tmp_path, monkeypatch):
-    """Prevents a sweep that goes on to compute what can't be saved anywhere."""
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(UnwritableError, match=f"{tmp_path}: the disk is full"):
-        attempted(tmp_path, run("rte", 1), sees=True)
+def test_home_decides_on_a_result_that_a_node_does_not_know(tmp_path):
+    """Prevents a lost result where the file's number or time looks otherwise on the node."""
+    one = run("rte", 1)
+    publish(tmp_path, *result_of(one, 0.25))
+    inode, modified = stamp(tmp_path, one.key)
+    brought = attempted(tmp_path, one, before=(inode + 1, modified))
+    assert brought.result.score == 0.5
+    assert [each.score for each in find(tmp_path).results] == [0.25]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +83,6 @@ def test_a_full_disk_at_a_node_is_told_from_a_run_that_fails(tmp_path, monkeypat
 def test_a_run_that_fails_at_a_node_is_one_line(tmp_path, do, kind, line):
     """Prevents an error that can't be sent home, and bad input that is taken for a crash."""
     with pytest.raises(kind, match=line) as caught:
-        attempted(tmp_path, run("rte", 1, **do), sees=True)
+        attempted(tmp_path, run("rte", 1, **do))
     assert type(caught.value) is kind
     assert not find(tmp_path).results
