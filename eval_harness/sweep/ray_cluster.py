@@ -4,6 +4,7 @@ Ray is an extra, and imported only when a sweep is to be executed there.
 """
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,10 @@ _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # of several machines; and workers aren't niced, which local workers aren't either.
 OF_OUR_OWN = {"RAY_USAGE_STATS_ENABLED": "0", _LOOPBACK_ONLY: "0", "RAY_worker_niceness": "0"}
 _ANSWER_SECONDS = 10.0
+# RFC 9113: each side begins with its settings, of which there need be none. A frame begins with
+# three bytes of length and one of its kind.
+_HTTP2_SETTINGS, _HTTP2_FRAME = b"\x04", 9
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _HTTP2_SETTINGS + bytes(5)
 
 RETRIES = 3
 """How often Ray repeats a run whose worker or node died; a failure of the run itself counts."""
@@ -210,17 +215,28 @@ class Cluster:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse a host and port where nothing listens, of which Ray is certain after minutes only."""
+    """Refuse a host and port without a cluster, for which Ray would wait for minutes or for ever.
+
+    A cluster's head speaks HTTP/2; its dashboard, whose port is often given instead, does not.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # such as `auto`, of which Ray knows at once
+    place = host.strip("[]"), int(port)
+    refused = f"--ray_address or RAY_ADDRESS {address}: no Ray cluster answers there: "
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+        with socket.create_connection(place, timeout=_ANSWER_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(_HTTP2_FRAME, socket.MSG_WAITALL)
     except OSError as error:
+        raise UserError(f"{refused}{explain(error)}") from error
+    if answer[3:4] != _HTTP2_SETTINGS:
         raise UserError(
-            f"--ray_address or RAY_ADDRESS {address}: no Ray cluster answers there: "
-            f"{explain(error)}"
-        ) from error
+            f"{refused}something else listens: give the head's own port (6379 by default), "
+            "not the dashboard's"
+        )
 
 
 def _environment(threads: int, *, hides_gpus: bool) -> dict[str, Any]:
