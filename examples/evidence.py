@@ -4,7 +4,8 @@ A teacher's language-model head is trained on Wikipedia; students of half its la
 from it by the triple loss, without each of its parts, and without a teacher, three pre-training
 seeds each, all on the same number of tokens. They are measured as they are (`probe`); then they are
 fine-tuned, the student of pre-training seed i with seed i, on the tasks that the teacher can do.
-Sizes, seeds and rules were written down before anything ran: results/plan-2026-11-28.md.
+Sizes, seeds and rules were written down before anything ran: results/plan-2026-11-28.md. The part
+of MiniLM ends with questions: its students of the triple loss, fine-tuned plainly and by (D).
 
 Each stage is an ordinary command, and its output goes to a file in DIR/logs. After an interruption,
 run the same command again: what is finished is not done again.
@@ -64,17 +65,19 @@ class Part:
         teacher_steps: updates of the teacher's head and body.
         student_steps: updates of each student.
         has_choices: whether the choices are made in it, too.
+        has_questions: whether its students learn to answer questions.
     """
 
     weights: str
     teacher_steps: int
     student_steps: int
     has_choices: bool = False
+    has_questions: bool = False
 
 
 PARTS = {
     "tiny": Part("tiny-bert", teacher_steps=6000, student_steps=1000, has_choices=True),
-    "minilm": Part("minilm-l6", teacher_steps=600, student_steps=200),
+    "minilm": Part("minilm-l6", teacher_steps=600, student_steps=200, has_questions=True),
 }
 
 CHOICES = {
@@ -84,6 +87,16 @@ CHOICES = {
     "relations": ("--alpha_rel", "1", AT_MASKS),
 }
 """What is changed alone in the triple loss, in the part of the teacher with two layers."""
+
+
+# fmt: off
+QUESTIONS = {
+    "tydiqa": ("tydiqa-en-train.json", "tydiqa-en-dev.json"),
+    "standin": ("standin-train.json", "standin-dev.json", "--limit", "2000"),
+}
+"""Files of questions to train on and to evaluate, and how many of each."""
+ANSWERING = ("--learning_rate", "1e-4", "--num_train_epochs", "2")
+# fmt: on
 
 
 class Places:
@@ -101,6 +114,7 @@ class Places:
         self.corpus, self.teacher = home / "corpus", home / f"{name}-teacher"
         self.students = home / f"{name}-distil"
         self.hub, self.results = data / "data" / "hub", results
+        self.squad = data / "data" / "squad"
         self.wikipedia = data / "data" / "corpus" / "wikipedia-2015.parquet"
         self.weights = data / "models" / PARTS[name].weights
 
@@ -109,6 +123,10 @@ class Places:
         if kind not in ABLATIONS:
             return self.students / kind / f"seed-{seed}"
         return self.students / f"seed-{seed}" / kind
+
+    def answers(self, data: str) -> Path:
+        """Return the results folder of one data set of questions: each has tables of its own."""
+        return self.results.with_name(f"{self.results.name}-{data}")
 
 
 def pretraining(at: Places, steps: int, evaluations: int = 1) -> list[str]:
@@ -186,6 +204,35 @@ def fine_tuning(at: Places) -> Iterator[Job]:
         yield Job(f"student-tasks-{seed}", fine_tuned(at, students, tasks, [seed]))
 
 
+def teachers_answering(at: Places) -> Iterator[Job]:
+    """Yield the commands that fine-tune the teacher on questions, once, for all students."""
+    for data in QUESTIONS:
+        yield Job(
+            f"{data}-teacher",
+            (*answering(at, data, at.teacher, SEEDS[0]), "--save_models", "all"),
+            seconds=1200,
+        )
+
+
+def students_answering(at: Places) -> Iterator[Job]:
+    """Yield the commands that fine-tune students on questions, with and without the teacher."""
+    for data in QUESTIONS:
+        (teacher,) = (at.answers(data) / "models").glob(f"**/seed-{SEEDS[0]}")
+        for seed in SEEDS:
+            plain = answering(at, data, at.student(FULL, seed), seed)
+            yield Job(f"{data}-plain-{seed}", plain, seconds=600)
+            yield Job(f"{data}-distil-{seed}", (*plain, "--teacher", str(teacher)), seconds=700)
+
+
+def answering(at: Places, data: str, model: Path, seed: str) -> tuple[str, ...]:
+    """Return the command that fine-tunes a model on questions."""
+    train, validation, *limit = QUESTIONS[data]
+    return (sys.executable, "run_squad_distill.py", "--model", str(model), "--seeds", seed,
+            "--train_file", f"{at.squad}/{train}", "--validation_file", f"{at.squad}/{validation}",
+            *limit, *ANSWERING, "--workers", "1", "--threads", "1", "--results_dir",
+            str(at.answers(data)))  # fmt: skip
+
+
 def fine_tuned(
     at: Places, models: Sequence[Path], tasks: Sequence[str], seeds: Sequence[str]
 ) -> tuple[str, ...]:
@@ -227,6 +274,8 @@ def run(options: Options) -> int:
         stages = [models(part, at), measurements(at, KINDS), fine_tuning(at)]
         if part.has_choices:
             stages += [choices(part, at), measurements(at, (*KINDS, *CHOICES))]
+        if part.has_questions:
+            stages += [teachers_answering(at), students_answering(at)]
         for stage in stages:
             status = _run(options.part, list(stage), folder / "logs", lock)
             if status != DONE:
