@@ -28,6 +28,10 @@ def main() -> None:
     parser.add_argument("--per_device_train_batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--num_train_epochs", type=float, default=1.0)
+    parser.add_argument("--weight_decay", type=float, default=0.0)
+    parser.add_argument("--warmup_steps", type=float, default=0.0)
+    parser.add_argument("--per_device_eval_batch_size", type=int, default=8)
+    parser.add_argument("--save_strategy", default="no")
     parser.add_argument("--seed", type=int, default=1)
     for name in ("do_train", "do_eval"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -55,7 +59,10 @@ def main() -> None:
         num_train_epochs=options.num_train_epochs,
         per_device_train_batch_size=options.per_device_train_batch_size,
         report_to="none",
-        save_strategy="no",
+        weight_decay=options.weight_decay,
+        warmup_steps=options.warmup_steps,
+        per_device_eval_batch_size=options.per_device_eval_batch_size,
+        save_strategy=options.save_strategy,
         disable_tqdm=True,
     )
     collator = transformers.default_data_collator

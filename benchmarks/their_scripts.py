@@ -6,8 +6,10 @@
 Their run_glue.py on MRPC and their run_qa.py on SQuAD's stand-in (with trainer_qa.py and
 utils_qa.py beside it), both with dynamic padding (`--pad_to_max_length False`), against run_glue.py
 and run_squad_distill.py of this project: the same examples, hyper-parameters and threads, in turns,
-each run a process of its own. Printed are the seconds of the whole command (start, data, training,
-evaluation, result files), of training alone as each reports it, and the dev score of each.
+each run a process of its own, which saves no checkpoint and finds no cache of the data. (Theirs
+saves the model at its end, after training's seconds.) Printed are the seconds of the whole command
+(start, data, training, evaluation, result files), of training alone as each reports it, and the dev
+score of each.
 
 Their scripts fetch their metrics from the Hub, by `evaluate.load("accuracy")` and `"squad"`.
 Without a network, put such modules beside the script: accuracy/accuracy.py, squad/squad.py.
@@ -15,7 +17,6 @@ Without a network, put such modules beside the script: accuracy/accuracy.py, squ
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -57,8 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.glue or options.qa):
         parser.error("name a script: --glue FILE, --qa FILE, or both")
-    root = Path(os.environ.get("DISTIL_DATA") or sys.exit("set DISTIL_DATA to real data"))
-    model = options.model or str(root / "models" / "tiny-bert")
+    root = short_runs.real_data()
+    model = str(Path(options.model or root / "models" / "tiny-bert").resolve())
     print(f"{machine.describe('cpu')}; {Path(model).name}, {options.limit} examples")
     for script, measured in ((options.glue, on_mrpc), (options.qa, on_squad)):
         if script is not None:
@@ -74,7 +75,7 @@ def on_mrpc(
 
     def theirs(seed: str, out: Path) -> Took:
         command = short_runs.alone([str(script)], model, files, seed, out)
-        return of_theirs([*command, "--per_device_eval_batch_size", "64"], out, "accuracy", 100)
+        return of_theirs(command, out, "accuracy", 100)
 
     def ours(seed: str, out: Path) -> Took:
         command = short_runs.together(model, [seed], root, 1, options.limit, out)
@@ -100,7 +101,7 @@ def on_squad(
         command = [sys.executable, str(script), "--model_name_or_path", model, *given]
         command += ["--train_file", flat["train"], "--validation_file", flat["validation"]]
         command += ["--do_train", "--do_eval", "--pad_to_max_length", "False", "--seed", seed]
-        command += ["--output_dir", str(out), "--per_device_eval_batch_size", "64"]
+        command += ["--output_dir", str(out), *short_runs.AS_OURS]
         return of_theirs(command, out, "f1", 1)
 
     def ours(seed: str, out: Path) -> Took:
@@ -132,8 +133,11 @@ def rows_of(questions: Questions) -> list[dict]:
 
 def of_theirs(command: list[str], out: Path, metric: str, scale: float) -> Took:
     """Run their script, and read what it says of itself."""
-    # Beside the script, where `evaluate` finds metrics without a network.
-    elapsed = short_runs.seconds([command], Path(command[1]).parent)
+    elapsed = short_runs.seconds(
+        [command],
+        Path(command[1]).parent,  # where `evaluate` finds metrics without a network
+        HF_DATASETS_CACHE=str(out / "cache"),
+    )
     said = json.loads((out / "all_results.json").read_text())
     return Took(elapsed, said["train_runtime"], scale * said[f"eval_{metric}"])
 

@@ -5,7 +5,8 @@ from it by the triple loss, without each of its parts, and without a teacher, th
 seeds each, all on the same number of tokens. They are measured as they are (`probe`); then they are
 fine-tuned, the student of pre-training seed i with seed i, on the tasks that the teacher can do.
 Sizes, seeds and rules were written down before anything ran: results/plan-2026-11-28.md. The part
-of MiniLM ends with questions: its students of the triple loss, fine-tuned plainly and by (D).
+of MiniLM ends with questions: its students of the triple loss, fine-tuned plainly and by (D), as
+results/plan-questions-2026-11-28.md has it.
 
 Each stage is an ordinary command, and its output goes to a file in DIR/logs. After an interruption,
 run the same command again: what is finished is not done again.
@@ -28,7 +29,7 @@ from angels_share.errors import UserError
 from angels_share.flags import Flag, Options
 from angels_share.student_record import is_complete
 from eval_harness.data.splits import load_task
-from eval_harness.intervals.differences import RESAMPLES, Scores, difference
+from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, difference, holm
 from eval_harness.results.store import find
 from eval_harness.runs.models import identify
 from eval_harness.tables.comparison import scores_by_seed
@@ -217,11 +218,63 @@ def teachers_answering(at: Places) -> Iterator[Job]:
 def students_answering(at: Places) -> Iterator[Job]:
     """Yield the commands that fine-tune students on questions, with and without the teacher."""
     for data in QUESTIONS:
-        (teacher,) = (at.answers(data) / "models").glob(f"**/seed-{SEEDS[0]}")
+        teacher = saved_teacher(at, data)
         for seed in SEEDS:
             plain = answering(at, data, at.student(FULL, seed), seed)
             yield Job(f"{data}-plain-{seed}", plain, seconds=600)
             yield Job(f"{data}-distil-{seed}", (*plain, "--teacher", str(teacher)), seconds=700)
+
+
+def saved_teacher(at: Places, data: str) -> Path:
+    """Return the folder of the teacher that was fine-tuned on a data set of questions."""
+    key = identify(str(at.teacher)).key
+    found = sorted((at.answers(data) / "models" / key / "squad").glob(f"*/seed-{SEEDS[0]}"))
+    if len(found) != 1:
+        raise UserError(
+            f"{at.answers(data)}: {len(found)} teachers of seed {SEEDS[0]} instead of one: remove "
+            "that folder, and run the same command again"
+        )
+    return found[0]
+
+
+def told_of_answers(at: Places) -> Iterator[str]:
+    """Yield a line for each data set of questions: by how much (D) is better, and if that counts.
+
+    Holm's correction is over all data sets, also where the teacher leads on one alone.
+    """
+    found = {data: differences_on(at, data) for data in QUESTIONS}
+    known = {data: of_d.p for data, (_, of_d) in found.items() if of_d.p is not None}
+    # A difference without an interval counts among those that are corrected for.
+    ranked = holm([*known.values(), *[1.0] * (len(found) - len(known))])
+    adjusted = dict(zip(known, ranked, strict=False))
+    for data, (lead, of_d) in found.items():
+        leads = lead.half is not None and lead.value > lead.half
+        verdict = "told" if leads and adjusted.get(data, 1.0) < 0.05 else "can't be told"
+        yield (
+            f"{data}: the teacher leads by {lead}, (D) adds {of_d}, "
+            f"p {adjusted.get(data, 1.0):.3f} after correction: {verdict}"
+        )
+
+
+def differences_on(at: Places, data: str) -> tuple[Difference, Difference]:
+    """Return the teacher minus its plain students, and students by (D) minus plain, in F1."""
+    root = at.answers(data)
+    rows = load_results(find(root), root).rows
+    teacher = identify(str(at.teacher)).key
+    students = {identify(str(at.student(FULL, seed))).key for seed in SEEDS}
+    scores = {
+        name: scores_by_seed(row, ["squad"], root)
+        for row in rows
+        for name, keys, has_method in (
+            ("teacher", {teacher}, False), ("plain", students, False), ("distilled", students, True)
+        )
+        if row.keys == keys and bool(row.settings.get("method")) == has_method
+    }  # fmt: skip
+    lead = difference(scores["teacher"], scores["plain"])
+    of_d = difference(scores["distilled"], scores["plain"])
+    assert lead is not None
+    assert of_d is not None
+    return lead, of_d
 
 
 def answering(at: Places, data: str, model: Path, seed: str) -> tuple[str, ...]:
@@ -267,8 +320,11 @@ def run(options: Options) -> int:
         for each in (options.folder, options.data, options.results_dir)
     )
     part, at = PARTS[options.part], Places(folder, options.part, data, results)
-    if not at.weights.is_dir():
-        raise UserError(f"{at.weights} is missing: DATA holds models/, data/hub and data/corpus")
+    for needed in (at.weights, at.hub, at.wikipedia, *([at.squad] if part.has_questions else [])):
+        if not needed.exists():
+            raise UserError(
+                f"{needed} is missing: DATA holds models/, data/hub, data/corpus and data/squad"
+            )
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
         stages = [models(part, at), measurements(at, KINDS), fine_tuning(at)]
@@ -280,6 +336,8 @@ def run(options: Options) -> int:
             status = _run(options.part, list(stage), folder / "logs", lock)
             if status != DONE:
                 return status
+    if part.has_questions:
+        print(*told_of_answers(at), sep="\n")
     return DONE
 
 
@@ -311,7 +369,7 @@ COMMAND = Command(
     flags=(
         Flag("part", "teacher of the part", required=True, first=True, choices=tuple(PARTS)),
         Flag("folder", "folder for models and logs", required=True, metavar="DIR"),
-        Flag("data", "folder of models, GLUE and the corpus", required=True, metavar="DATA"),
+        Flag("data", "folder of models, GLUE, SQuAD and the corpus", required=True, metavar="DATA"),
         Flag("results_dir", "folder that results are saved to", default="results", metavar="DIR"),
     ),
     run=run,

@@ -226,10 +226,10 @@ def _require_answer(address: str) -> None:
     refused = f"--ray_address or RAY_ADDRESS {address}: no Ray cluster answers there: "
     try:
         with socket.create_connection(place, timeout=_ANSWER_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS") == "1":
+            if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):
                 return
             connection.sendall(_HTTP2_GREETING)
-            answer = connection.recv(_HTTP2_FRAME, socket.MSG_WAITALL)
+            answer = connection.makefile("rb").read(_HTTP2_FRAME)
     except OSError as error:
         raise UserError(f"{refused}{explain(error)}") from error
     if answer[3:4] != _HTTP2_SETTINGS:

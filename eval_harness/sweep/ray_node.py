@@ -23,7 +23,7 @@ from eval_harness.results.record import TaskResult
 from eval_harness.runs.run import Run
 from eval_harness.sweep.executor import Assignment
 from eval_harness.sweep.inputs import is_made_here
-from eval_harness.sweep.worker import one_line, save
+from eval_harness.sweep.worker import one_line, save, unfinished
 
 Files = Mapping[str, bytes]
 """The files of a folder by their relative names."""
@@ -110,6 +110,8 @@ def attempt(
     reports(0.0)
     try:
         if site.is_shared():
+            if assignment.before is None and unfinished(site.root, run.key) is None:
+                return None  # saved by a worker that died before it said so
             result, predictions = resolve(work)(run, reports)
             is_saved = False
             # What was made is never lost with it: at home it is tried again, and said why not.

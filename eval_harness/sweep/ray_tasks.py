@@ -266,7 +266,9 @@ class RayTasks:
                 fault = explain(error)
             if fault is None:
                 return
-            if time.monotonic() > deadline or self._is_stopping.wait(_LOOK_SECONDS):
+            if self._is_stopping.wait(_LOOK_SECONDS):
+                raise RunFailed(f"interrupted before its result was seen in {self._root}")
+            if time.monotonic() > deadline:
                 raise RunFailed(
                     f"a node saved the result in {self._root}, but on this machine it is not there"
                     f"{f' ({fault})' if fault else ''}: is it the same folder on both?"

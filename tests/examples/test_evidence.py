@@ -1,14 +1,20 @@
 """The commands of the study that results/README.md tells of: each is one that can be typed."""
 
 import runpy
+from dataclasses import replace
 
+import made_results
+import numpy as np
 import pytest
+import tiny
 from example_scripts import example_module
 from places import ROOT
 
 from angels_share.flags import parse
 from distil_trainer.cli import PRETRAIN
 from eval_harness.commands import glue, probe, squad
+from eval_harness.results.store import publish
+from eval_harness.runs.models import identify
 
 COMMANDS = {
     "run_pretrain_distill.py": PRETRAIN,
@@ -49,8 +55,10 @@ def test_every_command_of_the_study_is_understood(tmp_path, evidence, part):
 def test_students_answer_with_and_without_the_same_teacher(tmp_path, evidence):
     """Prevents a comparison of (D) in which more than the teacher differs."""
     at = evidence.Places(tmp_path, "minilm", tmp_path / "data", tmp_path / "results" / "minilm")
+    tiny.folder(at.teacher, tiny.bert(1), tiny.wordpiece(["one", "two"]))
     for data in evidence.QUESTIONS:
-        (at.answers(data) / "models" / "teacher" / "squad" / "0a" / "seed-11").mkdir(parents=True)
+        saved = at.answers(data) / "models" / identify(str(at.teacher)).key / "squad"
+        (saved / "0a1b2c3d" / "seed-11").mkdir(parents=True)
     asked = {}
     for job in evidence.students_answering(at):
         options = parsed(job.words)
@@ -64,3 +72,41 @@ def test_students_answer_with_and_without_the_same_teacher(tmp_path, evidence):
             assert distilled.pop("teacher").startswith(str(at.answers(data)))
             plain.pop("teacher")
             assert distilled == plain
+
+
+@pytest.mark.parametrize(
+    ("gain", "lead", "verdict"),
+    [(20.0, 40.0, "told"), (0.0, 40.0, "can't be told"), (20.0, -10.0, "can't be told")],
+)
+def test_what_is_told_of_answers_follows_the_plan(
+    tmp_path, evidence, monkeypatch, gain, lead, verdict
+):
+    """Prevents a gain that is told by a rule that was not written down, or found in noise."""
+    at = evidence.Places(tmp_path, "minilm", tmp_path / "data", tmp_path / "results" / "minilm")
+    teacher = made_results.model("minilm-teacher", "aaaaaaaa")
+    of = {str(at.teacher): teacher}
+    for number, seed in enumerate(evidence.SEEDS):
+        one = replace(made_results.student(), digest=f"{number}" * 8)
+        of[str(at.student(evidence.FULL, seed))] = one
+    monkeypatch.setattr(evidence, "identify", of.__getitem__)
+    method = made_results.distilled_from(teacher)
+    draws = np.random.default_rng(0)
+
+    def save(root, model, seed, mean, given):
+        f1 = np.clip((mean + draws.normal(0, 5, 400)) / 100, 0, 1)
+        said = made_results.answers(["a"] * 400, f1, f1, [0.0] * 400)
+        score = float(f1.mean())
+        scores = {"validation": {"exact_match": score, "f1": score}}
+        made = made_results.result(model, "squad", int(seed), score, scores, given)
+        publish(root, made, said)
+
+    for data in evidence.QUESTIONS:
+        root = at.answers(data)
+        save(root, teacher, 11, 30 + lead, made_results.settings("squad"))
+        for seed in evidence.SEEDS:
+            student = of[str(at.student(evidence.FULL, seed))]
+            save(root, student, seed, 30, made_results.settings("squad"))
+            save(root, student, seed, 30 + gain, made_results.settings("squad", method=method))
+    told = list(evidence.told_of_answers(at))
+    assert len(told) == len(evidence.QUESTIONS)
+    assert all(line.endswith(f": {verdict}") for line in told), told

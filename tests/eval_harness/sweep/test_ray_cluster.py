@@ -69,6 +69,14 @@ def test_settings_of_http2_are_an_answer():
         ray_cluster._require_answer(f"127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("given", ["1", "True"])
+def test_a_cluster_with_tls_is_left_to_ray(monkeypatch, given):
+    """Prevents a refusal of a cluster that answers to nothing unencrypted."""
+    monkeypatch.setenv("RAY_USE_TLS", given)
+    with web_page() as port:
+        ray_cluster._require_answer(f"127.0.0.1:{port}")
+
+
 @pytest.mark.parametrize("address", ["auto", "head.example"])
 def test_an_address_without_a_port_is_left_to_ray(address):
     """Prevents a refusal of what Ray finds by itself."""

@@ -1,7 +1,7 @@
 """What a node of a Ray cluster does with a run, without Ray: it saves it, or sends it home."""
 
 import pytest
-from work_for_sweeps import WORK, result_of, run
+from work_for_sweeps import WORK, notes, result_of, run
 
 from angels_share.errors import RunFailed, UserError
 from eval_harness.results.predictions import to_parquet
@@ -54,6 +54,13 @@ def test_what_a_node_cannot_save_comes_home(tmp_path, monkeypatch, where, fault)
     one = run("rte", 1)
     assert attempted(tmp_path, one).result.key == one.key
     assert not find(tmp_path).results
+
+
+def test_a_repeated_run_that_was_saved_is_not_made_again(tmp_path):
+    """Prevents hours for nothing where a worker died between saving a result and saying so."""
+    one = run("rte", 1, log=str(tmp_path / "log"))
+    assert [attempted(tmp_path, one) for _ in range(2)] == [None, None]
+    assert len(notes(tmp_path / "log")) == 1
 
 
 def test_a_node_replaces_the_result_that_is_to_be_replaced(tmp_path):
