@@ -97,7 +97,11 @@ def test_what_is_told_of_answers_follows_the_plan(
         said = made_results.answers(["a"] * 400, f1, f1, [0.0] * 400)
         score = float(f1.mean())
         scores = {"validation": {"exact_match": score, "f1": score}}
-        made = made_results.result(model, "squad", int(seed), score, scores, given)
+        training = {"training": {"group": "a" * 16, "seed": int(seed)}} if model != teacher else {}
+        made = made_results.result(
+            model, "squad", int(seed), score, scores, given,
+            provenance={**made_results.PROVENANCE, **training},
+        )  # fmt: skip
         publish(root, made, said)
 
     for data in evidence.QUESTIONS:
