@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, short_runs
+from benchmarks.short_runs import ROOT
 from eval_harness.data.squad_files import Questions, read_squad
 from eval_harness.results.record import TaskResult
 from eval_harness.results.store import find
-
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)

@@ -228,11 +228,12 @@ def students_answering(at: Places) -> Iterator[Job]:
 def saved_teacher(at: Places, data: str) -> Path:
     """Return the folder of the teacher that was fine-tuned on a data set of questions."""
     key = identify(str(at.teacher)).key
-    found = sorted((at.answers(data) / "models" / key / "squad").glob(f"*/seed-{SEEDS[0]}"))
+    saved = at.answers(data) / "models" / key / "squad"
+    found = sorted(saved.glob(f"*/seed-{SEEDS[0]}"))
     if len(found) != 1:
         raise UserError(
-            f"{at.answers(data)}: {len(found)} teachers of seed {SEEDS[0]} instead of one: remove "
-            "that folder, and run the same command again"
+            f"{saved}: {len(found)} teachers of seed {SEEDS[0]} instead of one: leave only the one "
+            "that this command has made there"
         )
     return found[0]
 

@@ -207,6 +207,7 @@ def save(root: Path, assignment: Assignment, result: TaskResult, predictions: Pr
 
     Raises:
         RunFailed: the results folder can't be written to, or a number is not finite.
+        NewerResult: a result of a newer schema exists.
     """
     key, before = assignment.run.key, assignment.before
     assert result.key == key, f"{result.key} came of {key}"
