@@ -92,10 +92,10 @@ CHOICES = {
 
 # fmt: off
 QUESTIONS = {
-    "tydiqa": ("tydiqa-en-train.json", "tydiqa-en-dev.json"),
-    "standin": ("standin-train.json", "standin-dev.json", "--limit", "2000"),
+    "tydiqa": (),
+    "standin": ("--limit", "2000"),
 }
-"""Files of questions to train on and to evaluate, and how many of each."""
+"""Data sets of questions, and how many are taken of each of their two files."""
 ANSWERING = ("--learning_rate", "1e-4", "--num_train_epochs", "2")
 # fmt: on
 
@@ -115,7 +115,7 @@ class Places:
         self.corpus, self.teacher = home / "corpus", home / f"{name}-teacher"
         self.students = home / f"{name}-distil"
         self.hub, self.results = data / "data" / "hub", results
-        self.squad = data / "data" / "squad"
+        self.squad, self.tydiqa = data / "data" / "squad", folder / "tydiqa"
         self.wikipedia = data / "data" / "corpus" / "wikipedia-2015.parquet"
         self.weights = data / "models" / PARTS[name].weights
 
@@ -124,6 +124,12 @@ class Places:
         if kind not in ABLATIONS:
             return self.students / kind / f"seed-{seed}"
         return self.students / f"seed-{seed}" / kind
+
+    def questions(self, data: str) -> tuple[Path, Path]:
+        """Return the files of one data set of questions: to train on, and to evaluate."""
+        if data == "tydiqa":
+            return self.tydiqa / "train.json", self.tydiqa / "dev.json"
+        return self.squad / f"{data}-train.json", self.squad / f"{data}-dev.json"
 
     def answers(self, data: str) -> Path:
         """Return the results folder of one data set of questions: each has tables of its own."""
@@ -207,10 +213,15 @@ def fine_tuning(at: Places) -> Iterator[Job]:
 
 def teachers_answering(at: Places) -> Iterator[Job]:
     """Yield the commands that fine-tune the teacher on questions, once, for all students."""
+    if not at.questions("tydiqa")[1].is_file():  # the one that is written last
+        source = at.squad / "tydiqa-en-train.json"
+        divide = ("examples/evidence_questions.py", str(at.tydiqa), "--questions", str(source))
+        yield Job("tydiqa", (sys.executable, *divide))
     for data in QUESTIONS:
         yield Job(
             f"{data}-teacher",
             (*answering(at, data, at.teacher, SEEDS[0]), "--save_models", "all"),
+            ("tydiqa",),
             seconds=1200,
         )
 
@@ -280,10 +291,10 @@ def differences_on(at: Places, data: str) -> tuple[Difference, Difference]:
 
 def answering(at: Places, data: str, model: Path, seed: str) -> tuple[str, ...]:
     """Return the command that fine-tunes a model on questions."""
-    train, validation, *limit = QUESTIONS[data]
+    train, validation = at.questions(data)
     return (sys.executable, "run_squad_distill.py", "--model", str(model), "--seeds", seed,
-            "--train_file", f"{at.squad}/{train}", "--validation_file", f"{at.squad}/{validation}",
-            *limit, *ANSWERING, "--workers", "1", "--threads", "1", "--results_dir",
+            "--train_file", str(train), "--validation_file", str(validation),
+            *QUESTIONS[data], *ANSWERING, "--workers", "1", "--threads", "1", "--results_dir",
             str(at.answers(data)))  # fmt: skip
 
 

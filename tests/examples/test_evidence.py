@@ -1,5 +1,6 @@
 """The commands of the study that results/README.md tells of: each is one that can be typed."""
 
+import json
 import runpy
 from dataclasses import replace
 
@@ -13,17 +14,20 @@ from places import ROOT
 from angels_share.flags import parse
 from distil_trainer.cli import PRETRAIN
 from eval_harness.commands import glue, probe, squad
+from eval_harness.data.squad_files import read_squad
 from eval_harness.results.store import publish
 from eval_harness.runs.models import identify
 
+DIVIDING = {
+    f"examples/{name}.py": runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    for name in ("evidence_text", "evidence_questions")
+}
 COMMANDS = {
+    **{path: module["COMMAND"] for path, module in DIVIDING.items()},
     "run_pretrain_distill.py": PRETRAIN,
     "run_glue.py": glue.COMMAND,
     "run_squad_distill.py": squad.COMMAND,
     "eval_harness": probe.COMMAND,
-    "examples/evidence_text.py": runpy.run_path(str(ROOT / "examples" / "evidence_text.py"))[
-        "COMMAND"
-    ],
 }
 
 
@@ -50,6 +54,40 @@ def test_every_command_of_the_study_is_understood(tmp_path, evidence, part):
     assert len({job.name for job in jobs}) == len(jobs)
     for job in jobs:
         assert parsed(job.words), job.name
+
+
+def test_no_context_is_learned_and_evaluated(tmp_path):
+    """Prevents scores on questions whose context was in training, and ids that stand for two."""
+    contexts = [f"Here is number {number}." for number in (*range(40), *range(20))]
+    articles = [
+        {
+            "title": "",
+            "paragraphs": [
+                {
+                    "context": text,
+                    "qas": [
+                        {
+                            "id": "0",
+                            "question": "Where?",
+                            "answers": [{"text": "Here", "answer_start": 0}],
+                        }
+                    ],
+                }
+            ],
+        }
+        for text in contexts
+    ]
+    source = tmp_path / "questions.json"
+    source.write_text(json.dumps({"version": "1.1", "data": articles}))
+    module = DIVIDING["examples/evidence_questions.py"]
+    words = [str(tmp_path / "of"), "--questions", str(source)]
+    options = parse(module["COMMAND"].flags, words, takes_training_flags=False)
+    module["COMMAND"].run(options)
+    train, dev = (read_squad(tmp_path / "of" / f"{side}.json") for side in ("train", "dev"))
+    assert len(train) + len(dev) == len(contexts)
+    assert len(dev)
+    assert not set(train.contexts) & set(dev.contexts)
+    assert not set(train.ids) & set(dev.ids)
 
 
 def test_students_answer_with_and_without_the_same_teacher(tmp_path, evidence):
