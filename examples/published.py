@@ -1,8 +1,8 @@
 """Make the tables, pages and charts of published results again: `python examples/published.py`.
 
-Each folder below results/ that has runs is a study. What stands in it beside its records is made
-from these alone, and is the same to the byte with the versions of constraints.txt: tables in
-markdown, a comparison of its fine-tuned models, the page, and the chart that it begins with.
+Each folder below results/ that has runs or probes is a study. What stands in it beside its records
+is made from these alone, and is the same to the byte with the versions of constraints.txt: tables
+in markdown, a comparison of its fine-tuned models, the page, and the chart that it begins with.
 """
 
 import sys
@@ -14,6 +14,7 @@ from angels_share.errors import UserError
 from angels_share.files import write_atomically
 from angels_share.flags import Flag, Options
 from eval_harness.report.write import write_report
+from eval_harness.results.probes import PROBES
 from eval_harness.results.store import RUNS, find
 from eval_harness.tables.compared import Entry, compare_rows, comparison_table
 from eval_harness.tables.formats import FORMATS
@@ -21,6 +22,8 @@ from eval_harness.tables.write import load_results, write_by_name
 
 CHARTS = ("before-fine-tuning.svg",)
 """What is kept of the page's charts, which hold the same numbers as the tables."""
+RECORDS = (RUNS, PROBES)
+"""What makes a folder a study."""
 GENERATED = ("*.md", "*.html", "figures/*")
 
 
@@ -48,9 +51,10 @@ def generated(root: Path) -> list[Path]:
 def run(options: Options) -> int:
     """Make what is generated of every study in a folder."""
     folder = Path(options.folder).expanduser()
-    studies = sorted(path.parent for path in folder.glob(f"*/{RUNS}"))
+    studies = sorted({path.parent for kind in RECORDS for path in folder.glob(f"*/{kind}")})
     if not studies:
-        raise UserError(f"{folder}: no folder in it has {RUNS}/: name one with published results")
+        kinds = " or ".join(f"{kind}/" for kind in RECORDS)
+        raise UserError(f"{folder}: no folder in it has {kinds}: name one with published results")
     for study in studies:
         for path in make(study):
             print(path)

@@ -12,7 +12,8 @@ from eval_harness.intervals.kept import INTERVALS
 from eval_harness.results.probes import read_all
 from eval_harness.results.store import find
 
-STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/runs"))
+RESULTS = ROOT / "results"
+STUDIES = sorted({path.parent for kind in ("runs", "probes") for path in RESULTS.glob(f"*/{kind}")})
 
 
 @pytest.fixture
@@ -54,4 +55,4 @@ def test_a_folder_without_studies_is_refused(published, tmp_path, capsys):
     from angels_share.cli import run_command
 
     assert run_command(published.COMMAND, [str(tmp_path)]) == 2
-    assert "no folder in it has runs/" in capsys.readouterr().err
+    assert "no folder in it has runs/ or probes/" in capsys.readouterr().err
