@@ -220,6 +220,11 @@ def _row(tasks: Mapping[str, _Group], variant: str = "") -> Row:
     return Row(_pooled(model, tasks), first.settings.row, rest, variant, perplexities=apart)
 
 
+def name_of_students(name: str, count: int) -> str:
+    """Return what a row of several students of one training is called."""
+    return f"{name} ({count} students)"
+
+
 def _pooled(model: Model, tasks: Mapping[str, _Group]) -> Model:
     """Return the model as it is, or of several students of one training the first, so named."""
     results = [result for group in tasks.values() for result in group.results]
@@ -230,7 +235,7 @@ def _pooled(model: Model, tasks: Mapping[str, _Group]) -> Model:
     first = min(seeds, key=lambda key: seeds[key])
     model = found[first]
     name = model.name.removesuffix(f"-{seeds[first]}")
-    return replace(model, name=f"{name} ({len(found)} students)")
+    return replace(model, name=name_of_students(name, len(found)))
 
 
 def _is_of_perplexity(cell: Cell) -> bool:

@@ -22,6 +22,7 @@ from eval_harness.intervals.differences import (
     mean_difference,
 )
 from eval_harness.results.store import InvalidResult
+from eval_harness.rows.grouping import name_of_students
 from eval_harness.rows.labels import footnotes_of, one_line
 from eval_harness.rows.row import Row
 from eval_harness.runs.models import folder_name
@@ -204,7 +205,8 @@ def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str]
     """Return the row that a name means: a row's label, else the only row of a model.
 
     Args:
-        name: a label as tables print it, a model's name, short name, Hub id or folder.
+        name: a label as tables print it, a model's name, short name, Hub id or folder; of
+            several students of one training, also what their names have in common.
         rows: all rows of the results folder.
         root: the results folder.
         tasks: tasks that the row must have, where several rows are of the model.
@@ -237,7 +239,7 @@ def entry_named(name: str, rows: Sequence[Row], root: Path, tasks: Sequence[str]
 
 def _is_meant(name: str, row: Row) -> bool:
     short, folder = short_name_of(name), Path(name).expanduser().resolve()
-    return any(
+    return row.model.name == name_of_students(name, len(row.models)) or any(
         name in (model.name, model.key, model.source)
         or str(folder) == model.source
         or (folder.is_dir() and folder_name(folder) == model.name)

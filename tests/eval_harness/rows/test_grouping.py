@@ -386,8 +386,8 @@ def test_older_results_of_a_student_do_not_record_its_training(root):
 
 
 def test_a_student_among_several_is_found_by_its_own_name(root, capsys):
-    """Prevents a folder that the tables count from being unknown to `compare`."""
+    """Prevents a folder, or a training, that the tables count from being unknown to `compare`."""
     put_students(root, {11: {11: 0.5}, 22: {22: 0.6}, 33: {33: 0.9}})
     rows = rows_of(find(root))
-    for name in ("study (3 students)", "study-22", trained("study", 33)[0].key):
+    for name in ("study (3 students)", "study", "study-22", trained("study", 33)[0].key):
         assert entry_named(name, rows, root).row is rows[0]
