@@ -33,13 +33,14 @@ from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, di
 from eval_harness.results.store import find
 from eval_harness.runs.models import identify
 from eval_harness.tables.comparison import scores_by_seed
+from eval_harness.tables.table0 import LEVEL, difference_text
 from eval_harness.tables.write import load_results
 from eval_harness.tasks.lookup import task_named
 from eval_harness.tasks.metrics import compute_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = ("11", "22", "33")
-NO_TEACHER = "no-teacher"
+NO_TEACHER, NOT_TOLD = "no-teacher", "can't be told"
 KINDS = (*ABLATIONS, NO_TEACHER)
 TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")
 PROBED = ("sst2", "stsb")
@@ -261,10 +262,11 @@ def told_of_answers(at: Places) -> Iterator[str]:
     adjusted = dict(zip(known, ranked, strict=False))
     for data, (lead, of_d) in found.items():
         leads = lead.half is not None and lead.value > lead.half
-        verdict = "told" if leads and adjusted.get(data, 1.0) < 0.05 else "can't be told"
+        told = leads and adjusted.get(data, 1.0) < LEVEL
         yield (
-            f"{data}: the teacher leads by {lead}, (D) adds {of_d}, "
-            f"p {adjusted.get(data, 1.0):.3f} after correction: {verdict}"
+            f"{data}: the teacher leads by {difference_text(lead, 1, told=False)}, (D) adds "
+            f"{difference_text(of_d, 1, told=told)}, p {adjusted.get(data, 1.0):.3f} after "
+            f"correction: {'told' if told else NOT_TOLD}"
         )
 
 
@@ -321,7 +323,8 @@ def tells(at: Places, name: str) -> bool:
     base = Scores(np.array([constant]), np.full((1, RESAMPLES), constant), (None,), len(labels))
     found = difference(scores_by_seed(row, [name], at.results), base)
     is_told = found is not None and found.half is not None and found.value > found.half
-    print(f"{name}: one answer for all {constant:.1f}, the teacher {found}: {is_told}")
+    beyond = "no results" if found is None else difference_text(found, 1, told=False)
+    print(f"{name}: beyond one answer for all ({constant:.1f}) the teacher has {beyond}: {is_told}")
     return is_told
 
 

@@ -1,6 +1,7 @@
 """The commands of the study that results/README.md tells of: each is one that can be typed."""
 
 import json
+import re
 import runpy
 from dataclasses import replace
 
@@ -152,3 +153,4 @@ def test_what_is_told_of_answers_follows_the_plan(
     told = list(evidence.told_of_answers(at))
     assert len(told) == len(evidence.QUESTIONS)
     assert all(line.endswith(f": {verdict}") for line in told), told
+    assert all(re.search(r"\(D\) adds [+-]\d+\.\d ±\d+\.\d\*?, p", line) for line in told), told
