@@ -32,6 +32,7 @@ from eval_harness.data.splits import load_task
 from eval_harness.intervals.differences import RESAMPLES, Difference, Scores, difference, holm
 from eval_harness.results.store import find
 from eval_harness.runs.models import identify
+from eval_harness.tables.compared import Entry, compare_rows
 from eval_harness.tables.comparison import scores_by_seed
 from eval_harness.tables.table0 import LEVEL, difference_text
 from eval_harness.tables.write import load_results
@@ -276,19 +277,16 @@ def differences_on(at: Places, data: str) -> tuple[Difference, Difference]:
     rows = load_results(find(root), root).rows
     teacher = identify(str(at.teacher)).key
     students = {identify(str(at.student(FULL, seed))).key for seed in SEEDS}
-    scores = {
-        name: scores_by_seed(row, ["squad"], root)
+    entries = {
+        name: Entry(name, row, root)
         for row in rows
         for name, keys, has_method in (
             ("teacher", {teacher}, False), ("plain", students, False), ("distilled", students, True)
         )
         if row.keys == keys and bool(row.settings.get("method")) == has_method
     }  # fmt: skip
-    lead = difference(scores["teacher"], scores["plain"])
-    of_d = difference(scores["distilled"], scores["plain"])
-    assert lead is not None
-    assert of_d is not None
-    return lead, of_d
+    found = compare_rows([entries[name] for name in ("plain", "teacher", "distilled")], ["squad"])
+    return found.differences["squad", "teacher"], found.differences["squad", "distilled"]
 
 
 def answering(at: Places, data: str, model: Path, seed: str) -> tuple[str, ...]:

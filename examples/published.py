@@ -16,6 +16,7 @@ from angels_share.flags import Flag, Options
 from eval_harness.report.write import write_report
 from eval_harness.results.probes import PROBES
 from eval_harness.results.store import RUNS, find
+from eval_harness.rows.row import Row
 from eval_harness.tables.compared import Entry, compare_rows, comparison_table
 from eval_harness.tables.formats import FORMATS
 from eval_harness.tables.write import load_results, write_by_name
@@ -32,7 +33,7 @@ def make(root: Path) -> list[Path]:
     before = set(generated(root))
     write_by_name(root)
     rows = [row for row in load_results(find(root), root).rows if len(row.models) > 1]
-    rows.sort(key=lambda row: row.model.distilled is None or row.model.distilled.ablation != FULL)
+    rows.sort(key=_differs_from_plain)
     if len(rows) > 1:
         table = comparison_table(compare_rows([Entry(row.short, row, root) for row in rows]))
         write_atomically(root / "comparison.md", FORMATS["markdown"].write(table))
@@ -41,6 +42,12 @@ def make(root: Path) -> list[Path]:
         if path.parent.name == "figures" and path.name not in CHARTS:
             path.unlink()
     return sorted(generated(root))
+
+
+def _differs_from_plain(row: Row) -> tuple[bool, bool]:
+    """Return what puts the row that all others are compared with first."""
+    distilled = row.model.distilled
+    return distilled is None or distilled.ablation != FULL, bool(row.settings.get("method"))
 
 
 def generated(root: Path) -> list[Path]:
