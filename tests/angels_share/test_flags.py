@@ -236,9 +236,11 @@ class Broken(torch.utils.data.Dataset):
 )
 def test_a_workers_error_is_one_line_like_any_other(error, cause, status, line, capsys):
     """Prevents a worker's whole traceback from becoming one line of a thousand characters."""
-    loader = torch.utils.data.DataLoader(Broken(error, cause), num_workers=1)
-    command = Command("a_command", "loads", (), lambda _: list(loader), ())
+    batches = iter(torch.utils.data.DataLoader(Broken(error, cause), num_workers=1))
+    command = Command("a_command", "loads", (), lambda _: list(batches), ())
     assert run_command(command, []) == status
+    # Left to the garbage collection, which breaks its queue first, it waits 5 s for its worker.
+    batches._shutdown_workers()
     said = capsys.readouterr().err
     assert said.startswith(f"a_command: {line}")
     assert len(said) < 150
