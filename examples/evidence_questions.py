@@ -14,6 +14,7 @@ from typing import Any
 from angels_share.cli import DONE, Command, run_command
 from angels_share.files import write_atomically
 from angels_share.flags import Flag, Options
+from eval_harness.data.squad_files import read_squad
 
 KEPT_OF = 8
 """One context in so many is kept for evaluation."""
@@ -26,16 +27,18 @@ def is_kept(context: str) -> bool:
 
 def divide(options: Options) -> int:
     """Write train.json and dev.json in SQuAD's format, with the questions' numbers as ids."""
+    source = Path(options.questions).expanduser()
+    read_squad(source, for_training=True)  # refuses what isn't clean, with its place
     sides: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
     number = 0
-    for article in json.loads(Path(options.questions).read_text("utf-8"))["data"]:
+    for article in json.loads(source.read_text("utf-8"))["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
                 question["id"] = f"{number:05}"
                 number += 1
             side = "dev" if is_kept(paragraph["context"]) else "train"
             sides[side].append({"title": article["title"], "paragraphs": [paragraph]})
-    folder = Path(options.folder)
+    folder = Path(options.folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for side, articles in sides.items():
         write_atomically(folder / f"{side}.json", json.dumps({"version": "1.1", "data": articles}))

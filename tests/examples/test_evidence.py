@@ -12,6 +12,7 @@ import tiny
 from example_scripts import example_module
 from places import ROOT
 
+from angels_share.cli import run_command
 from angels_share.flags import parse
 from distil_trainer.cli import PRETRAIN
 from eval_harness.commands import glue, probe, squad
@@ -89,6 +90,15 @@ def test_no_context_is_learned_and_evaluated(tmp_path):
     assert len(dev)
     assert not set(train.contexts) & set(dev.contexts)
     assert not set(train.ids) & set(dev.ids)
+
+
+def test_a_file_that_holds_no_questions_is_one_line(tmp_path, capsys):
+    """Prevents a traceback, or half of a data set, where the wrong file was named."""
+    (tmp_path / "words.json").write_text('{"data": 3}')
+    words = [str(tmp_path / "of"), "--questions", str(tmp_path / "words.json")]
+    assert run_command(DIVIDING["examples/evidence_questions.py"]["COMMAND"], words) == 2
+    assert "'data' is int, not a list" in capsys.readouterr().err
+    assert not (tmp_path / "of").exists()
 
 
 def test_students_answer_with_and_without_the_same_teacher(tmp_path, evidence):
