@@ -223,7 +223,7 @@ def teachers_answering(at: Places) -> Iterator[Job]:
         yield Job(
             f"{data}-teacher",
             (*answering(at, data, at.teacher, SEEDS[0]), "--save_models", "all"),
-            ("tydiqa",),
+            (data,),  # only TyDi QA is divided by a job
             seconds=1200,
         )
 
